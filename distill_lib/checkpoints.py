@@ -1,0 +1,145 @@
+"""Parameter trees in .npz files: no pickles, and a file is either whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_lib.errors import DistillError
+
+_METADATA = "__metadata__"
+
+
+def save_npz(path: str | os.PathLike, params: dict, metadata: dict | None = None) -> None:
+    """Writes a parameter tree, atomically and byte-for-byte reproducibly.
+
+    Args:
+        path: file to write; an existing one is replaced.
+        params: nested dict of arrays; names may not contain "/".
+        metadata: JSON-able facts to keep with the parameters.
+
+    Raises:
+        DistillError: if the file cannot be written.
+    """
+    arrays = {name: np.asarray(value) for name, value in flatten(params).items()}
+    if metadata is not None:
+        arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_npz(path: str | os.PathLike) -> dict:
+    """Reads a parameter tree; pickled objects are refused.
+
+    Args:
+        path: a file that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
+
+    Returns:
+        Nested dict of NumPy arrays.
+
+    Raises:
+        DistillError: if the file is missing, truncated, holds pickled objects or numbers that are not finite.
+    """
+    arrays = _read(path)
+    arrays.pop(_METADATA, None)
+    for name, value in arrays.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise DistillError(f"{path}: {name} holds numbers that are not finite; get the checkpoint again.")
+    return unflatten(arrays)
+
+
+def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads the facts that were kept with the parameters; empty where there are none."""
+    arrays = _read(path)
+    return json.loads(str(arrays[_METADATA])) if _METADATA in arrays else {}
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Turns a nested dict into one level with names such as "head/kernel"."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unflatten(flat: dict[str, Any]) -> dict:
+    """Turns names such as "head/kernel" back into a nested dict."""
+    tree: dict = {}
+    for path, value in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return tree
+
+
+def match(params: dict, expected: dict, source: str) -> dict:
+    """Checks a loaded tree against the one a model wants.
+
+    Args:
+        params: the loaded tree.
+        expected: a tree of arrays or shapes, as `jax.eval_shape` of a module's `init` gives it.
+        source: name of the file, for the error.
+
+    Returns:
+        `params`, unchanged.
+
+    Raises:
+        DistillError: listing every missing, surplus and misshapen array.
+    """
+    have, want = flatten(params), flatten(expected)
+    problems = [f"missing {name}" for name in want.keys() - have.keys()]
+    problems += [f"surplus {name}" for name in have.keys() - want.keys()]
+    for name in have.keys() & want.keys():
+        if have[name].shape != want[name].shape:
+            problems.append(f"{name} has shape {have[name].shape}, not {want[name].shape}")
+    if problems:
+        raise DistillError(f"{source} does not fit the model: {'; '.join(sorted(problems))}.")
+    return params
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part; raises DistillError if it cannot."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        raise DistillError(f"cannot write {path} ({error.strerror}); make the folder writable or name another.") from error
+
+
+def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    if not Path(path).is_file():
+        raise DistillError(f"no checkpoint at {path}; check the path.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise DistillError(f"{path} holds pickled objects, which are never loaded; get a plain .npz.") from error
+        raise DistillError(f"{path} is not a readable .npz ({error}); get it again.") from error
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, AttributeError) as error:
+        raise DistillError(f"{path} is truncated or not an .npz; get it again.") from error

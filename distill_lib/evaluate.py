@@ -1,0 +1,126 @@
+"""How good a student is, and how faithful to its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_lib import losses, views
+
+CALIBRATION_BINS = 15
+
+
+def predictor(
+    logits: Callable[[dict, jax.Array], jax.Array], *, resolution: int, side: float = 1.0, batch_size: int = 500
+) -> Callable[[dict, np.ndarray], np.ndarray]:
+    """Builds a function that predicts the evaluation view of images.
+
+    Args:
+        logits: maps parameters and rendered images (batch, resolution, resolution, colours) to (batch, classes).
+        resolution: height and width to render at, in pixels.
+        side: side of the central square that is shown, as a fraction of the shorter side.
+        batch_size: images at a time; the last ones are padded, so that one program is compiled.
+
+    Returns:
+        A function of parameters and images (n, height, width, colours) uint8 to logits (n, classes) float32.
+    """
+
+    @jax.jit
+    def one(params: dict, chunk: jax.Array) -> jax.Array:
+        aspect = chunk.shape[2] / chunk.shape[1]
+        view = views.still(chunk.shape[0], side=side, image_aspect=aspect)
+        return logits(params, views.render(chunk, view, resolution))
+
+    def predict(params: dict, images: np.ndarray) -> np.ndarray:
+        size = min(batch_size, len(images))
+        chunks = []
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
+            padding = np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)
+            chunks.append(np.asarray(one(params, np.concatenate([chunk, padding])))[: len(chunk)])
+        return np.concatenate(chunks)
+
+    return predict
+
+
+def metrics(logits: np.ndarray, labels: np.ndarray, teacher_logits: np.ndarray | None = None) -> dict[str, float]:
+    """Summary of predictions.
+
+    Args:
+        logits: (n, classes) float32, of the student.
+        labels: (n,) integer classes.
+        teacher_logits: (n, classes) float32, if there is a teacher.
+
+    Returns:
+        `top1` (share of right predictions), `ece` (expected calibration error, 15 equal bins, share) and with a teacher
+        `kl` (nats, temperature 1) and `agreement` (share of images with the same prediction).
+    """
+    result = {"top1": float(np.mean(logits.argmax(-1) == labels)), "ece": calibration_error(logits, labels)}
+    if teacher_logits is not None:
+        result["kl"] = float(losses.kl(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
+        result["agreement"] = float(losses.agreement(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
+    return result
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence.
+
+    Args:
+        logits: (n, classes) float32.
+        labels: (n,) integer classes.
+
+    Returns:
+        A share in [0, 1].
+
+    References:
+        Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
+    """
+    confidence = np.asarray(jax.nn.softmax(jnp.asarray(logits)).max(-1))
+    right = logits.argmax(-1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def top1_under_crops(
+    logits: Callable[[dict, jax.Array], jax.Array],
+    params: dict,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    resolution: int,
+    area: views.Range,
+    crops: int = 20,
+    batch_size: int = 500,
+) -> float:
+    """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
+
+    Args:
+        logits: maps parameters and rendered images to (batch, classes).
+        params: parameters of the model.
+        images: (n, height, width, colours) uint8; a last part smaller than a batch is left out.
+        labels: (n,) integer classes.
+        resolution: height and width to render at, in pixels.
+        area: smallest and largest area of a crop, as fractions of the image.
+        crops: views of each image.
+        batch_size: images at a time.
+
+    Returns:
+        A share in [0, 1].
+    """
+    size = min(batch_size, len(images))
+
+    @jax.jit
+    def right(params: dict, chunk: jax.Array, wanted: jax.Array, key: jax.Array) -> jax.Array:
+        view = views.sample(key, size, area=area, image_aspect=chunk.shape[2] / chunk.shape[1])
+        return jnp.mean(logits(params, views.render(chunk, view, resolution)).argmax(-1) == wanted)
+
+    shares = []
+    for start in range(0, len(images) - size + 1, size):
+        chunk, wanted = jnp.asarray(images[start : start + size]), jnp.asarray(labels[start : start + size])
+        keys = jax.random.split(jax.random.key(start), crops)
+        shares += [right(params, chunk, wanted, key) for key in keys]
+    return float(np.mean([float(share) for share in shares]))

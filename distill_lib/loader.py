@@ -1,0 +1,94 @@
+"""Batches as a function of (seed, step): which examples a step sees, whatever ran before it and on how many devices.
+
+The examples form an endless stream: epoch after epoch, each a permutation of its own of all examples. Step s takes
+positions s * batch_size to (s + 1) * batch_size - 1 of it, so batches straddle epochs and no example is dropped.
+
+Absent on purpose: images. Small sets lie whole in memory and are indexed with what comes from here.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from distill_lib.errors import DistillError
+
+
+@functools.lru_cache(maxsize=8)
+def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """The order in which an epoch visits the examples.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        epoch: number of the epoch, from 0.
+        num_examples: number of examples.
+
+    Returns:
+        A permutation of 0 ... num_examples - 1, int32 (num_examples,), read-only.
+    """
+    # Sorting raw Philox output instead of calling `permutation`: NumPy promises the stream of a bit generator for
+    # ever, that of a Generator's methods only within a version.
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(num_examples)
+    order = np.argsort(bits, kind="stable").astype(np.int32)
+    order.setflags(write=False)
+    return order
+
+
+def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
+    """The examples of one step.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        step: number of the step, from 0.
+        batch_size: examples in a batch, over all devices and hosts.
+        num_examples: number of examples.
+
+    Returns:
+        Indices int32 (batch_size,) into the examples; an index occurs twice only where the batch straddles two epochs.
+
+    Raises:
+        DistillError: the batch is larger than the data or empty, or step or seed is negative.
+    """
+    _check(seed, step, batch_size, num_examples)
+    epoch, start = divmod(step * batch_size, num_examples)
+    head = epoch_order(seed, epoch, num_examples)[start : start + batch_size]
+    missing = batch_size - len(head)
+    if not missing:
+        return head
+    return np.concatenate([head, epoch_order(seed, epoch + 1, num_examples)[:missing]])
+
+
+def batches(num_examples: int, *, seed: int, batch_size: int, start_step: int = 0) -> Iterator[np.ndarray]:
+    """Endless batches from a step on: `batch_indices` for start_step, start_step + 1, ...
+
+    Args:
+        num_examples: number of examples.
+        seed: 0 to 2**64 - 1.
+        batch_size: examples in a batch, over all devices and hosts.
+        start_step: first step, larger than 0 to resume.
+
+    Returns:
+        An iterator over indices int32 (batch_size,).
+
+    Raises:
+        DistillError: as `batch_indices`, at once rather than at the first batch.
+    """
+    _check(seed, start_step, batch_size, num_examples)
+    return (batch_indices(seed, step, batch_size, num_examples) for step in itertools.count(start_step))
+
+
+def _check(seed: int, step: int, batch_size: int, num_examples: int) -> None:
+    if batch_size > num_examples:
+        raise DistillError(
+            f"a batch of {batch_size} is larger than the data of {num_examples} examples: choose batch_size at most "
+            f"{num_examples}."
+        )
+    if batch_size < 1:
+        raise DistillError(f"a batch of {batch_size} is empty: choose batch_size from 1 to {num_examples}.")
+    if step < 0:
+        raise DistillError(f"step {step} is negative: count steps from 0.")
+    if not 0 <= seed < 2**64:
+        raise DistillError(f"seed {seed} is out of range: choose it from 0 to 2**64 - 1.")

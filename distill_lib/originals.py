@@ -1,0 +1,127 @@
+"""The original Fashion-MNIST files: where they are looked for, and the proof that they are the originals."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distill_lib.errors import DistillError
+
+FOLDER_VARIABLE = "DISTILL_FASHION_ORIGINALS"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+# SHA-256 of the uncompressed IDX files: any compression of them is as good.
+IDX_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+REMEDY = (
+    "Debian and Ubuntu bring them without root: `apt-get download dataset-fashion-mnist && dpkg -x "
+    "dataset-fashion-mnist_*.deb fm && export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist`; "
+    "elsewhere, with TensorFlow: `tfds build fashion_mnist --file_format=array_record`."
+)
+
+
+class Originals(NamedTuple):
+    """The original files: images uint8 (60000, 28, 28) and (10000, 28, 28), labels uint8 (60000,) and (10000,)."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def read_originals(source: Path | None = None) -> Originals:
+    """Reads the original files and checks them against their SHA-256.
+
+    Args:
+        source: folder of the four IDX files, gzipped or not. By default the folder that the environment variable
+            DISTILL_FASHION_ORIGINALS names, else the one of the Debian package, else TFDS's prepared `fashion_mnist`.
+
+    Returns:
+        The images and labels, in the order of the files.
+
+    Raises:
+        DistillError: a file is missing or is not the original; the message says how to get it.
+    """
+    given = source or os.environ.get(FOLDER_VARIABLE)
+    folder = Path(given) if given else DEBIAN_FOLDER
+    if not given and not folder.is_dir():
+        prepared = _from_tfds()
+        if prepared is not None:
+            return prepared
+    return Originals(*(parse_idx(_read(folder, name)) for name in IDX_SHA256))
+
+
+def parse_idx(content: bytes) -> np.ndarray:
+    """Parses an IDX file of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, values.
+
+    Raises:
+        ValueError: the bytes are no such file.
+    """
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise ValueError("not an IDX file of unsigned bytes")
+    rank = content[3]
+    shape = struct.unpack_from(f">{rank}I", content, 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file of an array of unsigned bytes; the inverse of `parse_idx`."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    plain, compressed = folder / name, folder / f"{name}.gz"
+    try:
+        content = plain.read_bytes() if plain.exists() else gzip.decompress(compressed.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DistillError(f"{compressed} is damaged ({error}): fetch it again. {REMEDY}") from error
+    except OSError as error:
+        reason = "cannot be read" if plain.exists() or compressed.exists() else "is missing"
+        raise DistillError(f"the original Fashion-MNIST file {compressed} {reason}. {REMEDY}") from error
+    _check(name, content, str(folder))
+    return content
+
+
+def _check(name: str, content: bytes, place: str) -> None:
+    if hashlib.sha256(content).hexdigest() != IDX_SHA256[name]:
+        raise DistillError(f"{name} in {place} is not the original (its SHA-256 differs): fetch it again. {REMEDY}")
+
+
+def _from_tfds() -> Originals | None:
+    """Reads TFDS's prepared `fashion_mnist`, back in the order of the original files; None if there is none."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("fashion_mnist", data_dir=os.environ.get("TFDS_DATA_DIR"))
+    if not builder.is_prepared() or builder.info.file_format.value != "array_record":
+        return None
+    arrays = [*unshuffled(builder, "train"), *unshuffled(builder, "test")]
+    for name, array in zip(IDX_SHA256, arrays, strict=True):
+        _check(name, idx_bytes(array), str(builder.data_dir))
+    return Originals(*arrays)
+
+
+def unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number.
+
+    Returns:
+        Images uint8 (n, H, W) and labels uint8 (n,) in the order in which they were given.
+    """
+    from tensorflow_datasets.core import hashing
+
+    rows = list(builder.as_data_source(split))
+    hasher = hashing.Hasher(split)
+    stored = sorted(range(len(rows)), key=hasher.hash_key)
+    order = np.argsort(np.array(stored))
+    images = np.stack([row["image"][..., 0] for row in rows])
+    labels = np.array([row["label"] for row in rows], np.uint8)
+    return images[order], labels[order]

@@ -1,0 +1,47 @@
+"""Progress of a run: a bar at a terminal, plain lines in logs and notebooks."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """Says how far a run is: steps, images/s, loss, time left."""
+
+    def __init__(self, label: str, total_steps: int, batch_size: int, start_step: int = 0) -> None:
+        """Starts counting.
+
+        Args:
+            label: name of the run, put before every message.
+            total_steps: steps of the whole run.
+            batch_size: images a step.
+            start_step: steps that an earlier process did.
+        """
+        self._label, self._total, self._batch_size, self._start = label, total_steps, batch_size, start_step
+        self._began = time.perf_counter()
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total_steps, initial=start_step, desc=label, unit="step")
+
+    def report(self, step: int, loss: float) -> None:
+        """Reports that `step` steps are done, and the mean loss since the last report."""
+        elapsed = time.perf_counter() - self._began
+        rate = (step - self._start) / max(elapsed, 1e-9)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{rate * self._batch_size:.0f}")
+            return
+        left = (self._total - step) / max(rate, 1e-9)
+        print(
+            f"{self._label}: step {step}/{self._total}, {rate * self._batch_size:.0f} images/s, loss {loss:.4f}, "
+            f"{left:.0f} s left",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()

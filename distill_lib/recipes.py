@@ -1,0 +1,265 @@
+"""Recipes: what a run is, as data; presets are tables that can be compared with the paper by eye.
+
+References:
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 4 (small sets) and
+    section 3.1 (ImageNet). Where paper and released configuration disagree the paper's value is used: sun397 medium,
+    learning rate .003 (configuration: .001).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+from distill_lib import views
+from distill_lib.errors import DistillError, unknown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run's result.
+
+    Attributes:
+        dataset: the images the student learns from.
+        variant: name of the preset this recipe started from.
+        policy: what teacher and student see: a key of `views.POLICIES` or `views.BASELINES`.
+        student: model name.
+        teacher: teacher name, or a path to a checkpoint; unused by the label baselines.
+        epochs: length of the schedule in passes over the training images.
+        batch_size: images a step.
+        resolution: height and width of the rendered views, in pixels.
+        temperature: T of the distillation loss.
+        learning_rate: peak learning rate.
+        weight_decay: decoupled, not multiplied by the learning rate.
+        warmup_steps: steps of the linear warm-up.
+        seed: of initialisation, order of the images and views.
+        train_images: use only the first so many training images (classes in equal parts); None uses all.
+        crop_area: smallest and largest area of an inception crop, as fractions of the image.
+        whole: share of inception crops that are replaced by the whole image.
+        mixup: "batch" or "example": one lambda a batch, or one an image.
+        ensemble_crops: crops that `fix/ic_ens` averages the teacher's prediction over.
+        eval_side: side of the central square that evaluation shows, as a fraction of the shorter side.
+        evaluations: rows of metrics.csv: how often a run reports and evaluates itself.
+    """
+
+    dataset: str
+    variant: str
+    policy: str
+    student: str
+    teacher: str
+    epochs: float
+    batch_size: int
+    resolution: int
+    temperature: float
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    seed: int = 0
+    train_images: int | None = None
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    whole: float = 0.0
+    mixup: str = "batch"
+    ensemble_crops: int = 1000
+    eval_side: float = 1.0
+    evaluations: int = 20
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        views.policy(self.policy)
+        if self.mixup not in views.MIXUPS:
+            raise unknown("mixup", self.mixup, views.MIXUPS)
+        for name in ("epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations"):
+            if not getattr(self, name) > 0:
+                raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("weight_decay", "warmup_steps", "seed"):
+            if not getattr(self, name) >= 0:
+                raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.train_images is not None and self.train_images < self.batch_size:
+            raise DistillError(
+                f"batch_size {self.batch_size} is larger than the data ({self.train_images} training images); "
+                f"choose batch_size <= {self.train_images} or more train_images."
+            )
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise DistillError(f"crop_area must be two fractions 0 < low <= high <= 1, got {self.crop_area}.")
+        if not 0 < self.eval_side <= 1 or not 0 <= self.whole <= 1:
+            raise DistillError(f"eval_side and whole are fractions, got {self.eval_side} and {self.whole}.")
+
+    @property
+    def study(self) -> str:
+        """The folder of results this run belongs to."""
+        return f"{self.dataset}_{self.variant}"
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the student learns from a teacher rather than from labels."""
+        return self.policy in views.POLICIES
+
+    def steps(self, num_examples: int) -> int:
+        """Training steps over `num_examples` images; raises DistillError where they are not more than the warm-up."""
+        steps = round(self.epochs * num_examples / self.batch_size)
+        if steps <= self.warmup_steps:
+            raise DistillError(
+                f"{self.epochs:g} epochs of {num_examples} images are {steps} steps, not more than the "
+                f"{self.warmup_steps} warm-up steps: raise epochs or lower warmup_steps."
+            )
+        return steps
+
+    def run_id(self, teacher_sha256: str = "") -> str:
+        """Name of the run: policy, length and seed in clear, and a hash of everything that decides the result."""
+        described = json.dumps(dataclasses.asdict(self) | {"teacher_sha256": teacher_sha256}, sort_keys=True)
+        digest = hashlib.sha256(described.encode()).hexdigest()[:8]
+        policy = self.policy.replace("/", "-")
+        return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
+
+
+def _check_types(recipe: Recipe) -> None:
+    """Turns whole numbers given as floats, and lists, into the declared types; refuses anything else."""
+    wanted = {"int": int, "float": float, "str": str}
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name == "crop_area":
+            if not isinstance(value, (list, tuple)) or len(value) != 2:
+                raise DistillError(f"crop_area must be two fractions such as [0.05, 1.0], got {value!r}.")
+            object.__setattr__(recipe, field.name, (float(value[0]), float(value[1])))
+            continue
+        optional, kind = field.type.endswith("| None"), wanted[field.type.split()[0]]
+        if value is None and optional:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if kind is not str and number and math.isfinite(value) and kind(value) == value:
+            object.__setattr__(recipe, field.name, kind(value))
+        elif kind is not str or not isinstance(value, str):
+            raise DistillError(f"{field.name} must be {'a ' + field.type}, got {value!r}.")
+
+
+_PAPER = {
+    "policy": "mix",
+    "student": "bit_r50x1",
+    "batch_size": 512,
+    "resolution": 128,
+    "warmup_steps": 1500,
+    "eval_side": 0.8,
+}
+_FASHION = {
+    "policy": "mix",
+    "student": "bit_r11w8",
+    "teacher": "fashion",
+    "batch_size": 128,
+    "resolution": 28,
+    "temperature": 2.0,
+    "learning_rate": 3e-3,
+    "weight_decay": 1e-4,
+    "warmup_steps": 50,
+    "crop_area": (0.25, 1.0),
+    "ensemble_crops": 200,
+}
+
+_COMMON = {
+    "fashion": _FASHION,
+    "fashion_teacher": _FASHION | {"policy": "labels", "student": "bit_r11w24", "whole": 0.5, "teacher": "none"},
+    "flowers": _PAPER | {"teacher": "R152x2_T_flowers128"},
+    "pets": _PAPER | {"teacher": "R152x2_T_pet128"},
+    "food": _PAPER | {"teacher": "R152x2_T_food128"},
+    "sun397": _PAPER | {"teacher": "R152x2_T_sun128"},
+    "imagenet": _PAPER
+    | {"teacher": "R152x2_T_224", "batch_size": 4096, "resolution": 224, "warmup_steps": 5000, "eval_side": 0.875},
+}
+
+
+def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: float) -> dict:
+    return {
+        "epochs": epochs,
+        "temperature": temperature,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+    }
+
+
+_VARIANTS: dict[str, dict[str, dict]] = {
+    "fashion": {
+        "quick": {"epochs": 100},
+        "short": {"epochs": 40},
+        "medium": {"epochs": 200},
+        "long": {"epochs": 1000},
+    },
+    "fashion_teacher": {"full": {"epochs": 24, "warmup_steps": 500, "evaluations": 24}},
+    # Table 4:            epochs  T   lr    wd
+    "flowers": {
+        "fast": _row(10_000, 10, 3e-3, 3e-4),
+        "medium": _row(100_000, 1, 1e-3, 1e-4),
+        "long": _row(1_000_000, 1, 3e-4, 1e-5),
+    },
+    "pets": {
+        "fast": _row(1_000, 5, 1e-2, 1e-3),
+        "medium": _row(3_000, 10, 3e-3, 3e-4),
+        "long": _row(30_000, 2, 3e-3, 1e-5),
+    },
+    "food": {
+        "fast": _row(100, 10, 1e-2, 1e-3),
+        "medium": _row(1_000, 10, 1e-3, 3e-4),
+        "long": _row(3_000, 5, 1e-2, 1e-4),
+    },
+    "sun397": {
+        "fast": _row(100, 10, 1e-2, 1e-3),
+        "medium": _row(1_000, 10, 3e-3, 1e-4),
+        "long": _row(3_000, 10, 1e-2, 3e-5),
+    },
+    "imagenet": {
+        "fast": _row(300, 1, 3e-2, 3e-4),
+        "medium": _row(1_200, 1, 3e-2, 3e-4),
+        "long": _row(9_600, 1, 3e-2, 3e-4),
+    },
+}
+_SMOKE = {
+    "student": "bit_r11w8",
+    "teacher": "mock",
+    "epochs": 2,
+    "batch_size": 16,
+    "resolution": 28,
+    "temperature": 2,
+    "learning_rate": 3e-3,
+    "weight_decay": 1e-4,
+    "warmup_steps": 1,
+    "ensemble_crops": 2,
+    "evaluations": 2,
+}
+
+
+def names() -> list[str]:
+    """Data sets that have presets."""
+    return list(_VARIANTS)
+
+
+def variants(dataset: str) -> list[str]:
+    """Presets of a data set; raises DistillError for an unknown one. "smoke" runs on mock data in seconds."""
+    if dataset not in _VARIANTS:
+        raise unknown("dataset", dataset, _VARIANTS)
+    return [*_VARIANTS[dataset], "smoke"]
+
+
+def get(dataset: str, variant: str, **overrides) -> Recipe:
+    """Looks up a preset and changes single settings of it.
+
+    Args:
+        dataset: one of `names()`.
+        variant: one of `variants(dataset)`.
+        **overrides: fields of `Recipe` to replace; None keeps the preset's value.
+
+    Returns:
+        The resolved recipe.
+
+    Raises:
+        DistillError: for an unknown name, or a setting that makes no sense.
+    """
+    if variant not in variants(dataset):
+        raise unknown(f"variant of {dataset}", variant, variants(dataset))
+    settable = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("dataset", "variant")]
+    for name in overrides:
+        if name not in settable:
+            raise unknown("recipe setting", name, settable)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    preset = _SMOKE if variant == "smoke" else _VARIANTS[dataset][variant]
+    return Recipe(dataset=dataset, variant=variant, **(_COMMON[dataset] | preset | given))

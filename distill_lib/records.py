@@ -1,0 +1,266 @@
+"""A run is a record: `results/<study>/<run id>/run.json` and `metrics.csv`, written atomically."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill_lib.checkpoints import write_atomically
+from distill_lib.errors import DistillError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from distill_lib.recipes import Recipe
+
+SCHEMA = 1
+MAX_BYTES = 50_000
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+REQUIRED = ("schema", "run_id", "study", "mock", "recipe", "result", "steps", "wall_seconds", "device", "date", "commit")
+
+
+def find_results() -> Path:
+    """The results folder: $DISTILL_RESULTS, else `results` beside the nearest pyproject.toml above the working folder."""
+    if folder := os.environ.get("DISTILL_RESULTS"):
+        return Path(folder)
+    for parent in (Path.cwd(), *Path.cwd().parents):
+        if (parent / "pyproject.toml").is_file() and (parent / "results").is_dir():
+            return parent / "results"
+    return Path("results")
+
+
+def describe(
+    recipe: Recipe, *, run_id: str, mock: bool, result: dict, timing: dict, teacher: dict | None
+) -> dict[str, Any]:
+    """Builds the record of a finished run.
+
+    Args:
+        recipe: the resolved recipe.
+        run_id: name of the run.
+        mock: whether the data were made up, so that the run must never reach a figure.
+        result: final metrics; accuracies as shares in [0, 1].
+        timing: `steps`, `wall_seconds`, `images_per_second` and `resumed` (how often the run was taken up again).
+        teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
+
+    Returns:
+        A JSON-able dict.
+    """
+    import jax
+
+    commit, dirty = _commit()
+    return {
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "study": recipe.study,
+        "mock": mock,
+        "recipe": dataclasses.asdict(recipe),
+        "result": result,
+        **timing,
+        "peak_memory_mb": _peak_memory_mb(),
+        "teacher": teacher,
+        "device": _device(),
+        "device_count": jax.device_count(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def write(directory: Path, record: dict, rows: list[dict]) -> None:
+    """Writes metrics.csv and then run.json, whose presence says that the run is complete.
+
+    Raises:
+        DistillError: if the folder cannot be written, or the record is larger than 50 kB.
+    """
+    content = json.dumps(record, indent=1, sort_keys=True).encode()
+    table = to_csv(rows)
+    if len(content) + len(table) > MAX_BYTES:
+        raise DistillError(f"the record of {record['run_id']} is larger than {MAX_BYTES} bytes; lower evaluations.")
+    write_atomically(directory / "metrics.csv", table)
+    write_atomically(directory / "run.json", content)
+
+
+def add(directory: Path, result: dict) -> None:
+    """Adds further final metrics to the record of a finished run; raises DistillError where there is none."""
+    record = load(directory)
+    if record is None:
+        raise DistillError(f"{directory} holds no finished run; train it first.")
+    write(directory, record | {"result": record["result"] | result}, read_rows(directory / "metrics.csv"))
+
+
+def to_json(recipe: Recipe) -> bytes:
+    """A recipe as JSON: the note that an unfinished run leaves in its folder."""
+    return json.dumps(dataclasses.asdict(recipe), indent=1, sort_keys=True).encode()
+
+
+def to_csv(rows: list[dict]) -> bytes:
+    """Rows of one run as CSV; numbers are written so that reading them gives the same bits."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Reads metrics.csv back into rows; an absent file is no rows."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def load(directory: Path) -> dict | None:
+    """Reads one record; None where the run is not complete.
+
+    Raises:
+        DistillError: if the record is damaged.
+    """
+    path = directory / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        missing = [name for name in REQUIRED if name not in record]
+    except (ValueError, TypeError) as error:
+        raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
+    if missing:
+        raise DistillError(f"{path} lacks {', '.join(missing)}; delete its folder and run it again.")
+    if record["schema"] != SCHEMA:
+        raise DistillError(f"{path} has schema {record['schema']}, this version reads {SCHEMA}; run it again.")
+    return record
+
+
+def read(results: str | os.PathLike | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
+    """All complete runs as one tidy table.
+
+    Args:
+        results: the results folder; None finds it.
+        study: only this study.
+        mock: whether runs on made-up data are included; figures never ask for them.
+
+    Returns:
+        One row a run: run_id, study, every field of the recipe, every final metric, steps, wall_seconds, device, date,
+        commit. Sorted by study, policy, epochs and seed. Empty, with those columns, where there are no runs.
+
+    Raises:
+        DistillError: naming the file, if a record is damaged.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in _all(results, study):
+        if record["mock"] and not mock:
+            continue
+        flat = {name: value for name, value in record.items() if not isinstance(value, dict)}
+        flat["teacher_sha256"] = (record.get("teacher") or {}).get("sha256", "")
+        recipe = record["recipe"] | {"crop_area": tuple(record["recipe"]["crop_area"])}
+        rows.append(flat | recipe | record["result"])
+    if not rows:
+        return pd.DataFrame(columns=["run_id", "study", "policy", "epochs", "seed", "test_top1"])
+    return pd.DataFrame(rows).sort_values(["study", "policy", "epochs", "seed", "run_id"], ignore_index=True)
+
+
+def curves(results: str | os.PathLike | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
+    """The metrics.csv of all complete runs as one table.
+
+    Args:
+        results: the results folder; None finds it.
+        study: only this study.
+        mock: whether runs on made-up data are included.
+
+    Returns:
+        One row a report of a run: run_id, study, policy, epochs, seed, train_images and the columns of metrics.csv (the
+        epoch at that row is `epoch`, the length of the schedule `epochs`).
+    """
+    import pandas as pd
+
+    root = Path(results) if results is not None else find_results()
+    rows = []
+    for record in _all(results, study):
+        if record["mock"] and not mock:
+            continue
+        about = {name: record[name] for name in ("run_id", "study")}
+        about |= {name: record["recipe"][name] for name in ("policy", "epochs", "seed", "train_images")}
+        path = root / record["study"] / record["run_id"] / "metrics.csv"
+        rows += [about | row for row in read_rows(path)]
+    return pd.DataFrame(rows)
+
+
+def provenance(frame: pd.DataFrame) -> str:
+    """One line that says where the numbers of a figure come from: runs, commits, seeds, devices and dates.
+
+    Args:
+        frame: the rows of `read` that the figure shows.
+    """
+    if frame.empty:
+        return "No runs."
+    ids = sorted(frame["run_id"])
+    shown = ", ".join(ids) if len(ids) <= 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
+    commits = ", ".join(sorted({commit[:7] for commit in frame["commit"]}))
+    seeds = ", ".join(str(seed) for seed in sorted(set(frame["seed"])))
+    devices = ", ".join(sorted(set(frame["device"])))
+    days = sorted({date[:10] for date in frame["date"]})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{len(ids)} runs ({shown}); code {commits}; seeds {seeds}; {devices}; {when}."
+
+
+def _all(results: str | os.PathLike | None, study: str | None) -> list[dict]:
+    root = Path(results) if results is not None else find_results()
+    paths = sorted(root.glob(f"{study or '*'}/*/run.json"))
+    return [record for path in paths if (record := load(path.parent)) is not None]
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _commit() -> tuple[str, bool]:
+    """The commit of the library's checkout and whether its code was changed since; ("unknown", False) outside git."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+    return commit.stdout.strip(), bool(status.stdout.strip())
+
+
+def _peak_memory_mb() -> float:
+    """Peak memory of the device if it reports one, else of this process, in MiB."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return round(stats["peak_bytes_in_use"] / 2**20, 1)
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+
+
+def _device() -> str:
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    return f"CPU, {os.cpu_count()} cores ({platform.machine()})"

@@ -1,0 +1,68 @@
+"""Training checkpoints: the newest state of an unfinished run, so that a killed run goes on as if it never stopped."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from distill_lib.errors import DistillError
+
+
+def save(directory: Path, step: int, state: Any, facts: dict) -> None:
+    """Writes the state of a run and drops the one before; a kill at any moment leaves one of the two whole.
+
+    Args:
+        directory: folder of the checkpoints.
+        step: steps done.
+        state: pytree of arrays.
+        facts: JSON-able numbers to keep with it.
+    """
+    import orbax.checkpoint as ocp
+
+    with _manager(directory) as manager:
+        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)))
+
+
+def load(directory: Path, like: Any) -> tuple[Any, dict] | None:
+    """Reads the newest state.
+
+    Args:
+        directory: folder of the checkpoints.
+        like: a state of the same structure, shapes and sharding.
+
+    Returns:
+        The state and its facts, or None where there is no checkpoint.
+
+    Raises:
+        DistillError: if the checkpoint is damaged.
+    """
+    import jax
+    import orbax.checkpoint as ocp
+
+    if not directory.is_dir():
+        return None
+    with _manager(directory) as manager:
+        step = manager.latest_step()
+        if step is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), facts=ocp.args.JsonRestore())
+        try:
+            restored = manager.restore(step, args=wanted)
+        except Exception as error:  # Orbax raises many kinds for damaged files
+            reason = str(error).splitlines()[0]
+            raise DistillError(f"checkpoint {directory}/{step} is damaged ({reason}); delete {directory}.") from error
+    return restored["state"], restored["facts"]
+
+
+def drop(directory: Path) -> None:
+    """Deletes the checkpoints of a finished run."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _manager(directory: Path) -> Any:
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
+    return ocp.CheckpointManager(directory.absolute(), options=options)

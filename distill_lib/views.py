@@ -1,0 +1,285 @@
+"""A view is a value: what exactly a network is shown of a batch of images.
+
+`sample` draws a `View`, `render` shows it. Teacher and student are consistent because they render the same `View`;
+independent noise is two views, and one view rendered at two sizes is still one view.
+
+References:
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and Fig. 2.
+    Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6 (inception crop).
+    Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from distill_lib.errors import unknown
+
+MILD_CROP_SIDE = 0.8  # the paper's "resize to 160, crop 128"
+CROP_ATTEMPTS = 10
+DRAWS = 6 + CROP_ATTEMPTS  # random numbers an image: whole, flip, lambda, top, left, height, aspects
+CROPS = ("whole", "central", "mild", "inception")
+MIXUPS = ("batch", "example")
+
+Range = tuple[float, float]
+
+
+class View(NamedTuple):
+    """What is shown of each image of a batch.
+
+    Attributes:
+        box: (batch, 4) float32, the crop's top, left, height and width as fractions of the image.
+        flip: (batch,) bool, whether the crop is mirrored left-right.
+        partner: (batch,) int32, position in the batch of the image that is mixed in.
+        weight: (batch,) float32, mixup's lambda: the share of the own image; 1 mixes nothing in.
+    """
+
+    box: jax.Array
+    flip: jax.Array
+    partner: jax.Array
+    weight: jax.Array
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What teacher and student see: a row of the paper's Fig. 2.
+
+    Attributes:
+        teacher: the teacher's crop; "inception_mean" is the mean prediction over many inception crops, and None stands
+            for no teacher (hard labels).
+        relation: "fixed" (the teacher's outputs are computed once), "independent" (two draws) or "same" (one draw).
+        student: the student's crop.
+        mix: whether images are mixed by mixup.
+    """
+
+    teacher: str | None
+    relation: str
+    student: str
+    mix: bool = False
+
+    @property
+    def flip(self) -> bool:
+        """Whether crops are mirrored at random: with every policy but the fixed ones (Fig. 2)."""
+        return self.relation != "fixed"
+
+
+POLICIES = {
+    # key                  teacher           relation       student
+    "fix/rs": Policy("whole", "fixed", "whole"),
+    "fix/cc": Policy("central", "fixed", "mild"),
+    "fix/ic_ens": Policy("inception_mean", "fixed", "inception"),
+    "ind/rc": Policy("mild", "independent", "mild"),
+    "ind/ic": Policy("inception", "independent", "inception"),
+    "same/rc": Policy("mild", "same", "mild"),
+    "same/ic": Policy("inception", "same", "inception"),
+    "mix": Policy("inception", "same", "inception", mix=True),
+}
+"""The paper's eight policies (Figs. 2, 3 and 9-12), under the keys of its figures."""
+
+BASELINES = {
+    "labels": Policy(None, "none", "inception"),
+    "labels/mix": Policy(None, "none", "inception", mix=True),
+}
+"""Training from hard labels, without a teacher (the paper's Fig. 7)."""
+
+NAMES = {
+    "fix/rs": "fixed teacher, whole image",
+    "fix/cc": "fixed teacher, central crop",
+    "fix/ic_ens": "fixed teacher, mean over crops",
+    "ind/rc": "independent mild crops",
+    "ind/ic": "independent crops",
+    "same/rc": "same mild crop",
+    "same/ic": "consistent teaching",
+    "mix": "function matching",
+    "labels": "labels",
+    "labels/mix": "labels + mixup",
+}
+"""Policies in words, as figures print them."""
+
+
+def policy(key: str) -> Policy:
+    """Looks up a policy or a baseline; raises DistillError for an unknown key."""
+    known = POLICIES | BASELINES
+    if key not in known:
+        raise unknown("policy", key, known)
+    return known[key]
+
+
+def sample(
+    key: jax.Array,
+    batch_size: int,
+    *,
+    crop: str = "inception",
+    flip: bool = True,
+    mixup: str | None = None,
+    area: Range = (0.05, 1.0),
+    aspect: Range = (3 / 4, 4 / 3),
+    whole: float = 0.0,
+    image_aspect: jax.Array | float = 1.0,
+) -> View:
+    """Draws a view of each image of a batch.
+
+    The draw for an image depends on the key and its position in the global batch alone, so it is the same on any number
+    of devices.
+
+    Args:
+        key: a random key, one for each training step.
+        batch_size: images in the global batch.
+        crop: one of `CROPS`.
+        flip: whether to mirror half of the crops.
+        mixup: None, "batch" (one lambda ~ U[0, 1] for all) or "example" (one lambda for each image).
+        area: smallest and largest area of an inception crop, as fractions of the image.
+        aspect: narrowest and widest width / height of an inception crop, in pixels.
+        whole: share of the images that are shown whole instead of cropped.
+        image_aspect: width / height of the images, a number or (batch,).
+
+    Returns:
+        The view; its arrays have a leading axis of length `batch_size`.
+
+    Raises:
+        DistillError: if `crop` or `mixup` is unknown.
+    """
+    if crop not in CROPS:
+        raise unknown("crop", crop, CROPS)
+    if mixup is not None and mixup not in MIXUPS:
+        raise unknown("mixup", mixup, MIXUPS)
+    draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))
+    uniform = draws(jnp.arange(batch_size))
+    ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
+    box = _boxes(uniform[:, 3:], crop, area, aspect, ratio)
+    if whole:
+        box = jnp.where(uniform[:, :1] < whole, _centred(batch_size, 1.0), box)
+    flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
+    weight = jnp.ones(batch_size)
+    if mixup == "batch":
+        weight = jnp.broadcast_to(uniform[0, 2], (batch_size,))
+    elif mixup == "example":
+        weight = uniform[:, 2]
+    return View(box, flips, _next_in_batch(batch_size), weight)
+
+
+def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float = 1.0) -> View:
+    """The view without randomness: the central crop used by evaluation, or with `side=1` of a square image the whole.
+
+    Args:
+        batch_size: images in the batch.
+        side: side of the central square, as a fraction of the image's shorter side.
+        image_aspect: width / height of the images, a number or (batch,).
+    """
+    ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
+    height = side * jnp.minimum(ratio, 1.0)
+    width = side * jnp.minimum(1.0 / ratio, 1.0)
+    box = jnp.stack([(1 - height) / 2, (1 - width) / 2, height, width], axis=-1)
+    return View(box, jnp.zeros(batch_size, bool), _next_in_batch(batch_size), jnp.ones(batch_size))
+
+
+def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options) -> tuple[View, View]:
+    """Draws the views of teacher and student for one step.
+
+    Args:
+        key: a random key, one for each training step.
+        policy: what the two see.
+        batch_size: images in the global batch.
+        mixup: "batch" or "example": how many lambdas are drawn if the policy mixes.
+        **options: passed to `sample`.
+
+    Returns:
+        The teacher's and the student's view: the very same object unless the policy is an independent one. A fixed
+        teacher's outputs are computed once, and a baseline has no teacher: their first view is not to be used.
+    """
+    options |= {"flip": policy.flip, "mixup": mixup if policy.mix else None}
+    student = sample(key, batch_size, crop=policy.student, **options)
+    if policy.relation != "independent":
+        return student, student
+    assert policy.teacher is not None
+    return sample(jax.random.fold_in(key, batch_size + 1), batch_size, crop=policy.teacher, **options), student
+
+
+def render(images: jax.Array, view: View, size: int) -> jax.Array:
+    """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
+
+    Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which accelerators
+    and CPUs run well, and the colour axis rides along.
+
+    Args:
+        images: (batch, height, width, colours), uint8, or float32 in [-1, 1].
+        view: the view, of the same batch.
+        size: height and width of the result in pixels.
+
+    Returns:
+        (batch, size, size, colours), float32 in [-1, 1].
+    """
+    images = normalize(images)
+    top, left, height, width = view.box.T
+    rows = _bilinear(top, height, images.shape[1], size)
+    columns = _bilinear(left, width, images.shape[2], size)
+    columns = jnp.where(view.flip[:, None, None], columns[:, ::-1], columns)
+    shown = jnp.einsum("brh,bhwc->brwc", rows, images)
+    shown = jnp.einsum("bqw,brwc->brqc", columns, shown)
+    return mix(shown, view)
+
+
+def mix(values: jax.Array, view: View) -> jax.Array:
+    """Mixes (batch, ...) values, rendered images or one-hot labels, as the view says."""
+    weight = view.weight.reshape(-1, *[1] * (values.ndim - 1))
+    return weight * values + (1 - weight) * values[view.partner]
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """Maps uint8 images to float32 in [-1, 1]; float images pass unchanged."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 127.5 - 1.0
+    return images
+
+
+def _next_in_batch(batch_size: int) -> jax.Array:
+    return jnp.roll(jnp.arange(batch_size), -1)
+
+
+def _centred(batch_size: int, side: float) -> jax.Array:
+    corner = (1 - side) / 2
+    return jnp.broadcast_to(jnp.array([corner, corner, side, side]), (batch_size, 4))
+
+
+def _boxes(uniform: jax.Array, crop: str, area: Range, aspect: Range, ratio: jax.Array) -> jax.Array:
+    """Boxes (batch, 4) from numbers (batch, 3 + CROP_ATTEMPTS) that are uniform in [0, 1)."""
+    batch_size = uniform.shape[0]
+    if crop == "whole":
+        return _centred(batch_size, 1.0)
+    if crop == "central":
+        return _centred(batch_size, MILD_CROP_SIDE)
+    if crop == "mild":
+        extent = jnp.full((batch_size, 2), MILD_CROP_SIDE)
+    else:
+        extent = _inception_extent(uniform[:, 2:], area, aspect, ratio)
+    return jnp.concatenate([uniform[:, :2] * (1 - extent), extent], axis=-1)
+
+
+def _inception_extent(uniform: jax.Array, area: Range, aspect: Range, ratio: jax.Array) -> jax.Array:
+    """Height and width (batch, 2) of inception crops of images with width / height `ratio` (batch,).
+
+    As TensorFlow's sample_distorted_bounding_box: the aspect is uniform, then the *height* is uniform between those of
+    the smallest and the largest allowed area that fits; an aspect that cannot fit is drawn again, and after
+    `CROP_ATTEMPTS` failures the whole image is shown.
+    """
+    aspects = (aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 1:]) / ratio[:, None]
+    smallest = jnp.sqrt(area[0] / aspects)
+    largest = jnp.minimum(jnp.sqrt(area[1] / aspects), jnp.minimum(1.0, 1.0 / aspects))
+    fits = smallest <= largest
+    heights = smallest + (largest - smallest) * uniform[:, :1]
+    extents = jnp.minimum(jnp.stack([heights, heights * aspects], axis=-1), 1.0)
+    chosen = jnp.take_along_axis(extents, jnp.argmax(fits, axis=1)[:, None, None], axis=1)[:, 0]
+    return jnp.where(fits.any(axis=1, keepdims=True), chosen, 1.0)
+
+
+def _bilinear(start: jax.Array, extent: jax.Array, pixels: int, size: int) -> jax.Array:
+    """Weights (batch, size, pixels) that resize a crop of an axis: half-pixel centres, edges repeated, no antialias."""
+    start, extent = start[:, None] * pixels, extent[:, None] * pixels
+    centres = start + (jnp.arange(size)[None, :] + 0.5) * extent / size - 0.5
+    centres = jnp.clip(centres, start, start + jnp.maximum(extent - 1.0, 0.0))
+    distance = jnp.abs(centres[:, :, None] - jnp.arange(pixels)[None, None, :])
+    return jnp.maximum(1.0 - distance, 0.0)
