@@ -28,7 +28,7 @@ def save_npz(path: str | os.PathLike, params: dict, metadata: dict | None = None
     Raises:
         DistillError: if the file cannot be written.
     """
-    arrays = {name: np.asarray(value) for name, value in flatten(params).items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in flatten(params).items()}
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
     buffer = io.BytesIO()
@@ -116,7 +116,7 @@ def match(params: dict, expected: dict, source: str) -> dict:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part; raises DistillError if it cannot."""
+    """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -128,7 +128,9 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
-        raise DistillError(f"cannot write {path} ({error.strerror}); make the folder writable or name another.") from error
+        raise DistillError(
+            f"cannot write {path} ({error.strerror}); make the folder writable or name another."
+        ) from error
 
 
 def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:

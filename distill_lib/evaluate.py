@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import losses, views
+from distill_lib import losses, models, views
 
 CALIBRATION_BINS = 15
 
 
+@functools.lru_cache(maxsize=64)
 def predictor(
-    logits: Callable[[dict, jax.Array], jax.Array], *, resolution: int, side: float = 1.0, batch_size: int = 500
+    model: nn.Module, *, resolution: int, side: float = 1.0, batch_size: int = 500
 ) -> Callable[[dict, np.ndarray], np.ndarray]:
-    """Builds a function that predicts the evaluation view of images.
+    """Builds a function that predicts the evaluation view of images; a second call with the same arguments is free.
 
     Args:
-        logits: maps parameters and rendered images (batch, resolution, resolution, colours) to (batch, classes).
+        model: the module that predicts.
         resolution: height and width to render at, in pixels.
         side: side of the central square that is shown, as a fraction of the shorter side.
         batch_size: images at a time; the last ones are padded, so that one program is compiled.
@@ -32,7 +35,7 @@ def predictor(
     def one(params: dict, chunk: jax.Array) -> jax.Array:
         aspect = chunk.shape[2] / chunk.shape[1]
         view = views.still(chunk.shape[0], side=side, image_aspect=aspect)
-        return logits(params, views.render(chunk, view, resolution))
+        return models.logits(model, params, views.render(chunk, view, resolution))
 
     def predict(params: dict, images: np.ndarray) -> np.ndarray:
         size = min(batch_size, len(images))
@@ -86,7 +89,7 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def top1_under_crops(
-    logits: Callable[[dict, jax.Array], jax.Array],
+    model: nn.Module,
     params: dict,
     images: np.ndarray,
     labels: np.ndarray,
@@ -99,8 +102,8 @@ def top1_under_crops(
     """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
 
     Args:
-        logits: maps parameters and rendered images to (batch, classes).
-        params: parameters of the model.
+        model: the module that predicts.
+        params: its parameters.
         images: (n, height, width, colours) uint8; a last part smaller than a batch is left out.
         labels: (n,) integer classes.
         resolution: height and width to render at, in pixels.
@@ -116,7 +119,7 @@ def top1_under_crops(
     @jax.jit
     def right(params: dict, chunk: jax.Array, wanted: jax.Array, key: jax.Array) -> jax.Array:
         view = views.sample(key, size, area=area, image_aspect=chunk.shape[2] / chunk.shape[1])
-        return jnp.mean(logits(params, views.render(chunk, view, resolution)).argmax(-1) == wanted)
+        return jnp.mean(models.logits(model, params, views.render(chunk, view, resolution)).argmax(-1) == wanted)
 
     shares = []
     for start in range(0, len(images) - size + 1, size):

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+Number = float | jax.Array
 
-def warmup_cosine(total_steps: int, warmup_steps: int) -> optax.Schedule:
+
+def warmup_cosine(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
     """Multiplier of the learning rate and the weight decay: linear from 0 to 1, then half a cosine down to 0.
 
     Args:
@@ -25,7 +27,7 @@ def warmup_cosine(total_steps: int, warmup_steps: int) -> optax.Schedule:
 
     def multiplier(step: jax.Array) -> jax.Array:
         progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        rise = jnp.minimum(1.0, step / max(1, warmup_steps))
+        rise = jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), 1.0)
         return rise * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
 
     return multiplier
@@ -37,7 +39,7 @@ def is_kernel(params: optax.Params) -> optax.Params:
 
 
 def adam(
-    learning_rate: float, weight_decay: float, *, total_steps: int, warmup_steps: int
+    learning_rate: Number, weight_decay: Number, *, total_steps: Number, warmup_steps: Number
 ) -> optax.GradientTransformation:
     """The paper's chain.
 

@@ -1,9 +1,9 @@
 """Recipes: what a run is, as data; presets are tables that can be compared with the paper by eye.
 
 References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 4 (small sets) and
-    section 3.1 (ImageNet). Where paper and released configuration disagree the paper's value is used: sun397 medium,
-    learning rate .003 (configuration: .001).
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 4 (small sets)
+    and section 3.1 (ImageNet). Where paper and released configuration disagree the paper's value is used: sun397
+    medium, learning rate .003 (configuration: .001).
 """
 
 from __future__ import annotations
@@ -71,7 +71,15 @@ class Recipe:
         views.policy(self.policy)
         if self.mixup not in views.MIXUPS:
             raise unknown("mixup", self.mixup, views.MIXUPS)
-        for name in ("epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "resolution",
+            "temperature",
+            "learning_rate",
+            "ensemble_crops",
+            "evaluations",
+        ):
             if not getattr(self, name) > 0:
                 raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
         for name in ("weight_decay", "warmup_steps", "seed"):
@@ -108,8 +116,14 @@ class Recipe:
         return steps
 
     def run_id(self, teacher_sha256: str = "") -> str:
-        """Name of the run: policy, length and seed in clear, and a hash of everything that decides the result."""
-        described = json.dumps(dataclasses.asdict(self) | {"teacher_sha256": teacher_sha256}, sort_keys=True)
+        """Name of the run: policy, length and seed in clear, and a hash of everything that decides the result.
+
+        Fields at their default are left out of the hash, so that a field added later does not rename earlier runs.
+        """
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        decided = {field.name: values[field.name] for field in fields if values[field.name] != field.default}
+        described = json.dumps(decided | {"teacher_sha256": teacher_sha256}, sort_keys=True)
         digest = hashlib.sha256(described.encode()).hexdigest()[:8]
         policy = self.policy.replace("/", "-")
         return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
@@ -181,6 +195,7 @@ def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: 
 _VARIANTS: dict[str, dict[str, dict]] = {
     "fashion": {
         "quick": {"epochs": 100},
+        "grid": {"epochs": 40},
         "short": {"epochs": 40},
         "medium": {"epochs": 200},
         "long": {"epochs": 1000},

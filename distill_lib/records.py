@@ -25,11 +25,23 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MAX_BYTES = 50_000
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
-REQUIRED = ("schema", "run_id", "study", "mock", "recipe", "result", "steps", "wall_seconds", "device", "date", "commit")
+REQUIRED = (
+    "schema",
+    "run_id",
+    "study",
+    "mock",
+    "recipe",
+    "result",
+    "steps",
+    "wall_seconds",
+    "device",
+    "date",
+    "commit",
+)
 
 
 def find_results() -> Path:
-    """The results folder: $DISTILL_RESULTS, else `results` beside the nearest pyproject.toml above the working folder."""
+    """The results folder: $DISTILL_RESULTS, else `results` beside the nearest pyproject.toml above this folder."""
     if folder := os.environ.get("DISTILL_RESULTS"):
         return Path(folder)
     for parent in (Path.cwd(), *Path.cwd().parents):

@@ -46,10 +46,6 @@ class Teacher:
     params: dict
     sha256: str
 
-    def logits(self, params: dict, images: jax.Array) -> jax.Array:
-        """Maps images (batch, size, size, colours) in [-1, 1] to logits (batch, classes); pure in `params`."""
-        return self.model.apply({"params": params}, images)
-
 
 def load(name: str, *, num_classes: int, colours: int, resolution: int) -> Teacher:
     """Loads a teacher.
@@ -104,21 +100,23 @@ def fixed_logits(
     Returns:
         (n, classes) float32.
     """
+    if policy.teacher is None:
+        raise DistillError("a baseline without a teacher has no fixed outputs.")
     mean_over_crops = policy.teacher == "inception_mean"
+    crop = "inception" if mean_over_crops else policy.teacher
     aspect = images.shape[2] / images.shape[1]
 
     @jax.jit
     def prediction(params: dict, chunk: jax.Array, key: jax.Array) -> jax.Array:
-        crop = "inception" if mean_over_crops else policy.teacher
         view = views.sample(key, len(chunk), crop=crop, flip=False, area=area, image_aspect=aspect)
-        return jax.nn.softmax(teacher.logits(params, views.render(chunk, view, resolution)) / temperature)
+        return jax.nn.softmax(models.logits(teacher.model, params, views.render(chunk, view, resolution)) / temperature)
 
     chunks = []
     for start in range(0, len(images), 512):
         chunk = jnp.asarray(images[start : start + 512])
         total = 0.0
-        for crop in range(crops if mean_over_crops else 1):
-            total += prediction(teacher.params, chunk, jax.random.fold_in(jax.random.key(start), crop))
+        for number in range(crops if mean_over_crops else 1):
+            total += prediction(teacher.params, chunk, jax.random.fold_in(jax.random.key(start), number))
         chunks.append(np.asarray(total) / (crops if mean_over_crops else 1))
     return temperature * np.log(np.maximum(np.concatenate(chunks), np.finfo(np.float32).tiny))
 
@@ -131,6 +129,6 @@ def _checked(params: dict, model: Any, colours: int, resolution: int, source: st
 
 def _mock(num_classes: int, colours: int, resolution: int) -> Teacher:
     model = models.create("bit_r11w8", num_classes)
-    params = model.init(jax.random.key(0), jnp.zeros((1, resolution, resolution, colours)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, resolution, resolution, colours)))["params"]
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
     return Teacher(MOCK, model, params, "mock")

@@ -12,28 +12,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from distill_lib import checkpoints, datasets, evaluate, loader, losses, models, optim, records, resume, teachers, views
+from distill_lib import checkpoints, datasets, evaluate, loader, models, optim, records, resume, step, teachers, views
 from distill_lib.errors import DistillError
 from distill_lib.progress import Progress
 from distill_lib.recipes import Recipe
+from distill_lib.step import Program, Settings, State
 
 TRAIN_EVALUATION_IMAGES = 10_000
-
-
-class State(NamedTuple):
-    """What a step changes: steps done, parameters, optimiser state and the sum of losses since the last report."""
-
-    step: jax.Array
-    params: dict
-    opt_state: Any
-    loss_sum: jax.Array
 
 
 @dataclass(frozen=True)
@@ -67,11 +59,47 @@ class Task:
 
     @property
     def run_id(self) -> str:
+        """Name of the run."""
         return self.recipe.run_id(self.teacher.sha256 if self.teacher else "")
 
     @property
     def mock(self) -> bool:
+        """Whether the data are made up."""
         return self.data["train"].mock
+
+    def identity(self, split: str) -> tuple:
+        """What a frozen teacher's outputs on a split depend on."""
+        sha256 = self.teacher.sha256 if self.teacher else ""
+        return (sha256, self.recipe.dataset, self.mock, split, len(self.data[split].labels))
+
+    @property
+    def program(self) -> Program:
+        """What the training step depends on."""
+        recipe = self.recipe
+        return Program(
+            policy=recipe.policy,
+            student=models.create(recipe.student, self.num_classes),
+            teacher=self.teacher.model if self.teacher and views.policy(recipe.policy).relation != "fixed" else None,
+            num_classes=self.num_classes,
+            batch_size=recipe.batch_size,
+            resolution=recipe.resolution,
+            mixup=recipe.mixup,
+            crop_area=recipe.crop_area,
+            whole=recipe.whole,
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """The numbers that the training step is given."""
+        recipe = self.recipe
+        return step.settings(
+            recipe.seed,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            temperature=recipe.temperature,
+            total_steps=self.total_steps,
+            warmup_steps=recipe.warmup_steps,
+        )
 
 
 def fit(recipe: Recipe, workdir: str | os.PathLike | None = None, *, checkpoint_seconds: float = 60.0) -> Run:
@@ -88,6 +116,7 @@ def fit(recipe: Recipe, workdir: str | os.PathLike | None = None, *, checkpoint_
     Raises:
         DistillError: if data, teacher or folder are not usable, or the loss is not finite. Earlier records stay intact.
     """
+    _use_compilation_cache()
     task = prepare(recipe)
     root = Path(workdir) if workdir is not None else records.find_results()
     directory = root / recipe.study / task.run_id
@@ -97,6 +126,13 @@ def fit(recipe: Recipe, workdir: str | os.PathLike | None = None, *, checkpoint_
         return Run(record, records.read_rows(directory / "metrics.csv"), params, directory, True)
     checkpoints.write_atomically(directory / "recipe.json", records.to_json(recipe))
     return _train(task, directory, checkpoint_seconds)
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, unless JAX was told where: a second run starts at once."""
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "distill_lib" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def prepare(recipe: Recipe) -> Task:
@@ -124,96 +160,30 @@ def prepare(recipe: Recipe) -> Task:
     return Task(recipe, data, dataset.num_classes, teacher, recipe.steps(len(data["train"].labels)))
 
 
-def initial_state(task: Task) -> tuple[State, Any]:
-    """Builds the state before the first step and the student's module."""
-    recipe = task.recipe
-    model = models.create(recipe.student, task.num_classes)
-    size, colours = recipe.resolution, task.data["train"].images.shape[-1]
-    key = jax.random.fold_in(jax.random.key(recipe.seed), 0)
-    params = jax.jit(model.init)(key, jnp.zeros((1, size, size, colours)))["params"]
-    opt_state = optimiser(task).init(params)
-    return State(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros(())), model
-
-
-def optimiser(task: Task) -> Any:
-    """The optimiser of a task."""
-    recipe = task.recipe
-    return optim.adam(
-        recipe.learning_rate, recipe.weight_decay, total_steps=task.total_steps, warmup_steps=recipe.warmup_steps
-    )
-
-
-def make_step(task: Task, model: Any) -> Callable[..., State]:
-    """Builds the training step, to be jitted.
-
-    Args:
-        task: the run.
-        model: the student's module.
-
-    Returns:
-        A function of (state, images, targets, teacher parameters, indices) to the next state. `images` is the whole
-        training set (n, height, width, colours) uint8, `targets` its labels (n,), a fixed teacher's outputs
-        (n, classes), or unused; `indices` (batch,) says which images the step uses.
-    """
-    recipe, policy, teacher = task.recipe, views.policy(task.recipe.policy), task.teacher
-    transform = optimiser(task)
-    view_key = jax.random.fold_in(jax.random.key(recipe.seed), 1)
-    options = {"mixup": recipe.mixup, "area": recipe.crop_area, "whole": recipe.whole}
-
-    def step(state: State, images: jax.Array, targets: jax.Array, teacher_params: dict, indices: jax.Array) -> State:
-        key = jax.random.fold_in(view_key, state.step)
-        batch = images[indices]
-        aspect = images.shape[2] / images.shape[1]
-        teacher_view, student_view = views.pair(key, policy, recipe.batch_size, image_aspect=aspect, **options)
-        shown = views.render(batch, student_view, recipe.resolution)
-        if policy.relation == "none":
-            wanted = views.mix(jax.nn.one_hot(targets[indices], task.num_classes), student_view)
-        elif policy.relation == "fixed":
-            wanted = targets[indices]
-        else:
-            assert teacher is not None
-            same = teacher_view is student_view
-            wanted = teacher.logits(
-                teacher_params, shown if same else views.render(batch, teacher_view, recipe.resolution)
-            )
-
-        def mean_loss(params: dict) -> jax.Array:
-            logits = model.apply({"params": params}, shown)
-            if policy.relation == "none":
-                return losses.cross_entropy(logits, wanted).mean()
-            return losses.kl(logits, wanted, temperature=recipe.temperature).mean()
-
-        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
-        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
-        params = jax.tree.map(jnp.add, state.params, updates)
-        return State(state.step + 1, params, opt_state, state.loss_sum + loss)
-
-    return step
-
-
 def _targets(task: Task) -> np.ndarray:
     """What the loss compares with, apart from a live teacher: labels, or the outputs of a fixed teacher."""
-    recipe, policy, train = task.recipe, views.policy(task.recipe.policy), task.data["train"]
-    if policy.relation != "fixed":
+    recipe, teacher, train = task.recipe, task.teacher, task.data["train"]
+    policy = views.policy(recipe.policy)
+    if policy.relation != "fixed" or teacher is None:
         return train.labels
-    assert task.teacher is not None
-    return teachers.fixed_logits(
-        task.teacher,
-        train.images,
-        policy,
-        resolution=recipe.resolution,
-        area=recipe.crop_area,
-        crops=recipe.ensemble_crops,
-        temperature=recipe.temperature,
+    options: dict[str, Any] = {
+        "resolution": recipe.resolution,
+        "area": recipe.crop_area,
+        "temperature": recipe.temperature,
+    }
+    options["crops"] = recipe.ensemble_crops
+    return _once(
+        (task.identity("train"), policy, *options.values()),
+        lambda: teachers.fixed_logits(teacher, train.images, policy, **options),
     )
 
 
 def _train(task: Task, directory: Path, checkpoint_seconds: float) -> Run:
-    recipe, folder = task.recipe, directory / "checkpoint"
-    state, model = initial_state(task)
+    recipe, program, folder = task.recipe, task.program, directory / "checkpoint"
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-    state = jax.device_put(state, everywhere)
+    image_shape = (recipe.resolution, recipe.resolution, task.data["train"].images.shape[-1])
+    state = jax.device_put(step.initial_state(program.student, recipe.seed, image_shape), everywhere)
     rows, start, seconds, resumed = [], 0, 0.0, 0
     if (found := resume.load(folder, state)) is not None:
         state, facts = found
@@ -221,11 +191,10 @@ def _train(task: Task, directory: Path, checkpoint_seconds: float) -> Run:
         rows = [row for row in records.read_rows(directory / "metrics.csv") if row["step"] <= start]
         print(f"{task.run_id}: resumed at step {start} of {task.total_steps}", flush=True)
 
-    judge = _Judge(task, model)
-    constants = jax.device_put(
-        (task.data["train"].images, _targets(task), task.teacher.params if task.teacher else {}), everywhere
-    )
-    step = jax.jit(make_step(task, model), donate_argnums=0)
+    teacher_params = task.teacher.params if program.teacher is not None and task.teacher is not None else {}
+    constants = (task.settings, task.data["train"].images, _targets(task), teacher_params)
+    constants = jax.device_put(constants, everywhere)
+    advance = step.compiled(program)
     reports = {round(task.total_steps * (i + 1) / recipe.evaluations) for i in range(recipe.evaluations)}
     batches = loader.batches(
         len(task.data["train"].labels), seed=recipe.seed, batch_size=recipe.batch_size, start_step=start
@@ -233,9 +202,9 @@ def _train(task: Task, directory: Path, checkpoint_seconds: float) -> Run:
     progress = Progress(task.run_id, task.total_steps, recipe.batch_size, start)
     began = saved = time.perf_counter()
     for done, indices in zip(range(start + 1, task.total_steps + 1), batches, strict=False):
-        state = step(state, *constants, jax.device_put(indices, split))
+        state = advance(state, *constants, jax.device_put(indices, split))
         if done in reports:
-            rows.append(_report(task, judge, state, rows))
+            rows.append(_report(task, state, rows))
             progress.report(done, rows[-1]["loss"])
             state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum))
         if time.perf_counter() - saved > checkpoint_seconds and done < task.total_steps:
@@ -246,34 +215,32 @@ def _train(task: Task, directory: Path, checkpoint_seconds: float) -> Run:
             saved = time.perf_counter()
     progress.close()
     seconds += time.perf_counter() - began
-    return _finish(task, judge, directory, jax.device_get(state.params), rows, seconds, resumed)
+    return _finish(task, directory, jax.device_get(state.params), rows, seconds, resumed)
 
 
-def _report(task: Task, judge: _Judge, state: State, rows: list[dict]) -> dict:
+def _report(task: Task, state: State, rows: list[dict]) -> dict:
     """One row of metrics.csv; raises DistillError if the loss is not finite."""
-    step = int(state.step)
-    loss = float(state.loss_sum) / (step - (rows[-1]["step"] if rows else 0))
+    done = int(state.step)
+    loss = float(state.loss_sum) / (done - (rows[-1]["step"] if rows else 0))
     if not np.isfinite(loss):
         raise DistillError(
-            f"{task.run_id}: the loss is {loss} by step {step}; lower learning_rate (now {task.recipe.learning_rate:g}) "
-            "or raise warmup_steps. No record was written."
+            f"{task.run_id}: the loss is {loss} by step {done}; lower learning_rate "
+            f"(now {task.recipe.learning_rate:g}) or raise warmup_steps. No record was written."
         )
     recipe = task.recipe
     schedule = optim.warmup_cosine(task.total_steps, recipe.warmup_steps)
     return {
-        "step": step,
-        "epoch": step * recipe.batch_size / len(task.data["train"].labels),
+        "step": done,
+        "epoch": done * recipe.batch_size / len(task.data["train"].labels),
         "loss": loss,
-        "learning_rate": float(recipe.learning_rate * schedule(jnp.asarray(step))),
-    } | judge.metrics(state.params, "validation")
+        "learning_rate": float(recipe.learning_rate * schedule(jnp.asarray(done))),
+    } | _judge(task, state.params, "validation")
 
 
-def _finish(
-    task: Task, judge: _Judge, directory: Path, params: dict, rows: list[dict], seconds: float, resumed: int
-) -> Run:
+def _finish(task: Task, directory: Path, params: dict, rows: list[dict], seconds: float, resumed: int) -> Run:
     result = {"train_loss": rows[-1]["loss"]}
     for split in ("train", "validation", "test"):
-        result |= judge.metrics(params, split)
+        result |= _judge(task, params, split)
     metadata = {"model": task.recipe.student, "dataset": task.recipe.dataset, "run_id": task.run_id}
     checkpoints.save_npz(directory / "student.npz", params, metadata)
     timing = {
@@ -292,22 +259,29 @@ def _finish(
     return Run(record, rows, params, directory, False)
 
 
-class _Judge:
-    """Evaluates the student on a split; the teacher's outputs on it are computed once."""
+def _judge(task: Task, params: dict, split: str) -> dict[str, float]:
+    """Metrics of the student on a split, and its fidelity to the teacher if it has one."""
+    recipe = task.recipe
+    images, labels = (array[:TRAIN_EVALUATION_IMAGES] for array in task.data[split][:2])
+    student = evaluate.predictor(task.program.student, resolution=recipe.resolution, side=recipe.eval_side)
+    expected = _teacher_logits(task, split, images) if task.teacher else None
+    found = evaluate.metrics(student(params, images), labels, expected)
+    return {f"{split}_{name}": value for name, value in found.items()}
 
-    def __init__(self, task: Task, model: Any) -> None:
-        self._task, self._teacher_logits = task, {}
-        self._student = self._predictor(lambda params, images: model.apply({"params": params}, images))
 
-    def _predictor(self, logits: Callable) -> Callable:
-        recipe = self._task.recipe
-        return evaluate.predictor(logits, resolution=recipe.resolution, side=recipe.eval_side)
+def _teacher_logits(task: Task, split: str, images: np.ndarray) -> np.ndarray:
+    recipe, teacher = task.recipe, task.teacher
+    assert teacher is not None
+    predict = evaluate.predictor(teacher.model, resolution=recipe.resolution, side=recipe.eval_side)
+    key = (task.identity(split), recipe.resolution, recipe.eval_side)
+    return _once(key, lambda: predict(teacher.params, images))
 
-    def metrics(self, params: dict, split: str) -> dict[str, float]:
-        images, labels = self._task.data[split][:2]
-        images, labels = images[:TRAIN_EVALUATION_IMAGES], labels[:TRAIN_EVALUATION_IMAGES]
-        teacher = self._task.teacher
-        if teacher is not None and split not in self._teacher_logits:
-            self._teacher_logits[split] = self._predictor(teacher.logits)(teacher.params, images)
-        found = evaluate.metrics(self._student(params, images), labels, self._teacher_logits.get(split))
-        return {f"{split}_{name}": value for name, value in found.items()}
+
+_TEACHER_OUTPUTS: dict[tuple, np.ndarray] = {}
+
+
+def _once(key: tuple, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Outputs of a frozen teacher, which are the same in every run of a process."""
+    if key not in _TEACHER_OUTPUTS:
+        _TEACHER_OUTPUTS[key] = compute()
+    return _TEACHER_OUTPUTS[key]

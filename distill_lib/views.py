@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distill_lib.errors import unknown
 
@@ -199,11 +200,11 @@ def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch
     return sample(jax.random.fold_in(key, batch_size + 1), batch_size, crop=policy.teacher, **options), student
 
 
-def render(images: jax.Array, view: View, size: int) -> jax.Array:
+def render(images: jax.Array | np.ndarray, view: View, size: int) -> jax.Array:
     """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
 
-    Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which accelerators
-    and CPUs run well, and the colour axis rides along.
+    Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which
+    accelerators and CPUs run well, and the colour axis rides along.
 
     Args:
         images: (batch, height, width, colours), uint8, or float32 in [-1, 1].
@@ -229,11 +230,11 @@ def mix(values: jax.Array, view: View) -> jax.Array:
     return weight * values + (1 - weight) * values[view.partner]
 
 
-def normalize(images: jax.Array) -> jax.Array:
+def normalize(images: jax.Array | np.ndarray) -> jax.Array:
     """Maps uint8 images to float32 in [-1, 1]; float images pass unchanged."""
     if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 127.5 - 1.0
-    return images
+        return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
+    return jnp.asarray(images)
 
 
 def _next_in_batch(batch_size: int) -> jax.Array:

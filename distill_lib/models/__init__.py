@@ -8,6 +8,7 @@ from distill_lib.errors import unknown
 
 if TYPE_CHECKING:
     import flax.linen as nn
+    import jax
 
 
 def create(name: str, num_classes: int) -> nn.Module:
@@ -30,6 +31,15 @@ def create(name: str, num_classes: int) -> nn.Module:
     if module is None:
         raise unknown("model", name, names())
     return module
+
+
+def logits(model: nn.Module, params: dict, images: jax.Array) -> jax.Array:
+    """Applies a model: images (batch, height, width, colours) in [-1, 1] to logits (batch, num_classes)."""
+    import jax
+
+    output = model.apply({"params": params}, images)
+    assert isinstance(output, jax.Array)
+    return output
 
 
 def names() -> list[str]:
