@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def save_npz(path: str | os.PathLike, params: dict, metadata: dict | None = None
     Raises:
         DistillError: if the file cannot be written.
     """
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in flatten(params).items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
     buffer = io.BytesIO()
@@ -53,6 +53,9 @@ def load_npz(path: str | os.PathLike) -> dict:
     for name, value in arrays.items():
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise DistillError(f"{path}: {name} holds numbers that are not finite; get the checkpoint again.")
+    groups = {name[:end] for name in arrays for end, letter in enumerate(name) if letter == "/"}
+    for name in groups & arrays.keys():
+        raise DistillError(f"{path}: {name} is an array and a group of arrays at once; get the checkpoint again.")
     return unflatten(arrays)
 
 
@@ -127,7 +130,8 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise DistillError(
             f"cannot write {path} ({error.strerror}); make the folder writable or name another."
         ) from error
@@ -137,11 +141,11 @@ def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise DistillError(f"no checkpoint at {path}; check the path.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except ValueError as error:
         if "pickle" in str(error):
             raise DistillError(f"{path} holds pickled objects, which are never loaded; get a plain .npz.") from error
         raise DistillError(f"{path} is not a readable .npz ({error}); get it again.") from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, AttributeError) as error:
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files
         raise DistillError(f"{path} is truncated or not an .npz; get it again.") from error

@@ -24,4 +24,4 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> DistillError:
     choices = list(known)
     close = difflib.get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return DistillError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(choices)}.")
+    return DistillError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(choices) or 'none'}.")

@@ -135,7 +135,8 @@ def _check_types(recipe: Recipe) -> None:
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         if field.name == "crop_area":
-            if not isinstance(value, (list, tuple)) or len(value) != 2:
+            pair = isinstance(value, (list, tuple)) and len(value) == 2
+            if not pair or not all(isinstance(part, (int, float)) for part in value):
                 raise DistillError(f"crop_area must be two fractions such as [0.05, 1.0], got {value!r}.")
             object.__setattr__(recipe, field.name, (float(value[0]), float(value[1])))
             continue
@@ -195,9 +196,9 @@ def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: 
 _VARIANTS: dict[str, dict[str, dict]] = {
     "fashion": {
         "quick": {"epochs": 100},
-        "grid": {"epochs": 40},
-        "short": {"epochs": 40},
-        "medium": {"epochs": 200},
+        "grid": {"epochs": 30},
+        "short": {"epochs": 30},
+        "medium": {"epochs": 100},
         "long": {"epochs": 1000},
     },
     "fashion_teacher": {"full": {"epochs": 24, "warmup_steps": 500, "evaluations": 24}},

@@ -127,11 +127,14 @@ def to_csv(rows: list[dict]) -> bytes:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Reads metrics.csv back into rows; an absent file is no rows."""
+    """Reads metrics.csv back into rows; an absent file is no rows. Raises DistillError if it is damaged."""
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
-        return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="") as file:
+            return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
 
 
 def load(directory: Path) -> dict | None:
@@ -146,6 +149,7 @@ def load(directory: Path) -> dict | None:
     try:
         record = json.loads(path.read_text())
         missing = [name for name in REQUIRED if name not in record]
+        missing += [name for name in ("recipe", "result") if not missing and not isinstance(record[name], dict)]
     except (ValueError, TypeError) as error:
         raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
     if missing:
@@ -207,6 +211,8 @@ def curves(results: str | os.PathLike | None = None, study: str | None = None, *
         about = {name: record[name] for name in ("run_id", "study")}
         about |= {name: record["recipe"][name] for name in ("policy", "epochs", "seed", "train_images")}
         path = root / record["study"] / record["run_id"] / "metrics.csv"
+        if not path.is_file():
+            raise DistillError(f"{path} is missing; delete its folder and run it again.")
         rows += [about | row for row in read_rows(path)]
     return pd.DataFrame(rows)
 

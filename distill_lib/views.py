@@ -23,6 +23,7 @@ from distill_lib.errors import unknown
 MILD_CROP_SIDE = 0.8  # the paper's "resize to 160, crop 128"
 CROP_ATTEMPTS = 10
 DRAWS = 6 + CROP_ATTEMPTS  # random numbers an image: whole, flip, lambda, top, left, height, aspects
+_NO_POSITION = 2**32 - 1  # folded into a step's key for a second, independent draw; no batch is that large
 CROPS = ("whole", "central", "mild", "inception")
 MIXUPS = ("batch", "example")
 
@@ -197,7 +198,7 @@ def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch
     if policy.relation != "independent":
         return student, student
     assert policy.teacher is not None
-    return sample(jax.random.fold_in(key, batch_size + 1), batch_size, crop=policy.teacher, **options), student
+    return sample(jax.random.fold_in(key, _NO_POSITION), batch_size, crop=policy.teacher, **options), student
 
 
 def render(images: jax.Array | np.ndarray, view: View, size: int) -> jax.Array:

@@ -1,0 +1,287 @@
+"""What the paper says, what the records say, and whether the two agree: sentences that are filled from the runs.
+
+References:
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from distill_lib import findings, views
+from distill_lib.findings import Difference
+
+NO_RECORDS = "no records yet"
+TRUNK, MIX = "same/ic", "mix"  # the two policies that everything is compared with
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of the paper beside what the records show.
+
+    Attributes:
+        paper: the statement.
+        seen: what the runs show, with numbers.
+        verdict: "agrees", "disagrees", "in part", "undecided" or "no records yet".
+    """
+
+    paper: str
+    seen: str
+    verdict: str
+
+
+def all_claims(runs: pd.DataFrame) -> list[Claim]:
+    """Every claim, from the table of `records.read`."""
+    study = findings.study(runs)
+    return [
+        _pairs(study, "A fixed teacher's training views are fitted better.", findings.FIXED, -1, "train_loss"),
+        _pairs(study, "A fixed teacher generalises worse than consistent teaching.", findings.FIXED, -1),
+        _pairs(study, "Independent views are worse than the same view.", findings.INDEPENDENT, -1),
+        _pairs(study, "Labels alone are worse than consistent teaching.", ("labels",), -1),
+        _at(study, "Function matching trails consistent teaching in short runs.", shortest=True, wanted=-1),
+        _at(study, "Function matching wins in long runs.", shortest=False, wanted=1),
+        _patience(study),
+        _reaches_teacher(study, findings.teacher_top1(runs)),
+    ]
+
+
+def table(claims: Iterable[Claim]) -> pd.DataFrame:
+    """Claims as a table to print."""
+    rows = [{"the paper": claim.paper, "here": claim.seen, "verdict": claim.verdict} for claim in claims]
+    return pd.DataFrame(rows)
+
+
+def headline(runs: pd.DataFrame) -> str:
+    """The study in one sentence."""
+    means = findings.summary(findings.study(runs))
+    taught = means[~means["policy"].isin(list(views.BASELINES))]
+    if taught.empty:
+        return findings.NONE
+    best = taught.loc[taught["mean"].astype(float).idxmax()]
+    said = f"{percent(best['mean'])} of the test images ({views.NAMES[best['policy']]}, {length(best['epochs'])})"
+    text = f"The best student of this book's study names {said}"
+    others = []
+    if (teacher := findings.teacher_top1(runs)) is not None:
+        others.append(f"its teacher {percent(teacher)}")
+    labels = means[(means["policy"] == "labels") & (means["epochs"] == best["epochs"])]
+    if not labels.empty:
+        others.append(f"the same network, trained as long on labels alone, {percent(labels['mean'].iloc[0])}")
+    return f"{text}; {' and '.join(others)}." if others else f"{text}."
+
+
+def few_images(runs: pd.DataFrame) -> str:
+    """Whether mixup gains on consistent teaching as training images get fewer."""
+    frame = findings.study(runs, ["medium"], every_image=False)
+    if frame.empty:
+        return findings.NONE
+    frame = findings.with_image_counts(frame)
+    if frame["images"].nunique() < 2:
+        return "There are no runs on part of the training images yet."
+    parts = []
+    for images, group in frame.groupby("images"):
+        # the schedule in epochs follows the number of images, so that steps are equal: compare within this group
+        one_length = group.assign(epochs=0.0)
+        found = findings.differences(one_length, MIX, TRUNK)
+        if found:
+            parts.append(f"{points(found[0])} with {images:,.0f} images")
+    steps = sorted({int(step) for step in frame["steps"]})
+    same = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    return f"Function matching minus consistent teaching, after {same} steps each: {listed(parts)}."
+
+
+def fresh(runs: pd.DataFrame) -> str:
+    """Whether there is a fresh run of this machine, and from when."""
+    own = findings.study(runs, [findings.FRESH])
+    if own.empty:
+        return (
+            f"There is no fresh run here: `results/fashion_{findings.FRESH}` holds no records. "
+            "The command `nox -s study` makes them, and they appear in these figures."
+        )
+    days = sorted({date[:10] for date in own["date"]})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"A fresh run is present: {len(own)} runs from {when}, on {', '.join(sorted(set(own['device'])))}."
+
+
+def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The fresh runs beside what the committed ones lead one to expect at their length.
+
+    The expectation is interpolated between the committed means, linearly in the logarithm of the epochs.
+    """
+    own = findings.summary(findings.study(runs, [findings.FRESH]))
+    means = findings.summary(findings.study(runs))
+    rows = []
+    for _, row in own.iterrows():
+        known = means[means["policy"] == row["policy"]].sort_values("epochs")
+        inside = not known.empty and known["epochs"].min() <= row["epochs"] <= known["epochs"].max()
+        text = {"policy": views.NAMES[row["policy"]], "epochs": f"{row['epochs']:,.0f}", "n": int(row["n"])}
+        text |= {
+            "fresh run (%)": f"{100 * row['mean']:.1f}",
+            "expected (%)": findings.ABSENT,
+            "difference": findings.ABSENT,
+        }
+        if inside:
+            expected = np.interp(math.log(row["epochs"]), np.log(known["epochs"].astype(float)), known["mean"])
+            text["expected (%)"] = f"{100 * expected:.1f}"
+            text["difference"] = signed(100 * (row["mean"] - expected))
+        rows.append(text)
+    return pd.DataFrame(rows)
+
+
+def chosen(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the grid chooses for each policy by validation accuracy, beside what the study uses.
+
+    Returns:
+        Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out
+        where there is no teacher. `cost` is what the study's settings lose on validation, in points, if they were tried.
+    """
+    grid = findings.selection(findings.grid(runs))
+    study, rows = findings.study(runs), []
+    for policy, group in grid.groupby("policy", sort=False):
+        best, used = group.iloc[0], study[study["policy"] == policy]
+        row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": _settings(best)}
+        row |= {"validation top-1 (%)": f"{100 * best['validation_top1']:.1f}"}
+        row |= {"the study uses": findings.ABSENT, "cost": findings.ABSENT}
+        if len(used):
+            names = ["learning_rate", "weight_decay", "temperature"]
+            row["the study uses"] = _settings(used.iloc[0])
+            tried = group[(group[names] == used.iloc[0][names].astype(float)).all(axis=1)]
+            if len(tried):
+                row["cost"] = f"{100 * (best['validation_top1'] - tried['validation_top1'].iloc[0]):.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _settings(run: pd.Series) -> str:
+    text = f"{run['learning_rate']:g} / {run['weight_decay']:g}"
+    return text if run["policy"] in views.BASELINES else f"{text} / {run['temperature']:g}"
+
+
+def _pairs(study: pd.DataFrame, paper: str, policies: Iterable[str], wanted: int, metric: str = "test_top1") -> Claim:
+    found = [(policy, findings.differences(study, policy, TRUNK, metric)) for policy in policies]
+    found = [(policy, each) for policy, each in found if each]
+    if not found:
+        return Claim(paper, findings.NONE, NO_RECORDS)
+    say = points if metric == "test_top1" else loss
+    what = "Test accuracy" if metric == "test_top1" else "Training loss"
+    last = max(each.epochs for _, every in found for each in every)
+    told = [f"{views.NAMES[policy]} {say(every[-1])}" for policy, every in found if every[-1].epochs == last]
+    other = [
+        f"{views.NAMES[policy]} {say(each)} at {length(each.epochs)}"
+        for policy, every in found
+        for each in every
+        if each.epochs != last and each.sign != every[-1].sign
+    ]
+    text = f"{what} minus that of consistent teaching, at {length(last)}: {listed(told)}."
+    return Claim(paper, f"{text} But {listed(other)}." if other else text, _judge(found, wanted))
+
+
+def _at(study: pd.DataFrame, paper: str, *, shortest: bool, wanted: int) -> Claim:
+    found = findings.differences(study, MIX, TRUNK)
+    if not found:
+        return Claim(paper, findings.NONE, NO_RECORDS)
+    one = found[0 if shortest else -1]
+    seen = f"Test accuracy minus that of consistent teaching, at {length(one.epochs)}: {points(one)}."
+    return Claim(paper, seen, _judge([(MIX, [one])], wanted))
+
+
+def _patience(study: pd.DataFrame) -> Claim:
+    paper = "Every teaching policy gains from a longer schedule."
+    means, spread, gains = findings.summary(study), findings.pooled_spread(study), []
+    for policy, group in means[~means["policy"].isin(list(views.BASELINES))].groupby("policy"):
+        if len(group) < 2:
+            continue
+        group = group.sort_values("epochs")
+        first, last = group.iloc[0], group.iloc[-1]
+        error = spread * math.sqrt(1 / first["n"] + 1 / last["n"])
+        gain = float(last["mean"] - first["mean"])
+        gains.append((policy, [Difference(policy, policy, last["epochs"], gain, error, int(last["n"]))]))
+    if not gains:
+        return Claim(paper, findings.NONE, NO_RECORDS)
+    told = [f"{views.NAMES[policy]} {points(each[0])}" for policy, each in gains]
+    lengths = f"From {length(means['epochs'].min())} to {length(means['epochs'].max())}"
+    return Claim(paper, f"{lengths}: {listed(told)}.", _judge(gains, 1))
+
+
+def _reaches_teacher(study: pd.DataFrame, teacher: float | None) -> Claim:
+    paper = "A patient student comes up to its teacher."
+    means = findings.summary(study)
+    means = means[~means["policy"].isin(list(views.BASELINES))]
+    if means.empty or teacher is None:
+        return Claim(paper, findings.NONE, NO_RECORDS)
+    best = means.loc[means["mean"].astype(float).idxmax()]
+    error = findings.pooled_spread(study) / math.sqrt(best["n"])
+    one = Difference(best["policy"], "teacher", best["epochs"], float(best["mean"] - teacher), error, int(best["n"]))
+    seen = (
+        f"The best student ({views.NAMES[best['policy']]}, {length(best['epochs'])}) minus its teacher: {points(one)}."
+    )
+    return Claim(paper, seen, "disagrees" if one.sign < 0 else "agrees")
+
+
+def _judge(found: list[tuple[str, list[Difference]]], wanted: int) -> str:
+    signs = {difference.sign for _, every in found for difference in every}
+    if signs == {wanted}:
+        return "agrees"
+    if signs == {0}:
+        return "undecided"
+    return "in part" if wanted in signs else "disagrees"
+
+
+def points(difference: Difference) -> str:
+    """A difference in points, marked as noise where it is not more than two standard errors."""
+    text = points_of(difference.value)
+    return text if difference.sign else f"{text} (within noise)"
+
+
+def points_of(value: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{signed(100 * value)} points"
+
+
+def loss(difference: Difference) -> str:
+    """A difference of losses."""
+    text = signed(difference.value, 3)
+    return text if difference.sign else f"{text} (within noise)"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, and a true minus."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def percent(share: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def length(epochs: float) -> str:
+    """Length of a schedule in words."""
+    return f"{epochs:,.0f} epochs"
+
+
+def listed(parts: list[str]) -> str:
+    """Joins parts as in: a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def about_teacher(runs: pd.DataFrame) -> str:
+    """How good the embedded teacher is, on whole test images and under crops."""
+    own = runs[runs["study"] == "fashion_teacher_full"]
+    if own.empty:
+        return f"Its own accuracy: {NO_RECORDS}."
+    run = own.iloc[-1]
+    text = f"It names {percent(run['test_top1'])} of the test images"
+    under_crops = run.get("test_top1_under_crops", math.nan)
+    if math.isnan(under_crops):
+        return f"{text}."
+    return f"{text}, and still {percent(under_crops)} when it is shown random inception crops of them."
+
+
+def spread(runs: pd.DataFrame) -> str:
+    """The standard deviation between seeds in words."""
+    value = findings.pooled_spread(runs)
+    return f"({NO_RECORDS})" if math.isnan(value) else f"{100 * value:.2f} points"

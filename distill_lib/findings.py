@@ -1,0 +1,205 @@
+"""What the records say: means and spreads, differences with their noise, and the sentences of the book.
+
+Nothing here is typed by hand: a sentence takes its numbers, and whether it agrees with the paper, from the runs.
+A difference counts as seen when it is more than twice its standard error. The spread behind that error is pooled over
+all groups of runs that differ only in the seed, so that it also stands in where there is one seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from distill_lib import datasets, records, views
+
+LENGTHS = ("short", "medium", "long")
+"""Variants of `fashion` whose records come with the book."""
+
+FRESH = "quick"
+"""The variant that `nox -s study` runs anew."""
+
+FIXED = ("fix/rs", "fix/cc", "fix/ic_ens")
+INDEPENDENT = ("ind/rc", "ind/ic")
+SETTINGS = (
+    "student", "teacher", "teacher_sha256", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay",
+    "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops",
+)  # fmt: skip
+ORDER = [*views.BASELINES, *views.POLICIES]
+ABSENT = "\N{EN DASH}"
+NONE = "There are no such records yet."
+
+
+def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image: bool = True) -> pd.DataFrame:
+    """The runs of `fashion` that may be compared.
+
+    Args:
+        runs: the table of `records.read`.
+        variants: presets to keep.
+        every_image: keep only runs on all training images.
+
+    Returns:
+        The rows of these presets. Of each preset and policy only the most common settings stay, so that an own run with
+        another learning rate is never averaged into the study.
+    """
+    kept = runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])]
+    if every_image and "train_images" in kept:
+        kept = kept[kept["train_images"].isna()]
+    return _most_common_settings(kept)
+
+
+def grid(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that the hyper-parameters were chosen from."""
+    return runs[runs["study"] == "fashion_grid"]
+
+
+def _most_common_settings(runs: pd.DataFrame) -> pd.DataFrame:
+    columns = [name for name in SETTINGS if name in runs]
+    if runs.empty or not columns:
+        return runs
+    described = runs[columns].astype(str).agg("|".join, axis=1)
+    usual = described.groupby([runs["study"], runs["policy"]]).transform(lambda group: group.mode().iloc[0])
+    return runs[described == usual]
+
+
+def with_image_counts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Adds the column `images`: how many training images each run of `fashion` used."""
+    return runs.assign(images=runs["train_images"].fillna(datasets.get("fashion").counts["train"]).astype(int))
+
+
+def teacher_top1(runs: pd.DataFrame) -> float | None:
+    """The embedded teacher's own test accuracy, a share; None without its record."""
+    own = runs[runs["study"] == "fashion_teacher_full"]
+    return None if own.empty else float(own["test_top1"].iloc[-1])
+
+
+def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = ("policy", "epochs")) -> pd.DataFrame:
+    """Mean and spread over seeds.
+
+    Args:
+        runs: the table of `records.read`.
+        metric: a column of it.
+        by: columns whose values make a group.
+
+    Returns:
+        One row a group: the columns of `by`, and `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1),
+        `low` and `high`.
+    """
+    names = ["n", "mean", "spread", "low", "high"]
+    if runs.empty or metric not in runs:
+        return pd.DataFrame(columns=[*by, *names])
+    grouped = runs.dropna(subset=[metric]).groupby(list(by), dropna=False)[metric]
+    table = grouped.agg(n="count", mean="mean", spread="std", low="min", high="max")
+    return in_order(table.reset_index())
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Sorts rows by policy, in the order of figures and tables; within a policy their order stays."""
+    if "policy" not in table:
+        return table
+    return table.sort_values("policy", key=lambda keys: keys.map(ORDER.index), kind="stable", ignore_index=True)
+
+
+def pooled_spread(runs: pd.DataFrame, metric: str = "test_top1") -> float:
+    """Standard deviation between seeds, pooled over all groups with several; NaN if there is none."""
+    groups = summary(runs, metric)
+    several = groups[groups["n"] > 1]
+    if several.empty:
+        return math.nan
+    freedom = several["n"] - 1
+    return float(math.sqrt((several["spread"] ** 2 * freedom).sum() / freedom.sum()))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much `first` lies above `second` at one schedule.
+
+    Attributes:
+        first, second: policies.
+        epochs: length of the schedule.
+        value: difference of the means.
+        error: its standard error, from the pooled spread; NaN where no group has several seeds.
+        runs: runs behind the smaller of the two means.
+    """
+
+    first: str
+    second: str
+    epochs: float
+    value: float
+    error: float
+    runs: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the difference is more than two standard errors, else 0; by value alone where none is known."""
+        noise = 0.0 if math.isnan(self.error) else 2 * self.error
+        return 0 if abs(self.value) <= noise else int(math.copysign(1, self.value))
+
+
+def differences(runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1") -> list[Difference]:
+    """Compares two policies at every schedule that has both, the shortest first."""
+    table, spread = summary(runs, metric), pooled_spread(runs, metric)
+    a, b = (table[table["policy"] == policy].set_index("epochs") for policy in (first, second))
+    found = []
+    for epochs in sorted(set(a.index) & set(b.index)):
+        one, other = a.loc[epochs], b.loc[epochs]
+        error = spread * math.sqrt(1 / one["n"] + 1 / other["n"])
+        fewest = int(min(one["n"], other["n"]))
+        found.append(Difference(first, second, epochs, float(one["mean"] - other["mean"]), error, fewest))
+    return found
+
+
+def results_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The study as a table to print: one row a schedule and policy, "mean ± spread" over n seeds."""
+    columns = ["epochs", "policy", "key", "n", "test top-1 (%)", "agreement (%)", "KL to the teacher", "minutes"]
+    if runs.empty:
+        return pd.DataFrame(columns=columns)
+    rows = []
+    groups = runs.groupby(["epochs", "policy"])
+    for epochs, policy in sorted(groups.groups, key=lambda key: (key[0], ORDER.index(key[1]))):
+        group = groups.get_group((epochs, policy))
+        rows.append(
+            {
+                "epochs": f"{epochs:,.0f}",
+                "policy": views.NAMES[policy],
+                "key": policy,
+                "n": len(group),
+                "test top-1 (%)": mean_spread(100 * group["test_top1"]),
+                "agreement (%)": _optional(100 * group.get("test_agreement", pd.Series(dtype=float))),
+                "KL to the teacher": _optional(group.get("test_kl", pd.Series(dtype=float)), digits=3),
+                "minutes": f"{group['wall_seconds'].mean() / 60:.1f}",
+            }
+        )
+    return pd.DataFrame(rows, columns=columns)
+
+
+def selection(grid: pd.DataFrame) -> pd.DataFrame:
+    """Settings that were tried, best validation accuracy first within each policy.
+
+    Returns:
+        Columns policy, epochs, learning_rate, weight_decay, temperature, n, validation_top1 (mean over seeds).
+    """
+    by = ["policy", "epochs", "learning_rate", "weight_decay", "temperature"]
+    table = summary(grid, "validation_top1", by).rename(columns={"mean": "validation_top1"})
+    table = table[[*by, "n", "validation_top1"]]
+    best_first = table.sort_values("validation_top1", ascending=False)
+    return in_order(best_first.sort_values("epochs", kind="stable"))
+
+
+def sources(*frames: pd.DataFrame) -> str:
+    """The provenance line of a figure that shows several tables of runs."""
+    full = [frame for frame in frames if not frame.empty]
+    return records.provenance(pd.concat(full) if full else pd.DataFrame())
+
+
+def mean_spread(values: pd.Series, digits: int = 1) -> str:
+    """Mean and sample standard deviation, as in 84.6 ± 0.3; a single value stands alone."""
+    text = f"{values.mean():.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {values.std():.{digits}f}"
+
+
+def _optional(values: pd.Series, digits: int = 1) -> str:
+    values = values.dropna()
+    return ABSENT if values.empty else mean_spread(values, digits)

@@ -1,0 +1,160 @@
+"""Pictures of views: what teacher and student are shown, drawn with the functions that training uses.
+
+Nothing here comes from a run: a picture is fixed by its images and its seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from distill_lib import views
+from distill_lib.style import FAINT, INK, WIDTH, Raster, panels, styled
+
+TEACHER, STUDENT = "#5d3a9b", "#0e8ba0"  # frames of what each of them sees
+MOSAIC = 4  # crops along a side of the picture that stands for a mean over many
+
+
+@styled
+def policies(
+    images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, area: views.Range = (0.05, 1.0)
+) -> Figure:
+    """What teacher and student see of the first image, step after step, under each policy.
+
+    Args:
+        images: (batch, height, width, colours) uint8; the second one is the first one's partner in mixup.
+        seed: of the views; step s draws with this seed folded with s, as training does.
+        steps: pairs of pictures a policy.
+        size: height and width of a view in pixels.
+        area: smallest and largest area of an inception crop.
+    """
+    rows = len(views.POLICIES)
+    figure = Raster(figsize=(WIDTH, 0.93 * rows + 0.5))
+    widths = [2.5, *[width for _ in range(steps) for width in (1, 0.24, 1, 0.3)]][:-1]
+    place = {"left": 0.0, "right": 0.995, "top": 0.945, "bottom": 0.005, "wspace": 0.04, "hspace": 0.12}
+    grid = figure.add_gridspec(rows, len(widths), width_ratios=widths, **place)
+    for row, (key, policy) in enumerate(views.POLICIES.items()):
+        _name(figure.add_subplot(grid[row, 0]), key)
+        for step in range(steps):
+            teacher_sees, student_sees = _step(images, policy, seed, step, size, area)
+            left, between, right = (figure.add_subplot(grid[row, 1 + 4 * step + part]) for part in range(3))
+            between.set_axis_off()
+            sign = "=" if np.array_equal(teacher_sees, student_sees) else "\N{NOT EQUAL TO}"
+            between.text(0.5, 0.5, sign, ha="center", va="center", color=INK if sign == "=" else FAINT, fontsize=12)
+            show(left, teacher_sees, TEACHER)
+            show(right, student_sees, STUDENT)
+            if row == 0:
+                left.set_title("teacher", loc="center", color=TEACHER, fontsize=8, pad=3)
+                right.set_title("student", loc="center", color=STUDENT, fontsize=8, pad=3)
+                left.text(1.12, 1.42, f"step {step + 1}", transform=left.transAxes, ha="center", color=INK)
+    return figure
+
+
+@styled
+def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area: views.Range = (0.05, 1.0)) -> Figure:
+    """Boxes of inception crops on an image, and each of them as a network sees it.
+
+    Args:
+        image: (height, width, colours) uint8.
+        seed: of the views.
+        count: crops.
+        size: height and width of a view in pixels.
+        area: smallest and largest area of a crop.
+    """
+    height, width = image.shape[:2]
+    batch = np.repeat(image[None], count, axis=0)
+    view = views.sample(jax.random.key(seed), count, area=area, image_aspect=width / height)
+    shown = np.asarray(views.render(batch, view, size))
+    figure = Raster(figsize=(WIDTH, 2.6))
+    whole, *tiles = [figure.add_axes(place) for place in _whole_and_tiles(count)]
+    show(whole, np.asarray(views.normalize(image)), FAINT)
+    for number, (box, flip, tile) in enumerate(zip(np.asarray(view.box), view.flip, tiles, strict=True), 1):
+        top, left, extent_y, extent_x = box * [height, width, height, width]
+        whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor="white", linewidth=2.5))
+        whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor=INK, linewidth=1))
+        label = {"bbox": {"facecolor": "white", "edgecolor": INK, "linewidth": 0.6, "pad": 1.5}, "fontsize": 8}
+        whole.text(left + 5, top + 5, str(number), va="top", **label)
+        show(tile, shown[number - 1], FAINT)
+        tile.set_title(f"{number}{', mirrored' if flip else ''}", fontsize=8, pad=3, loc="center")
+    return figure
+
+
+@styled
+def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8) -> Figure:
+    """The first images of every class, a row a class.
+
+    Args:
+        images: (n, height, width, colours) uint8.
+        labels: (n,) classes.
+        names: of the classes.
+        each: images a class.
+    """
+    figure, (axes,) = panels(1, height=0.42 * len(names), kind=Raster)
+    rows = [np.concatenate(images[labels == label][:each], axis=1) for label in range(len(names))]
+    side = images.shape[1]
+    axes.imshow(np.concatenate(rows, axis=0)[..., 0], cmap="gray_r", interpolation="nearest")
+    axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * side, yticklabels=names)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def origin(function: str, seed: int | None = None) -> str:
+    """The line under a picture that no run made: how to draw it again."""
+    how = "" if seed is None else f" with seed {seed}"
+    return f"No run: drawn{how} by distill_lib.{function} while this page was built."
+
+
+def show(axes: Axes, image: np.ndarray, frame: str) -> None:
+    """Shows one rendered image, (height, width, colours) in [-1, 1], in a coloured frame."""
+    pixels = np.clip((np.asarray(image) + 1) / 2, 0, 1)
+    grey = {"cmap": "gray_r", "vmin": 0, "vmax": 1} if pixels.shape[-1] == 1 else {}
+    axes.imshow(pixels[..., 0] if grey else pixels, interpolation="nearest", **grey)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=frame, linewidth=1.6)
+
+
+def _step(
+    images: np.ndarray, policy: views.Policy, seed: int, step: int, size: int, area: views.Range
+) -> tuple[np.ndarray, np.ndarray]:
+    """What teacher and student see of the first image in one step; a fixed teacher sees the same in every step."""
+    options = {"area": area, "image_aspect": images.shape[2] / images.shape[1]}
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    teacher_view, student_view = views.pair(key, policy, len(images), **options)
+    student_sees = np.asarray(views.render(images, student_view, size))[0]
+    if policy.relation != "fixed":
+        return np.asarray(views.render(images, teacher_view, size))[0], student_sees
+    assert policy.teacher is not None
+    if policy.teacher == "inception_mean":
+        return _mosaic(images[0], seed, size, options), student_sees
+    once = views.sample(jax.random.key(seed), 1, crop=policy.teacher, flip=False, **options)
+    return np.asarray(views.render(images[:1], once, size))[0], student_sees
+
+
+def _mosaic(image: np.ndarray, seed: int, size: int, options: dict) -> np.ndarray:
+    """Many crops in one picture: they stand for the mean of the predictions on them."""
+    count, side = MOSAIC * MOSAIC, size // MOSAIC
+    view = views.sample(jax.random.key(seed), count, flip=False, **options)
+    tiles = np.asarray(views.render(np.repeat(image[None], count, axis=0), view, side))
+    rows = tiles.reshape(MOSAIC, MOSAIC, side, side, -1).swapaxes(1, 2)
+    return rows.reshape(MOSAIC * side, MOSAIC * side, -1)
+
+
+def _name(axes: Axes, key: str) -> None:
+    axes.set_axis_off()
+    axes.text(0, 0.58, views.NAMES[key], va="bottom", color=INK, fontsize=8.5)
+    axes.text(0, 0.46, key, va="top", color=FAINT, fontsize=8, family="monospace")
+
+
+def _whole_and_tiles(count: int) -> list[tuple[float, float, float, float]]:
+    """Places in the figure: one large picture left, the tiles in a row beside it."""
+    left, gap = 0.42, 0.012
+    width = (1 - left) / count - gap
+    return [(0.0, 0.04, left - 0.02, 0.92), *[(left + i * (width + gap), 0.32, width, 0.36) for i in range(count)]]

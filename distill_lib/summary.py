@@ -1,0 +1,43 @@
+"""What a study measured, as plain text: `python -m distill_lib.summary fashion_quick`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from distill_lib import findings, records
+from distill_lib.errors import DistillError, unknown
+
+
+def summarise(study: str, *, mock: bool = False) -> str:
+    """The table of a study and where it comes from.
+
+    Args:
+        study: name of a folder in the results folder, such as "fashion_quick".
+        mock: whether runs on made-up data are included.
+
+    Raises:
+        DistillError: if there are no such runs, or a record is damaged.
+    """
+    frame = records.read(mock=mock)
+    if study not in set(frame["study"]):
+        raise unknown("study", study, sorted(set(frame["study"])))
+    frame = frame[frame["study"] == study]
+    table = findings.results_table(frame).to_string(index=False)
+    return f"{table}\n\n{records.provenance(frame)}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m distill_lib.summary", description="Print what a study measured.")
+    parser.add_argument("study", help="a folder of results/, such as fashion_quick")
+    try:
+        print(summarise(parser.parse_args(arguments).study))
+    except DistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The commands of this project: `nox -s study`, `nox -s tests`, and the others that `nox --list` shows.
+
+All sessions share one environment, .nox/distill. It is made once, from requirements.txt, and again when that file or
+pyproject.toml changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "none"
+
+ROOT = Path(__file__).parent
+EXPERIMENTS = ROOT / "book" / "experiments"
+FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
+
+SMOKE = {  # fewer runs than the notebooks' own lists have
+    "consistency": ["-p", "policies", "[labels, same/ic]"],
+    "selection": ["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"],
+}
+ENVIRONMENT = {
+    "JUPYTER_PLATFORM_DIRS": "1",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+if sys.platform == "linux":
+    # Without these, glibc hands every large buffer of a training step back to the kernel, which then has to zero its
+    # pages again: element-wise operations of XLA on the CPU run at about 5 instead of 20 GB/s.
+    ENVIRONMENT |= {
+        "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
+        "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
+        "MALLOC_TOP_PAD_": str(256 * 2**20),
+    }
+
+
+@nox.session
+def study(session: nox.Session) -> None:
+    """A distillation study of real images, and the book with its runs in it: at most 10 minutes."""
+    python = environment(session)
+    variant = session.posargs[0] if session.posargs else "quick"
+    run_notebook(session, python, "consistency", "-p", "dataset", "fashion", "-p", "variant", variant)
+    build_book(session, python)
+    run(session, python, "-m", "distill_lib.summary", f"fashion_{variant}")
+    print(f"\nThe book's first page: {FIRST_PAGE}", flush=True)
+
+
+@nox.session(name="run")
+def run_one(session: nox.Session) -> None:
+    """One notebook, parameters passed on: nox -s run -- distill -p dataset flowers -p variant fast."""
+    if not session.posargs:
+        fail(f"say which notebook: nox -s run -- NAME -p PARAMETER VALUE. Valid: {', '.join(experiments())}.")
+    run_notebook(session, environment(session), *session.posargs)
+
+
+@nox.session
+def book(session: nox.Session) -> None:
+    """The book, from the records in results/."""
+    build_book(session, environment(session))
+    print(f"\nThe book's first page: {FIRST_PAGE}", flush=True)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests; arguments go to pytest."""
+    run(session, environment(session), "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types, and notebooks without outputs; `-- --fix` mends what can be mended."""
+    python = environment(session)
+    fix = "--fix" in session.posargs
+    run(session, python, "-m", "ruff", "check", *(["--fix"] if fix else []))
+    run(session, python, "-m", "ruff", "format", *([] if fix else ["--check"]))
+    run(session, python, "-m", "mypy")
+    check_notebooks(fix=fix)
+
+
+@nox.session
+def smoke(session: nox.Session) -> None:
+    """Every experiment notebook on mock data, in minutes; leaves nothing behind."""
+    python = environment(session)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in experiments():
+            run_notebook(session, python, name, "-p", "variant", "smoke", *SMOKE.get(name, []), results=folder)
+        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/run.json")]
+    if not found or not all(record["mock"] for record in found):
+        fail(f"{len(found)} records, of which not all are marked as mock.")
+    print(f"{len(experiments())} notebooks ran on mock data and wrote {len(found)} records.", flush=True)
+
+
+@nox.session
+def fashion(session: nox.Session) -> None:
+    """The embedded images, made again from their original files and compared; `-- build --out DIR` keeps them."""
+    run(session, environment(session), "-m", "distill_lib.fashion", *(session.posargs or ["verify"]))
+
+
+def environment(session: nox.Session) -> Path:
+    """The shared environment's Python; installs only if requirements.txt or pyproject.toml have changed."""
+    if sys.version_info < (3, 11):  # noqa: UP036
+        fail(f"Python 3.11 or newer is needed, but nox runs on {sys.version.split()[0]}: install nox with a newer one.")
+    folder = session.cache_dir.parent / "distill"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    sources = [(ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
+    about = f"{ROOT} {sys.version_info[:2]}".encode()
+    wanted = hashlib.sha256(b"\0".join([about, *sources])).hexdigest()
+    stamp = folder / "installed"
+    if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    make: list[str | Path] = [sys.executable, "-m", "virtualenv", "--clear", "--no-periodic-update", folder]
+    install: list[str | Path] = [python, "-m", "pip", "install"]
+    if uv := find_uv():
+        make = [uv, "venv", "--clear", "--python", sys.executable, folder]
+        install = [uv, "pip", "install", "--python", python]
+    session.log(f"making the environment with {'uv' if uv else 'pip'}, once; this can take some minutes")
+    execute(session, *make)
+    execute(session, *install, "-r", ROOT / "requirements.txt")
+    execute(session, *install, "--no-deps", "--editable", ROOT)
+    stamp.write_text(wanted)
+    return python
+
+
+def find_uv() -> str | None:
+    """The path of a uv that works, if there is one."""
+    uv = shutil.which("uv")
+    works = uv and subprocess.run([uv, "--version"], capture_output=True).returncode == 0
+    return uv if works else None
+
+
+def run_notebook(session: nox.Session, python: Path, *arguments: str, results: str | None = None) -> None:
+    """Runs an experiment notebook; its records go to `results`, or where $DISTILL_RESULTS says."""
+    variables = {"DISTILL_RESULTS": results} if results else {}
+    run(session, python, "-m", "distill_lib.notebooks", *arguments, **variables)
+
+
+def build_book(session: nox.Session, python: Path) -> None:
+    """Builds the book; warnings and failing cells are errors; all pages are made, since records may have changed."""
+    command, options = python.with_name("jupyter-book"), ["--all", "-W", "-n", "--keep-going"]
+    run(session, command, "build", "book", *options, error="the book was not built; the reason is above.")
+
+
+def run(session: nox.Session, program: Path, *arguments: str, error: str = "", **variables: str) -> None:
+    """Runs a program of the shared environment, and ends nox with its exit code where it fails."""
+    scripts = os.pathsep.join([str(program.parent), os.environ.get("PATH", "")])
+    results = os.environ.get("DISTILL_RESULTS")
+    placed = {"DISTILL_RESULTS": str(Path(results).absolute())} if results else {}
+    execute(session, program, *arguments, error=error, **ENVIRONMENT, PATH=scripts, **(placed | variables))
+
+
+def execute(session: nox.Session, *command: str | Path, error: str = "", **variables: str) -> None:
+    """Runs a command; where it fails, its own message, or `error`, stays the last line that is seen."""
+    session.log(" ".join(os.path.relpath(word, ROOT) if isinstance(word, Path) else word for word in command))
+    code = subprocess.run(command, cwd=ROOT, env=os.environ | variables).returncode
+    if code and error:
+        print(f"error: {error}", file=sys.stderr)
+    if code:
+        sys.exit(code)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends nox with an error."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def experiments() -> list[str]:
+    """Names of the experiment notebooks."""
+    return sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
+
+
+def check_notebooks(*, fix: bool) -> None:
+    """Stops if a notebook of the book holds outputs, or removes them."""
+    for path in sorted((ROOT / "book").rglob("*.ipynb")):
+        if "_build" in path.parts or ".ipynb_checkpoints" in path.parts:
+            continue
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        if not any(cell["outputs"] or cell["execution_count"] for cell in code):
+            continue
+        if not fix:
+            fail(f"{path.relative_to(ROOT)} holds outputs: remove them with `nox -s lint -- --fix`.")
+        for cell in code:
+            cell |= {"outputs": [], "execution_count": None}
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

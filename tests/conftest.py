@@ -1,0 +1,32 @@
+"""Strict settings for every test, and for the processes and notebook kernels that tests start.
+
+Two CPU devices, so that code which shards by accident or forgets to shard is seen; rank promotion raises, so that no
+array broadcasts in silence; warnings are errors (pyproject.toml). Compiled steps are kept between runs of the tests.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets the environment, which jax reads when it is imported, here and in child processes."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ |= {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2".strip(),
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir("jax")) if config.cache else "",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "MPLBACKEND": "",
+    }
+    os.environ.pop("DISTILL_RESULTS", None)
+    import matplotlib
+
+    matplotlib.use("agg")

@@ -1,0 +1,107 @@
+"""Imports: light, and one way only."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import distill_lib
+
+LIBRARY = Path(distill_lib.__file__).parent
+HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level names that importing a module loads, in a process of its own."""
+    script = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    names = json.loads(found.stdout)
+    return {name.partition(".")[0] for name in names} | {name for name in names if name.startswith("distill_lib.")}
+
+
+def imported_by(path: Path) -> set[str]:
+    """Modules of this library that a file imports, anywhere in it but for the eyes of a type checker."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "distill_lib":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distill_lib."):
+            found.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("distill_lib.")}
+    return found
+
+
+def test_the_package_itself_is_light() -> None:
+    """`import distill_lib` costs nothing: no array library, no plots, no tables."""
+    assert not loaded_by("distill_lib") & set(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["recipes", "records", "checkpoints", "datasets", "plots"])
+def test_modules_load_what_is_heavy_only_when_it_is_used(module: str) -> None:
+    """Data sets, tables and figures are loaded by the functions that need them."""
+    unneeded = {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill", "orbax"}
+    if module == "plots":
+        unneeded -= {"matplotlib", "pandas"}
+    assert not loaded_by(f"distill_lib.{module}") & unneeded
+
+
+def test_what_a_step_needs_loads_no_data_and_no_figures() -> None:
+    """Views, losses, models and optimiser can be used alone, as a lecturer does."""
+    modules = "distill_lib.views, distill_lib.losses, distill_lib.models.bit, distill_lib.optim, distill_lib.step"
+    loaded = loaded_by(modules)
+    assert not loaded & {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill", "orbax"}
+    assert not loaded & {f"distill_lib.{name}" for name in ("datasets", "train", "records", "teachers", "loader")}
+
+
+def test_tensorflow_is_never_loaded() -> None:
+    """Images are read without it; it need not be installed."""
+    sources = [path.read_text(encoding="utf-8") for path in LIBRARY.rglob("*.py")]
+    imports = [
+        alias.name
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    ]
+    assert "tensorflow_datasets" in imports and "tensorflow" not in imports
+
+
+ALLOWED = {
+    "errors": set(),
+    "losses": set(),
+    "optim": set(),
+    "progress": set(),
+    "views": {"errors"},
+    "loader": {"errors"},
+    "checkpoints": {"errors"},
+    "resume": {"errors"},
+    "models/__init__": {"errors", "models"},
+    "models/bit": set(),
+    "recipes": {"errors", "views"},
+    "step": {"losses", "models", "optim", "views"},
+    "evaluate": {"losses", "models", "views"},
+    "teachers": {"errors", "checkpoints", "models", "views"},
+    "records": {"errors", "checkpoints"},
+}
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_data_flow_one_way(module: str) -> None:
+    """A module imports only what stands before it: models, views and losses know neither data nor training."""
+    assert imported_by(LIBRARY / f"{module}.py") <= ALLOWED[module]
+
+
+def test_only_training_imports_training() -> None:
+    """A chapter, a figure or a model that pulled in the training loop would make the book depend on it."""
+    users = {path.stem for path in LIBRARY.rglob("*.py") if "train" in imported_by(path)}
+    assert not users

@@ -1,0 +1,213 @@
+"""Experiment notebooks run by papermill on mock data, and stop before any training where a name is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_lib import notebooks
+from distill_lib.errors import DistillError
+
+EXPERIMENTS = Path(__file__).parents[1] / "book" / "experiments"
+NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder of the test's own."""
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def written(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
+    """A notebook of these code cells; the tags are the first one's."""
+    cell = {"cell_type": "code", "outputs": [], "execution_count": None}
+    cells = [
+        cell | {"id": f"c{number}", "source": source, "metadata": {"tags": list(tags)} if number == 0 else {}}
+        for number, source in enumerate(sources)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("2.5", 2.5),
+        ("10_000", 10_000),
+        ("true", True),
+        ("None", None),
+        ("no", "no"),
+        ("1:30", "1:30"),
+        ("010", "010"),
+        ("same/ic", "same/ic"),
+        ("[same/ic, 1e-3, None]", ["same/ic", 0.001, None]),
+        ("{a", "{a"),
+        ("a: b", "a: b"),
+        ("run #1", "run #1"),
+    ],
+)
+def test_values_of_the_command_line(text: str, value: Any) -> None:
+    found = notebooks.parse_value(text)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_are_committed_clean_and_explain_their_parameters(name: str) -> None:
+    content = json.loads((EXPERIMENTS / f"{name}.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    (parameters,) = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    *lines, last = "".join(parameters["source"]).splitlines()
+    assert all(" = " in line and "  # " in line for line in lines)
+    assert last == "declared = dir()"
+    assert {"dataset", "variant", "results"} <= set(notebooks.parameters_of(EXPERIMENTS / f"{name}.ipynb"))
+
+
+def test_a_notebook_is_found_by_name_or_path(tmp_path: Path) -> None:
+    assert notebooks.find("distill", EXPERIMENTS.parent).samefile(EXPERIMENTS / "distill.ipynb")
+    assert notebooks.find(str(EXPERIMENTS / "distill.ipynb"), tmp_path) == EXPERIMENTS / "distill.ipynb"
+    with pytest.raises(DistillError, match="unknown notebook 'distil'. Did you mean 'distill'. Valid: consistency"):
+        notebooks.find("distil", EXPERIMENTS)
+
+
+def test_parameters_are_the_assigned_names_in_order(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.ipynb", "b = 1  # first\na = None\ndeclared = dir()", "c = 2", tags=("parameters",))
+    assert notebooks.parameters_of(path) == ["b", "a"]
+    path.write_text("{")
+    with pytest.raises(DistillError, match=r"a\.ipynb is not a notebook"):
+        notebooks.parameters_of(path)
+
+
+def test_refuse_unknown_lists_the_declared_names() -> None:
+    declared = ["In", "_i1", "dataset", "open", "variant"]
+    notebooks.refuse_unknown(declared, [*declared, "declared", "notebooks", "_i2"])
+    with pytest.raises(
+        DistillError, match="unknown parameter 'varient'. Did you mean 'variant'. Valid: dataset, variant"
+    ):
+        notebooks.refuse_unknown(declared, [*declared, "varient"])
+
+
+def test_a_misspelt_parameter_starts_nothing(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert notebooks.main([str(EXPERIMENTS / "consistency.ipynb"), "-p", "polices", "[mix]"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: unknown parameter 'polices'. Did you mean 'policies'? Valid: dataset, variant, policies"
+    )
+    assert said.count("\n") == 1 and not list(results.iterdir())
+
+
+def test_papermill_itself_stops_at_a_misspelt_parameter(tmp_path: Path) -> None:
+    import papermill
+
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            EXPERIMENTS / "distill.ipynb", tmp_path / "out.ipynb", {"polcy": "mix"}, progress_bar=False
+        )
+    assert caught.value.ename == "DistillError"
+    assert "unknown parameter 'polcy'. Did you mean 'policy'? Valid: dataset, epochs" in caught.value.evalue
+
+
+@pytest.mark.parametrize(
+    ("notebook", "name", "value", "message"),
+    [
+        ("distill", "dataset", "fashon", "unknown dataset 'fashon'. Did you mean 'fashion'? Valid: fashion,"),
+        ("consistency", "variant", "quik", "unknown variant of fashion 'quik'. Did you mean 'quick'? Valid: quick,"),
+        ("consistency", "policies", "[mix, same]", "unknown policy 'same'. Valid: fix/rs, fix/cc, fix/ic_ens, ind/rc,"),
+    ],
+)
+def test_a_misspelt_name_stops_before_any_training(
+    notebook: str, name: str, value: str, message: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert notebooks.main([str(EXPERIMENTS / f"{notebook}.ipynb"), "-p", name, value]) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith(f"error: {message}")
+    assert "step" not in said.out
+    assert [path.name for path in results.rglob("*") if path.is_file()] == [f"{notebook}.ipynb"]
+
+
+def test_consistency_runs_on_mock_data_and_reuses(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(EXPERIMENTS / "consistency.ipynb"), "-p", "variant", "smoke", "-p", "policies", "[labels, same/ic]"]
+    assert notebooks.main(command) == 0
+    assert "images/s, loss" in capsys.readouterr().out
+    found = [json.loads(path.read_text()) for path in results.glob("fashion_smoke/*/run.json")]
+    assert {record["recipe"]["policy"] for record in found} == {"labels", "same/ic"}
+    assert all(record["mock"] for record in found)
+
+    before = {path: path.stat().st_mtime_ns for path in results.glob("fashion_smoke/*/*")}
+    assert notebooks.main(command) == 0
+    assert capsys.readouterr().out.count(": reused, finished on ") == 2
+    assert {path: path.stat().st_mtime_ns for path in results.glob("fashion_smoke/*/*")} == before
+
+
+def test_the_teacher_is_trained_tried_under_crops_and_saved(results: Path) -> None:
+    target = results / "teacher.npz"
+    command = [str(EXPERIMENTS / "teacher.ipynb"), "-p", "variant", "smoke", "-p", "save_to", str(target)]
+    assert notebooks.main(command) == 0
+    (path,) = results.glob("fashion_teacher_smoke/*/run.json")
+    assert 0 <= json.loads(path.read_text())["result"]["test_top1_under_crops"] <= 1
+    assert target.is_file()
+
+
+def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(results / "broken.ipynb", "print('so far')", "raise RuntimeError('one\\ntwo')")
+    assert notebooks.main([str(path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "so far\n"
+    *_, where, last = said.err.splitlines()
+    executed = results / "notebooks" / "broken.ipynb"
+    assert where == f"The executed notebook, with the traceback: {executed}"
+    assert last == "error: RuntimeError: one"
+    assert "Traceback" in executed.read_text()
+
+
+def test_a_killed_kernel_is_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(results / "killed.ipynb", "import os; os.kill(os.getpid(), 9)")
+    assert notebooks.main([str(path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the notebook's process was killed")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "fine.ipynb", "1")
+    assert notebooks.main([str(path), "--output", str(path / "out.ipynb")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot write {path / 'out.ipynb'}") and said.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Says yes."""
+        return True
+
+
+PIECES = ["start\nmix_1: st", "ep 5/10, 90 images/s, loss 0.5, 1 s left\n", "mix_1: step 10/10, rest\nend"]
+
+
+def test_a_log_gets_the_output_as_it_is() -> None:
+    log = io.StringIO()
+    screen = notebooks.Screen(log)
+    for piece in PIECES:
+        screen.write(piece)
+    screen.close()
+    assert log.getvalue() == "".join(PIECES)
+
+
+def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
+    terminal = Terminal()
+    screen = notebooks.Screen(terminal)
+    for piece in PIECES:
+        screen.write(piece)
+    screen.close()
+    first, half, full, last = terminal.getvalue().replace("\r\x1b[K", "\n").replace("\n\n", "\n").split("\n")
+    assert (first, last) == ("start", "end")
+    assert half.startswith("mix_1 [##########..........] 5/10, 90 images/s")
+    assert full.startswith("mix_1 [####################] 10/10, rest")

@@ -1,0 +1,154 @@
+"""The optimiser against a hand-written NumPy step, and the schedule against its corner values."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+
+from distill_lib import optim
+
+LEARNING_RATE, WEIGHT_DECAY, TOTAL, WARMUP = 3e-3, 1e-2, 12, 3
+BFLOAT16 = ml_dtypes.bfloat16
+
+
+def make_params() -> dict:
+    """A tree with the kinds of parameters that a model has; all of one size of numbers."""
+    numbers = np.random.default_rng(0)
+    shapes = {
+        "root": {"conv_root": {"kernel": (3, 3, 1, 4)}},
+        "gn1": {"scale": (1, 1, 1, 4), "bias": (1, 1, 1, 4)},
+        "head": {"kernel": (4, 3), "bias": (3,)},
+    }
+    return jax.tree.map(
+        lambda shape: numbers.normal(0, 0.5, shape).astype(np.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
+    )
+
+
+def make_gradients(params: dict, step: int) -> dict:
+    """Gradients whose global norm is above 1 at even steps (clipped) and below 1 at odd ones (left alone)."""
+    numbers = np.random.default_rng(100 + step)
+    size = 0.6 if step % 2 == 0 else 0.02
+    return jax.tree.map(lambda value: numbers.normal(0, size, value.shape).astype(np.float32), params)
+
+
+def multiplier(step: int) -> float:
+    """The schedule by hand."""
+    rise = min(1.0, step / WARMUP)
+    progress = min(max((step - WARMUP) / (TOTAL - WARMUP), 0.0), 1.0)
+    return rise * 0.5 * (1 + np.cos(np.pi * progress))
+
+
+def plain_steps(params: dict, steps: int, decayed: set[str] = frozenset({"kernel"})) -> list[dict]:
+    """The paper's chain in NumPy, one parameter tree after each step: clip, Adam, lr, decay, schedule, minus one."""
+    flat = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(params)}
+    first = {name: np.zeros(value.shape, BFLOAT16) for name, value in flat.items()}
+    second = {name: np.zeros_like(value) for name, value in flat.items()}
+    history = []
+    for step in range(steps):
+        tree = make_gradients(params, step)
+        gradients = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        norm = np.sqrt(sum(np.square(gradient.astype(np.float64)).sum() for gradient in gradients.values()))
+        for name, gradient in gradients.items():
+            gradient = gradient / max(1.0, norm)
+            moment = (BFLOAT16(0.9) * first[name]).astype(np.float32) + 0.1 * gradient
+            first[name] = moment.astype(BFLOAT16)
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            unbiased = moment / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.999 ** (step + 1))
+            update = LEARNING_RATE * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+            if any(f"'{kind}'" in name.rsplit("[", 1)[-1] for kind in decayed):
+                update = update + WEIGHT_DECAY * flat[name]
+            flat[name] = (flat[name] - multiplier(step) * update).astype(np.float32)
+        history.append(dict(flat))
+    return history
+
+
+@pytest.fixture(scope="module")
+def transform() -> optax.GradientTransformation:
+    """The optimiser under test."""
+    return optim.adam(LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
+
+
+def test_the_chain_equals_a_step_by_hand(transform: optax.GradientTransformation) -> None:
+    """Clip by global norm, Adam with a bfloat16 first moment, x lr, + wd x kernel, x schedule, x -1, over a whole run."""
+    start = make_params()
+    params = jax.tree.map(jnp.asarray, start)
+    state = transform.init(params)
+    for step, expected in enumerate(plain_steps(start, TOTAL)):
+        gradients = jax.tree.map(jnp.asarray, make_gradients(start, step))
+        updates, state = transform.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for path, value in jax.tree_util.tree_leaves_with_path(params):
+            name = jax.tree_util.keystr(path)
+            np.testing.assert_allclose(value, expected[name], rtol=2e-5, atol=2e-6, err_msg=f"{name}, step {step}")
+
+
+def test_the_hand_written_step_can_tell_what_is_decayed() -> None:
+    """Decaying all parameters instead of the kernels moves them further than the tolerance of the test above."""
+    ours, all_decayed = plain_steps(make_params(), 4)[-1], plain_steps(make_params(), 4, {"kernel", "bias", "scale"})[-1]
+    name = "['gn1']['scale']"
+    assert np.abs(ours[name] - all_decayed[name]).max() > 1e-3
+
+
+def test_first_moment_is_kept_in_bfloat16(transform: optax.GradientTransformation) -> None:
+    """Half the memory for the first moment; the second one stays float32."""
+    state = transform.init(jax.tree.map(jnp.asarray, make_params()))
+    adam = next(part for part in state if isinstance(part, optax.ScaleByAdamState))
+    assert {leaf.dtype for leaf in jax.tree.leaves(adam.mu)} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(adam.nu)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("learning_rate", [1e-4, 1e-1])
+def test_weight_decay_is_not_multiplied_by_the_learning_rate(learning_rate: float) -> None:
+    """With zero gradients a kernel shrinks by wd x schedule, whatever lr; biases and GroupNorm stay as they are."""
+    transform = optim.adam(learning_rate, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
+    params = jax.tree.map(jnp.asarray, make_params())
+    state, zeros = transform.init(params), jax.tree.map(jnp.zeros_like, params)
+    for _ in range(2):  # the first step of the warm-up has the multiplier 0
+        updates, state = transform.update(zeros, state, params)
+    np.testing.assert_allclose(
+        updates["head"]["kernel"], -multiplier(1) * WEIGHT_DECAY * params["head"]["kernel"], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        updates["root"]["conv_root"]["kernel"],
+        -multiplier(1) * WEIGHT_DECAY * params["root"]["conv_root"]["kernel"],
+        rtol=1e-5,
+    )
+    for untouched in (updates["head"]["bias"], updates["gn1"]["scale"], updates["gn1"]["bias"]):
+        np.testing.assert_array_equal(untouched, jnp.zeros_like(untouched))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0), (250, 0.5), (500, 1), (1500, 0.5), (2500, 0), (9999, 0), (1000, 0.5 + 0.5**1.5)]
+)
+def test_schedule_at_its_corners(step: int, expected: float) -> None:
+    """Zero at the start, one at the end of the warm-up, half a cosine down to zero, and zero ever after."""
+    schedule = optim.warmup_cosine(2500, 500)
+    np.testing.assert_allclose(schedule(jnp.asarray(step)), expected, atol=1e-6)
+
+
+def test_without_warmup_the_schedule_starts_at_its_peak() -> None:
+    """A run without warm-up must not waste its first step."""
+    np.testing.assert_allclose(optim.warmup_cosine(10, 0)(jnp.asarray(0)), 1.0, atol=1e-6)
+    np.testing.assert_allclose(optim.warmup_cosine(10, 0)(jnp.asarray(5)), 0.5, atol=1e-6)
+
+
+def test_numbers_may_be_traced() -> None:
+    """Schedules and rates that are arguments of a compiled step give what constants give."""
+    params = jax.tree.map(jnp.asarray, make_params())
+    gradients = jax.tree.map(jnp.asarray, make_gradients(make_params(), 0))
+
+    @jax.jit
+    def second_update(rate: jax.Array, decay: jax.Array, total: jax.Array, warmup: jax.Array) -> dict:
+        transform = optim.adam(rate, decay, total_steps=total, warmup_steps=warmup)
+        _, state = transform.update(gradients, transform.init(params), params)
+        return transform.update(gradients, state, params)[0]
+
+    traced = second_update(jnp.float32(LEARNING_RATE), jnp.float32(WEIGHT_DECAY), jnp.int32(TOTAL), jnp.int32(WARMUP))
+    transform = optim.adam(LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
+    _, state = transform.update(gradients, transform.init(params), params)
+    constant, _ = transform.update(gradients, state, params)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2**-7), traced, constant)  # bfloat16

@@ -1,0 +1,50 @@
+"""The README says what is true: its commands, files and code work as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from distill_lib import notebooks, recipes, teachers
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def test_the_two_commands() -> None:
+    lines = "".join(blocks("bash")).splitlines()
+    assert lines[:2] == [f"python -m pip install nox && python -m nox -s {name}" for name in ("study", "tests")]
+
+
+def test_every_session_that_it_names_exists() -> None:
+    sessions = re.findall(r"@nox\.session(?:\(name=\"(\w+)\"\))?\ndef (\w+)", (ROOT / "noxfile.py").read_text())
+    assert set(re.findall(r"nox -s (\w+)", TEXT)) <= {name or function for name, function in sessions}
+
+
+def test_every_notebook_command_names_true_parameters_and_values() -> None:
+    commands = re.findall(r"(?:nox -s run --|distill_lib\.notebooks) (\w+) (.*)", "".join(blocks("bash")))
+    assert commands
+    for name, rest in commands:
+        given = dict(re.findall(r"-p (\w+) (\"[^\"]*\"|\S+)", rest))
+        assert set(given) <= set(notebooks.parameters_of(notebooks.find(name, ROOT)))
+        recipes.get(given.get("dataset", "fashion"), given.get("variant", "quick"), policy=given.get("policy"))
+
+
+def test_every_file_that_it_names_exists() -> None:
+    linked = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
+    named = [path for path in re.findall(r"`([\w./]+/)`", TEXT) if not path.startswith("book/_build")]
+    assert [path for path in linked + named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.skipif(not teachers.EMBEDDED["fashion"].is_file(), reason="the embedded teacher is not here")
+def test_the_python_code_runs() -> None:
+    (code,) = blocks("python")
+    names: dict = {}
+    exec(code, names)
+    assert names["logits"].shape == (100, 10)
