@@ -164,8 +164,8 @@ _FASHION = {
     "teacher": "fashion",
     "batch_size": 128,
     "resolution": 28,
-    "temperature": 2.0,
-    "learning_rate": 3e-3,
+    "temperature": 1.0,
+    "learning_rate": 1e-2,
     "weight_decay": 1e-4,
     "warmup_steps": 50,
     "crop_area": (0.25, 1.0),
@@ -201,7 +201,7 @@ _VARIANTS: dict[str, dict[str, dict]] = {
         "medium": {"epochs": 100},
         "long": {"epochs": 1000},
     },
-    "fashion_teacher": {"full": {"epochs": 24, "warmup_steps": 500, "evaluations": 24}},
+    "fashion_teacher": {"full": _row(24, 2, 3e-3, 1e-4) | {"warmup_steps": 500, "evaluations": 24}},
     # Table 4:            epochs  T   lr    wd
     "flowers": {
         "fast": _row(10_000, 10, 3e-3, 3e-4),

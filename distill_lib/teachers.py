@@ -46,6 +46,10 @@ class Teacher:
     params: dict
     sha256: str
 
+    def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
+        """Maps images (batch, size, size, colours), float32 in [-1, 1], to logits (batch, classes)."""
+        return models.logits(self.model, self.params, jnp.asarray(images))
+
 
 def load(name: str, *, num_classes: int, colours: int, resolution: int) -> Teacher:
     """Loads a teacher.
