@@ -165,7 +165,7 @@ _FASHION = {
     "batch_size": 128,
     "resolution": 28,
     "temperature": 1.0,
-    "learning_rate": 1e-2,
+    "learning_rate": 3e-2,
     "weight_decay": 1e-4,
     "warmup_steps": 50,
     "crop_area": (0.25, 1.0),

@@ -138,6 +138,7 @@ def _use_compilation_cache() -> None:
 def prepare(recipe: Recipe) -> Task:
     """Loads and checks data and teacher; raises DistillError before anything is computed."""
     dataset, mock = datasets.get(recipe.dataset), recipe.variant == "smoke"
+    models.create(recipe.student, dataset.num_classes)  # an unknown name is told before images are decoded
     data = {
         split: datasets.arrays(recipe.dataset, split, recipe.train_images if split == "train" else None, mock=mock)
         for split in ("train", "validation", "test")
