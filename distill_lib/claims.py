@@ -39,7 +39,7 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
     """Every claim, from the table of `records.read`."""
     study = findings.study(runs)
     return [
-        _pairs(study, "A fixed teacher's training views are fitted better.", findings.FIXED, -1, "train_loss"),
+        _pairs(study, "A student of a fixed teacher fits its training views better.", findings.FIXED, -1, "train_loss"),
         _pairs(study, "A fixed teacher generalises worse than consistent teaching.", findings.FIXED, -1),
         _pairs(study, "Independent views are worse than the same view.", findings.INDEPENDENT, -1),
         _pairs(study, "Labels alone are worse than consistent teaching.", ("labels",), -1),
@@ -63,8 +63,8 @@ def headline(runs: pd.DataFrame) -> str:
     if taught.empty:
         return findings.NONE
     best = taught.loc[taught["mean"].astype(float).idxmax()]
-    said = f"{percent(best['mean'])} of the test images ({views.NAMES[best['policy']]}, {length(best['epochs'])})"
-    text = f"The best student of this book's study names {said}"
+    named = f"{views.NAMES[best['policy']]}, {length(best['epochs'])}"
+    text = f"The best student of this book's study ({named}) gets {percent(best['mean'])} of the test images right"
     others = []
     if (teacher := findings.teacher_top1(runs)) is not None:
         others.append(f"its teacher {percent(teacher)}")
@@ -76,16 +76,14 @@ def headline(runs: pd.DataFrame) -> str:
 
 def few_images(runs: pd.DataFrame) -> str:
     """Whether mixup gains on consistent teaching as training images get fewer."""
-    frame = findings.study(runs, ["medium"], every_image=False)
+    frame = findings.scarce(runs)
     if frame.empty:
-        return findings.NONE
-    frame = findings.with_image_counts(frame)
-    if frame["images"].nunique() < 2:
         return "There are no runs on part of the training images yet."
+    frame = findings.with_image_counts(frame)
     parts = []
     for images, group in frame.groupby("images"):
         # the schedule in epochs follows the number of images, so that steps are equal: compare within this group
-        one_length = group.assign(epochs=0.0)
+        one_length = group.assign(epochs=1.0)
         found = findings.differences(one_length, MIX, TRUNK)
         if found:
             parts.append(f"{points(found[0])} with {images:,.0f} images")
@@ -137,7 +135,7 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out
-        where there is no teacher. `cost` is what the study's settings lose on validation, in points, if they were tried.
+        where there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried.
     """
     grid = findings.selection(findings.grid(runs))
     study, rows = findings.study(runs), []
@@ -157,8 +155,9 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _settings(run: pd.Series) -> str:
-    text = f"{run['learning_rate']:g} / {run['weight_decay']:g}"
-    return text if run["policy"] in views.BASELINES else f"{text} / {run['temperature']:g}"
+    names = ["learning_rate", "weight_decay", "temperature"]
+    shown = names[:2] if run["policy"] in views.BASELINES else names
+    return f"{findings.BLANK}/{findings.BLANK}".join(f"{run[name]:g}" for name in shown)
 
 
 def _pairs(study: pd.DataFrame, paper: str, policies: Iterable[str], wanted: int, metric: str = "test_top1") -> Claim:
@@ -191,13 +190,14 @@ def _at(study: pd.DataFrame, paper: str, *, shortest: bool, wanted: int) -> Clai
 
 def _patience(study: pd.DataFrame) -> Claim:
     paper = "Every teaching policy gains from a longer schedule."
-    means, spread, gains = findings.summary(study), findings.pooled_spread(study), []
+    means, gains = findings.summary(study), []
     for policy, group in means[~means["policy"].isin(list(views.BASELINES))].groupby("policy"):
         if len(group) < 2:
             continue
         group = group.sort_values("epochs")
         first, last = group.iloc[0], group.iloc[-1]
-        error = spread * math.sqrt(1 / first["n"] + 1 / last["n"])
+        errors = [findings.pooled_spread(study, epochs=row["epochs"]) / math.sqrt(row["n"]) for row in (first, last)]
+        error = math.hypot(*errors)
         gain = float(last["mean"] - first["mean"])
         gains.append((policy, [Difference(policy, policy, last["epochs"], gain, error, int(last["n"]))]))
     if not gains:
@@ -214,7 +214,7 @@ def _reaches_teacher(study: pd.DataFrame, teacher: float | None) -> Claim:
     if means.empty or teacher is None:
         return Claim(paper, findings.NONE, NO_RECORDS)
     best = means.loc[means["mean"].astype(float).idxmax()]
-    error = findings.pooled_spread(study) / math.sqrt(best["n"])
+    error = findings.pooled_spread(study, epochs=best["epochs"]) / math.sqrt(best["n"])
     one = Difference(best["policy"], "teacher", best["epochs"], float(best["mean"] - teacher), error, int(best["n"]))
     seen = (
         f"The best student ({views.NAMES[best['policy']]}, {length(best['epochs'])}) minus its teacher: {points(one)}."
@@ -264,24 +264,26 @@ def length(epochs: float) -> str:
 
 
 def listed(parts: list[str]) -> str:
-    """Joins parts as in: a, b and c."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+    """Joins parts with semicolons, since names of policies have commas."""
+    return "; ".join(parts)
 
 
 def about_teacher(runs: pd.DataFrame) -> str:
     """How good the embedded teacher is, on whole test images and under crops."""
     own = runs[runs["study"] == "fashion_teacher_full"]
     if own.empty:
-        return f"Its own accuracy: {NO_RECORDS}."
+        return f"The teacher's own accuracy: {NO_RECORDS}."
     run = own.iloc[-1]
-    text = f"It names {percent(run['test_top1'])} of the test images"
+    text = f"The teacher gets {percent(run['test_top1'])} of the test images right"
     under_crops = run.get("test_top1_under_crops", math.nan)
     if math.isnan(under_crops):
         return f"{text}."
-    return f"{text}, and still {percent(under_crops)} when it is shown random inception crops of them."
+    return f"{text}, and still {percent(under_crops)} of random inception crops of them."
 
 
 def spread(runs: pd.DataFrame) -> str:
-    """The standard deviation between seeds in words."""
-    value = findings.pooled_spread(runs)
-    return f"({NO_RECORDS})" if math.isnan(value) else f"{100 * value:.2f} points"
+    """The standard deviation between seeds in words, for each length that has several."""
+    groups = findings.summary(runs)
+    lengths = sorted(groups.loc[groups["n"] > 1, "epochs"].unique())
+    told = [f"{100 * findings.pooled_spread(runs, epochs=each):.2f} points at {length(each)}" for each in lengths]
+    return " and ".join(told) or f"({NO_RECORDS})"

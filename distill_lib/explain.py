@@ -106,10 +106,11 @@ def schedules(recipes: Mapping[str, Recipe]) -> Figure:
     """
     figure, (left, right) = panels(2, height=3.0)
     ends, images = [], datasets.get("fashion").counts["train"]
+    every = jnp.arange(max(recipe.steps(images) for recipe in recipes.values()) + 1)
     for shade, (name, recipe) in zip(np.linspace(0.35, 1, len(recipes)), recipes.items(), strict=True):
         total = recipe.steps(images)
         steps = np.arange(total + 1)
-        multiplier = np.asarray(optim.warmup_cosine(total, recipe.warmup_steps)(jnp.asarray(steps)), float)
+        multiplier = np.asarray(optim.warmup_cosine(total, recipe.warmup_steps)(every), float)[: total + 1]
         label = f"{name}, {total:,} steps"
         left.plot(steps / total, multiplier, color=INK, alpha=shade, label=label)
         kept = np.cumprod(1 - recipe.weight_decay * multiplier)
@@ -117,7 +118,7 @@ def schedules(recipes: Mapping[str, Recipe]) -> Figure:
         ends.append(kept)
     scaled = np.cumprod(1 - recipe.weight_decay * recipe.learning_rate * multiplier)
     right.plot(steps[1:], scaled[1:], "--", color=FAINT)
-    left.legend(loc="upper right")
+    left.legend(loc="lower left", bbox_to_anchor=(0.06, 0.0), handlelength=1.2)
     left.set(xlabel="share of the run", title="multiplier of learning rate and weight decay")
     left.xaxis.set_major_formatter(PercentFormatter(1))
     right.set(xlabel="step", xscale="log", title="what decay alone leaves of a weight", ylim=(0, 1.05))

@@ -22,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def _builder(splits: Mapping[str, Part], out: Path) -> Any:
     class Fashion(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         __module__ = "distill_lib.fashion"  # is written into the files, also when this runs as __main__
         VERSION = tfds.core.Version("1.0.0")
-        RELEASE_NOTES = {"1.0.0": "First release."}
+        RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
 
         def _info(self) -> Any:
             features = {
@@ -186,6 +186,7 @@ def build(source: Path | None, out: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

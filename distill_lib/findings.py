@@ -2,7 +2,7 @@
 
 Nothing here is typed by hand: a sentence takes its numbers, and whether it agrees with the paper, from the runs.
 A difference counts as seen when it is more than twice its standard error. The spread behind that error is pooled over
-all groups of runs that differ only in the seed, so that it also stands in where there is one seed.
+the policies at one length of schedule; where these have one seed each, the nearest length with several stands in.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ SETTINGS = (
     "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops",
 )  # fmt: skip
 ORDER = [*views.BASELINES, *views.POLICIES]
+BLANK = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
 NONE = "There are no such records yet."
 
@@ -48,6 +49,16 @@ def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image:
     if every_image and "train_images" in kept:
         kept = kept[kept["train_images"].isna()]
     return _most_common_settings(kept)
+
+
+def scarce(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of consistent teaching and function matching on part of the images, and those on all with as many steps."""
+    kept = study(runs, ["medium"], every_image=False)
+    kept = kept[kept["policy"].isin(["same/ic", "mix"])]
+    if kept.empty or kept["train_images"].isna().all():
+        return kept.iloc[:0]
+    wanted = kept.loc[kept["train_images"].notna(), "steps"].median()
+    return kept[abs(kept["steps"] / wanted - 1) < 0.01]  # schedules in whole epochs give not quite equal steps
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
@@ -102,12 +113,25 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("policy", key=lambda keys: keys.map(ORDER.index), kind="stable", ignore_index=True)
 
 
-def pooled_spread(runs: pd.DataFrame, metric: str = "test_top1") -> float:
-    """Standard deviation between seeds, pooled over all groups with several; NaN if there is none."""
+def pooled_spread(runs: pd.DataFrame, metric: str = "test_top1", epochs: float | None = None) -> float:
+    """Standard deviation between seeds, pooled over the policies of one length of schedule.
+
+    Args:
+        runs: the table of `records.read`.
+        metric: a column of it.
+        epochs: the length; where no policy has several seeds at it, the nearest length that has some stands in. None
+            pools over all lengths.
+
+    Returns:
+        The standard deviation; NaN if no policy has several seeds anywhere.
+    """
     groups = summary(runs, metric)
     several = groups[groups["n"] > 1]
     if several.empty:
         return math.nan
+    if epochs is not None:
+        nearest = min(several["epochs"].unique(), key=lambda length: abs(math.log(length / epochs)))
+        several = several[several["epochs"] == nearest]
     freedom = several["n"] - 1
     return float(math.sqrt((several["spread"] ** 2 * freedom).sum() / freedom.sum()))
 
@@ -140,12 +164,12 @@ class Difference:
 
 def differences(runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1") -> list[Difference]:
     """Compares two policies at every schedule that has both, the shortest first."""
-    table, spread = summary(runs, metric), pooled_spread(runs, metric)
+    table = summary(runs, metric)
     a, b = (table[table["policy"] == policy].set_index("epochs") for policy in (first, second))
     found = []
     for epochs in sorted(set(a.index) & set(b.index)):
         one, other = a.loc[epochs], b.loc[epochs]
-        error = spread * math.sqrt(1 / one["n"] + 1 / other["n"])
+        error = pooled_spread(runs, metric, epochs) * math.sqrt(1 / one["n"] + 1 / other["n"])
         fewest = int(min(one["n"], other["n"]))
         found.append(Difference(first, second, epochs, float(one["mean"] - other["mean"]), error, fewest))
     return found
@@ -153,7 +177,7 @@ def differences(runs: pd.DataFrame, first: str, second: str, metric: str = "test
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The study as a table to print: one row a schedule and policy, "mean ± spread" over n seeds."""
-    columns = ["epochs", "policy", "key", "n", "test top-1 (%)", "agreement (%)", "KL to the teacher", "minutes"]
+    columns = ["epochs", "policy", "n", "test top-1 (%)", "agreement (%)", "KL to the teacher", "minutes"]
     if runs.empty:
         return pd.DataFrame(columns=columns)
     rows = []
@@ -164,7 +188,6 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
             {
                 "epochs": f"{epochs:,.0f}",
                 "policy": views.NAMES[policy],
-                "key": policy,
                 "n": len(group),
                 "test top-1 (%)": mean_spread(100 * group["test_top1"]),
                 "agreement (%)": _optional(100 * group.get("test_agreement", pd.Series(dtype=float))),
@@ -197,7 +220,7 @@ def sources(*frames: pd.DataFrame) -> str:
 def mean_spread(values: pd.Series, digits: int = 1) -> str:
     """Mean and sample standard deviation, as in 84.6 ± 0.3; a single value stands alone."""
     text = f"{values.mean():.{digits}f}"
-    return text if len(values) < 2 else f"{text} ± {values.std():.{digits}f}"
+    return text if len(values) < 2 else f"{text}{BLANK}±{BLANK}{values.std():.{digits}f}"
 
 
 def _optional(values: pd.Series, digits: int = 1) -> str:

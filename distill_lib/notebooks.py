@@ -164,7 +164,9 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         _execute(notebook, output, parameters)
     except OSError as error:
-        raise DistillError(f"cannot write {output} ({error}): choose another place with --output.") from error
+        raise DistillError(
+            f"cannot write {output} ({error}): choose another with --output or DISTILL_RESULTS."
+        ) from error
 
 
 def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Nothing here comes from a run: a picture is fixed by its images and its seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -16,7 +17,11 @@ from matplotlib.patches import Rectangle
 from distill_lib import views
 from distill_lib.style import FAINT, INK, WIDTH, Raster, panels, styled
 
+if TYPE_CHECKING:
+    from distill_lib.teachers import Teacher
+
 TEACHER, STUDENT = "#5d3a9b", "#0e8ba0"  # frames of what each of them sees
+_render = jax.jit(views.render, static_argnums=2)
 MOSAIC = 4  # crops along a side of the picture that stands for a mean over many
 
 
@@ -35,7 +40,7 @@ def policies(
     """
     rows = len(views.POLICIES)
     figure = Raster(figsize=(WIDTH, 0.93 * rows + 0.5))
-    widths = [2.5, *[width for _ in range(steps) for width in (1, 0.24, 1, 0.3)]][:-1]
+    widths = [2.8, *[width for _ in range(steps) for width in (1, 0.24, 1, 0.3)]][:-1]
     place = {"left": 0.0, "right": 0.995, "top": 0.945, "bottom": 0.005, "wspace": 0.04, "hspace": 0.12}
     grid = figure.add_gridspec(rows, len(widths), width_ratios=widths, **place)
     for row, (key, policy) in enumerate(views.POLICIES.items()):
@@ -67,18 +72,17 @@ def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area:
         area: smallest and largest area of a crop.
     """
     height, width = image.shape[:2]
-    batch = np.repeat(image[None], count, axis=0)
-    view = views.sample(jax.random.key(seed), count, area=area, image_aspect=width / height)
-    shown = np.asarray(views.render(batch, view, size))
-    figure = Raster(figsize=(WIDTH, 2.6))
+    boxes, flips, shown = _draws(image, seed, count, size, area=area, image_aspect=width / height)
+    figure = Raster(figsize=(WIDTH, 1.95))
     whole, *tiles = [figure.add_axes(place) for place in _whole_and_tiles(count)]
     show(whole, np.asarray(views.normalize(image)), FAINT)
-    for number, (box, flip, tile) in enumerate(zip(np.asarray(view.box), view.flip, tiles, strict=True), 1):
+    for number, (box, flip, tile) in enumerate(zip(boxes, flips, tiles, strict=True), 1):
         top, left, extent_y, extent_x = box * [height, width, height, width]
         whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor="white", linewidth=2.5))
         whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor=INK, linewidth=1))
         label = {"bbox": {"facecolor": "white", "edgecolor": INK, "linewidth": 0.6, "pad": 1.5}, "fontsize": 8}
-        whole.text(left + 5, top + 5, str(number), va="top", **label)
+        corner = (left, top) if number % 2 else (left + extent_x, top + extent_y)  # boxes often share one corner
+        whole.text(*corner, str(number), ha="center", va="center", **label)
         show(tile, shown[number - 1], FAINT)
         tile.set_title(f"{number}{', mirrored' if flip else ''}", fontsize=8, pad=3, loc="center")
     return figure
@@ -104,10 +108,11 @@ def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, eac
     return figure
 
 
-def origin(function: str, seed: int | None = None) -> str:
+def origin(function: str, seed: int | None = None, teacher: Teacher | None = None) -> str:
     """The line under a picture that no run made: how to draw it again."""
     how = "" if seed is None else f" with seed {seed}"
-    return f"No run: drawn{how} by distill_lib.{function} while this page was built."
+    asked = "" if teacher is None else f"; teacher {teacher.name}, checkpoint {teacher.sha256[:8]}"
+    return f"No run: drawn{how} by distill_lib.{function} while this page was built{asked}."
 
 
 def show(axes: Axes, image: np.ndarray, frame: str) -> None:
@@ -128,28 +133,39 @@ def _step(
     options = {"area": area, "image_aspect": images.shape[2] / images.shape[1]}
     key = jax.random.fold_in(jax.random.key(seed), step)
     teacher_view, student_view = views.pair(key, policy, len(images), **options)
-    student_sees = np.asarray(views.render(images, student_view, size))[0]
+    student_sees = np.asarray(_render(images, student_view, size))[0]
     if policy.relation != "fixed":
-        return np.asarray(views.render(images, teacher_view, size))[0], student_sees
+        return np.asarray(_render(images, teacher_view, size))[0], student_sees
     assert policy.teacher is not None
     if policy.teacher == "inception_mean":
         return _mosaic(images[0], seed, size, options), student_sees
-    once = views.sample(jax.random.key(seed), 1, crop=policy.teacher, flip=False, **options)
-    return np.asarray(views.render(images[:1], once, size))[0], student_sees
+    return _draws(images[0], seed, 1, size, crop=policy.teacher, flip=False, **options)[2][0], student_sees
 
 
 def _mosaic(image: np.ndarray, seed: int, size: int, options: dict) -> np.ndarray:
     """Many crops in one picture: they stand for the mean of the predictions on them."""
-    count, side = MOSAIC * MOSAIC, size // MOSAIC
-    view = views.sample(jax.random.key(seed), count, flip=False, **options)
-    tiles = np.asarray(views.render(np.repeat(image[None], count, axis=0), view, side))
+    side = size // MOSAIC
+    tiles = _draws(image, seed, MOSAIC * MOSAIC, side, flip=False, **options)[2]
     rows = tiles.reshape(MOSAIC, MOSAIC, side, side, -1).swapaxes(1, 2)
     return rows.reshape(MOSAIC * side, MOSAIC * side, -1)
 
 
+def _draws(image: np.ndarray, seed: int, count: int, size: int, **options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, flips and rendered pictures of several views of one image.
+
+    They are drawn two by two: batches of one size everywhere are compiled once, and compiling is most of the time here.
+    """
+    batch, parts = np.repeat(image[None], 2, axis=0), []
+    for pair in range((count + 1) // 2):
+        view = views.sample(jax.random.fold_in(jax.random.key(seed), pair), 2, **options)
+        parts.append((np.asarray(view.box), np.asarray(view.flip), np.asarray(_render(batch, view, size))))
+    boxes, flips, shown = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
+    return boxes, flips, shown
+
+
 def _name(axes: Axes, key: str) -> None:
     axes.set_axis_off()
-    axes.text(0, 0.58, views.NAMES[key], va="bottom", color=INK, fontsize=8.5)
+    axes.text(0, 0.58, views.NAMES[key], va="bottom", color=INK, fontsize=8)
     axes.text(0, 0.46, key, va="top", color=FAINT, fontsize=8, family="monospace")
 
 
@@ -157,4 +173,4 @@ def _whole_and_tiles(count: int) -> list[tuple[float, float, float, float]]:
     """Places in the figure: one large picture left, the tiles in a row beside it."""
     left, gap = 0.42, 0.012
     width = (1 - left) / count - gap
-    return [(0.0, 0.04, left - 0.02, 0.92), *[(left + i * (width + gap), 0.32, width, 0.36) for i in range(count)]]
+    return [(0.0, 0.02, left - 0.02, 0.96), *[(left + i * (width + gap), 0.26, width, 0.4) for i in range(count)]]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from distill_lib import findings, views
+from distill_lib import findings, records, views
+from distill_lib.errors import DistillError
 from distill_lib.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 
 
@@ -136,7 +140,7 @@ def fixed_teacher(runs: pd.DataFrame) -> Figure:
         axes.plot(x, y, color=COLOURS[policy], linewidth=1, alpha=0.7)
         sizes = [18 + 22 * lengths.index(epochs) for epochs in loss.loc[policy].index]
         label = {"label": views.NAMES[policy]}
-        axes.scatter(x, y, sizes, COLOURS[policy], MARKERS[policy], linewidths=0, zorder=3, **label)
+        axes.scatter(x, y, sizes, COLOURS[policy], marker=MARKERS[policy], linewidths=0, zorder=3, **label)
     axes.set(xscale="log", xlabel="training loss, on the views of each policy", ylabel="test top-1 (%)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -152,21 +156,19 @@ def few_images(runs: pd.DataFrame) -> Figure:
     """Test accuracy against the number of training images, at equal steps, with and without mixup.
 
     Args:
-        runs: rows of `findings.study(..., every_image=False)`.
+        runs: rows of `findings.scarce`.
     """
     figure, (axes,) = panels(1, height=3.4)
     if runs.empty:
         return without_data(figure, axes)
     frame = findings.with_image_counts(runs)
-    counts = sorted(frame.loc[frame["train_images"].notna(), "images"].unique())
-    counts += [count for count in [frame["images"].max()] if count not in counts]
     ends = []
     for policy in ("same/ic", "mix"):
-        chosen = frame[(frame["policy"] == policy) & frame["images"].isin(counts)]
+        chosen = frame[frame["policy"] == policy]
         if len(chosen):
             ends.append(_line(axes, chosen, policy, x="images"))
     axes.set(xscale="log", xlabel="training images", ylabel="test top-1 (%)")
-    ticks(axes, counts)
+    ticks(axes, frame["images"])
     label_ends(axes, ends)
     return figure
 
@@ -241,3 +243,23 @@ def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
 def _name(frame: pd.DataFrame, policy: str) -> str:
     """What a table calls a policy in its column `name`, if it has one."""
     return frame.loc[frame["policy"] == policy, "name"].iloc[0] if "name" in frame else views.NAMES[policy]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Saves the study's first figure: `python -m distill_lib.plots book/images/consistency.png`."""
+    parser = argparse.ArgumentParser(prog="python -m distill_lib.plots", description=main.__doc__)
+    parser.add_argument("file", type=Path, help="where the figure goes; the suffix decides the format")
+    path = parser.parse_args(arguments).file
+    try:
+        runs = records.read()
+        figure = patience(findings.study(runs), None, findings.teacher_top1(runs))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
+    except (DistillError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

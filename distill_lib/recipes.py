@@ -85,6 +85,8 @@ class Recipe:
         for name in ("weight_decay", "warmup_steps", "seed"):
             if not getattr(self, name) >= 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.seed >= 2**32:
+            raise DistillError(f"seed must be below 2**32 (JAX uses 32 bits of it), got {self.seed}.")
         if self.train_images is not None and self.train_images < self.batch_size:
             raise DistillError(
                 f"batch_size {self.batch_size} is larger than the data ({self.train_images} training images); "

@@ -232,7 +232,8 @@ def provenance(frame: pd.DataFrame) -> str:
     devices = ", ".join(sorted(set(frame["device"])))
     days = sorted({date[:10] for date in frame["date"]})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{len(ids)} runs ({shown}); code {commits}; seeds {seeds}; {devices}; {when}."
+    count = "1 run" if len(ids) == 1 else f"{len(ids)} runs"
+    return f"{count} ({shown}); code {commits}; seeds {seeds}; {devices}; {when}."
 
 
 def _all(results: str | os.PathLike | None, study: str | None) -> list[dict]:

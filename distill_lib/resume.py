@@ -17,11 +17,19 @@ def save(directory: Path, step: int, state: Any, facts: dict) -> None:
         step: steps done.
         state: pytree of arrays.
         facts: JSON-able numbers to keep with it.
+
+    Raises:
+        DistillError: if it cannot be written.
     """
     import orbax.checkpoint as ocp
 
-    with _manager(directory) as manager:
-        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)))
+    content = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
+    try:
+        with _manager(directory) as manager:
+            manager.save(step, args=content)
+    except Exception as error:  # Orbax raises many kinds
+        reason = str(error).splitlines()[0]
+        raise DistillError(f"cannot write the checkpoint {directory}/{step} ({reason}); make room there.") from error
 
 
 def load(directory: Path, like: Any) -> tuple[Any, dict] | None:

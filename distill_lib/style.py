@@ -32,7 +32,7 @@ MARKERS = {
     "same/rc": "p", "same/ic": "o", "mix": "P",
 }  # fmt: skip
 INK, FAINT = "#222222", "#8a8a8a"
-WIDTH = 7.6  # inches: the book's text column
+WIDTH = 7.0  # inches: the book's text column
 NOTHING = "no records yet"
 STYLE = {
     "figure.facecolor": "white",
@@ -116,7 +116,7 @@ def ticks(axes: Axes, values: Iterable[float]) -> None:
     """Labels these values of a logarithmic horizontal axis, leaving out those that would touch a neighbour."""
     values = sorted(set(values))
     grid = axes.get_gridspec()
-    apart = 0.07 * (grid.ncols if grid else 1) * np.log(values[-1] / values[0])
+    apart = 0.1 * (grid.ncols if grid else 1) * np.log(values[-1] / values[0])
     shown = [values[-1]]
     for value in reversed(values[:-1]):
         if np.log(shown[-1] / value) >= apart and (value == values[0] or np.log(value / values[0]) >= apart):
@@ -128,6 +128,8 @@ def ticks(axes: Axes, values: Iterable[float]) -> None:
 
 def without_data(figure: Figure, axes: Axes) -> Figure:
     """Writes into an empty panel that there are no records yet, and returns the figure."""
+    if len(figure.axes) == 1:
+        figure.set_size_inches(WIDTH, 0.7)
     axes.set_axis_off()
     axes.text(0.5, 0.5, NOTHING, ha="center", va="center", color=FAINT, transform=axes.transAxes)
     return figure
@@ -137,4 +139,4 @@ def html_table(table: pd.DataFrame) -> HTML:
     """A table as the book prints it, or a line that says it is empty."""
     from IPython.display import HTML
 
-    return HTML(f"<p>{NOTHING}</p>" if table.empty else table.to_html(index=False, border=0))
+    return HTML(f"<p>{NOTHING}</p>" if table.empty else table.to_html(index=False, border=0, justify="left"))

@@ -31,8 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.summary", description="Print what a study measured.")
     parser.add_argument("study", help="a folder of results/, such as fashion_quick")
+    study = parser.parse_args(arguments).study
     try:
-        print(summarise(parser.parse_args(arguments).study))
+        print(summarise(study, mock=study.endswith("_smoke")))
     except DistillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -196,6 +196,8 @@ def _train(task: Task, directory: Path, checkpoint_seconds: float) -> Run:
     constants = (task.settings, task.data["train"].images, _targets(task), teacher_params)
     constants = jax.device_put(constants, everywhere)
     advance = step.compiled(program)
+    # Several CPU devices share one pool of threads: where they run ahead, collectives wait for each other for ever.
+    in_step = jax.default_backend() == "cpu" and jax.device_count() > 1
     reports = {round(task.total_steps * (i + 1) / recipe.evaluations) for i in range(recipe.evaluations)}
     batches = loader.batches(
         len(task.data["train"].labels), seed=recipe.seed, batch_size=recipe.batch_size, start_step=start
@@ -204,6 +206,8 @@ def _train(task: Task, directory: Path, checkpoint_seconds: float) -> Run:
     began = saved = time.perf_counter()
     for done, indices in zip(range(start + 1, task.total_steps + 1), batches, strict=False):
         state = advance(state, *constants, jax.device_put(indices, split))
+        if in_step:
+            jax.block_until_ready(state)
         if done in reports:
             rows.append(_report(task, state, rows))
             progress.report(done, rows[-1]["loss"])
@@ -255,7 +259,8 @@ def _finish(task: Task, directory: Path, params: dict, rows: list[dict], seconds
         task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=teacher
     )
     records.write(directory, record, rows)
-    (directory / "recipe.json").unlink(missing_ok=True)
+    for leftover in (directory / "recipe.json", *directory.glob(".*.tmp")):  # a kill may leave half-written files
+        leftover.unlink(missing_ok=True)
     resume.drop(directory / "checkpoint")
     return Run(record, rows, params, directory, False)
 

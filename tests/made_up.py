@@ -86,8 +86,9 @@ def write_everything(root: Path) -> None:
         for variant, seeds in LENGTHS.items():
             for seed in range(seeds):
                 write_run(root, variant, policy, seed)
-    for policy, (images, epochs), seed in itertools.product(("same/ic", "mix"), ((255, 800), (510, 400)), range(3)):
-        write_run(root, "medium", policy, seed, train_images=images, epochs=epochs)
+    whole = recipes.get("fashion", "medium").epochs
+    for policy, part, seed in itertools.product(("same/ic", "mix"), (2, 4), range(3)):
+        write_run(root, "medium", policy, seed, train_images=1020 // part, epochs=whole * part)
     for policy in ("labels", "fix/cc", "ind/ic", "same/ic", "mix"):
         write_run(root, "quick", policy, 0)
     for rate, decay, temperature in itertools.product((1e-3, 3e-3, 1e-2), (1e-5, 1e-4), (1, 2, 5)):

@@ -140,7 +140,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def photos(**counts: int) -> datasets.Dataset:
-    splits = {split: "train[:90%]" for split in counts}
+    splits = dict.fromkeys(counts, "train[:90%]")
     return datasets.Dataset("photos", "fashion", splits, counts, 10, 1, None, licence="", citation="")
 
 

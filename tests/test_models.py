@@ -152,7 +152,9 @@ def test_group_norm_equals_the_plain_formula() -> None:
 def test_group_norm_of_constant_activations_is_the_bias() -> None:
     """No variance must give no NaN, also where rounding would make the variance negative."""
     x = jnp.full((1, 3, 3, 4), 1000.1)
-    found = bit.GroupNorm(groups=2).apply({"params": {"scale": jnp.ones((1, 1, 1, 4)), "bias": jnp.ones((1, 1, 1, 4))}}, x)
+    found = bit.GroupNorm(groups=2).apply(
+        {"params": {"scale": jnp.ones((1, 1, 1, 4)), "bias": jnp.ones((1, 1, 1, 4))}}, x
+    )
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, 1.0, atol=0.05)
 
@@ -161,9 +163,7 @@ def test_gradient_of_group_norm_equals_that_of_the_plain_formula() -> None:
     """The gradient is written by hand: compare it with what JAX derives from reshaping to groups."""
     numbers = np.random.default_rng(3)
     x, weight = (jnp.asarray(numbers.normal(1, 2, (2, 4, 3, 8)), jnp.float32) for _ in range(2))
-    params = {
-        name: jnp.asarray(numbers.normal(1, 1, (1, 1, 1, 8)), jnp.float32) for name in ("scale", "bias")
-    }
+    params = {name: jnp.asarray(numbers.normal(1, 1, (1, 1, 1, 8)), jnp.float32) for name in ("scale", "bias")}
 
     def plain(params: dict, x: jax.Array) -> jax.Array:
         grouped = x.reshape(2, 4, 3, 2, 4)
@@ -172,7 +172,9 @@ def test_gradient_of_group_norm_equals_that_of_the_plain_formula() -> None:
         return ((grouped - mean) / jnp.sqrt(variance + 1e-5)).reshape(x.shape) * params["scale"] + params["bias"]
 
     def gradients(function: Callable) -> tuple:
-        return jax.jit(jax.grad(lambda params, x: jnp.sum(weight * function(params, x) ** 2), argnums=(0, 1)))(params, x)
+        return jax.jit(jax.grad(lambda params, x: jnp.sum(weight * function(params, x) ** 2), argnums=(0, 1)))(
+            params, x
+        )
 
     ours = gradients(lambda params, x: bit.GroupNorm(groups=2).apply({"params": params}, x))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), ours, gradients(plain))

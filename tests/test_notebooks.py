@@ -25,7 +25,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def written(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
     """A notebook of these code cells; the tags are the first one's."""
-    cell = {"cell_type": "code", "outputs": [], "execution_count": None}
+    cell: dict = {"cell_type": "code", "outputs": [], "execution_count": None}
     cells = [
         cell | {"id": f"c{number}", "source": source, "metadata": {"tags": list(tags)} if number == 0 else {}}
         for number, source in enumerate(sources)
@@ -120,7 +120,7 @@ def test_papermill_itself_stops_at_a_misspelt_parameter(tmp_path: Path) -> None:
     [
         ("distill", "dataset", "fashon", "unknown dataset 'fashon'. Did you mean 'fashion'? Valid: fashion,"),
         ("consistency", "variant", "quik", "unknown variant of fashion 'quik'. Did you mean 'quick'? Valid: quick,"),
-        ("consistency", "policies", "[mix, same]", "unknown policy 'same'. Valid: fix/rs, fix/cc, fix/ic_ens, ind/rc,"),
+        ("consistency", "policies", "[mix, funmatch]", "unknown policy 'funmatch'. Valid: fix/rs, fix/cc, fix/ic_ens,"),
     ],
 )
 def test_a_misspelt_name_stops_before_any_training(

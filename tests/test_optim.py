@@ -73,7 +73,7 @@ def transform() -> optax.GradientTransformation:
 
 
 def test_the_chain_equals_a_step_by_hand(transform: optax.GradientTransformation) -> None:
-    """Clip by global norm, Adam with a bfloat16 first moment, x lr, + wd x kernel, x schedule, x -1, over a whole run."""
+    """Clip by global norm, Adam with a bfloat16 first moment, x lr, + wd x kernel, x schedule, x -1: a whole run."""
     start = make_params()
     params = jax.tree.map(jnp.asarray, start)
     state = transform.init(params)
@@ -88,7 +88,10 @@ def test_the_chain_equals_a_step_by_hand(transform: optax.GradientTransformation
 
 def test_the_hand_written_step_can_tell_what_is_decayed() -> None:
     """Decaying all parameters instead of the kernels moves them further than the tolerance of the test above."""
-    ours, all_decayed = plain_steps(make_params(), 4)[-1], plain_steps(make_params(), 4, {"kernel", "bias", "scale"})[-1]
+    ours, all_decayed = (
+        plain_steps(make_params(), 4)[-1],
+        plain_steps(make_params(), 4, {"kernel", "bias", "scale"})[-1],
+    )
     name = "['gn1']['scale']"
     assert np.abs(ours[name] - all_decayed[name]).max() > 1e-3
 

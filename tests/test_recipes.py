@@ -135,6 +135,7 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"resolution": -28}, "resolution must be above 0"),
         ({"warmup_steps": -1}, "warmup_steps must not be negative"),
         ({"seed": -1}, "seed must not be negative"),
+        ({"seed": 2**32}, "seed must be below 2\\*\\*32"),
         ({"policy": 3}, "policy must be a str, got 3"),
         ({"evaluations": 0}, "evaluations must be above 0"),
         ({"ensemble_crops": 0}, "ensemble_crops must be above 0"),

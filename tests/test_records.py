@@ -69,7 +69,9 @@ def test_numbers_survive_the_csv_bit_for_bit(values: list[tuple]) -> None:
     assert found == rows
     for row, same in zip(rows, found, strict=True):
         assert [type(value) for value in row.values()] == [type(value) for value in same.values()]
-        assert [repr(value) for value in row.values()] == [repr(value) for value in same.values()]  # tells -0.0 from 0.0
+        assert [repr(value) for value in row.values()] == [
+            repr(value) for value in same.values()
+        ]  # tells -0.0 from 0.0
     assert records.to_csv(found) == records.to_csv(rows)
 
 

@@ -1,0 +1,177 @@
+"""The book: built once as a reader gets it, and its pages run without any record.
+
+A build takes most of a minute: this is the one slow test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from html.parser import HTMLParser
+from pathlib import Path
+
+import made_up
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BOOK = ROOT / "book"
+PAGES = sorted(BOOK.glob("*.md"))
+CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"\d+(\.\d+)?\s?(%|points|epochs|steps|minutes|seeds)")
+LOADS = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+}
+
+
+class Page(HTMLParser):
+    """What a page loads, and its figures: (alternative text, caption, provenance)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.figures: list[dict[str, str]] = []
+        self._part: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collects addresses, and opens figures and their parts."""
+        given = {name: value or "" for name, value in attrs}
+        if given.get(LOADS.get(tag, "")):
+            self.loads.append(given[LOADS[tag]])
+        if tag == "figure":
+            self.figures.append({"alt": "", "caption": "", "provenance": ""})
+        if tag == "img" and self.figures:
+            self.figures[-1]["alt"] = self.figures[-1]["alt"] or given.get("alt", "")
+        if tag in ("figcaption", "span"):
+            part = "caption" if tag == "figcaption" else "provenance" if "provenance" in given.get("class", "") else ""
+            self._part.append(part or (self._part[-1] if self._part else ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Closes parts of a figure."""
+        if tag in ("figcaption", "span") and self._part:
+            self._part.pop()
+
+    def handle_data(self, data: str) -> None:
+        """Collects the words of a figure's parts."""
+        if self._part and self._part[-1] and self.figures:
+            self.figures[-1][self._part[-1]] += data
+
+
+def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
+    """Builds folder/book as `nox -s book` does."""
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        "book",
+        "--all",
+        "-W",
+        "-n",
+        "--keep-going",
+    ]
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    variables = {"DISTILL_RESULTS": str(results), "PATH": paths, "JUPYTER_PLATFORM_DIRS": "1"}
+    return subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages, built in a copy and from made-up records."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(BOOK, folder / "book", ignore=shutil.ignore_patterns("_build", "__pycache__", ".*"))
+    card = Path("distill_lib/data/fashion/README.md")
+    (folder / card).parent.mkdir(parents=True)
+    shutil.copy(ROOT / card, folder / card)
+    made_up.write_everything(folder / "results")
+    done = build(folder, folder / "results")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder / "book" / "_build" / "html"
+
+
+def test_every_page_is_built_and_experiments_are_not(html: Path) -> None:
+    assert {page.stem for page in PAGES} <= {path.stem for path in html.glob("*.html")}
+    assert not list(html.glob("experiments/*"))
+
+
+def test_no_page_asks_another_host(html: Path) -> None:
+    """Scripts, styles, fonts and images come with the book; links that a reader may follow are no requests."""
+    for path in html.glob("*.html"):
+        text = path.read_text()
+        loads = Page(text).loads
+        assert loads and not [url for url in loads if re.match(r"(\w+:)?//", url)], path.name
+        assert not re.search(r"unpkg|jsdelivr|cdnjs|googleapis|mybinder", text), path.name
+        for url in loads:
+            assert (html / url.split("?")[0].split("#")[0]).exists(), (path.name, url)
+    for path in (html / "_static").glob("**/*.css"):
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import\s+(url\()?['\"]?(https?:)?//", path.read_text()), path
+
+
+def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
+    """With glyphs as SVG: no font files, which browsers refuse to pages opened from disk."""
+    assert (html / "_static" / "mathjax" / "tex-svg.js").is_file()
+    assert "mathjax/tex-svg.js" in (html / "method.html").read_text()
+
+
+def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
+    found = {page.stem: Page((html / f"{page.stem}.html").read_text()).figures for page in PAGES}
+    assert len(found["index"]) == 1 and len(found["method"]) >= 6 and len(found["study"]) >= 5
+    for name, figures in found.items():
+        for figure in figures:
+            assert len(figure["alt"]) > 40 and len(figure["caption"]) > 20, (name, figure)
+            assert re.search(r"\d+ runs? \(|No run: drawn", figure["provenance"]), (name, figure)
+
+
+def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
+    study = (html / "study.html").read_text()
+    assert "made-up" in study and "no device" in study and "No runs." not in study
+    for path in html.glob("*.html"):
+        assert "Traceback" not in path.read_text(), path.name
+
+
+def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
+    """With the book's own configuration, and one page."""
+    (tmp_path / "book").mkdir()
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(BOOK / name, tmp_path / "book" / name)
+    shutil.copytree(BOOK / "_ext", tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    header = (BOOK / "index.md").read_text().split("# ")[0]
+    (tmp_path / "book" / "page.md").write_text(f"{header}# Page\n\n```{{code-cell}}\n1 / 0\n```\n")
+    done = build(tmp_path, tmp_path)
+    assert done.returncode != 0 and "ZeroDivisionError" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", ["index", "study", "rerun"])
+def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell, in order, with an empty results folder."""
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
+    monkeypatch.chdir(BOOK)
+    glued = types.SimpleNamespace(glue=lambda name, value, display: None)
+    monkeypatch.setitem(sys.modules, "myst_nb", glued)
+    namespace: dict = {}
+    cells = [re.sub(r"\A(:[^\n]*\n)+", "", cell) for cell in CELL.findall((BOOK / f"{page}.md").read_text())]
+    assert cells
+    for cell in cells:
+        exec(compile(cell, f"{page}.md", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", ["index", "study"])
+def test_no_result_is_typed(page: str) -> None:
+    """Numbers with a unit in the prose of these pages come from the records."""
+    prose = CELL.sub("", (BOOK / f"{page}.md").read_text())
+    assert not NUMBER.search(prose), NUMBER.search(prose)
+
+
+def test_no_page_imports_the_training_loop() -> None:
+    for path in PAGES:
+        cells = "\n".join(CELL.findall(path.read_text()))
+        assert not re.search(r"import .*\btrain\b|distill_lib\.train|train\.fit", cells), path.name

@@ -1,0 +1,120 @@
+"""Evaluation against plain NumPy, and images in any number."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import linen as nn
+
+from distill_lib import evaluate
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """The plain formula, float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def pictures(count: int, side: int) -> np.ndarray:
+    """Noise."""
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 1), np.uint8)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (7, 7), (2, 500), (6, 3)])
+def test_predictions_do_not_depend_on_the_batch_size(count: int, batch_size: int) -> None:
+    """The last images are padded to a full batch; the padding must neither show nor change anything."""
+    model, params = tiny.linear(5, 64)
+    images = pictures(count, 8)
+    predict = evaluate.predictor(model, resolution=8, batch_size=batch_size)
+    expected = (images / 127.5 - 1).reshape(count, -1) @ params["kernel"]
+    found = predict(params, images)
+    assert found.shape == (count, 5) and found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_evaluation_sees_the_central_square() -> None:
+    """`side` 0.8 of 10 pixels are the 8 in the middle; resizing them to 8 changes nothing."""
+    model, params = tiny.linear(5, 64)
+    images = pictures(3, 10)
+    found = evaluate.predictor(model, resolution=8, side=0.8)(params, images)
+    expected = (images[:, 1:9, 1:9] / 127.5 - 1).reshape(3, -1) @ params["kernel"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_predictor_is_compiled_once() -> None:
+    """The same model and settings give the same function; its parameters are arguments, not constants."""
+    model, params = tiny.linear(5, 64)
+    first = evaluate.predictor(model, resolution=8)
+    assert evaluate.predictor(tiny.Linear(5), resolution=8) is first
+    assert evaluate.predictor(model, resolution=8, side=0.5) is not first
+    _, others = tiny.linear(5, 64, seed=1)
+    images = pictures(2, 8)
+    assert not np.allclose(first(params, images), first(others, images))
+
+
+def test_metrics_equal_their_plain_formulas() -> None:
+    """Top-1, calibration error, KL(teacher || student) at temperature 1 and agreement."""
+    numbers = np.random.default_rng(1)
+    student, teacher = (numbers.normal(0, 2, (50, 4)).astype(np.float32) for _ in range(2))
+    labels = numbers.integers(0, 4, 50)
+    found = evaluate.metrics(student, labels, teacher)
+    p, q = softmax(teacher), softmax(student)
+    assert found["top1"] == np.mean(student.argmax(1) == labels)
+    np.testing.assert_allclose(found["kl"], np.mean((p * np.log(p / q)).sum(1)), rtol=1e-5)
+    np.testing.assert_allclose(found["agreement"], np.mean(student.argmax(1) == teacher.argmax(1)), rtol=1e-6)
+    assert found["ece"] == evaluate.calibration_error(student, labels)
+    assert all(type(value) is float for value in found.values())
+    assert set(evaluate.metrics(student, labels)) == {"top1", "ece"}
+
+
+def test_calibration_error_equals_a_plain_loop() -> None:
+    """Fifteen equal bins of confidence; each gap between confidence and accuracy weighs by the images in its bin."""
+    numbers = np.random.default_rng(2)
+    logits, labels = numbers.normal(0, 2, (200, 3)).astype(np.float32), numbers.integers(0, 3, 200)
+    confidence, right = softmax(logits).max(1), logits.argmax(1) == labels
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence >= low) & (confidence < low + 1 / 15)
+        if inside.any():
+            expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    np.testing.assert_allclose(evaluate.calibration_error(logits, labels), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("label", "expected"), [(0, 0.0), (1, 1.0)])
+def test_calibration_error_at_its_ends(label: int, expected: float) -> None:
+    """Sure and right is 0; sure and wrong is 1; confidence 1 falls into the last bin."""
+    logits = np.array([[100.0, 0.0]] * 5, np.float32)
+    assert evaluate.calibration_error(logits, np.full(5, label)) == pytest.approx(expected)
+
+
+class Brightness(nn.Module):
+    """Class 0 for dark images and class 1 for bright ones: the same for every crop and flip of an even image."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images (batch, height, width, colours) to logits (batch, 2)."""
+        mean = images.mean(axis=(1, 2, 3))
+        return jnp.stack([-mean, mean], axis=-1)
+
+
+def test_top1_under_crops_of_even_images_is_top1() -> None:
+    """A prediction that no crop changes scores as it does on whole images; a part of a batch is left out."""
+    shades = np.array([0, 250, 10, 240, 20, 230, 30, 7], np.uint8)
+    images = np.broadcast_to(shades[:, None, None, None], (8, 8, 8, 1))
+    labels = np.array([0, 1, 0, 0, 1, 1, 1, 1])  # right: 0, 1, 2, 5 of the first six; 6 and 7 are left out
+    share = evaluate.top1_under_crops(
+        Brightness(), {}, images, labels, resolution=8, area=(0.25, 1.0), crops=3, batch_size=3
+    )
+    assert share == pytest.approx(4 / 6)
+
+
+def test_top1_under_crops_looks_at_crops() -> None:
+    """A prediction that depends on what is cropped is right sometimes only, and other numbers of crops differ."""
+    images = np.zeros((4, 16, 16, 1), np.uint8)
+    images[:, :, :7] = 255  # the left part is bright: small crops see it or do not see it
+    labels, options = np.ones(4, int), {"resolution": 4, "area": (0.05, 0.3)}
+    share = evaluate.top1_under_crops(Brightness(), {}, images, labels, crops=20, **options)
+    assert 0.2 < share < 0.8

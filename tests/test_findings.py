@@ -1,0 +1,123 @@
+"""Means, spreads and differences, against plain formulas."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import made_up
+import numpy as np
+import pandas as pd
+import pytest
+
+from distill_lib import findings, records
+
+
+def table(**columns: list) -> pd.DataFrame:
+    """A small table of runs: one policy a row, the rest by default."""
+    size = len(columns["policy"])
+    base: dict[str, list] = {"study": ["fashion_short"] * size, "epochs": [10.0] * size, "train_images": [None] * size}
+    frame = pd.DataFrame(base | columns)
+    return frame.assign(run_id=[str(number) for number in range(size)])
+
+
+def test_summary_is_count_mean_and_sample_deviation() -> None:
+    frame = table(policy=["mix", "mix", "labels"], test_top1=[0.8, 0.9, 0.5])
+    labels, mix = findings.summary(frame).to_dict("records")
+    assert (labels["policy"], labels["n"], labels["mean"]) == ("labels", 1, 0.5) and math.isnan(labels["spread"])
+    assert (
+        mix["n"] == 2
+        and mix["mean"] == pytest.approx(0.85)
+        and mix["spread"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    )
+    assert (mix["low"], mix["high"]) == (0.8, 0.9)
+
+
+def test_summary_leaves_missing_values_out() -> None:
+    frame = table(policy=["mix", "mix"], test_top1=[0.8, np.nan])
+    assert findings.summary(frame)["n"].tolist() == [1]
+    assert findings.summary(frame, "no_such_metric").empty
+
+
+def test_pooled_spread_weighs_groups_by_their_freedom() -> None:
+    frame = table(policy=["mix"] * 3 + ["labels"] * 2 + ["same/ic"], test_top1=[0.1, 0.2, 0.4, 0.5, 0.9, 0.3])
+    squares = 2 * np.var([0.1, 0.2, 0.4], ddof=1) + 1 * np.var([0.5, 0.9], ddof=1)
+    assert findings.pooled_spread(frame) == pytest.approx(math.sqrt(squares / 3))
+
+
+def test_pooled_spread_of_a_length_with_one_seed_is_that_of_the_nearest_length() -> None:
+    frame = table(policy=["mix"] * 5, epochs=[10.0, 10.0, 100.0, 100.0, 1000.0], test_top1=[0.1, 0.5, 0.70, 0.71, 0.8])
+    wanted = np.std([0.70, 0.71], ddof=1)
+    assert findings.pooled_spread(frame, epochs=1000) == pytest.approx(wanted)
+    assert findings.pooled_spread(frame, epochs=100) == pytest.approx(wanted)
+    assert findings.pooled_spread(frame, epochs=10) == pytest.approx(np.std([0.1, 0.5], ddof=1))
+    assert math.isnan(findings.pooled_spread(frame.iloc[-1:]))
+
+
+def test_difference_and_its_error() -> None:
+    frame = table(policy=["mix", "mix", "same/ic", "same/ic"], test_top1=[0.80, 0.82, 0.70, 0.72])
+    (found,) = findings.differences(frame, "mix", "same/ic")
+    spread = np.std([0.80, 0.82], ddof=1)
+    assert found.value == pytest.approx(0.1) and found.error == pytest.approx(spread) and found.runs == 2
+    assert found.sign == 1
+    (back,) = findings.differences(frame, "same/ic", "mix")
+    assert back.value == pytest.approx(-0.1) and back.sign == -1
+
+
+def test_a_difference_below_two_errors_is_noise() -> None:
+    assert findings.Difference("a", "b", 10, 0.019, 0.01, 3).sign == 0
+    assert findings.Difference("a", "b", 10, -0.021, 0.01, 3).sign == -1
+    assert findings.Difference("a", "b", 10, 0.001, math.nan, 1).sign == 1  # no spread known: the value alone
+
+
+def test_differences_need_both_policies_at_a_length() -> None:
+    frame = table(policy=["mix", "same/ic", "mix"], epochs=[10.0, 10.0, 20.0], test_top1=[0.5, 0.6, 0.7])
+    assert [each.epochs for each in findings.differences(frame, "mix", "same/ic")] == [10.0]
+    assert findings.differences(frame, "mix", "labels") == []
+
+
+def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Path) -> None:
+    """Fresh runs, grids, parts of the data, and trials with other settings are never averaged in."""
+    made_up.write_everything(tmp_path)
+    trial = made_up.write_run(tmp_path, "medium", "mix", 5, learning_rate=0.5)
+    longer = made_up.write_run(tmp_path, "long", "mix", 0, epochs=1500)
+    runs = records.read(tmp_path)
+    study = findings.study(runs)
+    assert set(study["study"]) == {"fashion_short", "fashion_medium", "fashion_long"}
+    assert study["train_images"].isna().all()
+    assert trial["run_id"] not in set(study["run_id"]) and longer["run_id"] in set(study["run_id"])
+    assert len(study) == len(made_up.POLICIES) * sum(made_up.LENGTHS.values()) + 1
+    assert set(findings.study(runs, ["quick"])["study"]) == {"fashion_quick"}
+
+
+def test_scarce_runs_have_equal_steps(tmp_path: Path) -> None:
+    """Two policies, three numbers of images, and no run with another number of steps."""
+    made_up.write_everything(tmp_path)
+    made_up.write_run(tmp_path, "medium", "mix", 7, epochs=1500)
+    frame = findings.with_image_counts(findings.scarce(records.read(tmp_path)))
+    assert set(frame["policy"]) == {"same/ic", "mix"} and set(frame["images"]) == {255, 510, 1020}
+    assert frame["steps"].max() - frame["steps"].min() <= 2
+    assert findings.scarce(records.read(tmp_path / "nothing")).empty
+
+
+def test_selection_puts_the_best_first_within_each_policy(tmp_path: Path) -> None:
+    made_up.write_everything(tmp_path)
+    found = findings.selection(findings.grid(records.read(tmp_path)))
+    assert list(found.groupby("policy", sort=False).groups) == ["same/ic", "mix"]
+    for _, group in found.groupby("policy"):
+        assert group["validation_top1"].is_monotonic_decreasing
+    assert not any(name.startswith("test") for name in found)
+
+
+def test_results_table_has_a_row_a_length_and_policy(tmp_path: Path) -> None:
+    made_up.write_everything(tmp_path)
+    shown = findings.results_table(findings.study(records.read(tmp_path)))
+    assert len(shown) == 3 * len(made_up.POLICIES)
+    assert shown["n"].tolist() == [3] * 12 + [1] * 6
+    assert all("±" in text for text in shown["test top-1 (%)"][:12])
+    assert not any("±" in text for text in shown["test top-1 (%)"][12:])
+    assert findings.results_table(pd.DataFrame()).empty
+
+
+def test_sources_of_nothing() -> None:
+    assert findings.sources(pd.DataFrame(), pd.DataFrame()) == "No runs."

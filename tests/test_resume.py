@@ -1,0 +1,294 @@
+"""A run that is killed at any moment and started again ends with the bits of one that was never killed."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from distill_lib import resume, train
+from distill_lib.errors import DistillError
+from distill_lib.train import Run
+
+SCRIPT = """
+import sys
+import tiny
+from distill_lib import records, resume, train
+
+teacher, results, moment = sys.argv[1:]
+tiny.register()
+
+
+def announce(function, name):
+    def announced(*arguments):
+        print(f"now {name(*arguments)}", flush=True)
+        if f"wait at {name(*arguments)}" == moment:
+            sys.stdin.read()  # until the kill
+        return function(*arguments)
+    return announced
+
+
+resume.save = announce(resume.save, lambda folder, step, *_: f"saving {step}")
+records.write = announce(records.write, lambda *_: "finishing")
+train.fit(tiny.recipe(teacher, policy="mix", epochs=3), results, checkpoint_seconds=0)
+print("now finished", flush=True)
+"""
+
+
+def start(teacher: Path, results: Path, moment: str = "") -> subprocess.Popen:
+    """Starts the run in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(teacher), str(results), moment]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def kill_at(teacher: Path, results: Path, line: str, *, wait: bool) -> list[str]:
+    """Starts the run, kills it with SIGKILL at that line of its output, and returns what it had printed.
+
+    Args:
+        teacher: checkpoint.
+        results: folder.
+        line: what the process prints at the moment of the kill.
+        wait: whether the process stops there until it is killed; else it goes on, and dies a moment later.
+    """
+    moment = line.replace("now", "wait at", 1) if wait else ""
+    with start(teacher, results, moment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        printed = []
+        for text in process.stdout:
+            printed.append(text.strip())
+            if text.strip() == line:
+                process.kill()
+                break
+        else:
+            pytest.fail(f"never printed {line!r}: {printed} {process.stderr.read()[-2000:]}")
+    assert process.returncode == -9
+    return printed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_models() -> Iterator[None]:
+    """Makes the tiny network known, and compiles quickly, here as in the processes."""
+    before = dict(tiny.bit.SMALL_STAGES)
+    tiny.register()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    tiny.bit.SMALL_STAGES.clear()
+    tiny.bit.SMALL_STAGES.update(before)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny teacher with random weights."""
+    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
+
+
+@pytest.fixture(scope="module")
+def unbroken(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same run without a kill and without training checkpoints: 12 steps of function matching, 4 reports."""
+    return train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path_factory.mktemp("unbroken"))
+
+
+def assert_same(directory: Path, unbroken: Run) -> dict:
+    """Bit-identical parameters, metrics and results; returns the record."""
+    for name in ("student.npz", "metrics.csv"):
+        assert (directory / name).read_bytes() == (unbroken.directory / name).read_bytes(), name
+    record = json.loads((directory / "run.json").read_text())
+    assert record["result"] == unbroken.record["result"]
+    assert sorted(os.listdir(directory)) == ["metrics.csv", "run.json", "student.npz"]
+    return record
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(teacher: Path, unbroken: Run, tmp_path: Path) -> None:
+    """SIGKILL before the first checkpoint, while one is written, between two, and before the record is written."""
+    directory = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
+    printed = kill_at(teacher, tmp_path, "now saving 1", wait=True)
+    assert not any("resumed" in line for line in printed)
+    assert not (directory / "checkpoint").exists() and not (directory / "run.json").exists()
+
+    printed = kill_at(teacher, tmp_path, "now saving 4", wait=False)  # dies somewhere in or after the write
+    assert not any("resumed" in line for line in printed)
+
+    printed = kill_at(teacher, tmp_path, "now saving 8", wait=True)
+    assert any(f"resumed at step {step} of 12" in line for line in printed for step in (3, 4, 5))
+    assert not (directory / "run.json").exists()
+
+    printed = kill_at(teacher, tmp_path, "now finishing", wait=True)
+    assert any("resumed at step 7 of 12" in line for line in printed)
+    assert not (directory / "run.json").exists()
+
+    again = train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path, checkpoint_seconds=0)
+    assert not again.reused
+    record = assert_same(directory, unbroken)
+    assert record["resumed"] == 3
+    assert not (directory / "checkpoint").exists()
+
+
+def test_checkpoints_change_nothing(teacher: Path, unbroken: Run, tmp_path: Path) -> None:
+    """Saving after every step, without any kill, gives the same files as never saving; debris of a kill is swept up."""
+    directory = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
+    directory.mkdir(parents=True)
+    (directory / ".metrics.csv.123.tmp").write_text("half-writ")
+    run = train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path, checkpoint_seconds=0)
+    assert assert_same(run.directory, unbroken)["resumed"] == 0
+
+
+def make_state(seed: int) -> dict:
+    """A state with the kinds of arrays that training has, sharing two devices."""
+    numbers = np.random.default_rng(seed)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state = {
+        "step": np.int32(seed),
+        "params": {"head": {"kernel": numbers.normal(size=(4, 3)).astype(np.float32)}},
+        "moment": numbers.normal(size=(4, 3)).astype(jnp.bfloat16),
+        "loss_sum": np.float32(1 / 3),
+    }
+    return jax.device_put(state, everywhere)
+
+
+def assert_equal_states(ours: dict, theirs: dict) -> None:
+    """Equal dtypes, bits and sharding."""
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert one.dtype == other.dtype and one.sharding == other.sharding
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+def test_a_state_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    """Every bit, bfloat16 and sharding included, and the facts beside it; only the newest state is kept."""
+    folder = tmp_path / "checkpoint"
+    for done in (3, 7):
+        resume.save(folder, done, make_state(done), {"seconds": done / 3, "resumed": 1})
+    found = resume.load(folder, make_state(0))
+    assert found is not None
+    assert_equal_states(found[0], make_state(7))
+    assert found[1] == {"seconds": 7 / 3, "resumed": 1}
+    assert [entry for entry in os.listdir(folder) if entry.isdigit()] == ["7"]
+    resume.drop(folder)
+    assert not folder.exists() and resume.load(folder, make_state(0)) is None
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """A file stands in the way; one line, as everywhere."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DistillError, match="cannot write the checkpoint .*make room there") as caught:
+        resume.save(tmp_path / "file" / "checkpoint", 3, make_state(3), {})
+    assert "\n" not in str(caught.value)
+
+
+def test_no_checkpoint_is_no_state(tmp_path: Path) -> None:
+    """A run that was killed before its first checkpoint starts from the beginning."""
+    assert resume.load(tmp_path / "absent", make_state(0)) is None
+    (tmp_path / "empty").mkdir()
+    assert resume.load(tmp_path / "empty", make_state(0)) is None
+    resume.drop(tmp_path / "absent")
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> None:
+    """A kill in the middle of a write leaves a folder under another name; the state before it counts."""
+    folder = tmp_path / "checkpoint"
+    resume.save(folder, 3, make_state(3), {})
+    shutil.copytree(folder / "3", folder / "5.orbax-checkpoint-tmp")
+    shutil.rmtree(folder / "5.orbax-checkpoint-tmp" / "state")
+    found = resume.load(folder, make_state(0))
+    assert found is not None
+    assert_equal_states(found[0], make_state(3))
+    resume.save(folder, 5, make_state(5), {})
+    found = resume.load(folder, make_state(0))
+    assert found is not None
+    assert_equal_states(found[0], make_state(5))
+
+
+def load_or_reason(folder: Path, like: dict) -> tuple[dict, dict] | str:
+    """The state, or the message of the error."""
+    try:
+        found = resume.load(folder, like)
+        assert found is not None
+        return found
+    except DistillError as error:
+        return str(error)
+
+
+@pytest.fixture
+def orbax_swept() -> Iterator[None]:
+    """Sweeps up Orbax's readers that a damaged file left unfinished, so that no later test is blamed for them."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("orbax_swept")
+@pytest.mark.parametrize("damage", ["removed", "other model"])
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
+    """One line that names the folder to delete; it is neither loaded in part nor silently started over."""
+    folder, like = tmp_path / "checkpoint", make_state(0)
+    resume.save(folder, 3, make_state(3), {})
+    if damage == "removed":
+        shutil.rmtree(folder / "3" / "state")
+    else:
+        like["params"]["head"]["kernel"] = jnp.zeros((5, 3))
+    reason = load_or_reason(folder, like)
+    assert isinstance(reason, str)
+    assert reason.startswith(f"checkpoint {folder}/3 is damaged") and reason.endswith(f"delete {folder}.")
+    assert "\n" not in reason
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("orbax_swept")
+def test_a_truncated_checkpoint_is_told_or_harmless(tmp_path: Path) -> None:
+    """Whichever of its files is cut off: an error in one line, or the very same numbers; never other numbers."""
+    intact, like = tmp_path / "intact", make_state(0)
+    resume.save(intact, 3, make_state(3), {"seconds": 1.5})
+    files = sorted(path.relative_to(intact) for path in intact.rglob("*") if path.is_file())
+    refused = 0
+    for number, file in enumerate(files):
+        folder = tmp_path / str(number)
+        shutil.copytree(intact, folder)
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content[: len(content) // 2])
+        found = load_or_reason(folder, like)
+        if isinstance(found, str):
+            assert str(folder) in found and "\n" not in found
+            refused += 1
+            continue
+        assert_equal_states(found[0], make_state(3))
+        assert found[1] == {"seconds": 1.5}
+    assert refused
+
+
+def test_a_resumed_run_tells_a_damaged_table(
+    teacher: Path, tmp_path: Path, unbroken: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows before the stop come from metrics.csv; a damaged one must not become a curve with a hole."""
+    save = resume.save
+
+    def stop_at_eight(folder: Path, done: int, *rest: object) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+        save(folder, done, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "save", stop_at_eight)
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path, checkpoint_seconds=0)
+    table = tmp_path / "fashion_smoke" / unbroken.record["run_id"] / "metrics.csv"
+    content = table.read_bytes()
+    table.write_bytes(content[: content.rindex(b",")])
+    with pytest.raises(DistillError, match=r"metrics.csv is damaged"):
+        train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path)
+    table.write_bytes(content)
+    assert_same(train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path).directory, unbroken)
