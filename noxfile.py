@@ -110,7 +110,7 @@ def environment(session: nox.Session) -> Path:
     """The shared environment's Python; installs only if requirements.txt or pyproject.toml have changed."""
     if sys.version_info < (3, 11):  # noqa: UP036
         fail(f"Python 3.11 or newer is needed, but nox runs on {sys.version.split()[0]}: install nox with a newer one.")
-    folder = session.cache_dir.parent / "distill"
+    folder = session.cache_dir.absolute().parent / "distill"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     sources = [(ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
     about = f"{ROOT} {sys.version_info[:2]}".encode()
