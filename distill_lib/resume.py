@@ -28,8 +28,9 @@ def save(directory: Path, step: int, state: Any, facts: dict) -> None:
         with _manager(directory) as manager:
             manager.save(step, args=content)
     except Exception as error:  # Orbax raises many kinds
-        reason = str(error).splitlines()[0]
-        raise DistillError(f"cannot write the checkpoint {directory}/{step} ({reason}); make room there.") from error
+        raise DistillError(
+            f"cannot write the checkpoint {directory}/{step} ({_reason(error)}); make room there."
+        ) from error
 
 
 def load(directory: Path, like: Any) -> tuple[Any, dict] | None:
@@ -59,14 +60,19 @@ def load(directory: Path, like: Any) -> tuple[Any, dict] | None:
         try:
             restored = manager.restore(step, args=wanted)
         except Exception as error:  # Orbax raises many kinds for damaged files
-            reason = str(error).splitlines()[0]
-            raise DistillError(f"checkpoint {directory}/{step} is damaged ({reason}); delete {directory}.") from error
+            raise DistillError(
+                f"checkpoint {directory}/{step} is damaged ({_reason(error)}); delete {directory}."
+            ) from error
     return restored["state"], restored["facts"]
 
 
 def drop(directory: Path) -> None:
     """Deletes the checkpoints of a finished run."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _manager(directory: Path) -> Any:
