@@ -66,8 +66,12 @@ def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file of any size, in hexadecimal; DistillError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DistillError(f"cannot read {path} ({error.strerror}); check the path and its permissions.") from error
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
@@ -91,6 +95,23 @@ def unflatten(flat: dict[str, Any]) -> dict:
             node = node.setdefault(parent, {})
         node[name] = value
     return tree
+
+
+def pack(variables: dict) -> dict:
+    """Turns variables into one tree for a file: the parameters, and beside them "batch_stats" if there are any."""
+    return variables["params"] | {name: tree for name, tree in variables.items() if name != "params"}
+
+
+def unpack(tree: dict) -> dict:
+    """Undoes `pack`; numbers kept in half precision become float32."""
+    wide = {name: _float32(value) for name, value in flatten(tree).items()}
+    params = unflatten(wide)
+    stats = params.pop("batch_stats", None)
+    return {"params": params} | ({"batch_stats": stats} if stats is not None else {})
+
+
+def _float32(value: Any) -> Any:
+    return value.astype(np.float32) if value.dtype == np.float16 else value
 
 
 def match(params: dict, expected: dict, source: str) -> dict:

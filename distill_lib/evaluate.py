@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,42 +12,49 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import losses, models, views
+from distill_lib.models.ensemble import Ensemble
 
 CALIBRATION_BINS = 15
 
 
 @functools.lru_cache(maxsize=64)
 def predictor(
-    model: nn.Module, *, resolution: int, side: float = 1.0, batch_size: int = 500
-) -> Callable[[dict, np.ndarray], np.ndarray]:
+    model: nn.Module | Ensemble, *, resolution: int, side: float = 1.0, batch_size: int = 500
+) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Builds a function that predicts the evaluation view of images; a second call with the same arguments is free.
 
     Args:
-        model: the module that predicts.
+        model: the module that predicts, or a teacher's ensemble.
         resolution: height and width to render at, in pixels.
         side: side of the central square that is shown, as a fraction of the shorter side.
         batch_size: images at a time; the last ones are padded, so that one program is compiled.
 
     Returns:
-        A function of parameters and images (n, height, width, colours) uint8 to logits (n, classes) float32.
+        A function of variables and images (n, height, width, colours) uint8 to logits (n, classes) float32.
     """
+    answer = _answer(model)
 
     @jax.jit
-    def one(params: dict, chunk: jax.Array) -> jax.Array:
-        aspect = chunk.shape[2] / chunk.shape[1]
-        view = views.still(chunk.shape[0], side=side, image_aspect=aspect)
-        return models.logits(model, params, views.render(chunk, view, resolution))
+    def one(variables: Any, chunk: jax.Array) -> jax.Array:
+        view = views.still(chunk.shape[0], side=side, image_aspect=chunk.shape[2] / chunk.shape[1])
+        return answer(variables, lambda size: views.render(chunk, view, size or resolution))
 
-    def predict(params: dict, images: np.ndarray) -> np.ndarray:
+    def predict(variables: Any, images: np.ndarray) -> np.ndarray:
         size = min(batch_size, len(images))
         chunks = []
         for start in range(0, len(images), size):
             chunk = images[start : start + size]
             padding = np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)
-            chunks.append(np.asarray(one(params, np.concatenate([chunk, padding])))[: len(chunk)])
+            chunks.append(np.asarray(one(variables, np.concatenate([chunk, padding])))[: len(chunk)])
         return np.concatenate(chunks)
 
     return predict
+
+
+def _answer(model: nn.Module | Ensemble) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:
+    if isinstance(model, Ensemble):
+        return model.logits
+    return lambda variables, show: models.logits(model, variables, show(None))
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray, teacher_logits: np.ndarray | None = None) -> dict[str, float]:
@@ -89,8 +97,8 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def top1_under_crops(
-    model: nn.Module,
-    params: dict,
+    model: nn.Module | Ensemble,
+    variables: Any,
     images: np.ndarray,
     labels: np.ndarray,
     *,
@@ -102,8 +110,8 @@ def top1_under_crops(
     """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
 
     Args:
-        model: the module that predicts.
-        params: its parameters.
+        model: the module that predicts, or a teacher's ensemble.
+        variables: of the model.
         images: (n, height, width, colours) uint8; a last part smaller than a batch is left out.
         labels: (n,) integer classes.
         resolution: height and width to render at, in pixels.
@@ -114,16 +122,17 @@ def top1_under_crops(
     Returns:
         A share in [0, 1].
     """
-    size = min(batch_size, len(images))
+    size, answer = min(batch_size, len(images)), _answer(model)
 
     @jax.jit
-    def right(params: dict, chunk: jax.Array, wanted: jax.Array, key: jax.Array) -> jax.Array:
+    def right(variables: Any, chunk: jax.Array, wanted: jax.Array, key: jax.Array) -> jax.Array:
         view = views.sample(key, size, area=area, image_aspect=chunk.shape[2] / chunk.shape[1])
-        return jnp.mean(models.logits(model, params, views.render(chunk, view, resolution)).argmax(-1) == wanted)
+        found = answer(variables, lambda side: views.render(chunk, view, side or resolution))
+        return jnp.mean(found.argmax(-1) == wanted)
 
     shares = []
     for start in range(0, len(images) - size + 1, size):
         chunk, wanted = jnp.asarray(images[start : start + size]), jnp.asarray(labels[start : start + size])
         keys = jax.random.split(jax.random.key(start), crops)
-        shares += [right(params, chunk, wanted, key) for key in keys]
+        shares += [right(variables, chunk, wanted, key) for key in keys]
     return float(np.mean([float(share) for share in shares]))

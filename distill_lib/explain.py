@@ -22,8 +22,7 @@ LIGHT = "#b08fd8"  # a light shade of the teacher's colour
 
 def parameter_count(recipe: Recipe, num_classes: int, colours: int) -> int:
     """Number of parameters of a recipe's student."""
-    images = jax.ShapeDtypeStruct((1, recipe.resolution, recipe.resolution, colours), jnp.float32)
-    shapes = jax.eval_shape(models.create(recipe.student, num_classes).init, jax.random.key(0), images)
+    shapes = models.shapes(models.create(recipe.student, num_classes), (recipe.resolution, recipe.resolution, colours))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import importlib.metadata
 import io
 import sys
@@ -26,6 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from distill_lib.checkpoints import sha256
 from distill_lib.errors import DistillError
 from distill_lib.originals import Originals, read_originals
 
@@ -183,12 +183,6 @@ def build(source: Path | None, out: Path) -> Path:
     """Builds the embedded set from the original files (see `originals.read_originals`) under `out`."""
     everything = parts(read_originals(source))
     return write({split: everything[split] for split in SPLITS}, out)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_sums(folder: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ class Recipe:
         variant: name of the preset this recipe started from.
         policy: what teacher and student see: a key of `views.POLICIES` or `views.BASELINES`.
         student: model name.
-        teacher: teacher name, or a path to a checkpoint; unused by the label baselines.
+        teacher: teacher name, or a path to a checkpoint, or several with " + " between; unused by the label baselines.
         epochs: length of the schedule in passes over the training images.
         batch_size: images a step.
         resolution: height and width of the rendered views, in pixels.
@@ -43,6 +43,10 @@ class Recipe:
         ensemble_crops: crops that `fix/ic_ens` averages the teacher's prediction over.
         eval_side: side of the central square that evaluation shows, as a fraction of the shorter side.
         evaluations: rows of metrics.csv: how often a run reports and evaluates itself.
+        ensemble: "logits" or "probabilities": what several teachers average.
+        dtype: what networks compute in, "float32" or "bfloat16"; parameters and loss are float32 anyway.
+        view_seed: of the order of the images and the views, so that runs of several seeds can be taught as one class;
+            None takes `seed`.
     """
 
     dataset: str
@@ -65,6 +69,9 @@ class Recipe:
     ensemble_crops: int = 1000
     eval_side: float = 1.0
     evaluations: int = 20
+    ensemble: str = "logits"
+    dtype: str = "float32"
+    view_seed: int | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -82,11 +89,12 @@ class Recipe:
         ):
             if not getattr(self, name) > 0:
                 raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
-        for name in ("weight_decay", "warmup_steps", "seed"):
+        for name in ("weight_decay", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if self.seed >= 2**32:
-            raise DistillError(f"seed must be below 2**32 (JAX uses 32 bits of it), got {self.seed}.")
+        for seed in (self.seed, self.order_seed):
+            if not 0 <= seed < 2**32:
+                raise DistillError(f"seed must be from 0 to 2**32 - 1 (JAX uses 32 bits of it), got {seed}.")
         if self.train_images is not None and self.train_images < self.batch_size:
             raise DistillError(
                 f"batch_size {self.batch_size} is larger than the data ({self.train_images} training images); "
@@ -101,6 +109,11 @@ class Recipe:
     def study(self) -> str:
         """The folder of results this run belongs to."""
         return f"{self.dataset}_{self.variant}"
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of order and views."""
+        return self.seed if self.view_seed is None else self.view_seed
 
     @property
     def has_teacher(self) -> bool:

@@ -66,9 +66,6 @@ def describe(
     Returns:
         A JSON-able dict.
     """
-    import jax
-
-    commit, dirty = _commit()
     return {
         "schema": SCHEMA,
         "run_id": run_id,
@@ -77,8 +74,17 @@ def describe(
         "recipe": dataclasses.asdict(recipe),
         "result": result,
         **timing,
-        "peak_memory_mb": _peak_memory_mb(),
         "teacher": teacher,
+    } | environment()
+
+
+def environment() -> dict[str, Any]:
+    """Where and with what a record was made: device, memory, date, commit and versions."""
+    import jax
+
+    commit, dirty = _commit()
+    return {
+        "peak_memory_mb": _peak_memory_mb(),
         "device": _device(),
         "device_count": jax.device_count(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

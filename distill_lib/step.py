@@ -1,4 +1,9 @@
-"""One training step: render the views, ask the teacher, move the student."""
+"""One training step in two halves: a lesson is rendered and answered once, and any number of students learn from it.
+
+The teacher's forward pass is most of a step, so it is not part of the student's program: students that differ in
+learning rate, weight decay, temperature, initialisation or architecture share it, and each is moved by the very program
+that would move it alone.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +17,47 @@ import jax
 import jax.numpy as jnp
 
 from distill_lib import losses, models, optim, views
+from distill_lib.models.ensemble import Ensemble
+
+
+class Lesson(NamedTuple):
+    """What students are shown in a step, and what they should answer.
+
+    Attributes:
+        shown: (batch, size, size, colours) float32 in [-1, 1].
+        wanted: (batch, classes) float32, a teacher's logits, or shares of labels.
+    """
+
+    shown: jax.Array
+    wanted: jax.Array
 
 
 class State(NamedTuple):
-    """What a step changes: steps done, parameters, optimiser state and the sum of losses since the last report."""
+    """What a step changes.
+
+    Attributes:
+        step: steps done.
+        params: what the optimiser moves.
+        statistics: the student's other variables, such as running means of BatchNorm; often empty.
+        opt_state: of the optimiser.
+        loss_sum: sum of the losses since the last report.
+    """
 
     step: jax.Array
     params: dict
+    statistics: dict
     opt_state: Any
     loss_sum: jax.Array
 
+    @property
+    def variables(self) -> models.Variables:
+        """The student as `models.logits` wants it."""
+        return {"params": self.params} | self.statistics
+
 
 class Settings(NamedTuple):
-    """The numbers of a recipe that do not change the step's program, so that seeds and grids compile it only once."""
+    """The numbers of a recipe that do not change the student's program, so that grids and seeds compile it once."""
 
-    view_key: jax.Array
     learning_rate: jax.Array
     weight_decay: jax.Array
     temperature: jax.Array
@@ -35,13 +66,12 @@ class Settings(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Program:
-    """Everything that the step's program depends on; runs that share it share the compiled step.
+class Plan:
+    """Everything that the program of a lesson depends on; runs that share it share the compiled program.
 
     Attributes:
         policy: a key of `views.POLICIES` or `views.BASELINES`.
-        student: the student's module.
-        teacher: the teacher's module, if it is asked in every step.
+        teacher: the teacher, if it is asked in every step.
         num_classes: length of the logits.
         batch_size: images a step.
         resolution: height and width of the rendered views, in pixels.
@@ -51,8 +81,7 @@ class Program:
     """
 
     policy: str
-    student: nn.Module
-    teacher: nn.Module | None
+    teacher: Ensemble | None
     num_classes: int
     batch_size: int
     resolution: int
@@ -69,62 +98,87 @@ def initial_state(student: nn.Module, seed: int, image_shape: tuple[int, int, in
         seed: of the initialisation.
         image_shape: height, width and colours of a rendered image.
     """
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    params = _initialiser(student, image_shape)(key)
+    variables = models.init(student, jax.random.fold_in(jax.random.key(seed), 0), image_shape)
+    params = variables.pop("params")
     opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
-    return State(jnp.zeros((), jnp.int32), params, opt_state, jnp.zeros(()))
+    return State(jnp.zeros((), jnp.int32), params, variables, opt_state, jnp.zeros(()))
 
 
-def settings(
-    seed: int, *, learning_rate: float, weight_decay: float, temperature: float, total_steps: int, warmup_steps: int
-) -> Settings:
-    """The settings of a run as arrays; views are drawn from a key of their own."""
-    return Settings(
-        view_key=jax.random.fold_in(jax.random.key(seed), 1),
-        learning_rate=jnp.float32(learning_rate),
-        weight_decay=jnp.float32(weight_decay),
-        temperature=jnp.float32(temperature),
-        total_steps=jnp.int32(total_steps),
-        warmup_steps=jnp.int32(warmup_steps),
-    )
+def view_key(seed: int) -> jax.Array:
+    """The key that all views of a run are drawn from; never that of the initialisation."""
+    return jax.random.fold_in(jax.random.key(seed), 1)
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(program: Program) -> Callable[..., State]:
-    """The jitted step of a program; the state it is given is donated."""
-    return jax.jit(build(program), donate_argnums=0)
-
-
-def build(program: Program) -> Callable[..., State]:
-    """Builds the training step.
+def teach(plan: Plan) -> Callable[..., Lesson]:
+    """The first half of a step, jitted.
 
     Args:
-        program: what the step does.
+        plan: what is shown, and who answers.
 
     Returns:
-        A function of (state, settings, images, targets, teacher parameters, indices) to the next state. `images` is the
-        whole training set (n, height, width, colours) uint8, `targets` its labels (n,), or a fixed teacher's outputs
-        (n, classes); `indices` (batch,) says which images the step uses.
+        A function of (view key, step, images, targets, indices, teacher's variables, temperature) to the lesson.
+        `images` is the whole training set (n, height, width, colours) uint8, `targets` its labels (n,), or a fixed
+        teacher's outputs (n, classes); `indices` (batch,) says which images the step uses.
     """
 
-    def step(
-        state: State,
-        settings: Settings,
+    def lesson(
+        key: jax.Array,
+        step: jax.Array,
         images: jax.Array,
         targets: jax.Array,
-        teacher_params: dict,
         indices: jax.Array,
-    ) -> State:
-        key = jax.random.fold_in(settings.view_key, state.step)
-        shown, wanted = _lesson(program, key, images[indices], targets[indices], teacher_params)
+        teacher: tuple[models.Variables, ...],
+        temperature: jax.Array,
+    ) -> Lesson:
+        chosen = images[indices]
+        policy = views.policy(plan.policy)
+        teacher_view, student_view = views.pair(
+            jax.random.fold_in(key, step),
+            policy,
+            plan.batch_size,
+            mixup=plan.mixup,
+            area=plan.crop_area,
+            whole=plan.whole,
+            image_aspect=images.shape[2] / images.shape[1],
+        )
+        shown = views.render(chosen, student_view, plan.resolution)
+        if policy.relation == "none":
+            return Lesson(shown, views.mix(jax.nn.one_hot(targets[indices], plan.num_classes), student_view))
+        if policy.relation == "fixed":
+            return Lesson(shown, targets[indices])
+        assert plan.teacher is not None
 
-        def mean_loss(params: dict) -> jax.Array:
-            logits = models.logits(program.student, params, shown)
-            if views.policy(program.policy).teacher is None:
-                return losses.cross_entropy(logits, wanted).mean()
-            return losses.kl(logits, wanted, temperature=settings.temperature).mean()
+        def show(size: int | None) -> jax.Array:
+            if teacher_view is student_view and size in (None, plan.resolution):
+                return shown
+            return views.render(chosen, teacher_view, size or plan.resolution)
 
-        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+        return Lesson(shown, plan.teacher.logits(teacher, show, temperature))
+
+    return jax.jit(lesson)
+
+
+@functools.lru_cache(maxsize=64)
+def learn(student: nn.Module, labels: bool = False) -> Callable[[State, Settings, Lesson], State]:
+    """The second half of a step, jitted; the state it is given is donated.
+
+    Args:
+        student: the module that is trained.
+        labels: whether lessons hold shares of labels (cross-entropy) rather than a teacher's logits (KL).
+
+    Returns:
+        A function of (state, settings, lesson) to the next state.
+    """
+
+    def moved(state: State, settings: Settings, lesson: Lesson) -> State:
+        def mean_loss(params: dict) -> tuple[jax.Array, dict]:
+            logits, statistics = models.train_logits(student, {"params": params} | state.statistics, lesson.shown)
+            if labels:
+                return losses.cross_entropy(logits, lesson.wanted).mean(), statistics
+            return losses.kl(logits, lesson.wanted, temperature=settings.temperature).mean(), statistics
+
+        (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         transform = optim.adam(
             settings.learning_rate,
             settings.weight_decay,
@@ -133,36 +187,6 @@ def build(program: Program) -> Callable[..., State]:
         )
         updates, opt_state = transform.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
-        return State(state.step + 1, params, opt_state, state.loss_sum + loss)
+        return State(state.step + 1, params, statistics, opt_state, state.loss_sum + loss)
 
-    return step
-
-
-def _lesson(
-    program: Program, key: jax.Array, images: jax.Array, targets: jax.Array, teacher_params: dict
-) -> tuple[jax.Array, jax.Array]:
-    """What the student is shown (batch, size, size, colours), and what it should answer (batch, classes)."""
-    policy = views.policy(program.policy)
-    teacher_view, student_view = views.pair(
-        key,
-        policy,
-        program.batch_size,
-        mixup=program.mixup,
-        area=program.crop_area,
-        whole=program.whole,
-        image_aspect=images.shape[2] / images.shape[1],
-    )
-    shown = views.render(images, student_view, program.resolution)
-    if policy.relation == "none":
-        return shown, views.mix(jax.nn.one_hot(targets, program.num_classes), student_view)
-    if policy.relation == "fixed":
-        return shown, targets
-    assert program.teacher is not None
-    same = teacher_view is student_view
-    seen = shown if same else views.render(images, teacher_view, program.resolution)
-    return shown, models.logits(program.teacher, teacher_params, seen)
-
-
-@functools.lru_cache(maxsize=64)
-def _initialiser(student: nn.Module, image_shape: tuple[int, int, int]) -> Callable[[jax.Array], dict]:
-    return jax.jit(lambda key: student.init(key, jnp.zeros((1, *image_shape)))["params"])
+    return jax.jit(moved, donate_argnums=0)

@@ -1,7 +1,10 @@
-"""A teacher is logits(images): a frozen model, or a table of outputs that were computed once."""
+"""A teacher is logits(images): frozen networks, folded once, or a table of outputs that were computed once."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,55 +13,67 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, models, views
+from distill_lib import checkpoints, models, published, views
 from distill_lib.errors import DistillError, unknown
+from distill_lib.models.ensemble import Ensemble, Member
 
-EMBEDDED = {"fashion": Path(__file__).parent / "data" / "teachers" / "fashion_bit_r11w24.npz"}
+_FILES = Path(__file__).parent / "data" / "teachers"
+EMBEDDED = {
+    "fashion": _FILES / "fashion_bit_r11w24.npz",
+    "imagenet_lite0": _FILES / "imagenet_efficientnet_lite0.npz",
+}
 """Teachers that come with the package, by name."""
-
-PUBLISHED = (
-    "R152x2_T_224",
-    "R152x2_T_384",
-    "R152x2_T_flowers128",
-    "R152x2_T_pet128",
-    "R152x2_T_food128",
-    "R152x2_T_sun128",
-)
-"""The paper's published teachers; give the path of a downloaded file instead of the name."""
 
 MOCK = "mock"
 """Name of the teacher with random weights that smoke runs on mock data learn from."""
 
+Variables = tuple[models.Variables, ...]
+
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen network.
+    """Frozen networks that answer with one voice; most often it is one network.
 
     Attributes:
         name: how it was asked for.
-        model: the module.
-        params: its parameters.
-        sha256: of the checkpoint file; part of the identity of every run that learns from it.
+        ensemble: the networks, and what each wants to see.
+        variables: of each network.
+        sha256: of the checkpoint file, or of all of them; part of the identity of every run that learns from it.
     """
 
     name: str
-    model: Any
-    params: dict
+    ensemble: Ensemble
+    variables: Variables
     sha256: str
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Maps images (batch, size, size, colours), float32 in [-1, 1], to logits (batch, classes)."""
-        return models.logits(self.model, self.params, jnp.asarray(images))
+        """Maps images (batch, size, size, colours), float32 in [-1, 1], to logits (batch, classes).
+
+        A network that wants another size is shown the images resized, one that wants another range of values gets it.
+        """
+        shown = jnp.asarray(images)
+
+        def show(size: int | None) -> jax.Array:
+            if size in (None, shown.shape[1]):
+                return shown
+            return views.render(shown, views.still(len(shown)), size)
+
+        return self.ensemble.logits(self.variables, show)
 
 
-def load(name: str, *, num_classes: int, colours: int, resolution: int) -> Teacher:
-    """Loads a teacher.
+def load(
+    name: str, *, num_classes: int, colours: int, resolution: int, ensemble: str = "logits", dtype: str = "float32"
+) -> Teacher:
+    """Loads a teacher, and computes once what never changes about it (`models.fold`).
 
     Args:
-        name: a name in `EMBEDDED`, the path of an .npz that names its model, or "mock".
+        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, or "mock"; several of
+            them with " + " between are an ensemble.
         num_classes: classes of the data set it is to teach.
         colours: colour channels of the images.
-        resolution: height and width of the views it will see.
+        resolution: height and width of the views that the student will see.
+        ensemble: "logits" or "probabilities": what several teachers average.
+        dtype: what they compute in, "float32" or "bfloat16".
 
     Returns:
         The teacher.
@@ -66,22 +81,44 @@ def load(name: str, *, num_classes: int, colours: int, resolution: int) -> Teach
     Raises:
         DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
     """
+    found = [
+        _member(part.strip(), num_classes, (resolution, resolution, colours), dtype)
+        for part in re.split(r"\s\+\s", name)
+    ]
+    members, variables, hashes = zip(*found, strict=True)
+    sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+    return Teacher(name, Ensemble(members, ensemble), variables, sha256)
+
+
+def names() -> list[str]:
+    """Teachers that `load` knows by name."""
+    return [*EMBEDDED, *published.CHECKPOINTS, MOCK]
+
+
+def _member(
+    name: str, num_classes: int, image_shape: tuple[int, int, int], dtype: str
+) -> tuple[Member, models.Variables, str]:
     if name == MOCK:
-        return _mock(num_classes, colours, resolution)
-    if name in PUBLISHED:
-        raise DistillError(
-            f"the published teacher {name} is not at hand: download {name}.npz from the BiT distillation release and "
-            "give its path as teacher."
-        )
-    path = EMBEDDED.get(name, Path(name))
-    if name not in EMBEDDED and path.suffix != ".npz":
-        raise unknown("teacher", name, [*EMBEDDED, *PUBLISHED, MOCK, "a path ending in .npz"])
-    params = checkpoints.load_npz(path)
-    metadata = checkpoints.load_metadata(path)
-    if "model" not in metadata:
+        return _folded(*_mock(num_classes, image_shape, dtype), {}, "mock")
+    if name not in EMBEDDED and name not in published.CHECKPOINTS and not name.endswith(".npz"):
+        raise unknown("teacher", name, [*names(), "a path ending in .npz"])
+    path = EMBEDDED[name] if name in EMBEDDED else published.resolve(name)
+    facts = checkpoints.load_metadata(path)
+    known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
+    if "model" not in facts and path.name in known:
+        facts = {"model": known[path.name].model, "resolution": known[path.name].resolution}
+    if "model" not in facts:
         raise DistillError(f"{path} does not say which model it holds; save it with metadata={{'model': ...}}.")
-    model = models.create(metadata["model"], num_classes)
-    return Teacher(name, model, _checked(params, model, colours, resolution, str(path)), checkpoints.sha256(path))
+    model = models.create(facts["model"], num_classes, dtype)
+    own_size = facts.get("resolution")
+    shape = (own_size, own_size, image_shape[2]) if own_size else image_shape
+    return _folded(model, published.load(path, model, shape), facts, checkpoints.sha256(path))
+
+
+def _folded(model: Any, variables: models.Variables, facts: dict, sha256: str) -> tuple[Member, models.Variables, str]:
+    model, variables = models.fold(model, jax.tree.map(jnp.asarray, variables))
+    low, high = facts.get("input_range", (-1.0, 1.0))
+    return Member(model, facts.get("resolution"), (float(low), float(high))), variables, sha256
 
 
 def fixed_logits(
@@ -111,28 +148,27 @@ def fixed_logits(
     aspect = images.shape[2] / images.shape[1]
 
     @jax.jit
-    def prediction(params: dict, chunk: jax.Array, key: jax.Array) -> jax.Array:
+    def prediction(variables: Variables, chunk: jax.Array, key: jax.Array) -> jax.Array:
         view = views.sample(key, len(chunk), crop=crop, flip=False, area=area, image_aspect=aspect)
-        return jax.nn.softmax(models.logits(teacher.model, params, views.render(chunk, view, resolution)) / temperature)
+        logits = teacher.ensemble.logits(
+            variables, lambda size: views.render(chunk, view, size or resolution), temperature
+        )
+        return jax.nn.softmax(logits / temperature)
 
     chunks = []
     for start in range(0, len(images), 512):
         chunk = jnp.asarray(images[start : start + 512])
         total = 0.0
         for number in range(crops if mean_over_crops else 1):
-            total += prediction(teacher.params, chunk, jax.random.fold_in(jax.random.key(start), number))
+            total += prediction(teacher.variables, chunk, jax.random.fold_in(jax.random.key(start), number))
         chunks.append(np.asarray(total) / (crops if mean_over_crops else 1))
     return temperature * np.log(np.maximum(np.concatenate(chunks), np.finfo(np.float32).tiny))
 
 
-def _checked(params: dict, model: Any, colours: int, resolution: int, source: str) -> dict:
-    image = jax.ShapeDtypeStruct((1, resolution, resolution, colours), jnp.float32)
-    expected = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    return jax.tree.map(jnp.asarray, checkpoints.match(params, expected, source))
-
-
-def _mock(num_classes: int, colours: int, resolution: int) -> Teacher:
-    model = models.create("bit_r11w8", num_classes)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, resolution, resolution, colours)))["params"]
-    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
-    return Teacher(MOCK, model, params, "mock")
+@functools.lru_cache(maxsize=8)
+def _mock(num_classes: int, image_shape: tuple[int, int, int], dtype: str) -> tuple[Any, models.Variables]:
+    model = models.create("bit_r11w8", num_classes, dtype)
+    variables = models.init(model, jax.random.key(0), image_shape)
+    head = variables["params"]["head"]
+    head["kernel"] = jax.random.normal(jax.random.key(1), head["kernel"].shape)
+    return model, variables

@@ -26,33 +26,33 @@ def pictures(count: int, side: int) -> np.ndarray:
 @pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (7, 7), (2, 500), (6, 3)])
 def test_predictions_do_not_depend_on_the_batch_size(count: int, batch_size: int) -> None:
     """The last images are padded to a full batch; the padding must neither show nor change anything."""
-    model, params = tiny.linear(5, 64)
+    model, variables = tiny.linear(5, 64)
     images = pictures(count, 8)
     predict = evaluate.predictor(model, resolution=8, batch_size=batch_size)
-    expected = (images / 127.5 - 1).reshape(count, -1) @ params["kernel"]
-    found = predict(params, images)
+    expected = (images / 127.5 - 1).reshape(count, -1) @ variables["params"]["kernel"]
+    found = predict(variables, images)
     assert found.shape == (count, 5) and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_evaluation_sees_the_central_square() -> None:
     """`side` 0.8 of 10 pixels are the 8 in the middle; resizing them to 8 changes nothing."""
-    model, params = tiny.linear(5, 64)
+    model, variables = tiny.linear(5, 64)
     images = pictures(3, 10)
-    found = evaluate.predictor(model, resolution=8, side=0.8)(params, images)
-    expected = (images[:, 1:9, 1:9] / 127.5 - 1).reshape(3, -1) @ params["kernel"]
+    found = evaluate.predictor(model, resolution=8, side=0.8)(variables, images)
+    expected = (images[:, 1:9, 1:9] / 127.5 - 1).reshape(3, -1) @ variables["params"]["kernel"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_predictor_is_compiled_once() -> None:
     """The same model and settings give the same function; its parameters are arguments, not constants."""
-    model, params = tiny.linear(5, 64)
+    model, variables = tiny.linear(5, 64)
     first = evaluate.predictor(model, resolution=8)
     assert evaluate.predictor(tiny.Linear(5), resolution=8) is first
     assert evaluate.predictor(model, resolution=8, side=0.5) is not first
     _, others = tiny.linear(5, 64, seed=1)
     images = pictures(2, 8)
-    assert not np.allclose(first(params, images), first(others, images))
+    assert not np.allclose(first(variables, images), first(others, images))
 
 
 def test_metrics_equal_their_plain_formulas() -> None:

@@ -90,8 +90,8 @@ def plain_conv(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
 
 
 def plain_max_pool(x: np.ndarray) -> np.ndarray:
-    """3x3 windows, stride 2, padded by one with minus infinity."""
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    """3x3 windows, stride 2, padded by one with zeros, which count where all else is negative."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = [
         [padded[:, i : i + 3, j : j + 3].max(axis=(1, 2)) for j in range(0, x.shape[2], 2)]
         for i in range(0, x.shape[1], 2)
@@ -129,13 +129,15 @@ def random_like(tree: dict, seed: int = 0) -> dict:
 def test_the_whole_network_equals_a_plain_one(stem: tuple[int, int, bool], side: int) -> None:
     """Order of the layers, strides, padding, where the projection starts, pooling: all in one number a class."""
     model = bit.BiT(3, stages=(2, 1), width=4, groups=2, stem=stem)
-    images = np.random.default_rng(1).uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
+    numbers = np.random.default_rng(1)
+    patches = numbers.uniform(-1, 1, (6, 2, 2, 3)).repeat(side // 2, 1).repeat(side // 2, 2)  # so that borders count
+    images = (0.7 * patches + 0.3 * numbers.uniform(-1, 1, (6, side, side, 3))).astype(np.float32)
     tree = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(images))["params"]
     params = random_like(tree)
     found = jax.jit(model.apply)({"params": params}, images)
     wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
     expected = plain_bit(wide, images.astype(np.float64), groups=2, stem_stride=stem[1], pool=stem[2])
-    assert found.shape == (2, 3) and found.dtype == jnp.float32
+    assert found.shape == (6, 3) and found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 

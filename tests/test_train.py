@@ -84,7 +84,7 @@ def test_a_run_leaves_a_record_and_a_student(run_of: Callable[[str], Run], resul
     assert record["result"]["validation_kl"] == run.rows[-1]["validation_kl"]
     assert records.read_rows(run.directory / "metrics.csv") == run.rows
     stored = checkpoints.flatten(checkpoints.load_npz(run.directory / "student.npz"))
-    for name, value in checkpoints.flatten(run.params).items():
+    for name, value in checkpoints.flatten(checkpoints.pack(run.variables)).items():
         np.testing.assert_array_equal(stored[name], value)
     assert checkpoints.load_metadata(run.directory / "student.npz")["model"] == tiny.STUDENT
 
@@ -116,7 +116,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
         params = jax.tree.map(jax.numpy.asarray, checkpoints.load_npz(teacher))
         opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
         zero = jax.numpy.zeros((), jax.numpy.int32)
-        return step.State(zero, params, opt_state, jax.numpy.zeros(()))
+        return step.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
 
     monkeypatch.setattr(step, "initial_state", start_at_the_teacher)
     recipe = tiny.recipe(teacher, policy=policy, learning_rate=1e-12, weight_decay=0, seed=1)
@@ -133,21 +133,25 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     recipe = tiny.recipe(teacher, policy="mix", mixup="example")
     task = train.prepare(recipe)
     batch = task.data["train"].images[loader.batch_indices(recipe.seed, 0, 16, 64)]
-    student = step.initial_state(task.program.student, recipe.seed, (8, 8, 1))
+    student = step.initial_state(task.student, recipe.seed, (8, 8, 1))
     assert task.teacher is not None
-    key = jax.random.fold_in(task.settings.view_key, 0)
+    key = jax.random.fold_in(step.view_key(recipe.seed), 0)
 
     @jax.jit
-    def by_hand(student_params: dict, teacher_params: dict) -> tuple[jax.Array, jax.Array]:
+    def by_hand(student: dict, teacher: dict) -> tuple[jax.Array, jax.Array]:
         view = views.sample(key, 16, mixup="example", area=(0.25, 1.0))
         shown = views.render(jax.numpy.asarray(batch), view, 8)
-        return [task.program.student.apply({"params": params}, shown) for params in (student_params, teacher_params)]
+        return [task.student.apply(variables, shown) for variables in (student, teacher)]
 
-    ours, theirs = (np.asarray(logits, np.float64) / 2 for logits in by_hand(student.params, task.teacher.params))
+    unfolded = {"params": checkpoints.load_npz(teacher)}
+    ours, theirs = (np.asarray(logits, np.float64) / 2 for logits in by_hand(student.variables, unfolded))
     p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (theirs, ours))
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
-    constants = (task.settings, task.data["train"].images, task.data["train"].labels, task.teacher.params)
-    after = step.compiled(task.program)(student, *constants, loader.batch_indices(recipe.seed, 0, 16, 64))
+    indices, train_set = loader.batch_indices(recipe.seed, 0, 16, 64), task.data["train"]
+    lesson = step.teach(task.plan)(
+        step.view_key(recipe.seed), 0, train_set.images, train_set.labels, indices, task.teacher.variables, 2.0
+    )
+    after = step.learn(task.student)(student, task.settings, lesson)
     np.testing.assert_allclose(after.loss_sum, expected, rtol=1e-4)
     assert int(after.step) == 1
 
@@ -183,13 +187,13 @@ def test_a_finished_run_is_reused(
     """The second call trains nothing, says so, changes no file and returns the same."""
     first = run_of("same/ic")
     before = snapshot(results)
-    monkeypatch.setattr(step, "compiled", lambda program: pytest.fail("trained again"))
+    monkeypatch.setattr(step, "learn", lambda *_: pytest.fail("trained again"))
     capsys.readouterr()
     again = train.fit(tiny.recipe(teacher), results)
     assert f"{first.record['run_id']}: reused, finished on" in capsys.readouterr().out
     assert again.reused and not first.reused
     assert again.rows == first.rows and again.record == json.loads(json.dumps(first.record))
-    jax.tree.map(np.testing.assert_array_equal, again.params, jax.tree.map(np.asarray, first.params))
+    jax.tree.map(np.testing.assert_array_equal, again.variables, jax.tree.map(np.asarray, first.variables))
     assert snapshot(results) == before
 
 
@@ -212,7 +216,7 @@ def test_a_results_folder_that_cannot_be_written_is_told_before_training(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file stands in its place."""
-    monkeypatch.setattr(step, "compiled", lambda program: pytest.fail("trained"))
+    monkeypatch.setattr(step, "learn", lambda *_: pytest.fail("trained"))
     (tmp_path / "results").write_text("in the way")
     with pytest.raises(DistillError, match="cannot write .*make the folder writable or name another") as caught:
         train.fit(tiny.recipe(teacher), tmp_path / "results")
@@ -223,7 +227,7 @@ def test_a_damaged_record_is_told_and_kept(
     run_of: Callable[[str], Run], teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A truncated run.json is neither reused nor silently overwritten."""
-    monkeypatch.setattr(step, "compiled", lambda program: pytest.fail("trained"))
+    monkeypatch.setattr(step, "learn", lambda *_: pytest.fail("trained"))
     recipe = tiny.recipe(teacher)
     folder = tmp_path / "fashion_smoke" / recipe.run_id(checkpoints.sha256(teacher))
     folder.mkdir(parents=True)

@@ -28,9 +28,9 @@ class Linear(nn.Module):
 
 
 def linear(num_classes: int, pixels: int, seed: int = 0) -> tuple[Linear, dict]:
-    """A `Linear` model and its parameters."""
+    """A `Linear` model and its variables."""
     kernel = np.random.default_rng(seed).normal(0, 0.3, (pixels, num_classes)).astype(np.float32)
-    return Linear(num_classes), {"kernel": kernel}
+    return Linear(num_classes), {"params": {"kernel": kernel}}
 
 
 def register() -> None:
@@ -40,8 +40,7 @@ def register() -> None:
 
 def random_params(name: str, num_classes: int, *, colours: int = 1, seed: int = 0) -> dict:
     """Parameters of a model, drawn by NumPy, so that nothing is compiled; its predictions differ between images."""
-    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, colours), jax.numpy.float32)
-    shapes = jax.eval_shape(models.create(name, num_classes).init, jax.random.key(0), image)["params"]
+    shapes = models.shapes(models.create(name, num_classes), (SIDE, SIDE, colours))["params"]
     numbers = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: numbers.normal(0.1, 1, leaf.shape).astype(np.float32), shapes)
 

@@ -1,49 +1,133 @@
-"""Models by name; each family lives in a file of its own."""
+"""Models by name; each family lives in a file of its own.
+
+A model is a Flax module and its variables a nested dict, `{"params": ...}` and with BatchNorm `{"batch_stats": ...}`
+beside it. The functions here are all that training, evaluation and teachers ask of a model.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distill_lib.errors import unknown
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import flax.linen as nn
     import jax
 
+DTYPES = ("float32", "bfloat16")
 
-def create(name: str, num_classes: int) -> nn.Module:
+Variables = dict[str, dict]
+
+
+def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
     """Builds the model of that name.
 
     Args:
         name: such as "bit_r50x1" or "bit_r11w8"; `names()` lists them.
         num_classes: length of the logits.
+        dtype: what activations are computed in. Parameters, statistics of normalisation and logits are float32 anyway.
 
     Returns:
-        A Flax module whose `apply({"params": params}, images)` maps images (batch, height, width, colours), float32 in
-        [-1, 1], to logits (batch, num_classes).
+        A Flax module for `init`, `logits` and the other functions of this package.
 
     Raises:
-        DistillError: if the name is unknown.
+        DistillError: if the name or the dtype is unknown.
     """
-    from distill_lib.models import bit
-
-    module = bit.create(name, num_classes)
-    if module is None:
-        raise unknown("model", name, names())
-    return module
-
-
-def logits(model: nn.Module, params: dict, images: jax.Array) -> jax.Array:
-    """Applies a model: images (batch, height, width, colours) in [-1, 1] to logits (batch, num_classes)."""
-    import jax
-
-    output = model.apply({"params": params}, images)
-    assert isinstance(output, jax.Array)
-    return output
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    for family in _families():
+        if (module := family.create(name, num_classes, dtype)) is not None:
+            return module
+    raise unknown("model", name, names())
 
 
 def names() -> list[str]:
     """Names of the models that `create` builds."""
-    from distill_lib.models import bit
+    return [name for family in _families() for name in family.names()]
 
-    return bit.names()
+
+def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
+    """Draws the variables of a model for images of shape (height, width, colours)."""
+    return _initialiser(model, image_shape)(key)
+
+
+@functools.lru_cache(maxsize=64)
+def _initialiser(model: nn.Module, image_shape: tuple[int, int, int]):
+    import jax
+    import jax.numpy as jnp
+
+    return jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape))))
+
+
+def shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
+    """Shapes of a model's variables for images of shape (height, width, colours); nothing is computed.
+
+    Raises:
+        DistillError: if the model cannot take images of that shape.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)
+
+
+def logits(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
+    """Predicts: images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes) float32."""
+    import jax
+
+    output = model.apply(variables, images)
+    assert isinstance(output, jax.Array)
+    return output
+
+
+def train_logits(model: nn.Module, variables: Variables, images: jax.Array) -> tuple[jax.Array, Variables]:
+    """Predicts as in training, where BatchNorm uses the statistics of the batch, over all devices.
+
+    Returns:
+        Logits (batch, num_classes) float32, and the other variables after it: {"batch_stats": ...}, or nothing without
+        BatchNorm.
+    """
+    output, changed = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    return output, dict(changed)
+
+
+def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
+    """Outputs of the parts of a model, and of their parts.
+
+    Returns:
+        Arrays by name, such as "root_block", "block1", "block1/unit01", and last the "logits".
+    """
+
+    def near(module: nn.Module, _: str) -> bool:
+        return 1 <= len(module.path) <= 2
+
+    output, captured = model.apply(variables, images, capture_intermediates=near, mutable=["intermediates"])
+    return dict(_outputs(captured["intermediates"], "")) | {"logits": output}
+
+
+def _outputs(tree: dict, prefix: str) -> Iterator[tuple[str, jax.Array]]:
+    for name, value in tree.items():
+        if name == "__call__":
+            yield prefix.rstrip("/"), value[0]
+        else:
+            yield from _outputs(value, f"{prefix}{name}/")
+
+
+def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
+    """Computes once what a frozen network would compute in every step: standardised weights, BatchNorm at inference.
+
+    Returns:
+        A module and its variables with the same logits, to rounding; it cannot be trained.
+    """
+    return model.fold(variables)
+
+
+def _families() -> tuple[ModuleType, ...]:
+    from distill_lib.models import bit, efficientnet_lite, mobilenet_v3, vit
+
+    return bit, mobilenet_v3, efficientnet_lite, vit

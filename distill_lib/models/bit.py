@@ -10,12 +10,13 @@ References:
 
 from __future__ import annotations
 
-import functools
 import re
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from distill_lib.models.group_norm import GroupNorm
 
 STAGES = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SMALL_STAGES = {11: (1, 1, 1), 14: (1, 1, 1, 1), 20: (2, 2, 2)}
@@ -24,95 +25,28 @@ _LARGE_NAME = re.compile(r"bit_r(\d+)x(\d+)")
 _SMALL_NAME = re.compile(r"bit_r(\d+)w(\d+)")
 
 
-class GroupNorm(nn.Module):
-    """Group normalisation over (H, W, channels of a group), with the biased variance; see `group_norm`."""
-
-    groups: int
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises activations of shape (batch, height, width, channels)."""
-        shape = (1, 1, 1, x.shape[-1])
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        return group_norm(x, scale.reshape(-1), bias.reshape(-1), self.groups, self.epsilon)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float) -> jax.Array:
-    """Group normalisation as per-channel sums and one fused multiply-add.
-
-    The activations are never reshaped to groups, which would copy them, and the gradient is written out in the same
-    form (two per-channel sums, one fused expression), which XLA does not find by itself.
-
-    Args:
-        x: activations (batch, height, width, channels).
-        scale: (channels,).
-        bias: (channels,).
-        groups: divides the channels.
-        epsilon: added to the variance.
-
-    Returns:
-        The normalised activations, of the shape of `x`.
-
-    References:
-        Wu and He, "Group normalization", ECCV 2018, equation 1.
-    """
-    return _group_norm_forward(x, scale, bias, groups, epsilon)[0]
-
-
-def _group_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float):
-    pool = functools.partial(_mean_over_group, groups=groups, pixels=x.shape[1] * x.shape[2])
-    mean = pool(x.sum(axis=(1, 2)))
-    variance = jnp.maximum(pool(jnp.square(x).sum(axis=(1, 2))) - jnp.square(mean), 0.0)
-    inverse = jax.lax.rsqrt(variance + epsilon)
-    factor = inverse * scale[None, :]
-    shift = bias[None, :] - mean * factor
-    return x * factor[:, None, None, :] + shift[:, None, None, :], (x, mean, inverse, scale)
-
-
-def _group_norm_backward(groups: int, epsilon: float, kept: tuple, gradient: jax.Array):
-    x, mean, inverse, scale = kept
-    pool = functools.partial(_mean_over_group, groups=groups, pixels=x.shape[1] * x.shape[2])
-    total = gradient.sum(axis=(1, 2))
-    correlation = ((gradient * x).sum(axis=(1, 2)) - mean * total) * inverse
-    direct = inverse * scale[None, :]
-    along = jnp.square(inverse) * pool(correlation * scale[None, :])
-    constant = along * mean - inverse * pool(total * scale[None, :])
-    to_x = gradient * direct[:, None, None, :] - x * along[:, None, None, :] + constant[:, None, None, :]
-    return to_x, correlation.sum(axis=0), total.sum(axis=0)
-
-
-def _mean_over_group(sums: jax.Array, groups: int, pixels: int) -> jax.Array:
-    """Per-channel sums (batch, channels) to the mean over each channel's group, again (batch, channels)."""
-    batch, channels = sums.shape
-    per_group = sums.reshape(batch, groups, channels // groups).sum(axis=-1) / (pixels * (channels // groups))
-    return jnp.repeat(per_group, channels // groups, axis=-1)
-
-
-group_norm.defvjp(_group_norm_forward, _group_norm_backward)
-
-
 class StandardizedConv(nn.Module):
-    """A convolution without bias, with weights standardised over (H, W, input channels)."""
+    """A convolution without bias, with weights standardised over (H, W, input channels).
+
+    Attributes:
+        features: output channels.
+        kernel_size: height and width of the kernel.
+        stride: of the convolution.
+        folded: whether the kernel is standardised already.
+    """
 
     features: int
     kernel_size: int = 1
     stride: int = 1
-    epsilon: float = 1e-10
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, features)."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
-        deviation = jnp.sqrt(jnp.square(centred).mean(axis=(0, 1, 2), keepdims=True) + self.epsilon)
-        kernel = centred / deviation
-        if (
-            self.kernel_size == 1
-        ):  # XLA:CPU runs a flat matrix product, and its gradient, 3-4 times faster than a 1x1 conv
+        kernel = (kernel if self.folded else standardize(kernel)).astype(x.dtype)
+        if self.kernel_size == 1:  # XLA:CPU runs a flat matrix product and its gradient 3-4 times faster than this conv
             x = x[:, :: self.stride, :: self.stride]
             return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
         pad = self.kernel_size // 2
@@ -125,6 +59,16 @@ class StandardizedConv(nn.Module):
         )
 
 
+def standardize(kernel: jax.Array, epsilon: float = 1e-10) -> jax.Array:
+    """Weight standardisation: mean 0 and variance 1 over (H, W, input channels) of a kernel (H, W, in, out).
+
+    References:
+        Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
+    """
+    centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
+    return centred / jnp.sqrt(jnp.square(centred).mean(axis=(0, 1, 2), keepdims=True) + epsilon)
+
+
 class RootBlock(nn.Module):
     """The stem: one standardised convolution, and for large images a 3x3/2 max-pool."""
 
@@ -132,14 +76,17 @@ class RootBlock(nn.Module):
     kernel_size: int
     stride: int
     pool: bool
+    folded: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, colours) to (batch, height', width', features)."""
-        x = StandardizedConv(self.features, self.kernel_size, self.stride, name="conv_root")(x)
+        x = StandardizedConv(self.features, self.kernel_size, self.stride, self.folded, name="conv_root")(x)
         if not self.pool:
             return x
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
+        # Zeros at the border, as BiT was trained and as timm evaluates the published files; big_vision's is -infinity.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
 class ResidualUnit(nn.Module):
@@ -148,6 +95,7 @@ class ResidualUnit(nn.Module):
     width: int
     stride: int
     groups: int
+    folded: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -156,12 +104,12 @@ class ResidualUnit(nn.Module):
         shortcut = x
         x = nn.relu(GroupNorm(self.groups, name="gn1")(x))
         if shortcut.shape[-1] != features or self.stride != 1:
-            shortcut = StandardizedConv(features, stride=self.stride, name="conv_proj")(x)
-        x = StandardizedConv(self.width, name="conv1")(x)
+            shortcut = StandardizedConv(features, 1, self.stride, self.folded, name="conv_proj")(x)
+        x = StandardizedConv(self.width, 1, 1, self.folded, name="conv1")(x)
         x = nn.relu(GroupNorm(self.groups, name="gn2")(x))
-        x = StandardizedConv(self.width, 3, self.stride, name="conv2")(x)
+        x = StandardizedConv(self.width, 3, self.stride, self.folded, name="conv2")(x)
         x = nn.relu(GroupNorm(self.groups, name="gn3")(x))
-        return shortcut + StandardizedConv(features, name="conv3")(x)
+        return shortcut + StandardizedConv(features, 1, 1, self.folded, name="conv3")(x)
 
 
 class Stage(nn.Module):
@@ -171,13 +119,14 @@ class Stage(nn.Module):
     width: int
     stride: int
     groups: int
+    folded: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, 4 * width)."""
         for index in range(self.units):
             stride = self.stride if index == 0 else 1
-            x = ResidualUnit(self.width, stride, self.groups, name=f"unit{index + 1:02d}")(x)
+            x = ResidualUnit(self.width, stride, self.groups, self.folded, name=f"unit{index + 1:02d}")(x)
         return x
 
 
@@ -190,6 +139,8 @@ class BiT(nn.Module):
         width: bottleneck width of the first stage; it doubles from stage to stage.
         groups: groups of every GroupNorm.
         stem: (kernel size, stride, max-pool after it) of the root block.
+        dtype: of the activations.
+        folded: whether the weights are standardised already, as in a frozen teacher.
     """
 
     num_classes: int
@@ -197,20 +148,34 @@ class BiT(nn.Module):
     width: int
     groups: int = 32
     stem: tuple[int, int, bool] = (7, 2, True)
+    dtype: str = "float32"
+    folded: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes)."""
-        x = RootBlock(self.width, *self.stem, name="root_block")(images)
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes).
+
+        Training and inference are the same thing for this family, which is why `train` changes nothing.
+        """
+        x = RootBlock(self.width, *self.stem, self.folded, name="root_block")(images.astype(self.dtype))
         for index, units in enumerate(self.stages):
             stride = 1 if index == 0 else 2
-            x = Stage(units, self.width * 2**index, stride, self.groups, name=f"block{index + 1}")(x)
+            width = self.width * 2**index
+            x = Stage(units, width, stride, self.groups, self.folded, name=f"block{index + 1}")(x)
         x = nn.relu(GroupNorm(self.groups, name="norm-pre-head")(x))
-        features = x.mean(axis=(1, 2))
+        features = x.mean(axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(features)
 
+    def fold(self, variables: dict) -> tuple[BiT, dict]:
+        """Standardises the weights once; kernels are kept in the dtype they are used in."""
 
-def create(name: str, num_classes: int) -> BiT | None:
+        def folded(path: tuple, leaf: jax.Array) -> jax.Array:
+            return standardize(leaf).astype(self.dtype) if leaf.ndim == 4 and path[-1].key == "kernel" else leaf
+
+        return self.clone(folded=True), jax.tree_util.tree_map_with_path(folded, variables)
+
+
+def create(name: str, num_classes: int, dtype: str = "float32") -> BiT | None:
     """Builds the BiT model of that name.
 
     Names are `bit_r{depth}x{factor}` for the paper's models (width 64 x factor, 7x7/2 stem with pooling) and
@@ -222,11 +187,11 @@ def create(name: str, num_classes: int) -> BiT | None:
     if match := _LARGE_NAME.fullmatch(name):
         depth, factor = map(int, match.groups())
         if depth in STAGES and 1 <= factor <= 4:
-            return BiT(num_classes, STAGES[depth], 64 * factor)
+            return BiT(num_classes, STAGES[depth], 64 * factor, dtype=dtype)
     if match := _SMALL_NAME.fullmatch(name):
         depth, width = map(int, match.groups())
         if depth in SMALL_STAGES and width % 8 == 0 and 0 < width <= 64:
-            return BiT(num_classes, SMALL_STAGES[depth], width, groups=8, stem=(5, 2, False))
+            return BiT(num_classes, SMALL_STAGES[depth], width, groups=8, stem=(5, 2, False), dtype=dtype)
     return None
 
 

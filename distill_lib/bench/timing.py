@@ -1,0 +1,92 @@
+"""Timing side by side: rounds in turn, so that a machine that slows down slows all of them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_lib import records
+from distill_lib.checkpoints import write_atomically
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that one call takes.
+
+    Attributes:
+        median: over the rounds.
+        low: first quartile.
+        high: third quartile.
+        rounds: how many there were.
+    """
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], *, rounds: int = 7, calls: int = 1) -> dict[str, Timing]:
+    """Times functions in turn, after one call of each that is not counted.
+
+    Args:
+        functions: by name; each waits for its own result.
+        rounds: at least 3.
+        calls: in each round.
+
+    Returns:
+        Seconds a call by name.
+    """
+    for function in functions.values():
+        function()
+    spent: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            for _ in range(calls):
+                function()
+            spent[name].append((time.perf_counter() - began) / calls)
+    return {name: _timing(seconds) for name, seconds in spent.items()}
+
+
+def _timing(seconds: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Timing(median, low, high, len(seconds))
+
+
+def write(name: str, rows: list[dict[str, Any]], results: Path | None = None) -> Path:
+    """Writes a benchmark's rows with the machine they were measured on.
+
+    Args:
+        name: of the benchmark.
+        rows: one a line of its table; a `Timing` becomes its fields.
+        results: the results folder; None finds it.
+
+    Returns:
+        Path of the file.
+    """
+    plain = [{key: asdict(value) if isinstance(value, Timing) else value for key, value in row.items()} for row in rows]
+    content = records.environment() | {"benchmark": name, "rows": plain}
+    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
+    write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    return path
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as aligned text; of a `Timing` the median, in milliseconds."""
+    shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
+    widths = {key: max(len(key), *(len(row[key]) for row in shown)) for key in shown[0]}
+    lines = ["  ".join(key.ljust(width) for key, width in widths.items())]
+    lines += ["  ".join(row[key].ljust(width) for key, width in widths.items()) for row in shown]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Timing):
+        return f"{1000 * value.median:.1f} ms"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,112 @@
+"""A class: one rendered view and one teacher's answer teach many students, which may differ in everything but that.
+
+Students of a class share data, policy, teacher, resolution, batch, schedule length and the seed of order and views.
+They may differ in learning rate, weight decay, temperature, initialisation and architecture. Each is a run of its own:
+it has its own record, goes on from its own checkpoint, and ends with the numbers it would have alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jax
+
+from distill_lib import pupil, step
+from distill_lib.errors import DistillError
+from distill_lib.pupil import Run
+from distill_lib.recipes import Recipe
+from distill_lib.task import Task, prepare
+from distill_lib.train import folder, train, use_compilation_cache
+
+STATE_SHARE = 0.5  # of a device's memory that the states of a class may take; the rest is for one step at work
+
+
+def fit(
+    recipes: Sequence[Recipe],
+    workdir: str | os.PathLike | None = None,
+    *,
+    class_size: int | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> list[Run | DistillError]:
+    """Trains students in as few classes as there are kinds of lessons and as memory allows.
+
+    Args:
+        recipes: what to run; finished ones are reused, and those that can share lessons do.
+        workdir: the results folder; None finds it.
+        class_size: students that are taught together at most; None chooses it from the device's memory.
+        checkpoint_seconds: least time between two training checkpoints.
+
+    Returns:
+        For each recipe its run, or the error that ended it (a loss that is not finite) while the others went on.
+
+    Raises:
+        DistillError: if data, teacher or folder are not usable. Earlier records stay intact.
+    """
+    if class_size is not None and class_size < 1:
+        raise DistillError(f"class_size must be at least 1, got {class_size}.")
+    use_compilation_cache()
+    tasks = _prepared(recipes)
+    folders = [folder(task, workdir) for task in tasks]
+    ended: dict[Path, Run | DistillError] = {}
+    waiting: dict[tuple, dict[Path, Task]] = {}
+    for task, directory in zip(tasks, folders, strict=True):
+        if directory in ended:
+            continue
+        if (run := pupil.finished(task, directory)) is not None:
+            ended[directory] = run
+        else:
+            waiting.setdefault(task.lesson_id, {})[directory] = task
+    for group in waiting.values():
+        size = class_size or affordable(next(iter(group.values())))
+        for part in _parts(list(group.items()), size):
+            runs = train([(task, directory) for directory, task in part], checkpoint_seconds=checkpoint_seconds)
+            ended |= {directory: run for (directory, _), run in zip(part, runs, strict=True)}
+    return [ended[directory] for directory in folders]
+
+
+def grid(recipe: Recipe, **axes: Iterable) -> list[Recipe]:
+    """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
+
+    Args:
+        recipe: what all of them share.
+        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`.
+    """
+    found = [recipe]
+    for name, values in axes.items():
+        found = [dataclasses.replace(one, **{name: value}) for one in found for value in values]
+    if "seed" in axes:
+        found = [dataclasses.replace(one, view_seed=recipe.order_seed) for one in found]
+    return found
+
+
+def affordable(task: Task) -> int:
+    """How many students of a task fit into a device's memory at once.
+
+    Students learn one after the other, so activations are needed for one at a time; what grows with the class is
+    parameters and optimiser state.
+    """
+    state = jax.eval_shape(lambda: step.initial_state(task.student, 0, task.image_shape))
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return max(1, int(STATE_SHARE * _memory() / each))
+
+
+def _memory() -> int:
+    """Bytes of the first device, or of the host if it is a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _prepared(recipes: Sequence[Recipe]) -> list[Task]:
+    tasks: list[Task] = []
+    for recipe in recipes:
+        tasks.append(prepare(recipe, like=tasks[-1] if tasks else None))
+    return tasks
+
+
+def _parts(items: list, size: int) -> list[list]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,86 @@
+"""One frozen network or several that answer together, each shown the view in its own size and range of values.
+
+References:
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 1 (ensembles of
+    teachers at two resolutions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from distill_lib import models
+from distill_lib.errors import unknown
+
+MEANS = ("logits", "probabilities")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network and what it wants to see.
+
+    Attributes:
+        model: the module.
+        resolution: height and width of its images in pixels; None takes whatever the student sees.
+        input_range: the values that a black and a white pixel have for it.
+    """
+
+    model: nn.Module
+    resolution: int | None = None
+    input_range: tuple[float, float] = (-1.0, 1.0)
+
+    def logits(self, variables: models.Variables, images: jax.Array) -> jax.Array:
+        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, classes)."""
+        low, high = self.input_range
+        if (low, high) != (-1.0, 1.0):
+            images = images * ((high - low) / 2) + (high + low) / 2
+        return models.logits(self.model, variables, images)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks that answer with one voice.
+
+    Attributes:
+        members: at least one.
+        mean: "logits" (the paper) or "probabilities" at the temperature of the loss. The sum of one KL for each
+            teacher, as in the released code, has the gradients of the latter.
+    """
+
+    members: tuple[Member, ...]
+    mean: str = "logits"
+
+    def __post_init__(self) -> None:
+        if self.mean not in MEANS:
+            raise unknown("ensemble", self.mean, MEANS)
+
+    def logits(
+        self,
+        variables: tuple[models.Variables, ...],
+        show: Callable[[int | None], jax.Array],
+        temperature: jax.Array | float = 1.0,
+    ) -> jax.Array:
+        """Asks all members about one view.
+
+        Args:
+            variables: of each member.
+            show: renders the view at a resolution; it is called with None for the student's.
+            temperature: at which probabilities are averaged.
+
+        Returns:
+            (batch, classes) float32; with "probabilities", numbers whose softmax at that temperature is the mean.
+        """
+        answers = [
+            member.logits(own, show(member.resolution)) for member, own in zip(self.members, variables, strict=True)
+        ]
+        if len(answers) == 1:
+            return answers[0]
+        if self.mean == "logits":
+            return jnp.stack(answers).mean(axis=0)
+        each = jax.nn.log_softmax(jnp.stack(answers) / temperature)
+        return temperature * (jax.nn.logsumexp(each, axis=0) - jnp.log(float(len(answers))))

@@ -1,0 +1,226 @@
+"""Vision Transformers: patches of 16 x 16 pixels as words, a class token, pre-norm encoder blocks.
+
+Parameter names and shapes are those of the published AugReg files, so loading one is a copy without renaming. A file
+with the head of another number of classes (21,843 for ImageNet-21k), or with a `pre_logits` layer (original files of
+ImageNet-21k have one, AugReg's do not), is refused by `checkpoints.match`, which lists these arrays: dropping the layer
+without a word would change the logits.
+
+GELU is the exact one, as in timm. The released JAX code uses the tanh form; on the golden weights of the tests this
+changes no logit of the three networks by more than 0.02 % of the largest one. Dropout and stochastic depth are left
+out: they are 0 in the published files of these sizes that timm lists for ImageNet-21k.
+
+References:
+    Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021, section 3.1.
+    Touvron et al., "Training data-efficient image transformers", ICML 2021, table 1 (the sizes Ti and S).
+    Steiner et al., "How to train your ViT?", TMLR 2022 (AugReg); names: github.com/google-research/vision_transformer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from distill_lib.errors import DistillError
+
+WIDTHS = {"vit_ti16": 192, "vit_s16": 384, "vit_b16": 768}
+HEAD_WIDTH = 64
+
+_xavier = nn.initializers.xavier_uniform()
+_tiny = nn.initializers.normal(1e-6)
+
+
+class PositionEmbedding(nn.Module):
+    """Adds a learned vector to every token."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Maps (batch, 1 + patches, width) to the same shape; DistillError if the embedding is for other images."""
+        shape = (1, *tokens.shape[1:])
+        stored: jax.Array | None = self.get_variable("params", "pos_embedding")
+        if stored is not None and stored.shape != shape:
+            raise DistillError(
+                f"the position embedding has shape {stored.shape}, and these images need {shape}; "
+                "resize it to their side with models.vit.resize_positions."
+            )
+        return tokens + self.param("pos_embedding", nn.initializers.normal(0.02), shape).astype(self.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the softmax is float32 whatever the dtype."""
+
+    heads: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, tokens, width) to the same shape."""
+        width = x.shape[-1]
+        query, key, value = (
+            nn.DenseGeneral(
+                (self.heads, width // self.heads), dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name=name
+            )(x)
+            for name in ("query", "key", "value")
+        )
+        x = jax.nn.dot_product_attention(query, key, value)
+        return nn.DenseGeneral(
+            width, axis=(-2, -1), dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name="out"
+        )(x)
+
+
+class Mlp(nn.Module):
+    """Two dense layers, the hidden one four times as wide, with the exact GELU between them."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, tokens, width) to the same shape."""
+        width = x.shape[-1]
+        x = nn.Dense(4 * width, dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name="Dense_0")(x)
+        x = nn.gelu(x, approximate=False)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name="Dense_1")(x)
+
+
+class Block(nn.Module):
+    """One encoder block: attention and MLP, each on normalised tokens and added to them."""
+
+    heads: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, tokens, width) to the same shape."""
+        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_0")(x)
+        x = x + Attention(self.heads, self.dtype, name="MultiHeadDotProductAttention_1")(y)
+        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_2")(x)
+        return x + Mlp(self.dtype, name="MlpBlock_3")(y)
+
+
+class Encoder(nn.Module):
+    """Position embedding, blocks, and a last normalisation, which gives float32."""
+
+    depth: int
+    heads: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (batch, 1 + patches, width) to the same shape, float32."""
+        x = PositionEmbedding(self.dtype, name="posembed_input")(x)
+        for index in range(self.depth):
+            x = Block(self.heads, self.dtype, name=f"encoderblock_{index}")(x)
+        return nn.LayerNorm(1e-6, dtype="float32", name="encoder_norm")(x)
+
+
+class ViT(nn.Module):
+    """A Vision Transformer from images to logits.
+
+    Attributes:
+        num_classes: length of the logits.
+        width: length of a token.
+        heads: attention heads; they divide the width.
+        depth: encoder blocks.
+        patch: side of a patch in pixels.
+        dtype: of the activations; parameters, LayerNorm's statistics, softmax and logits are float32.
+        folded: whether the kernels have the dtype they are used in, as in a frozen teacher.
+    """
+
+    num_classes: int
+    width: int
+    heads: int
+    depth: int = 12
+    patch: int = 16
+    dtype: str = "float32"
+    folded: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps images (batch, side, side, colours), float32 in [-1, 1], to logits (batch, num_classes).
+
+        Training and inference are the same thing for this family, which is why `train` changes nothing.
+
+        Raises:
+            DistillError: if the images are not squares of whole patches, or not those of the position embedding.
+        """
+        batch, height, width = images.shape[:3]
+        _check_side(height, width, self.patch)
+        size = (self.patch, self.patch)
+        x = nn.Conv(self.width, size, size, padding="VALID", dtype=self.dtype, name="embedding")(images)
+        token = self.param("cls", nn.initializers.zeros, (1, 1, self.width)).astype(self.dtype)
+        token = jnp.broadcast_to(token, (batch, 1, self.width))
+        x = jnp.concatenate([token, x.reshape(batch, -1, self.width)], axis=1)
+        x = Encoder(self.depth, self.heads, self.dtype, name="Transformer")(x)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x[:, 0])
+
+    def fold(self, variables: dict) -> tuple[ViT, dict]:
+        """Keeps kernels in the dtype they are used in; there is nothing else to compute once."""
+
+        def cast(path: tuple, leaf: jax.Array) -> jax.Array:
+            names = [part.key for part in path]
+            return leaf.astype(self.dtype) if names[-1] == "kernel" and "head" not in names else leaf
+
+        return self.clone(folded=True), jax.tree_util.tree_map_with_path(cast, variables)
+
+
+def resize_positions(params: dict, resolution: int) -> dict:
+    """Resizes the position embedding for images of another side.
+
+    The class token keeps its own; the grid is interpolated bilinearly between the centres of patches, without
+    antialiasing, as timm does for the published files.
+
+    Args:
+        params: parameters of a ViT, which are left as they are; those of other families are returned unchanged.
+        resolution: height and width of the images, in pixels.
+
+    Returns:
+        The parameters, with an embedding (1, 1 + patches, width).
+
+    Raises:
+        DistillError: if the resolution is not a multiple of the patch, or the stored embedding is not of a square.
+    """
+    encoder = params.get("Transformer", {})
+    if "posembed_input" not in encoder:
+        return params
+    stored = encoder["posembed_input"]["pos_embedding"]
+    patch = params["embedding"]["kernel"].shape[0]
+    _check_side(resolution, resolution, patch)
+    new, old = resolution // patch, math.isqrt(stored.shape[1] - 1)
+    if old**2 != stored.shape[1] - 1:
+        raise DistillError(
+            f"a position embedding of {stored.shape[1]} tokens is not a square and a class token; get another file."
+        )
+    if new == old:
+        return params
+    grid = jnp.asarray(stored)[0, 1:].reshape(old, old, -1)
+    grid = jax.image.resize(grid, (new, new, grid.shape[-1]), "bilinear", antialias=False)
+    resized = jnp.concatenate([jnp.asarray(stored)[:, :1], grid.reshape(1, new * new, -1)], axis=1)
+    return params | {"Transformer": encoder | {"posembed_input": {"pos_embedding": resized}}}
+
+
+def create(name: str, num_classes: int, dtype: str = "float32") -> ViT | None:
+    """Builds the Vision Transformer of that name.
+
+    Returns:
+        The module, or None if the name is not one of this family.
+    """
+    if name not in WIDTHS:
+        return None
+    return ViT(num_classes, WIDTHS[name], WIDTHS[name] // HEAD_WIDTH, dtype=dtype)
+
+
+def names() -> list[str]:
+    """Names that `create` knows."""
+    return list(WIDTHS)
+
+
+def _check_side(height: int, width: int, patch: int) -> None:
+    if height != width or height % patch or not height:
+        raise DistillError(
+            f"images of {height} x {width} pixels are not squares of whole patches; "
+            f"choose a resolution that {patch} divides."
+        )

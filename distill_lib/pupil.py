@@ -1,0 +1,164 @@
+"""A pupil is one student in training: its state, its rows of metrics, its folder, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_lib import checkpoints, evaluate, optim, records, resume, step
+from distill_lib.errors import DistillError
+from distill_lib.step import State
+from distill_lib.task import SPLITS, Task
+
+TRAIN_EVALUATION_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        record: content of run.json.
+        rows: content of metrics.csv.
+        variables: the student as `models.logits` wants it, arrays of NumPy; empty where only the record was kept.
+        directory: where the record lies.
+        reused: whether it was finished before and only read now.
+    """
+
+    record: dict
+    rows: list[dict]
+    variables: dict
+    directory: Path
+    reused: bool
+
+
+@dataclass
+class Pupil:
+    """One student in training.
+
+    Attributes:
+        task: what it learns, and from whom.
+        directory: folder of its record.
+        state: after the newest step.
+        rows: of metrics.csv so far.
+        start: steps that were done when this process took it up.
+        seconds: that earlier processes spent on it.
+        resumed: how often it was taken up again.
+        error: why it stopped before the end, if it did.
+        began: when this process took it up, in `time.perf_counter` seconds.
+    """
+
+    task: Task
+    directory: Path
+    state: State
+    rows: list[dict] = field(default_factory=list)
+    start: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    error: DistillError | None = None
+    began: float = field(default_factory=time.perf_counter)
+
+    def report(self) -> None:
+        """Adds a row of metrics; a loss that is not finite ends this pupil and is kept as its `error`."""
+        task, recipe = self.task, self.task.recipe
+        done = int(self.state.step)
+        loss = float(self.state.loss_sum) / (done - (self.rows[-1]["step"] if self.rows else 0))
+        if not np.isfinite(loss):
+            self.error = DistillError(
+                f"{task.run_id}: the loss is {loss} by step {done}; lower learning_rate "
+                f"(now {recipe.learning_rate:g}) or raise warmup_steps. No record was written."
+            )
+            return
+        schedule = optim.warmup_cosine(task.total_steps, recipe.warmup_steps)
+        row = {
+            "step": done,
+            "epoch": done * recipe.batch_size / len(task.data["train"].labels),
+            "loss": loss,
+            "learning_rate": float(recipe.learning_rate * schedule(jnp.asarray(done))),
+        }
+        self.rows.append(row | judge(task, self.state.variables, "validation"))
+        self.state = self.state._replace(loss_sum=jnp.zeros_like(self.state.loss_sum))
+
+    def save(self) -> None:
+        """Writes a training checkpoint, from which `take_up` goes on."""
+        jax.block_until_ready(self.state)
+        checkpoints.write_atomically(self.directory / "metrics.csv", records.to_csv(self.rows))
+        facts = {"seconds": self._spent(), "resumed": self.resumed}
+        resume.save(self.directory / "checkpoint", int(self.state.step), self.state, facts)
+
+    def finish(self, class_size: int) -> Run:
+        """Evaluates the student on all splits, and writes its parameters and its record."""
+        task, seconds = self.task, self._spent()
+        variables = jax.device_get(self.state.variables)
+        result = {"train_loss": self.rows[-1]["loss"]}
+        for split in SPLITS:
+            result |= judge(task, variables, split)
+        metadata = {"model": task.recipe.student, "dataset": task.recipe.dataset, "run_id": task.run_id}
+        checkpoints.save_npz(self.directory / "student.npz", checkpoints.pack(variables), metadata)
+        timing = {
+            "steps": task.total_steps,
+            "wall_seconds": round(seconds, 2),
+            "images_per_second": round(task.total_steps * task.recipe.batch_size / seconds, 1),
+            "class_size": class_size,
+            "resumed": self.resumed,
+        }
+        teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256} if task.teacher else None
+        record = records.describe(
+            task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=teacher
+        )
+        records.write(self.directory, record, self.rows)
+        for leftover in (self.directory / "recipe.json", *self.directory.glob(".*.tmp")):  # a kill may leave some
+            leftover.unlink(missing_ok=True)
+        resume.drop(self.directory / "checkpoint")
+        return Run(record, self.rows, variables, self.directory, False)
+
+    def _spent(self) -> float:
+        return self.seconds + time.perf_counter() - self.began
+
+
+def take_up(task: Task, directory: Path, sharding: jax.sharding.Sharding) -> Pupil:
+    """Starts a student, or goes on from its newest training checkpoint.
+
+    Args:
+        task: what it learns.
+        directory: folder of its record.
+        sharding: where its state lives.
+
+    Raises:
+        DistillError: if the checkpoint or the table beside it is damaged.
+    """
+    checkpoints.write_atomically(directory / "recipe.json", records.to_json(task.recipe))
+    state = jax.device_put(step.initial_state(task.student, task.recipe.seed, task.image_shape), sharding)
+    found = resume.load(directory / "checkpoint", state)
+    if found is None:
+        return Pupil(task, directory, state)
+    state, facts = found
+    start = int(state.step)
+    rows = [row for row in records.read_rows(directory / "metrics.csv") if row["step"] <= start]
+    print(f"{task.run_id}: resumed at step {start} of {task.total_steps}", flush=True)
+    return Pupil(task, directory, state, rows, start, facts["seconds"], facts["resumed"] + 1)
+
+
+def finished(task: Task, directory: Path) -> Run | None:
+    """The run, if an earlier process finished it."""
+    if (record := records.load(directory)) is None:
+        return None
+    print(f"{task.run_id}: reused, finished on {record['date']}", flush=True)
+    student = directory / "student.npz"
+    variables = checkpoints.unpack(checkpoints.load_npz(student)) if student.is_file() else {}
+    return Run(record, records.read_rows(directory / "metrics.csv"), variables, directory, True)
+
+
+def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
+    """Metrics of a student on a split, and its fidelity to the teacher if it has one."""
+    recipe = task.recipe
+    images, labels = (array[:TRAIN_EVALUATION_IMAGES] for array in task.data[split][:2])
+    predict = evaluate.predictor(task.student, resolution=recipe.resolution, side=recipe.eval_side)
+    expected = task.teacher_logits(split, images) if task.teacher else None
+    found = evaluate.metrics(predict(variables, images), labels, expected)
+    return {f"{split}_{name}": value for name, value in found.items()}

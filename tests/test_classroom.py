@@ -1,0 +1,177 @@
+"""A class: each student ends as it would alone, whatever the others do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from distill_lib import classroom, resume, step, train
+from distill_lib.errors import DistillError
+from distill_lib.pupil import Run
+from distill_lib.recipes import Recipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_models() -> Iterator[None]:
+    """Makes the tiny network known, and compiles quickly."""
+    before = dict(tiny.bit.SMALL_STAGES)
+    tiny.register()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    tiny.bit.SMALL_STAGES.clear()
+    tiny.bit.SMALL_STAGES.update(before)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny teacher with random weights."""
+    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
+
+
+@pytest.fixture(scope="module")
+def recipes(teacher: Path) -> list[Recipe]:
+    """Students that differ in learning rate, weight decay, temperature, initialisation and architecture."""
+    base = tiny.recipe(teacher, policy="mix", epochs=3, warmup_steps=2)
+    others = classroom.grid(base, learning_rate=[3e-3], weight_decay=[0.0, 1e-3], temperature=[1, 5])
+    return [
+        base,
+        *others,
+        *classroom.grid(base, seed=[1, 2]),
+        tiny.recipe(teacher, policy="mix", epochs=3, warmup_steps=2, student="bit_r11w8"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def taught(recipes: list[Recipe], tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """All of them as one class."""
+    runs = classroom.fit(recipes, tmp_path_factory.mktemp("class"))
+    assert all(isinstance(run, Run) for run in runs)
+    return [run for run in runs if isinstance(run, Run)]
+
+
+def assert_equal(run: Run, alone: Run) -> None:
+    """The same student, the same course, the same result."""
+    assert run.rows == alone.rows
+    assert run.record["result"] == alone.record["result"]
+    jax.tree.map(np.testing.assert_array_equal, run.variables, alone.variables)
+
+
+@pytest.mark.parametrize("number", [0, 2, 5, 7], ids=["first", "grid", "seed", "architecture"])
+def test_a_student_of_a_class_equals_the_same_student_alone(
+    number: int, taught: list[Run], recipes: list[Recipe], tmp_path: Path
+) -> None:
+    """Bit for bit: it is moved by the program that would move it alone, over the same lessons."""
+    assert_equal(taught[number], train.fit(recipes[number], tmp_path))
+
+
+def test_a_class_asks_the_teacher_once(recipes: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight students, twelve steps, twelve lessons; with classes of three it takes three times as many."""
+    lessons = []
+    monkeypatch.setattr(step, "teach", counted(step.teach, lessons))
+    classroom.fit(recipes, tmp_path / "one")
+    assert len(lessons) == 12
+    classroom.fit(recipes, tmp_path / "three", class_size=3)
+    assert len(lessons) == 12 + 36
+
+
+def counted(teach, lessons: list):
+    """`step.teach` that notes every lesson."""
+
+    def counting(plan: step.Plan):
+        lesson = teach(plan)
+        return lambda *arguments: (lessons.append(plan), lesson(*arguments))[1]
+
+    return counting
+
+
+def test_each_student_has_a_record_of_its_own(taught: list[Run], recipes: list[Recipe]) -> None:
+    """Its own recipe and folder, and how many it shared its lessons with."""
+    assert len({run.directory for run in taught}) == len(recipes) == 8
+    for run, recipe in zip(taught, recipes, strict=True):
+        record = json.loads((run.directory / "run.json").read_text())
+        assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["class_size"] == 8
+
+
+def test_a_student_that_diverges_is_dropped_and_the_others_go_on(teacher: Path, tmp_path: Path, capsys) -> None:
+    """Told at once, no record of it, and the neighbour ends with the numbers it has alone."""
+    good = tiny.recipe(teacher, epochs=3)
+    bad = tiny.recipe(teacher, epochs=3, learning_rate=1e38)
+    error, run = classroom.fit([bad, good], tmp_path)
+    assert isinstance(error, DistillError) and "lower learning_rate (now 1e+38)" in str(error)
+    assert "The other students go on" in capsys.readouterr().out
+    assert isinstance(run, Run)
+    assert_equal(run, train.fit(good, tmp_path / "alone"))
+    assert len(list(tmp_path.glob("*/*/run.json"))) == 1
+
+
+def test_a_broken_class_goes_on_where_each_student_was(
+    recipes: list[Recipe], taught: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between two checkpoints, so that one student is ahead; a finished one is reused."""
+    some = recipes[:3]
+    train.fit(some[2], tmp_path)
+    saved = []
+
+    def save_then_stop(*arguments) -> None:
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(arguments[1])
+        original(*arguments)
+
+    original = resume.save
+    monkeypatch.setattr(resume, "save", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        classroom.fit(some, tmp_path, checkpoint_seconds=0)
+    assert saved == [1, 1, 2]  # the first student is one step ahead
+    monkeypatch.setattr(resume, "save", original)
+    runs = classroom.fit(some, tmp_path)
+    for run, expected in zip(runs, taught, strict=False):
+        assert isinstance(run, Run)
+        assert_equal(run, expected)
+    assert [run.reused for run in runs if isinstance(run, Run)] == [False, False, True]
+
+
+def test_what_cannot_share_lessons_is_taught_apart(teacher: Path, tmp_path: Path) -> None:
+    """Another policy, another length or another order of views is another class."""
+    several = [
+        tiny.recipe(teacher, epochs=3),
+        tiny.recipe(teacher, epochs=3, policy="mix"),
+        tiny.recipe(teacher, epochs=4),
+        tiny.recipe(teacher, epochs=3, seed=4),
+    ]
+    runs = classroom.fit(several, tmp_path)
+    assert [run.record["class_size"] for run in runs if isinstance(run, Run)] == [1, 1, 1, 1]
+
+
+def test_a_fixed_mean_over_crops_depends_on_the_temperature(teacher: Path) -> None:
+    """Its outputs are means at the loss's temperature, so students of two temperatures cannot share them."""
+    one, two = (
+        train.prepare(tiny.recipe(teacher, policy="fix/ic_ens", temperature=temperature)) for temperature in (1, 2)
+    )
+    assert one.lesson_id != two.lesson_id
+    one, two = (train.prepare(tiny.recipe(teacher, policy="fix/cc", temperature=temperature)) for temperature in (1, 2))
+    assert one.lesson_id == two.lesson_id
+
+
+def test_the_size_of_a_class_follows_from_memory(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the memory for parameters and optimiser state, and always at least one student."""
+    task = train.prepare(tiny.recipe(teacher))
+    monkeypatch.setattr(classroom, "_memory", lambda: 0)
+    assert classroom.affordable(task) == 1
+    state = step.initial_state(task.student, 0, (8, 8, 1))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    monkeypatch.setattr(classroom, "_memory", lambda: 20 * size)
+    assert classroom.affordable(task) == 10
+
+
+def test_an_empty_class_is_told(teacher: Path, tmp_path: Path) -> None:
+    """A size below one teaches nobody."""
+    with pytest.raises(DistillError, match="class_size must be at least 1, got 0"):
+        classroom.fit([tiny.recipe(teacher)], tmp_path, class_size=0)
