@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
+BENCHMARKS = ("folding", "classroom")
 SMOKE = {  # fewer runs than the notebooks' own lists have
     "consistency": ["-p", "policies", "[labels, same/ic]"],
     "selection": ["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"],
@@ -68,6 +69,14 @@ def book(session: nox.Session) -> None:
     """The book, from the records in results/."""
     build_book(session, environment(session))
     print(f"\nThe book's first page: {FIRST_PAGE}", flush=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks, as medians and ratios in one run; `-- NAME` runs one of them, and its own options follow."""
+    python = environment(session)
+    for arguments in [session.posargs] if session.posargs else [[name] for name in BENCHMARKS]:
+        run(session, python, "-m", "distill_lib.bench", *arguments)
 
 
 @nox.session

@@ -15,12 +15,25 @@ from pathlib import Path
 import jax
 
 from distill_lib import pupil, step
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, unknown
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
 from distill_lib.task import Task, prepare
 from distill_lib.train import folder, train, use_compilation_cache
 
+GRIDS = {
+    "paper": {  # the sweep behind table 4 of Beyer et al., CVPR 2022
+        "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+        "weight_decay": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+        "temperature": (1, 2, 5, 10),
+    },
+    "small": {  # around the embedded study's settings
+        "learning_rate": (1e-2, 3e-2, 1e-1),
+        "weight_decay": (1e-5, 1e-4, 1e-3),
+        "temperature": (1, 2, 5),
+    },
+}
+"""Values of the settings that are chosen on validation images, by name."""
 STATE_SHARE = 0.5  # of a device's memory that the states of a class may take; the rest is for one step at work
 
 
@@ -67,17 +80,28 @@ def fit(
     return [ended[directory] for directory in folders]
 
 
-def grid(recipe: Recipe, **axes: Iterable) -> list[Recipe]:
+def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> list[Recipe]:
     """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
 
     Args:
-        recipe: what all of them share.
-        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`.
+        recipe: what all of them share. Without a teacher there is no temperature to vary.
+        name: a key of `GRIDS`; None for the given axes alone.
+        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of the named grid's; None
+            keeps the grid's.
+
+    Raises:
+        DistillError: if the grid is unknown, or a value makes no sense.
     """
+    if name is not None and name not in GRIDS:
+        raise unknown("grid", name, GRIDS)
+    named: dict[str, Iterable] = dict(GRIDS[name]) if name else {}
+    chosen = named | {field: values for field, values in axes.items() if values is not None}
+    if not recipe.has_teacher:
+        chosen.pop("temperature", None)
     found = [recipe]
-    for name, values in axes.items():
-        found = [dataclasses.replace(one, **{name: value}) for one in found for value in values]
-    if "seed" in axes:
+    for field, values in chosen.items():
+        found = [dataclasses.replace(one, **{field: value}) for one in found for value in values]
+    if "seed" in chosen:
         found = [dataclasses.replace(one, view_seed=recipe.order_seed) for one in found]
     return found
 
@@ -88,9 +112,7 @@ def affordable(task: Task) -> int:
     Students learn one after the other, so activations are needed for one at a time; what grows with the class is
     parameters and optimiser state.
     """
-    state = jax.eval_shape(lambda: step.initial_state(task.student, 0, task.image_shape))
-    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return max(1, int(STATE_SHARE * _memory() / each))
+    return max(1, int(STATE_SHARE * _memory() / step.state_bytes(task.student, task.image_shape)))
 
 
 def _memory() -> int:

@@ -5,7 +5,7 @@ Nothing here comes from a run: a picture is fixed by its images and its seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -105,6 +105,32 @@ def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, eac
     axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * side, yticklabels=names)
     axes.grid(False)
     axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def recognised(images: Sequence[np.ndarray], predicted: np.ndarray, names: Mapping[int, str]) -> Figure:
+    """Images as a teacher sees them, each with the three classes that it thinks of first.
+
+    Args:
+        images: (size, size, colours) each, float32 in [-1, 1].
+        predicted: (images, classes) probabilities.
+        names: of classes, by number.
+    """
+    figure = Raster(figsize=(WIDTH, 2.2))
+    place = {"left": 0.005, "right": 0.995, "top": 0.99, "bottom": 0.02, "hspace": 0.06, "wspace": 0.08}
+    grid = figure.add_gridspec(2, len(images), height_ratios=(1.75, 1), **place)
+    for column, (image, shares) in enumerate(zip(images, predicted, strict=True)):
+        show(figure.add_subplot(grid[0, column]), image, TEACHER)
+        best = shares.argsort()[::-1][:3]
+        axes = figure.add_subplot(grid[1, column])
+        axes.barh(range(3), shares[best], color=TEACHER, alpha=0.3, height=0.86)
+        for row, index in enumerate(best):
+            label = f"{names.get(int(index), f'class {index}')} {shares[index]:.0%}"
+            axes.text(0.02, row, label, va="center", color=INK, fontsize=8)
+        axes.set(xlim=(0, 1), ylim=(2.6, -0.6), xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
     return figure
 
 

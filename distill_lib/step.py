@@ -104,6 +104,13 @@ def initial_state(student: nn.Module, seed: int, image_shape: tuple[int, int, in
     return State(jnp.zeros((), jnp.int32), params, variables, opt_state, jnp.zeros(()))
 
 
+def state_bytes(student: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Memory that the state of one student takes: parameters, statistics and optimiser state; nothing is computed."""
+    variables = models.shapes(student, image_shape)
+    opt_state = jax.eval_shape(optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init, variables["params"])
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((variables, opt_state)))
+
+
 def view_key(seed: int) -> jax.Array:
     """The key that all views of a run are drawn from; never that of the initialisation."""
     return jax.random.fold_in(jax.random.key(seed), 1)

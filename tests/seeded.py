@@ -13,12 +13,12 @@ SAMPLES = 512
 
 
 def variables(shapes: dict, seed: int) -> dict:
-    """Draws numbers for a tree of shapes; each array depends on the seed and its own name alone.
+    """Draws numbers for a tree of arrays or shapes; each array depends on the seed and its own name alone.
 
-    Sizes are those of a trained network: a layer neither fades nor explodes, and nothing is so small that it would not show.
+    Sizes are those of a trained network: no layer fades or explodes, and nothing is so small that it would not show.
     """
-    flat = checkpoints.flatten(shapes)
-    return checkpoints.unflatten({path: _draw(path, leaf.shape, seed) for path, leaf in flat.items()})
+    flat = {path: tuple(getattr(leaf, "shape", leaf)) for path, leaf in checkpoints.flatten(shapes).items()}
+    return checkpoints.unflatten({path: _draw(path, shape, seed) for path, shape in flat.items()})
 
 
 def _draw(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -28,9 +28,8 @@ def _draw(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return numbers.uniform(0.5, 1.5, shape).astype(np.float32)
     drawn = numbers.standard_normal(shape, np.float32)
     if kind == "kernel":
-        fan_in = (
-            np.prod(shape[:-1]) if "/query/" not in path and "/key/" not in path and "/value/" not in path else shape[0]
-        )
+        to_heads = any(part in path for part in ("/query/", "/key/", "/value/"))  # (inputs, heads, width of a head)
+        fan_in = shape[0] if to_heads else np.prod(shape[:-1])
         return drawn * np.float32(np.sqrt(2 / fan_in))
     return drawn * np.float32(0.2 if kind in ("bias", "mean") else 0.5)
 

@@ -166,7 +166,8 @@ def test_the_size_of_a_class_follows_from_memory(teacher: Path, monkeypatch: pyt
     monkeypatch.setattr(classroom, "_memory", lambda: 0)
     assert classroom.affordable(task) == 1
     state = step.initial_state(task.student, 0, (8, 8, 1))
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) - 8  # the step counter and the sum of losses
+    assert step.state_bytes(task.student, (8, 8, 1)) == size
     monkeypatch.setattr(classroom, "_memory", lambda: 20 * size)
     assert classroom.affordable(task) == 10
 
@@ -175,3 +176,15 @@ def test_an_empty_class_is_told(teacher: Path, tmp_path: Path) -> None:
     """A size below one teaches nobody."""
     with pytest.raises(DistillError, match="class_size must be at least 1, got 0"):
         classroom.fit([tiny.recipe(teacher)], tmp_path, class_size=0)
+
+
+def test_the_papers_grid_is_all_of_its_combinations(teacher: Path) -> None:
+    """4 x 5 x 4 settings (Table 4's sweep); without a teacher there is no temperature; single axes can be replaced."""
+    base = tiny.recipe(teacher)
+    found = classroom.grid(base, "paper")
+    assert len(set(found)) == 80 and {recipe.order_seed for recipe in found} == {base.seed}
+    assert {recipe.learning_rate for recipe in found} == {3e-4, 1e-3, 3e-3, 1e-2}
+    assert len(classroom.grid(tiny.recipe(teacher, policy="labels"), "paper")) == 20
+    assert len(classroom.grid(base, "paper", temperature=[1], weight_decay=None)) == 20
+    with pytest.raises(DistillError, match="unknown grid 'papre'.*Valid: paper, small"):
+        classroom.grid(base, "papre")

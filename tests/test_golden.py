@@ -1,48 +1,41 @@
 """Every network of the book against timm's, on the same weights: logits and feature maps.
 
-The golden files hold timm's outputs only. Weights and images are drawn here from the seed that the files name.
+The golden files hold timm's outputs only. Weights and images are drawn from the seed that the files name.
 """
 
 from __future__ import annotations
 
-import functools
+import csv
 from pathlib import Path
 
 import numpy as np
+import parity
 import pytest
-import seeded
 
-from distill_lib import models
+from distill_lib import models, records
 
-FILES = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 TOLERANCE = 1e-3  # of the largest number of an array
 
 
-@functools.lru_cache(maxsize=1)
-def network(name: str, num_classes: int, side: int, seed: int) -> tuple:
-    """A model and its drawn variables; two files of one model share them."""
-    model = models.create(name, num_classes)
-    return model, seeded.variables(models.shapes(model, (side, side, 3)), seed)
-
-
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected number."""
-    return float(np.abs(np.asarray(found) - expected).max() / np.abs(expected).max())
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", parity.FILES, ids=lambda path: path.stem)
 def test_logits_and_features_equal_those_of_timm(path: Path) -> None:
     """The same weights give the same numbers as an implementation that others trust."""
-    with np.load(path, allow_pickle=False) as file:
-        golden = {name: file[name] for name in file.files}
-    name, _, side = path.stem.rpartition("_")
-    images = seeded.images(int(golden["seed"]), int(golden["batch"]), int(side))
-    model, variables = network(name, int(golden["num_classes"]), int(side), int(golden["seed"]))
+    found = parity.errors(path)
+    assert len(found) > 4 and max(found.values()) < TOLERANCE, found
+    assert float(np.std(parity.load(path)["logits"])) > 0.1, "weights so small that a difference would not show"
 
-    features = models.features(model, variables, images)
-    wanted = {key.removeprefix("feature/"): value for key, value in golden.items() if key.startswith("feature/")}
-    assert wanted and wanted.keys() <= features.keys()
-    errors = {part: difference(seeded.sample(features[part]), value) for part, value in wanted.items()}
-    errors["logits"] = difference(features["logits"], golden["logits"])
-    assert max(errors.values()) < TOLERANCE, errors
-    assert float(np.std(golden["logits"])) > 0.1, "weights so small that a difference would not show"
+
+def test_every_family_is_compared_and_recorded() -> None:
+    """The book's table of models quotes the record, which has a row for each golden file and no other."""
+    with open(records.find_results() / "models" / "parity.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [f"{row['model']}_{row['side']}" for row in rows] == [path.stem for path in parity.FILES]
+    assert all(float(row[kind]) < TOLERANCE for row in rows for kind in ("logits", "features"))
+    compared = {row["model"] for row in rows}
+    wanted = {"bit_r50x1", "bit_r152x2", "mobilenet_v3_large_bn", "mobilenet_v3_small_bn", "efficientnet_lite0"}
+    assert wanted | {"vit_ti16", "vit_s16", "vit_b16"} <= compared <= set(models.names())
+
+
+def test_golden_files_are_small() -> None:
+    """Under 5 MB all together, so that they can be committed."""
+    assert sum(path.stat().st_size for path in parity.FILES) < 5e6

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_lib import notebooks, recipes, teachers
+from distill_lib import notebooks, published, recipes, teachers
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +44,18 @@ def test_every_file_that_it_names_exists() -> None:
 
 @pytest.mark.skipif(not teachers.EMBEDDED["fashion"].is_file(), reason="the embedded teacher is not here")
 def test_the_python_code_runs() -> None:
-    (code,) = blocks("python")
+    code, *_ = blocks("python")
     names: dict = {}
     exec(code, names)
     assert names["logits"].shape == (100, 10)
+
+
+def test_every_teacher_that_it_names_is_published_as_it_says() -> None:
+    named = re.findall(r'teachers\.load\("(\w+)", num_classes=(\d+), colours=3, resolution=(\d+)\)', TEXT)
+    assert {name for name, _, _ in named} == {"R152x2_T_flowers128", "imagenet_lite0"}
+    for name, classes, resolution in named:
+        if name in published.CHECKPOINTS:
+            checkpoint = published.CHECKPOINTS[name]
+            assert (checkpoint.num_classes, checkpoint.resolution) == (int(classes), int(resolution))
+        else:
+            teachers.load(name, num_classes=int(classes), colours=3, resolution=int(resolution))

@@ -77,13 +77,39 @@ def write(name: str, rows: list[dict[str, Any]], results: Path | None = None) ->
     return path
 
 
+def read(name: str, results: Path | None = None) -> dict[str, Any] | None:
+    """A benchmark's record, its timings as `Timing` again; None if it was never run."""
+    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for row in content["rows"]:
+        row |= {key: Timing(**value) for key, value in row.items() if isinstance(value, dict)}
+    return content
+
+
+def provenance(content: dict[str, Any]) -> str:
+    """One line that says where and when a benchmark was run."""
+    rounds = {value.rounds for row in content["rows"] for value in row.values() if isinstance(value, Timing)}
+    counted = f"medians of {min(rounds)} rounds in turn" if rounds else "counted"
+    return (
+        f"Benchmark {content['benchmark']}: {counted}; {content['device']}; {content['date'][:10]}, commit "
+        f"{content['commit'][:8]}, jax {content['versions']['jax']}."
+    )
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text; of a `Timing` the median, in milliseconds."""
-    shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
+    shown = cells(rows)
     widths = {key: max(len(key), *(len(row[key]) for row in shown)) for key in shown[0]}
     lines = ["  ".join(key.ljust(width) for key, width in widths.items())]
     lines += ["  ".join(row[key].ljust(width) for key, width in widths.items()) for row in shown]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def cells(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The rows as text; of a `Timing` the median, in milliseconds."""
+    return [{key: _cell(value) for key, value in row.items()} for row in rows]
 
 
 def _cell(value: Any) -> str:

@@ -60,7 +60,9 @@ def _initialiser(model: nn.Module, image_shape: tuple[int, int, int]):
     import jax
     import jax.numpy as jnp
 
-    return jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape))))
+    # XLA:CPU takes five times as long to optimise a few thousand random draws as they take without.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape))), compiler_options=options)
 
 
 def shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:

@@ -61,7 +61,7 @@ def outputs(model: Any, images: np.ndarray, parts: dict[str, str]) -> tuple[np.n
     found: dict[str, np.ndarray] = {}
     for name, path in parts.items():
         model.get_submodule(path).register_forward_hook(
-            lambda module, inputs, output, name=name: found.__setitem__(name, output.numpy())
+            lambda module, inputs, output, name=name: found.__setitem__(name, output.numpy().copy())
         )
     with torch.inference_mode():
         logits = model.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
