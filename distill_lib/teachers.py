@@ -39,19 +39,29 @@ class Teacher:
         ensemble: the networks, and what each wants to see.
         variables: of each network.
         sha256: of the checkpoint file, or of all of them; part of the identity of every run that learns from it.
+        colours: colour channels that it was made for; None takes any.
     """
 
     name: str
     ensemble: Ensemble
     variables: Variables
     sha256: str
+    colours: int | None = None
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Maps images (batch, size, size, colours), float32 in [-1, 1], to logits (batch, classes).
 
         A network that wants another size is shown the images resized, one that wants another range of values gets it.
+
+        Raises:
+            DistillError: if the images have another shape or number of colours.
         """
         shown = jnp.asarray(images)
+        if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.colours not in (None, shown.shape[3]):
+            raise DistillError(
+                f"teacher {self.name} is shown images of shape {shown.shape}; it takes (batch, size, size, "
+                f"{self.colours or 'colours'})."
+            )
 
         def show(size: int | None) -> jax.Array:
             if size in (None, shown.shape[1]):
@@ -87,7 +97,7 @@ def load(
     ]
     members, variables, hashes = zip(*found, strict=True)
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-    return Teacher(name, Ensemble(members, ensemble), variables, sha256)
+    return Teacher(name, Ensemble(members, ensemble), variables, sha256, colours)
 
 
 def names() -> list[str]:

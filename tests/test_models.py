@@ -200,3 +200,41 @@ def test_a_new_model_predicts_nothing() -> None:
     params = variables["params"]
     np.testing.assert_array_equal(logits, np.zeros((2, 5)))
     assert float(jnp.abs(params["block1"]["unit01"]["conv2"]["kernel"]).min()) > 0
+
+
+def small(dtype: str = "float32") -> tuple[bit.BiT, dict, np.ndarray]:
+    """A BiT with both kinds of shortcut, random weights and a few images."""
+    model = bit.BiT(5, stages=(2, 1), width=8, groups=2, stem=(5, 2, False), dtype=dtype)
+    images = np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
+    return model, {"params": random_like(models.shapes(model, (16, 16, 3))["params"])}, images
+
+
+def test_half_precision_changes_logits_little() -> None:
+    """Activations in bfloat16 (8 bits of mantissa): logits within 5 % of the largest, and float32."""
+    model, variables, images = small()
+    half, _, _ = small("bfloat16")
+    expected, found = (np.asarray(models.logits(one, variables, images)) for one in (model, half))
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+    shown = models.features(half, variables, images)
+    assert shown["block1"].dtype == jnp.bfloat16 and shown["head"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_folded_network_has_the_same_logits(dtype: str) -> None:
+    """Weights are standardised once and kept in the dtype they are used in; nothing else changes."""
+    model, variables, images = small(dtype)
+    frozen, folded = models.fold(model, variables)
+    expected, found = models.logits(model, variables, images), models.logits(frozen, folded, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * float(jnp.abs(expected).max()))
+    kernel = folded["params"]["block1"]["unit01"]["conv2"]["kernel"]
+    assert kernel.dtype == dtype and abs(float(kernel.astype(jnp.float32).mean())) < 1e-3
+    assert folded["params"]["head"]["kernel"].dtype == jnp.float32
+    stored = variables["params"]["block1"]["unit01"]["conv2"]["kernel"]
+    assert abs(float(stored.mean())) > 0.1, "what was given must not change"
+
+
+def test_an_unknown_dtype_is_told() -> None:
+    """One line with the valid ones."""
+    with pytest.raises(DistillError, match="unknown dtype 'float16'.*Valid: float32, bfloat16"):
+        models.create("bit_r11w8", 10, "float16")

@@ -145,6 +145,15 @@ def test_a_teacher_is_folded_when_it_is_loaded(path: Path) -> None:
     np.testing.assert_allclose(kernel.std(axis=(0, 1, 2)), 1, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 8, 6, 1), (8, 8, 1)])
+def test_images_of_another_shape_are_told(path: Path, shape: tuple[int, ...]) -> None:
+    """Colour instead of grey, not square, or without a batch: one line that says what is wanted."""
+    found = teachers.load(str(path), num_classes=10, colours=1, resolution=8)
+    with pytest.raises(DistillError, match=r"is shown images of shape .*; it takes \(batch, size, size, 1\)") as caught:
+        found.logits(np.zeros(shape, np.float32))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_teacher_gets_its_own_size_and_range_of_values(path: Path, tmp_path: Path) -> None:
     """Stated in the file: here 16 x 16 pixels from 0 (black) to 3 (white), whatever the student sees."""
     picky = tmp_path / "picky.npz"
