@@ -27,10 +27,10 @@ SHOWN = (  # name, side of the images in pixels, colours, classes
     ("bit_r11w8", 28, 1, 10),
 )
 SOURCES = {
-    "bit": "Kolesnikov et al. 2020",
-    "mobilenet": "Howard et al. 2019",
-    "vit": "Dosovitskiy et al. 2021",
-    "efficientnet": "Tan and Le 2019; TensorFlow 2020",
+    "bit": "BiT",
+    "mobilenet": "MobileNet v3",
+    "vit": "ViT",
+    "efficientnet": "EfficientNet",
 }
 
 
@@ -50,18 +50,16 @@ def table(shown: Sequence[tuple[str, int, int, int]] = SHOWN, results: Path | No
     return pd.DataFrame(_row(*model, differences) for model in shown)
 
 
-def _row(name: str, side: int, colours: int, num_classes: int, differences: dict[str, tuple[str, float]]) -> dict:
+def _row(name: str, side: int, colours: int, num_classes: int, differences: dict[str, float]) -> dict:
     model = models.create(name, num_classes)
-    reference, error = differences.get(name, ("", float("nan")))
     files = [checkpoint.name for checkpoint in published.CHECKPOINTS.values() if checkpoint.model == name]
     return {
         "model": name,
         "parameters (M)": f"{cost.parameters(model, (side, side, colours)) / 1e6:.2f}",
         "GMAC": _rounded(cost.macs(model, (side, side, colours)) / 1e9),
-        "input": f"{side} x {side} x {colours}",
+        "input (px)": side,
         "source": SOURCES[name.split("_")[0]],
-        "equal to timm's": reference,
-        "largest difference": f"{error:.0e}" if reference else "",
+        "difference from timm": f"{differences[name]:.0e}" if name in differences else "",
         "published files": len(files) or "",
     }
 
@@ -70,14 +68,11 @@ def _rounded(number: float) -> str:
     return f"{number:.2f}" if number > 0.01 else f"{number:.1g}"
 
 
-def _differences(results: Path) -> dict[str, tuple[str, float]]:
-    """timm's name and the largest difference of logits or features over all sizes, by model."""
+def _differences(results: Path) -> dict[str, float]:
+    """The largest relative difference of logits or features over all sizes, by model."""
     path = results / "models" / "parity.csv"
     if not path.is_file():
         return {}
     frame = pd.read_csv(path)
     frame["largest"] = frame[["logits", "features"]].max(axis=1)
-    return {
-        str(name): (str(rows["reference"].iloc[0]), float(rows["largest"].max()))
-        for name, rows in frame.groupby("model")
-    }
+    return {str(name): float(rows["largest"].max()) for name, rows in frame.groupby("model")}
