@@ -21,7 +21,7 @@ from distill_lib.recipes import Recipe
 from distill_lib.task import Task, prepare
 from distill_lib.train import folder, train, use_compilation_cache
 
-GRIDS = {
+GRIDS: dict[str, dict[str, Sequence[float]]] = {
     "paper": {  # the sweep behind table 4 of Beyer et al., CVPR 2022
         "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
         "weight_decay": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),

@@ -20,7 +20,7 @@ CALIBRATION_BINS = 15
 @functools.lru_cache(maxsize=64)
 def predictor(
     model: nn.Module | Ensemble, *, resolution: int, side: float = 1.0, batch_size: int = 500
-) -> Callable[[Any, np.ndarray], np.ndarray]:
+) -> Callable[..., np.ndarray]:
     """Builds a function that predicts the evaluation view of images; a second call with the same arguments is free.
 
     Args:
@@ -30,25 +30,58 @@ def predictor(
         batch_size: images at a time; the last ones are padded, so that one program is compiled.
 
     Returns:
-        A function of variables and images (n, height, width, colours) uint8 to logits (n, classes) float32.
+        A function of variables, images (n, height, width, colours) uint8, and their true (n, 2) extents where they do
+        not fill their canvas, to logits (n, classes) float32.
     """
-    answer = _answer(model)
 
     @jax.jit
-    def one(variables: Any, chunk: jax.Array) -> jax.Array:
-        view = views.still(chunk.shape[0], side=side, image_aspect=chunk.shape[2] / chunk.shape[1])
-        return answer(variables, lambda size: views.render(chunk, view, size or resolution))
+    def one(variables: Any, chunk: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        images, extents = chunk
+        size = jnp.asarray(images.shape[1:3]) if extents is None else extents
+        view = views.still(images.shape[0], side=side, image_aspect=size[..., 1] / size[..., 0])
+        return _answer(model)(variables, lambda side: views.render(images, view, side or resolution, extents))
 
-    def predict(variables: Any, images: np.ndarray) -> np.ndarray:
-        size = min(batch_size, len(images))
-        chunks = []
-        for start in range(0, len(images), size):
-            chunk = images[start : start + size]
-            padding = np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)
-            chunks.append(np.asarray(one(variables, np.concatenate([chunk, padding])))[: len(chunk)])
-        return np.concatenate(chunks)
+    def predict(variables: Any, images: np.ndarray, extents: np.ndarray | None = None) -> np.ndarray:
+        return _in_chunks(one, variables, (images, extents), batch_size)
 
     return predict
+
+
+@functools.lru_cache(maxsize=64)
+def crop_predictor(
+    model: nn.Module | Ensemble, *, resolution: int, batch_size: int = 500
+) -> Callable[[Any, dict[int, np.ndarray]], np.ndarray]:
+    """As `predictor`, for evaluation views that were cropped before.
+
+    Returns:
+        A function of variables, and crops (n, size, size, colours) uint8 by size, to logits (n, classes) float32.
+    """
+
+    @jax.jit
+    def one(variables: Any, chunk: dict[int, jax.Array]) -> jax.Array:
+        return _answer(model)(variables, lambda size: views.normalize(chunk[size or resolution]))
+
+    def predict(variables: Any, crops: dict[int, np.ndarray]) -> np.ndarray:
+        return _in_chunks(one, variables, crops, batch_size)
+
+    return predict
+
+
+def _in_chunks(predict: Callable[[Any, Any], jax.Array], variables: Any, examples: Any, batch_size: int) -> np.ndarray:
+    """Predicts a tree of arrays with a common leading axis, a few examples at a time."""
+    count = len(jax.tree.leaves(examples)[0])
+    size = min(batch_size, count)
+
+    def part(start: int) -> Any:
+        def padded(whole: np.ndarray) -> np.ndarray:
+            rows = whole[start : start + size]
+            filling = np.ones((size - len(rows), *rows.shape[1:]), rows.dtype)
+            return np.concatenate([rows, filling])
+
+        return jax.tree.map(padded, examples)
+
+    chunks = [np.asarray(predict(variables, part(start))) for start in range(0, count, size)]
+    return np.concatenate(chunks)[:count]
 
 
 def _answer(model: nn.Module | Ensemble) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:

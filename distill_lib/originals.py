@@ -26,7 +26,7 @@ IDX_SHA256 = {
 REMEDY = (
     "Debian and Ubuntu bring them without root: `apt-get download dataset-fashion-mnist && dpkg -x "
     "dataset-fashion-mnist_*.deb fm && export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist`; "
-    "elsewhere, with TensorFlow: `tfds build fashion_mnist --file_format=array_record`."
+    "elsewhere, get the four .gz files of github.com/zalandoresearch/fashion-mnist and name their folder so."
 )
 
 

@@ -15,8 +15,6 @@ from distill_lib.errors import DistillError
 from distill_lib.step import State
 from distill_lib.task import SPLITS, Task
 
-TRAIN_EVALUATION_IMAGES = 10_000
-
 
 @dataclass(frozen=True)
 class Run:
@@ -77,7 +75,7 @@ class Pupil:
         schedule = optim.warmup_cosine(task.total_steps, recipe.warmup_steps)
         row = {
             "step": done,
-            "epoch": done * recipe.batch_size / len(task.data["train"].labels),
+            "epoch": done * recipe.batch_size / task.examples,
             "loss": loss,
             "learning_rate": float(recipe.learning_rate * schedule(jnp.asarray(done))),
         }
@@ -91,8 +89,13 @@ class Pupil:
         facts = {"seconds": self._spent(), "resumed": self.resumed}
         resume.save(self.directory / "checkpoint", int(self.state.step), self.state, facts)
 
-    def finish(self, class_size: int) -> Run:
-        """Evaluates the student on all splits, and writes its parameters and its record."""
+    def finish(self, class_size: int, bad_images: int | None = None) -> Run:
+        """Evaluates the student on all splits, and writes its parameters and its record.
+
+        Args:
+            class_size: students that were taught together.
+            bad_images: broken images that were met, where they were decoded on the way.
+        """
         task, seconds = self.task, self._spent()
         variables = jax.device_get(self.state.variables)
         result = {"train_loss": self.rows[-1]["loss"]}
@@ -106,7 +109,7 @@ class Pupil:
             "images_per_second": round(task.total_steps * task.recipe.batch_size / seconds, 1),
             "class_size": class_size,
             "resumed": self.resumed,
-        }
+        } | ({} if bad_images is None else {"bad_images": bad_images})
         teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256} if task.teacher else None
         record = records.describe(
             task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=teacher
@@ -156,9 +159,6 @@ def finished(task: Task, directory: Path) -> Run | None:
 
 def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
     """Metrics of a student on a split, and its fidelity to the teacher if it has one."""
-    recipe = task.recipe
-    images, labels = (array[:TRAIN_EVALUATION_IMAGES] for array in task.data[split][:2])
-    predict = evaluate.predictor(task.student, resolution=recipe.resolution, side=recipe.eval_side)
-    expected = task.teacher_logits(split, images) if task.teacher else None
-    found = evaluate.metrics(predict(variables, images), labels, expected)
+    expected = task.teacher_logits(split) if task.teacher else None
+    found = evaluate.metrics(task.predict(variables, split), task.labels(split), expected)
     return {f"{split}_{name}": value for name, value in found.items()}

@@ -1,10 +1,9 @@
-"""Examples out of prepared TFDS folders, without TensorFlow: the checks, their remedies, and the decoding of images."""
+"""Examples out of prepared TFDS folders and other files, without TensorFlow, and their fitting into one size."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from distill_lib import fashion
+from distill_lib import decode, fashion
+from distill_lib.cards import Dataset
 from distill_lib.errors import DistillError
 from distill_lib.originals import read_originals
 
@@ -23,21 +23,20 @@ Rows = Sequence[dict[str, Any]]  # examples {"image": encoded bytes or uint8 (h,
 class MemoryRows(Sequence[dict[str, Any]]):
     """Rows over arrays: images uint8 (n, h, w) or (n, h, w, c), labels (n,)."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels
+    def __init__(self, images: np.ndarray, labels: np.ndarray, keys: tuple[str, str] = ("image", "label")) -> None:
+        self.images, self.labels, self.keys = images, labels, keys
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Any) -> Any:
-        return {"image": self.images[index], "label": self.labels[index]}
+        return dict(zip(self.keys, (self.images[index], self.labels[index]), strict=True))
 
 
-def embedded_rows(builder: str, expression: str) -> Rows:
-    """Opens a split of the set that is part of this package.
+def embedded_rows(expression: str) -> Rows:
+    """Opens a split of `fashion`, which is part of this package.
 
     Args:
-        builder: TFDS id, "fashion".
         expression: TFDS split expression.
 
     Raises:
@@ -45,60 +44,69 @@ def embedded_rows(builder: str, expression: str) -> Rows:
     """
     import tensorflow_datasets as tfds
 
-    _checked(fashion.DATA)
-    return tfds.data_source(builder, split=expression, data_dir=fashion.DATA, download=False, decoders=_undecoded())
+    check_embedded(fashion.DATA)
+    return tfds.data_source(
+        "fashion", split=expression, data_dir=fashion.DATA, download=False, decoders=_undecoded("image")
+    )
 
 
 @functools.cache
-def _checked(data: Path) -> None:
-    fashion.check(data)  # hashes 8 MB: once in a process is enough
+def check_embedded(data: Path) -> None:
+    """Compares the embedded files with their SHA-256, once in a process: they are 8 MB."""
+    fashion.check(data)
 
 
-def prepared_rows(builder: str, expression: str) -> Rows:
+def data_dir() -> str | None:
+    """The folder that TFDS_DATA_DIR names now: TFDS itself looks only when it is imported."""
+    return os.environ.get("TFDS_DATA_DIR") or None
+
+
+def data_folder() -> Path:
+    """Where TFDS looks for prepared sets."""
+    return Path(data_dir() or Path.home() / "tensorflow_datasets").expanduser()
+
+
+def prepared_rows(builder: str, expression: str, image: str = "image") -> Rows:
     """Opens a split of a set that was prepared in TFDS's data folder ($TFDS_DATA_DIR or ~/tensorflow_datasets).
 
     Args:
         builder: TFDS id, such as "oxford_flowers102".
         expression: TFDS split expression, such as "train[:90%]".
+        image: name of the image in an example.
 
     Raises:
-        DistillError: the set is not prepared as array_record, or a shard is missing.
+        DistillError: the set is not prepared as array_record, or a shard is missing; without the remedy.
     """
     import tensorflow_datasets as tfds
 
-    data_dir = os.environ.get("TFDS_DATA_DIR")  # TFDS itself looks only when it is imported
     with quiet():
-        info = tfds.builder(builder, data_dir=data_dir).info
-        folder = Path(info.data_dir)
-        if not (folder / "dataset_info.json").exists() or info.file_format.value != "array_record":
-            raise _unprepared(builder, folder)
-        _check_shards(info, folder)
-        return tfds.data_source(builder, split=expression, data_dir=data_dir, download=False, decoders=_undecoded())
-
-
-def _unprepared(builder: str, folder: Path) -> DistillError:
-    return DistillError(
-        f"{builder} is not prepared as array_record in {folder}. Preparing needs TensorFlow, once, in an environment "
-        "of its own (reading does not): `pip install tensorflow tensorflow-datasets array_record scipy && "
-        f"tfds build {builder} --file_format=array_record`; set TFDS_DATA_DIR if the data shall lie elsewhere."
-    )
-
-
-def _check_shards(info: Any, folder: Path) -> None:
-    shards = [Path(path) for split in info.splits.values() for path in split.filepaths]
-    missing = [path.name for path in shards if not path.exists()]
-    if missing:
-        raise DistillError(
-            f"array_record that does not match its card in {folder}: {len(missing)} of {len(shards)} shards are "
-            f"missing, the first is {missing[0]}. Delete the folder and prepare the set again."
+        info = tfds.builder(builder, data_dir=data_dir()).info
+        if problem := prepared_problem(info):
+            raise DistillError(problem)
+        return tfds.data_source(
+            builder, split=expression, data_dir=data_dir(), download=False, decoders=_undecoded(image)
         )
 
 
-def _undecoded() -> dict[str, Any]:
+def prepared_problem(info: Any) -> str:
+    """What is wrong with a prepared set, by its info and the names of its files; empty if nothing is."""
+    folder = Path(info.data_dir)
+    if not (folder / "dataset_info.json").exists():
+        return f"{info.full_name} is not prepared as array_record in {folder}"
+    if info.file_format.value != "array_record":
+        return f"{info.full_name} is not prepared as array_record in {folder} but as {info.file_format.value}"
+    shards = [Path(path) for split in info.splits.values() for path in split.filepaths]
+    missing = [path.name for path in shards if not path.exists()]
+    if missing:
+        return f"{len(missing)} of {len(shards)} shards are missing in {folder}, the first is {missing[0]}"
+    return ""
+
+
+def _undecoded(image: str) -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     # TFDS would decode with OpenCV where it is installed and Pillow elsewhere, and their JPEG pixels differ.
-    return {"image": tfds.decode.SkipDecoding()}
+    return {image: tfds.decode.SkipDecoding()}
 
 
 def mock_rows(builder: str, expression: str, num_examples: int, *, embedded: bool) -> Rows:
@@ -110,40 +118,62 @@ def mock_rows(builder: str, expression: str, num_examples: int, *, embedded: boo
         return tfds.data_source(builder, split=expression)
 
 
-def teacher_rows() -> Rows:
-    """The 57,960 training images of Fashion-MNIST that belong to the teacher alone, from the original files."""
-    part = fashion.parts(read_originals())["teacher"]
-    return MemoryRows(part.images, part.labels)
+def invented_rows(num_examples: int, dataset: Dataset) -> Rows:
+    """Invents squares of noise: the mock of a set whose code TFDS does not have."""
+    random = np.random.Generator(np.random.Philox(num_examples))
+    side = dataset.size or 40
+    images = random.integers(0, 256, (num_examples, side, side, dataset.channels), np.uint8)
+    return MemoryRows(images, random.integers(0, dataset.num_classes, num_examples), dataset.keys)
 
 
-def decode(image: bytes | np.ndarray, channels: int, canvas: int | None) -> np.ndarray:
+def original_rows(name: str) -> Rows:
+    """Training images of Fashion-MNIST, from the original files and in their order.
+
+    Args:
+        name: "fashion_teacher" for the 57,960 that `fashion` does not hold; "fashion_mnist" for the 58,980 that are not
+            its validation images.
+
+    Raises:
+        DistillError: the original files are not at hand.
+    """
+    with quiet():
+        originals = read_originals()
+    parts = fashion.parts(originals)
+    if name == "fashion_teacher":
+        return MemoryRows(parts["teacher"].images, parts["teacher"].labels)
+    held_out = parts["validation"].rows
+    images, labels = (np.delete(array, held_out, axis=0) for array in originals[:2])
+    return MemoryRows(images, labels)
+
+
+def fitted(image: bytes | np.ndarray, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     """Decodes one image and fits it into a square canvas.
 
     Args:
         image: PNG or JPEG bytes, or an array uint8 (h, w) or (h, w, c).
         channels: 1 or 3.
-        canvas: side of the square in pixels (aspect kept, black margins), or None to leave the size as it is.
+        canvas: side in pixels of the square, whose top left corner the image fills as far as its aspect allows; the
+            rest is black. None leaves the size as it is.
 
     Returns:
-        uint8 (H, W, channels).
+        uint8 (H, W, channels), and the height and width that the image has in it.
 
     Raises:
-        OSError: the bytes are no image that Pillow can decode.
+        decode.ImageError: the bytes are no image that can be decoded.
     """
-    from PIL import Image, ImageOps
+    pixels = decode.decode(image, channels)
+    height, width = pixels.shape[:2]
+    if canvas is None or (height, width) == (canvas, canvas):
+        return pixels, (height, width)
+    from PIL import Image
 
-    if isinstance(image, np.ndarray) and canvas is None:
-        return image.reshape(*image.shape[:2], channels)
-    if isinstance(image, np.ndarray):
-        picture = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-    else:
-        picture = Image.open(io.BytesIO(image))
-    mode = "L" if channels == 1 else "RGB"
-    if picture.mode != mode:  # grey, palette and CMYK files among photographs
-        picture = picture.convert(mode)
-    if canvas is not None and picture.size != (canvas, canvas):
-        picture = ImageOps.pad(picture, (canvas, canvas), method=Image.Resampling.BILINEAR)
-    return np.asarray(picture).reshape(picture.height, picture.width, channels)
+    scale = canvas / max(height, width)
+    height, width = (max(1, round(side * scale)) for side in (height, width))
+    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    shown = np.zeros((canvas, canvas, channels), np.uint8)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    shown[:height, :width] = np.asarray(resized).reshape(height, width, channels)
+    return shown, (height, width)
 
 
 @contextlib.contextmanager

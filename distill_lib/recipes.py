@@ -1,10 +1,4 @@
-"""Recipes: what a run is, as data; presets are tables that can be compared with the paper by eye.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 4 (small sets)
-    and section 3.1 (ImageNet). Where paper and released configuration disagree the paper's value is used: sun397
-    medium, learning rate .003 (configuration: .001).
-"""
+"""Recipes: what a run is, as data; `presets` holds those that have a name."""
 
 from __future__ import annotations
 
@@ -12,9 +6,12 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import re
 from dataclasses import dataclass
+from pathlib import PurePath
 
-from distill_lib import views
+from distill_lib import presets, views
 from distill_lib.errors import DistillError, unknown
 
 
@@ -78,15 +75,7 @@ class Recipe:
         views.policy(self.policy)
         if self.mixup not in views.MIXUPS:
             raise unknown("mixup", self.mixup, views.MIXUPS)
-        for name in (
-            "epochs",
-            "batch_size",
-            "resolution",
-            "temperature",
-            "learning_rate",
-            "ensemble_crops",
-            "evaluations",
-        ):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
         for name in ("weight_decay", "warmup_steps"):
@@ -107,8 +96,13 @@ class Recipe:
 
     @property
     def study(self) -> str:
-        """The folder of results this run belongs to."""
-        return f"{self.dataset}_{self.variant}"
+        """The folder of results this run belongs to; folders of pictures of equal name differ by a hash of the path."""
+        kind, _, place = self.dataset.partition(":")
+        if not place:
+            return f"{self.dataset}_{self.variant}"
+        words = re.sub(r"[^\w.-]+", "-", PurePath(place).name if kind == "folder" else place).strip("-.")
+        digest = [hashlib.sha256(place.encode()).hexdigest()[:6]] if kind == "folder" else []
+        return "-".join([kind, *([words] if words else []), *digest]) + f"_{self.variant}"
 
     @property
     def order_seed(self) -> int:
@@ -144,6 +138,9 @@ class Recipe:
         return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
 
 
+_POSITIVE = ("epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations")
+
+
 def _check_types(recipe: Recipe) -> None:
     """Turns whole numbers given as floats, and lists, into the declared types; refuses anything else."""
     wanted = {"int": int, "float": float, "str": str}
@@ -165,117 +162,21 @@ def _check_types(recipe: Recipe) -> None:
             raise DistillError(f"{field.name} must be {'a ' + field.type}, got {value!r}.")
 
 
-_PAPER = {
-    "policy": "mix",
-    "student": "bit_r50x1",
-    "batch_size": 512,
-    "resolution": 128,
-    "warmup_steps": 1500,
-    "eval_side": 0.8,
-}
-_FASHION = {
-    "policy": "mix",
-    "student": "bit_r11w8",
-    "teacher": "fashion",
-    "batch_size": 128,
-    "resolution": 28,
-    "temperature": 1.0,
-    "learning_rate": 3e-2,
-    "weight_decay": 1e-4,
-    "warmup_steps": 50,
-    "crop_area": (0.25, 1.0),
-    "ensemble_crops": 200,
-}
-
-_COMMON = {
-    "fashion": _FASHION,
-    "fashion_teacher": _FASHION | {"policy": "labels", "student": "bit_r11w24", "whole": 0.5, "teacher": "none"},
-    "flowers": _PAPER | {"teacher": "R152x2_T_flowers128"},
-    "pets": _PAPER | {"teacher": "R152x2_T_pet128"},
-    "food": _PAPER | {"teacher": "R152x2_T_food128"},
-    "sun397": _PAPER | {"teacher": "R152x2_T_sun128"},
-    "imagenet": _PAPER
-    | {"teacher": "R152x2_T_224", "batch_size": 4096, "resolution": 224, "warmup_steps": 5000, "eval_side": 0.875},
-}
-
-
-def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: float) -> dict:
-    return {
-        "epochs": epochs,
-        "temperature": temperature,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-    }
-
-
-_VARIANTS: dict[str, dict[str, dict]] = {
-    "fashion": {
-        "quick": {"epochs": 100},
-        "grid": {"epochs": 30},
-        "short": {"epochs": 30},
-        "medium": {"epochs": 100},
-        "long": {"epochs": 1000},
-    },
-    "fashion_teacher": {"full": _row(24, 2, 3e-3, 1e-4) | {"warmup_steps": 500, "evaluations": 24}},
-    # Table 4:            epochs  T   lr    wd
-    "flowers": {
-        "fast": _row(10_000, 10, 3e-3, 3e-4),
-        "medium": _row(100_000, 1, 1e-3, 1e-4),
-        "long": _row(1_000_000, 1, 3e-4, 1e-5),
-    },
-    "pets": {
-        "fast": _row(1_000, 5, 1e-2, 1e-3),
-        "medium": _row(3_000, 10, 3e-3, 3e-4),
-        "long": _row(30_000, 2, 3e-3, 1e-5),
-    },
-    "food": {
-        "fast": _row(100, 10, 1e-2, 1e-3),
-        "medium": _row(1_000, 10, 1e-3, 3e-4),
-        "long": _row(3_000, 5, 1e-2, 1e-4),
-    },
-    "sun397": {
-        "fast": _row(100, 10, 1e-2, 1e-3),
-        "medium": _row(1_000, 10, 3e-3, 1e-4),
-        "long": _row(3_000, 10, 1e-2, 3e-5),
-    },
-    "imagenet": {
-        "fast": _row(300, 1, 3e-2, 3e-4),
-        "medium": _row(1_200, 1, 3e-2, 3e-4),
-        "long": _row(9_600, 1, 3e-2, 3e-4),
-    },
-}
-_SMOKE = {
-    "student": "bit_r11w8",
-    "teacher": "mock",
-    "epochs": 2,
-    "batch_size": 16,
-    "resolution": 28,
-    "temperature": 2,
-    "learning_rate": 3e-3,
-    "weight_decay": 1e-4,
-    "warmup_steps": 1,
-    "ensemble_crops": 2,
-    "evaluations": 2,
-}
-
-
 def names() -> list[str]:
-    """Data sets that have presets."""
-    return list(_VARIANTS)
+    """Data sets that have presets of their own; `tfds:NAME` and `folder:PATH` have those of Pets."""
+    return list(presets.VARIANTS)
 
 
 def variants(dataset: str) -> list[str]:
     """Presets of a data set; raises DistillError for an unknown one. "smoke" runs on mock data in seconds."""
-    if dataset not in _VARIANTS:
-        raise unknown("dataset", dataset, _VARIANTS)
-    return [*_VARIANTS[dataset], "smoke"]
+    return [*presets.tables(dataset)[1], "smoke"]
 
 
 def get(dataset: str, variant: str, **overrides) -> Recipe:
     """Looks up a preset and changes single settings of it.
 
     Args:
-        dataset: one of `names()`.
+        dataset: one of `names()`, or "tfds:NAME" or "folder:PATH", which have the settings of Pets and no teacher.
         variant: one of `variants(dataset)`.
         **overrides: fields of `Recipe` to replace; None keeps the preset's value.
 
@@ -283,8 +184,11 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
         The resolved recipe.
 
     Raises:
-        DistillError: for an unknown name, or a setting that makes no sense.
+        DistillError: for an unknown name, a setting that makes no sense, or a teacher that nobody named.
     """
+    if dataset.startswith("folder:"):  # one run has one name, from whichever folder it is started
+        dataset = "folder:" + os.path.abspath(os.path.expanduser(dataset.removeprefix("folder:")))
+    common, rows = presets.tables(dataset)
     if variant not in variants(dataset):
         raise unknown(f"variant of {dataset}", variant, variants(dataset))
     settable = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("dataset", "variant")]
@@ -292,5 +196,11 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
         if name not in settable:
             raise unknown("recipe setting", name, settable)
     given = {name: value for name, value in overrides.items() if value is not None}
-    preset = _SMOKE if variant == "smoke" else _VARIANTS[dataset][variant]
-    return Recipe(dataset=dataset, variant=variant, **(_COMMON[dataset] | preset | given))
+    preset = presets.SMOKE if variant == "smoke" else rows[variant]
+    recipe = Recipe(dataset=dataset, variant=variant, **(common | preset | given))
+    if recipe.has_teacher and recipe.teacher == presets.TEACHERLESS:
+        raise DistillError(
+            f"{dataset} has no teacher of its own: name one that knows its classes, as in `-p teacher PATH.npz`, or "
+            "train one first with `-p policy labels`."
+        )
+    return recipe

@@ -8,13 +8,14 @@ that would move it alone.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distill_lib import losses, models, optim, views
 from distill_lib.models.ensemble import Ensemble
@@ -30,6 +31,34 @@ class Lesson(NamedTuple):
 
     shown: jax.Array
     wanted: jax.Array
+
+
+class Material(NamedTuple):
+    """What lessons are made from, whole on the device.
+
+    Attributes:
+        images: (n, height, width, colours) uint8.
+        targets: labels (n,), or a fixed teacher's outputs (n, classes).
+        extents: (n, 2) true height and width of each image in its canvas, in pixels; None where they fill it.
+    """
+
+    images: jax.Array | np.ndarray
+    targets: jax.Array | np.ndarray
+    extents: jax.Array | np.ndarray | None = None
+
+
+class Crops(NamedTuple):
+    """What a lesson is made from where the host crops.
+
+    Attributes:
+        student: (batch, size, size, colours) uint8.
+        teacher: by size in pixels, where it is another or the teacher's crop is independent.
+        targets: labels (batch,), or a fixed teacher's outputs (batch, classes).
+    """
+
+    student: jax.Array | np.ndarray
+    teacher: Mapping[int, jax.Array | np.ndarray]
+    targets: jax.Array | np.ndarray
 
 
 class State(NamedTuple):
@@ -118,52 +147,98 @@ def view_key(seed: int) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def teach(plan: Plan) -> Callable[..., Lesson]:
-    """The first half of a step, jitted.
+    """The first half of a step where all images are on the device, jitted.
 
     Args:
         plan: what is shown, and who answers.
 
     Returns:
-        A function of (view key, step, images, targets, indices, teacher's variables, temperature) to the lesson.
-        `images` is the whole training set (n, height, width, colours) uint8, `targets` its labels (n,), or a fixed
-        teacher's outputs (n, classes); `indices` (batch,) says which images the step uses.
+        A function of (view key, step, material, indices, teacher's variables, temperature) to the lesson; `indices`
+        (batch,) says which images of the material the step uses.
     """
 
     def lesson(
         key: jax.Array,
         step: jax.Array,
-        images: jax.Array,
-        targets: jax.Array,
+        material: Material,
         indices: jax.Array,
         teacher: tuple[models.Variables, ...],
         temperature: jax.Array,
     ) -> Lesson:
-        chosen = images[indices]
-        policy = views.policy(plan.policy)
-        teacher_view, student_view = views.pair(
-            jax.random.fold_in(key, step),
-            policy,
-            plan.batch_size,
-            mixup=plan.mixup,
-            area=plan.crop_area,
-            whole=plan.whole,
-            image_aspect=images.shape[2] / images.shape[1],
-        )
-        shown = views.render(chosen, student_view, plan.resolution)
-        if policy.relation == "none":
-            return Lesson(shown, views.mix(jax.nn.one_hot(targets[indices], plan.num_classes), student_view))
-        if policy.relation == "fixed":
-            return Lesson(shown, targets[indices])
-        assert plan.teacher is not None
+        images, targets, extents = jax.tree.map(lambda whole: whole[indices], material)
+        size = jnp.asarray(images.shape[1:3]) if extents is None else extents
+        teacher_view, student_view = _views(plan, key, step, size[..., 1] / size[..., 0])
+        shown = views.render(images, student_view, plan.resolution, extents)
 
         def show(size: int | None) -> jax.Array:
             if teacher_view is student_view and size in (None, plan.resolution):
                 return shown
-            return views.render(chosen, teacher_view, size or plan.resolution)
+            return views.render(images, teacher_view, size or plan.resolution, extents)
 
-        return Lesson(shown, plan.teacher.logits(teacher, show, temperature))
+        return _answered(plan, shown, student_view, show, targets, teacher, temperature)
 
     return jax.jit(lesson)
+
+
+@functools.lru_cache(maxsize=64)
+def teach_crops(plan: Plan) -> Callable[..., Lesson]:
+    """The first half of a step where crops come from the host, jitted: what is left is mixup and the teacher.
+
+    Args:
+        plan: what is shown, and who answers; crops are made by `stream` from the same seed.
+
+    Returns:
+        A function of (view key, step, crops, teacher's variables, temperature) to the lesson.
+    """
+
+    def lesson(
+        key: jax.Array,
+        step: jax.Array,
+        crops: Crops,
+        teacher: tuple[models.Variables, ...],
+        temperature: jax.Array,
+    ) -> Lesson:
+        teacher_view, student_view = _views(plan, key, step, jnp.ones(()))
+        shown = views.mix(views.normalize(crops.student), student_view)
+
+        def show(size: int | None) -> jax.Array:
+            if teacher_view is student_view and size in (None, plan.resolution):
+                return shown
+            return views.mix(views.normalize(crops.teacher[size or plan.resolution]), teacher_view)
+
+        return _answered(plan, shown, student_view, show, jnp.asarray(crops.targets), teacher, temperature)
+
+    return jax.jit(lesson)
+
+
+def _views(plan: Plan, key: jax.Array, step: jax.Array, image_aspect: jax.Array) -> tuple[views.View, views.View]:
+    return views.pair(
+        jax.random.fold_in(key, step),
+        views.policy(plan.policy),
+        plan.batch_size,
+        mixup=plan.mixup,
+        area=plan.crop_area,
+        whole=plan.whole,
+        image_aspect=image_aspect,
+    )
+
+
+def _answered(
+    plan: Plan,
+    shown: jax.Array,
+    view: views.View,
+    show: Callable[[int | None], jax.Array],
+    targets: jax.Array,
+    teacher: tuple[models.Variables, ...],
+    temperature: jax.Array,
+) -> Lesson:
+    relation = views.policy(plan.policy).relation
+    if relation == "none":
+        return Lesson(shown, views.mix(jax.nn.one_hot(targets, plan.num_classes), view))
+    if relation == "fixed":
+        return Lesson(shown, targets)
+    assert plan.teacher is not None
+    return Lesson(shown, plan.teacher.logits(teacher, show, temperature))
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,34 +12,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, evaluate, models, step, teachers, views
-from distill_lib.errors import DistillError
+from distill_lib import datasets, exams, models, step, teachers, views
+from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
 SPLITS = ("train", "validation", "test")
-DATA_FIELDS = ("dataset", "variant", "train_images")
+LOADING = ("auto", "device", "stream")
+TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
+DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side")
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
 
 
 @dataclass(frozen=True)
 class Task:
-    """Everything a run needs."""
+    """Everything a run needs.
+
+    Attributes:
+        recipe: what shall run.
+        data: splits in memory; empty where images are decoded on the way.
+        exams: what students are judged by, by split.
+        num_classes: length of the logits.
+        colours: colour channels of the images.
+        examples: number of training images.
+        teacher: None for the label baselines.
+        source: training images that are decoded on the way; None where they are in memory.
+        workers: processes that decode; None takes one for each core.
+        mock: whether the data are made up.
+    """
 
     recipe: Recipe
     data: dict[str, datasets.Arrays]
+    exams: dict[str, exams.Exam]
     num_classes: int
+    colours: int
+    examples: int
     teacher: teachers.Teacher | None
-    total_steps: int
+    source: datasets.Source | None
+    workers: int | None
+    mock: bool
 
     @property
     def run_id(self) -> str:
-        """Name of the run."""
-        return self.recipe.run_id(self.teacher.sha256 if self.teacher else "")
+        """Name of the run; pictures of your own are part of it, since they can change."""
+        teacher = self.teacher.sha256 if self.teacher else ""
+        return self.recipe.run_id(teacher + datasets.fingerprint(self.recipe.dataset))
 
     @property
-    def mock(self) -> bool:
-        """Whether the data are made up."""
-        return self.data["train"].mock
+    def total_steps(self) -> int:
+        """Length of the schedule."""
+        return self.recipe.steps(self.examples)
 
     @property
     def student(self) -> nn.Module:
@@ -48,7 +70,7 @@ class Task:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and colours of a rendered image."""
-        return (self.recipe.resolution, self.recipe.resolution, self.data["train"].images.shape[-1])
+        return (self.recipe.resolution, self.recipe.resolution, self.colours)
 
     @property
     def asks_teacher(self) -> bool:
@@ -100,7 +122,8 @@ class Task:
     def identity(self, split: str) -> tuple:
         """What a frozen teacher's outputs on a split depend on."""
         teacher = (self.teacher.sha256, self.teacher.ensemble) if self.teacher else ()
-        return (*teacher, self.recipe.dataset, self.mock, split, len(self.data[split].labels))
+        count = self.examples if split == "train" else len(self.exams[split].labels)
+        return (*teacher, self.recipe.dataset, self.mock, split, count, self.source is not None)
 
     def targets(self) -> np.ndarray:
         """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes)."""
@@ -115,23 +138,33 @@ class Task:
             "temperature": recipe.temperature,
         }
         key = (self.identity("train"), policy, *options.values())
+        options["extents"] = train.extents
         return _once(key, lambda: teachers.fixed_logits(teacher, train.images, policy, **options))
 
-    def teacher_logits(self, split: str, images: np.ndarray) -> np.ndarray:
+    def labels(self, split: str) -> np.ndarray:
+        """Labels of the images that students are judged by."""
+        return self.exams[split].labels
+
+    def predict(self, variables: models.Variables, split: str) -> np.ndarray:
+        """What a student says of the evaluation views of a split, (n, classes)."""
+        return self.exams[split].predict(self.student, variables, self.recipe.resolution)
+
+    def teacher_logits(self, split: str) -> np.ndarray:
         """What the teacher says of the evaluation views of a split, (n, classes)."""
-        recipe, teacher = self.recipe, self.teacher
+        recipe, teacher, exam = self.recipe, self.teacher, self.exams[split]
         assert teacher is not None
-        predict = evaluate.predictor(teacher.ensemble, resolution=recipe.resolution, side=recipe.eval_side)
-        key = (self.identity(split), recipe.resolution, recipe.eval_side, len(images))
-        return _once(key, lambda: predict(teacher.variables, images))
+        key = (self.identity(split), recipe.resolution, recipe.eval_side, len(exam.labels))
+        return _once(key, lambda: exam.predict(teacher.ensemble, teacher.variables, recipe.resolution))
 
 
-def prepare(recipe: Recipe, like: Task | None = None) -> Task:
+def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", workers: int | None = None) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
     Args:
         recipe: what shall run.
         like: a task whose data and teacher are taken where they are the same.
+        loading: "device" (all images in memory), "stream" (decoded on the way) or "auto" (streams what is too large).
+        workers: processes that decode; None takes one for each core.
 
     Raises:
         DistillError: if the recipe asks for what there is not, or for what does not fit together.
@@ -139,37 +172,70 @@ def prepare(recipe: Recipe, like: Task | None = None) -> Task:
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
-    data = like.data if like and _same(recipe, like.recipe, DATA_FIELDS) else _data(recipe)
-    if recipe.batch_size > len(data["train"].labels):
+    if like and _same(recipe, like.recipe, DATA_FIELDS):
+        task = dataclasses.replace(like, recipe=recipe, teacher=None)
+    else:
+        task = _with_data(recipe, dataset, _streams(recipe, dataset, loading), workers)
+    _check(task)
+    if not recipe.has_teacher:
+        return task
+    if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
+        return dataclasses.replace(task, teacher=like.teacher)
+    teacher = teachers.load(
+        recipe.teacher,
+        num_classes=dataset.num_classes,
+        colours=task.colours,
+        resolution=recipe.resolution,
+        ensemble=recipe.ensemble,
+        dtype=recipe.dtype,
+    )
+    return dataclasses.replace(task, teacher=teacher)
+
+
+def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:
+    """Whether training images are decoded on the way."""
+    if loading not in LOADING:
+        raise unknown("loading", loading, LOADING)
+    large = recipe.variant != "smoke" and not datasets.fits(dataset)
+    streams = loading == "stream" or (loading == "auto" and large)
+    if streams and views.policy(recipe.policy).relation == "fixed":
         raise DistillError(
-            f"batch_size {recipe.batch_size} is larger than the data ({len(data['train'].labels)} training images); "
+            f"policy {recipe.policy} wants the teacher's outputs of all images beforehand, so they have to be in "
+            'memory: choose loading "device" with fewer train_images, or another policy.'
+        )
+    return streams
+
+
+def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool, workers: int | None) -> Task:
+    mock, side, classes = recipe.variant == "smoke", recipe.eval_side, dataset.num_classes
+    limits, judged = {"train": recipe.train_images}, {"train": TRAIN_EVALUATION_IMAGES}
+    judged_by: dict[str, exams.Exam] = {}
+    if streams:
+        opened = {split: datasets.load(recipe.dataset, split, limit=limits.get(split), mock=mock) for split in SPLITS}
+        for split, source in opened.items():
+            judged_by[split] = exams.Decoded(source, side, judged.get(split))
+        train = opened["train"]
+        return Task(recipe, {}, judged_by, classes, dataset.channels, len(train), None, train, workers, mock)
+    data = {split: datasets.arrays(recipe.dataset, split, limits.get(split), mock=mock) for split in SPLITS}
+    for split, arrays in data.items():
+        judged_by[split] = exams.InMemory(arrays, side, judged.get(split))
+    examples = len(data["train"].labels)
+    return Task(recipe, data, judged_by, classes, dataset.channels, examples, None, None, workers, mock)
+
+
+def _check(task: Task) -> None:
+    """Raises DistillError if batch or schedule do not fit the data or the devices."""
+    recipe = task.recipe
+    if recipe.batch_size > task.examples:
+        raise DistillError(
+            f"batch_size {recipe.batch_size} is larger than the data ({task.examples} training images); "
             "choose a smaller batch_size."
         )
     if recipe.batch_size % jax.device_count():
         raise DistillError(
             f"batch_size {recipe.batch_size} cannot be shared by {jax.device_count()} devices; choose a multiple."
         )
-    teacher = None
-    if recipe.has_teacher and like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
-        teacher = like.teacher
-    elif recipe.has_teacher:
-        teacher = teachers.load(
-            recipe.teacher,
-            num_classes=dataset.num_classes,
-            colours=data["train"].images.shape[-1],
-            resolution=recipe.resolution,
-            ensemble=recipe.ensemble,
-            dtype=recipe.dtype,
-        )
-    return Task(recipe, data, dataset.num_classes, teacher, recipe.steps(len(data["train"].labels)))
-
-
-def _data(recipe: Recipe) -> dict[str, datasets.Arrays]:
-    mock = recipe.variant == "smoke"
-    return {
-        split: datasets.arrays(recipe.dataset, split, recipe.train_images if split == "train" else None, mock=mock)
-        for split in SPLITS
-    }
+    recipe.steps(task.examples)
 
 
 def _same(one: Recipe, other: Recipe, fields: tuple[str, ...]) -> bool:

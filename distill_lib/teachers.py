@@ -132,7 +132,15 @@ def _folded(model: Any, variables: models.Variables, facts: dict, sha256: str) -
 
 
 def fixed_logits(
-    teacher: Teacher, images: np.ndarray, policy: views.Policy, *, resolution: int, area, crops: int, temperature: float
+    teacher: Teacher,
+    images: np.ndarray,
+    policy: views.Policy,
+    *,
+    resolution: int,
+    area: views.Range,
+    crops: int,
+    temperature: float,
+    extents: np.ndarray | None = None,
 ) -> np.ndarray:
     """Outputs of a fixed teacher, computed once for each image (the paper's `fix/*`).
 
@@ -147,6 +155,7 @@ def fixed_logits(
         area: smallest and largest area of an inception crop, as fractions of the image.
         crops: inception crops of each image, for the mean.
         temperature: T of the distillation loss.
+        extents: (n, 2) true height and width of each image in its canvas; None where they fill it.
 
     Returns:
         (n, classes) float32.
@@ -155,22 +164,25 @@ def fixed_logits(
         raise DistillError("a baseline without a teacher has no fixed outputs.")
     mean_over_crops = policy.teacher == "inception_mean"
     crop = "inception" if mean_over_crops else policy.teacher
-    aspect = images.shape[2] / images.shape[1]
 
     @jax.jit
-    def prediction(variables: Variables, chunk: jax.Array, key: jax.Array) -> jax.Array:
-        view = views.sample(key, len(chunk), crop=crop, flip=False, area=area, image_aspect=aspect)
+    def prediction(variables: Variables, chunk: jax.Array, sizes: jax.Array | None, key: jax.Array) -> jax.Array:
+        shape = jnp.asarray(chunk.shape[1:3]) if sizes is None else sizes
+        view = views.sample(
+            key, len(chunk), crop=crop, flip=False, area=area, image_aspect=shape[..., 1] / shape[..., 0]
+        )
         logits = teacher.ensemble.logits(
-            variables, lambda size: views.render(chunk, view, size or resolution), temperature
+            variables, lambda size: views.render(chunk, view, size or resolution, sizes), temperature
         )
         return jax.nn.softmax(logits / temperature)
 
     chunks = []
     for start in range(0, len(images), 512):
         chunk = jnp.asarray(images[start : start + 512])
+        sizes = None if extents is None else jnp.asarray(extents[start : start + 512])
         total = 0.0
         for number in range(crops if mean_over_crops else 1):
-            total += prediction(teacher.variables, chunk, jax.random.fold_in(jax.random.key(start), number))
+            total += prediction(teacher.variables, chunk, sizes, jax.random.fold_in(jax.random.key(start), number))
         chunks.append(np.asarray(total) / (crops if mean_over_crops else 1))
     return temperature * np.log(np.maximum(np.concatenate(chunks), np.finfo(np.float32).tiny))
 

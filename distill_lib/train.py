@@ -7,6 +7,7 @@ started again ends with the same bits on the same machine.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from distill_lib import loader, pupil, records, step
+from distill_lib import lessons, pupil, records, step
 from distill_lib.progress import Progress
 from distill_lib.pupil import Pupil, Run
 from distill_lib.recipes import Recipe
@@ -25,13 +26,22 @@ from distill_lib.task import Task, prepare
 LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
 
 
-def fit(recipe: Recipe, workdir: str | os.PathLike | None = None, *, checkpoint_seconds: float = 60.0) -> Run:
+def fit(
+    recipe: Recipe,
+    workdir: str | os.PathLike | None = None,
+    *,
+    checkpoint_seconds: float = 60.0,
+    loading: str = "auto",
+    workers: int | None = None,
+) -> Run:
     """Trains a student, or takes up the run where it was killed, or reuses the finished one.
 
     Args:
         recipe: what to run.
         workdir: the results folder; None finds it (see `records.find_results`).
         checkpoint_seconds: least time between two training checkpoints.
+        loading: how images come, as in `task.prepare`; it changes no lesson but by rounding.
+        workers: processes that decode, where images are decoded on the way.
 
     Returns:
         The run; its record lies in `workdir/<study>/<run id>/`.
@@ -40,7 +50,7 @@ def fit(recipe: Recipe, workdir: str | os.PathLike | None = None, *, checkpoint_
         DistillError: if data, teacher or folder are not usable, or the loss is not finite. Earlier records stay intact.
     """
     use_compilation_cache()
-    task = prepare(recipe)
+    task = prepare(recipe, loading=loading, workers=workers)
     directory = folder(task, workdir)
     if (run := pupil.finished(task, directory)) is not None:
         return run
@@ -77,50 +87,31 @@ def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[
         DistillError: if a checkpoint is damaged or a folder cannot be written.
     """
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
     pupils = [pupil.take_up(task, directory, everywhere) for task, directory in tasks]
     lead, start = pupils[0].task, min(one.start for one in pupils)
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
-    key, images, targets, teacher, temperature = jax.device_put(
-        (
-            step.view_key(lead.recipe.order_seed),
-            lead.data["train"].images,
-            lead.targets(),
-            lead.teacher.variables if lead.teacher and lead.asks_teacher else (),
-            np.float32(lead.recipe.temperature),
-        ),
-        everywhere,
-    )
-    teach = step.teach(lead.plan)
     learn = [step.learn(one.task.student, not one.task.recipe.has_teacher) for one in pupils]
-    reports = _report_steps(lead)
+    reports, ahead = _report_steps(lead), deque[jax.Array]()
     progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
-    ahead: deque[jax.Array] = deque()
     saved = time.perf_counter()
-    for done, indices in enumerate(_batches(lead, start), start + 1):
-        lesson = teach(key, np.int32(done - 1), images, targets, jax.device_put(indices, split), teacher, temperature)
-        for number, one in enumerate(pupils):
-            if one.error is None and one.start < done:
-                one.state = learn[number](one.state, settings[number], lesson)
-        _wait(ahead, lesson, pupils)
-        if done in reports:
-            _report(pupils, done, progress)
-            if all(one.error for one in pupils):
-                break
-        if time.perf_counter() - saved > checkpoint_seconds and done < lead.total_steps:
-            for one in pupils:
+    with contextlib.closing(lessons.open_lessons(lead, start, mesh)) as given:
+        for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
+            for number, one in enumerate(pupils):
                 if one.error is None and one.start < done:
-                    one.save()
-            saved = time.perf_counter()
+                    one.state = learn[number](one.state, settings[number], lesson)
+            _wait(ahead, lesson, pupils)
+            if done in reports:
+                _report(pupils, done, progress)
+                if all(one.error for one in pupils):
+                    break
+            if time.perf_counter() - saved > checkpoint_seconds and done < lead.total_steps:
+                for one in pupils:
+                    if one.error is None and one.start < done:
+                        one.save()
+                saved = time.perf_counter()
     progress.close()
-    return [one.error or one.finish(len(pupils)) for one in pupils]
-
-
-def _batches(task: Task, start: int):
-    """Indices of the examples of each step that is left."""
-    examples = len(task.data["train"].labels)
-    batches = loader.batches(examples, seed=task.recipe.order_seed, batch_size=task.recipe.batch_size, start_step=start)
-    return (indices for _, indices in zip(range(start, task.total_steps), batches, strict=False))
+    return [one.error or one.finish(len(pupils), given.bad_images) for one in pupils]
 
 
 def _report_steps(task: Task) -> set[int]:

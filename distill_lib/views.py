@@ -18,16 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distill_lib import boxes
+from distill_lib.boxes import CROPS, DRAWS, Range
 from distill_lib.errors import unknown
 
-MILD_CROP_SIDE = 0.8  # the paper's "resize to 160, crop 128"
-CROP_ATTEMPTS = 10
-DRAWS = 6 + CROP_ATTEMPTS  # random numbers an image: whole, flip, lambda, top, left, height, aspects
-_NO_POSITION = 2**32 - 1  # folded into a step's key for a second, independent draw; no batch is that large
-CROPS = ("whole", "central", "mild", "inception")
 MIXUPS = ("batch", "example")
-
-Range = tuple[float, float]
 
 
 class View(NamedTuple):
@@ -152,9 +147,9 @@ def sample(
     draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))
     uniform = draws(jnp.arange(batch_size))
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
-    box = _boxes(uniform[:, 3:], crop, area, aspect, ratio)
+    box = boxes.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
     if whole:
-        box = jnp.where(uniform[:, :1] < whole, _centred(batch_size, 1.0), box)
+        box = jnp.where(uniform[:, :1] < whole, boxes.centred(jnp, batch_size, 1.0), box)
     flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
     weight = jnp.ones(batch_size)
     if mixup == "batch":
@@ -198,10 +193,12 @@ def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch
     if policy.relation != "independent":
         return student, student
     assert policy.teacher is not None
-    return sample(jax.random.fold_in(key, _NO_POSITION), batch_size, crop=policy.teacher, **options), student
+    return sample(jax.random.fold_in(key, boxes.NO_POSITION), batch_size, crop=policy.teacher, **options), student
 
 
-def render(images: jax.Array | np.ndarray, view: View, size: int) -> jax.Array:
+def render(
+    images: jax.Array | np.ndarray, view: View, size: int, extents: jax.Array | np.ndarray | None = None
+) -> jax.Array:
     """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
 
     Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which
@@ -211,14 +208,17 @@ def render(images: jax.Array | np.ndarray, view: View, size: int) -> jax.Array:
         images: (batch, height, width, colours), uint8, or float32 in [-1, 1].
         view: the view, of the same batch.
         size: height and width of the result in pixels.
+        extents: (batch, 2) height and width in pixels that each image really has, from the top left corner of its
+            canvas; None where the images fill theirs. Nothing beyond them is shown.
 
     Returns:
         (batch, size, size, colours), float32 in [-1, 1].
     """
     images = normalize(images)
     top, left, height, width = view.box.T
-    rows = _bilinear(top, height, images.shape[1], size)
-    columns = _bilinear(left, width, images.shape[2], size)
+    tall, wide = images.shape[1:3] if extents is None else jnp.asarray(extents, jnp.float32).T
+    rows = _bilinear(top * tall, height * tall, images.shape[1], size)
+    columns = _bilinear(left * wide, width * wide, images.shape[2], size)
     columns = jnp.where(view.flip[:, None, None], columns[:, ::-1], columns)
     shown = jnp.einsum("brh,bhwc->brwc", rows, images)
     shown = jnp.einsum("bqw,brwc->brqc", columns, shown)
@@ -242,45 +242,12 @@ def _next_in_batch(batch_size: int) -> jax.Array:
     return jnp.roll(jnp.arange(batch_size), -1)
 
 
-def _centred(batch_size: int, side: float) -> jax.Array:
-    corner = (1 - side) / 2
-    return jnp.broadcast_to(jnp.array([corner, corner, side, side]), (batch_size, 4))
-
-
-def _boxes(uniform: jax.Array, crop: str, area: Range, aspect: Range, ratio: jax.Array) -> jax.Array:
-    """Boxes (batch, 4) from numbers (batch, 3 + CROP_ATTEMPTS) that are uniform in [0, 1)."""
-    batch_size = uniform.shape[0]
-    if crop == "whole":
-        return _centred(batch_size, 1.0)
-    if crop == "central":
-        return _centred(batch_size, MILD_CROP_SIDE)
-    if crop == "mild":
-        extent = jnp.full((batch_size, 2), MILD_CROP_SIDE)
-    else:
-        extent = _inception_extent(uniform[:, 2:], area, aspect, ratio)
-    return jnp.concatenate([uniform[:, :2] * (1 - extent), extent], axis=-1)
-
-
-def _inception_extent(uniform: jax.Array, area: Range, aspect: Range, ratio: jax.Array) -> jax.Array:
-    """Height and width (batch, 2) of inception crops of images with width / height `ratio` (batch,).
-
-    As TensorFlow's sample_distorted_bounding_box: the aspect is uniform, then the *height* is uniform between those of
-    the smallest and the largest allowed area that fits; an aspect that cannot fit is drawn again, and after
-    `CROP_ATTEMPTS` failures the whole image is shown.
-    """
-    aspects = (aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 1:]) / ratio[:, None]
-    smallest = jnp.sqrt(area[0] / aspects)
-    largest = jnp.minimum(jnp.sqrt(area[1] / aspects), jnp.minimum(1.0, 1.0 / aspects))
-    fits = smallest <= largest
-    heights = smallest + (largest - smallest) * uniform[:, :1]
-    extents = jnp.minimum(jnp.stack([heights, heights * aspects], axis=-1), 1.0)
-    chosen = jnp.take_along_axis(extents, jnp.argmax(fits, axis=1)[:, None, None], axis=1)[:, 0]
-    return jnp.where(fits.any(axis=1, keepdims=True), chosen, 1.0)
-
-
 def _bilinear(start: jax.Array, extent: jax.Array, pixels: int, size: int) -> jax.Array:
-    """Weights (batch, size, pixels) that resize a crop of an axis: half-pixel centres, edges repeated, no antialias."""
-    start, extent = start[:, None] * pixels, extent[:, None] * pixels
+    """Weights (batch, size, pixels) that resize a crop of an axis: half-pixel centres, edges repeated, no antialias.
+
+    Start and extent (batch,) are in pixels.
+    """
+    start, extent = start[:, None], extent[:, None]
     centres = start + (jnp.arange(size)[None, :] + 0.5) * extent / size - 0.5
     centres = jnp.clip(centres, start, start + jnp.maximum(extent - 1.0, 0.0))
     distance = jnp.abs(centres[:, :, None] - jnp.arange(pixels)[None, None, :])

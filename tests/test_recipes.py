@@ -84,7 +84,7 @@ def test_presets_of_imagenet_are_the_papers(variant: str, epochs: int) -> None:
 
 def test_every_preset_can_be_built() -> None:
     """Names in the tables are names that the library knows, and every schedule is longer than its warm-up."""
-    assert set(recipes.names()) == set(datasets.names())
+    assert set(recipes.names()) == set(datasets.names()) - {"imagenet_v2", "imagenet_real"}
     for dataset in recipes.names():
         assert recipes.variants(dataset)[-1] == "smoke"
         for variant in recipes.variants(dataset):

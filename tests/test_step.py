@@ -45,9 +45,8 @@ def first_lesson(task: Task) -> step.Lesson:
     recipe, images = task.recipe, task.data["train"]
     indices = loader.batch_indices(recipe.seed, 0, recipe.batch_size, 64)
     assert task.teacher is not None
-    return step.teach(task.plan)(
-        step.view_key(recipe.seed), 0, images.images, images.labels, indices, task.teacher.variables, 2.0
-    )
+    material = step.Material(images.images, images.labels)
+    return step.teach(task.plan)(step.view_key(recipe.seed), 0, material, indices, task.teacher.variables, 2.0)
 
 
 def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) -> None:

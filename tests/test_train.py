@@ -149,7 +149,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
     indices, train_set = loader.batch_indices(recipe.seed, 0, 16, 64), task.data["train"]
     lesson = step.teach(task.plan)(
-        step.view_key(recipe.seed), 0, train_set.images, train_set.labels, indices, task.teacher.variables, 2.0
+        step.view_key(recipe.seed), 0, step.Material(*train_set[:2]), indices, task.teacher.variables, 2.0
     )
     after = step.learn(task.student)(student, task.settings, lesson)
     np.testing.assert_allclose(after.loss_sum, expected, rtol=1e-4)

@@ -70,7 +70,8 @@ def _steps(dataset: str, variant: str, students: int, forms: tuple[str, ...]) ->
     assert work.teacher is not None
     train, recipe = work.data["train"], work.recipe
     indices = loader.batch_indices(0, 0, recipe.batch_size, len(train.labels))
-    fixed = jax.device_put((step.view_key(0), np.int32(0), train.images, train.labels, indices, work.teacher.variables))
+    material = step.Material(train.images, train.labels)
+    fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, work.teacher.variables))
     teach, learn = step.teach(work.plan), step.learn(work.student)
     move = learn.__wrapped__  # type: ignore[attr-defined]  # the function inside the jitted one
     unrolled = jax.jit(

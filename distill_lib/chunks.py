@@ -1,0 +1,142 @@
+"""Chunks of a batch: what a worker process of `stream` does.
+
+A chunk is read, drawn, decoded and cropped from its number alone. An image that cannot be decoded is replaced by the
+next one of the split that can be, seen from the same position of the batch. Nothing here imports JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from distill_lib import decode, host_views, loader
+from distill_lib.errors import DistillError
+
+ATTEMPTS = 100  # images that are tried in place of a broken one
+Bad = tuple[int, str, str]  # index, name, reason
+
+
+class Example(Protocol):
+    """What `datasets.Encoded` is: the bytes or pixels of an image, its label, and the name of its file."""
+
+    image: Any
+    label: Any
+    name: str
+
+
+class Source(Protocol):
+    """What `datasets.Source` is: random access to encoded examples."""
+
+    def __len__(self) -> int: ...
+
+    def encoded(self, index: int) -> Any:
+        """One `Example`."""
+
+
+class _Found(NamedTuple):
+    """An example whose header can be read: `tried`, shown for `asked` after so many tries."""
+
+    asked: int
+    tries: int
+    tried: int
+    example: Any
+    aspect: float
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A host's batches in chunks, by number; what worker processes are given.
+
+    Attributes:
+        source: the examples.
+        seed, start_step, batch_size: as in `batches`.
+        first, share: position of the host's first image in the global batch, and how many it has.
+        chunk: images a chunk; the last one of a step may have fewer.
+        draws: how crops are drawn: the student's, and where it is independent the teacher's.
+        looks: (number in `draws`, size in pixels) of all that is shown of an image.
+        channels: 1 or 3.
+        shrink: as in `decode.crops`.
+    """
+
+    source: Source
+    seed: int
+    start_step: int
+    batch_size: int
+    first: int
+    share: int
+    chunk: int
+    draws: tuple[host_views.Crop, ...]
+    looks: tuple[tuple[int, int], ...]
+    channels: int
+    shrink: bool
+
+    @property
+    def per_step(self) -> int:
+        """Chunks a step."""
+        return -(-self.share // self.chunk)
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """Chunk `number` since the first step: labels, shown, and what was broken as (index, name, reason)."""
+        step, part = divmod(number, self.per_step)
+        step += self.start_step
+        indices = loader.batch_indices(self.seed, step, self.batch_size, len(self.source))
+        begin = part * self.chunk
+        positions = self.first + np.arange(begin, min(begin + self.chunk, self.share))
+        key, bad = host_views.step_key(self.seed, step), list[Bad]()
+        try:
+            found = [self._readable(int(index), 0, bad) for index in indices[positions]]
+            views = self._views(key, positions, found)  # of all at once: NumPy is slow at single numbers
+            pairs = zip(found, zip(*views, strict=True), strict=True)
+            shown = [
+                self._shown(key, position, one, view, bad)
+                for position, (one, view) in zip(positions, pairs, strict=True)
+            ]
+        except DistillError as error:
+            return {"error": str(error)}
+        labels, pictures = zip(*shown, strict=True)
+        return {
+            "labels": np.array(labels, np.int32),
+            "shown": [np.stack(pictures_of_a_look) for pictures_of_a_look in zip(*pictures, strict=True)],
+            "bad": bad,
+        }
+
+    def _readable(self, index: int, number: int, bad: list[Bad]) -> _Found:
+        """Candidate `number` in place of an example, or the first after it whose header can be read."""
+        count = len(self.source)
+        for tries in range(number, min(ATTEMPTS, count)):
+            tried = (index + tries) % count
+            example = self.source.encoded(tried)
+            try:
+                height, width = decode.size(example.image)
+            except decode.ImageError as error:
+                bad.append((tried, example.name, str(error)))
+            else:
+                return _Found(index, tries, tried, example, width / height)
+        raise DistillError(
+            f"none of {min(ATTEMPTS, count)} images up to {bad[-1][1]} can be decoded ({bad[-1][2]}): check the data "
+            "set."
+        )
+
+    def _views(self, key: np.ndarray, positions: np.ndarray, found: list[_Found]) -> list[list[decode.Look]]:
+        """Looks of images, in a list for each thing that is shown."""
+        ratio = np.array([one.aspect for one in found], np.float32)
+        drawn = [host_views.sample(key, positions, draw, ratio) for draw in self.draws]
+        return [
+            [decode.Look(box, bool(flip), size) for box, flip in zip(*drawn[draw], strict=True)]
+            for draw, size in self.looks
+        ]
+
+    def _shown(
+        self, key: np.ndarray, position: np.signedinteger, found: _Found, looks: Sequence[decode.Look], bad: list[Bad]
+    ) -> tuple[int, tuple[np.ndarray, ...]]:
+        """Label and pictures of an example, or of the next one that can be decoded."""
+        while True:
+            try:
+                return found.example.label, decode.crops(found.example.image, looks, self.channels, shrink=self.shrink)
+            except decode.ImageError as error:
+                bad.append((found.tried, found.example.name, str(error)))
+            found = self._readable(found.asked, found.tries + 1, bad)
+            looks = [each[0] for each in self._views(key, np.array([position]), [found])]

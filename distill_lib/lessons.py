@@ -1,0 +1,119 @@
+"""Lessons of a run, one a step: from images that lie on the device, or from crops that the host makes.
+
+Both yield the same lessons for the same seed and step, to the rounding of crops to uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from distill_lib import loader, step, stream
+from distill_lib.step import Lesson
+from distill_lib.task import Task
+
+
+class Lessons(Protocol):
+    """An iterator over lessons that knows which images were broken, and is closed in the end."""
+
+    @property
+    def bad_images(self) -> int | None:
+        """How many broken images were met; None where all images were decoded beforehand."""
+
+    def __iter__(self) -> Iterator[Lesson]: ...
+
+    def close(self) -> None:
+        """Ends worker processes."""
+
+
+def open_lessons(task: Task, start: int, mesh: jax.sharding.Mesh) -> Lessons:
+    """Lessons of a task from a step on.
+
+    Args:
+        task: whose lessons.
+        start: steps that are done.
+        mesh: all devices, along one axis "data".
+    """
+    return Streamed(task, start, mesh) if task.source is not None else Resident(task, start, mesh)
+
+
+class Resident:
+    """Lessons from images that lie whole on every device; a batch is an index."""
+
+    bad_images = None
+
+    def __init__(self, task: Task, start: int, mesh: jax.sharding.Mesh) -> None:
+        self._task, self._start = task, start
+        self._teach, self._split = step.teach(task.plan), NamedSharding(mesh, PartitionSpec("data"))
+        train = task.data["train"]
+        material = step.Material(train.images, task.targets(), train.extents)
+        self._key, self._material, *self._asked = jax.device_put(
+            (step.view_key(task.recipe.order_seed), material, *_asked(task)), NamedSharding(mesh, PartitionSpec())
+        )
+
+    def __iter__(self) -> Iterator[Lesson]:
+        """Endless, from the first step that is not done."""
+        recipe = self._task.recipe
+        batches = loader.batches(
+            self._task.examples, seed=recipe.order_seed, batch_size=recipe.batch_size, start_step=self._start
+        )
+        for number, indices in enumerate(batches, self._start):
+            chosen = jax.device_put(indices, self._split)
+            yield self._teach(self._key, np.int32(number), self._material, chosen, *self._asked)
+
+    def close(self) -> None:
+        """Nothing runs beside."""
+
+
+class Streamed:
+    """Lessons from crops that worker processes decode; each host makes its share of a batch."""
+
+    def __init__(self, task: Task, start: int, mesh: jax.sharding.Mesh) -> None:
+        assert task.source is not None
+        recipe, members = task.recipe, task.plan.teacher.members if task.plan.teacher else ()
+        sizes = {member.resolution or recipe.resolution for member in members}
+        self._batches = stream.batches(
+            task.source,
+            seed=recipe.order_seed,
+            batch_size=recipe.batch_size,
+            student_size=recipe.resolution,
+            teacher_sizes=tuple(sorted(sizes)),
+            start_step=start,
+            policy=recipe.policy,
+            area=recipe.crop_area,
+            whole=recipe.whole,
+            channels=task.image_shape[2],
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            workers=task.workers,
+        )
+        self._teach, self._split = step.teach_crops(task.plan), NamedSharding(mesh, PartitionSpec("data"))
+        self._key, *self._asked = jax.device_put(
+            (step.view_key(recipe.order_seed), *_asked(task)), NamedSharding(mesh, PartitionSpec())
+        )
+
+    def __iter__(self) -> Iterator[Lesson]:
+        """Endless, from the first step that is not done."""
+        for batch in self._batches:
+            crops = step.Crops(batch.student, batch.teacher, batch.labels)
+            shared: Any = jax.tree.map(lambda share: jax.make_array_from_process_local_data(self._split, share), crops)
+            yield self._teach(self._key, np.int32(batch.step), shared, *self._asked)
+
+    @property
+    def bad_images(self) -> int:
+        """How many broken images were met in this process."""
+        return len(self._batches.bad)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._batches.close()
+
+
+def _asked(task: Task) -> tuple[tuple, np.float32]:
+    """Variables of the teacher that answers in every step, and the temperature at which several of them agree."""
+    asked = task.teacher.variables if task.teacher is not None and task.asks_teacher else ()
+    return asked, np.float32(task.recipe.temperature)

@@ -1,0 +1,209 @@
+"""Batches of crops for sets that do not fit into memory: images are decoded when they are needed, in worker processes.
+
+Which examples a step sees says `loader.batch_indices`, and how each is cropped `host_views`, so a batch is a function
+of (seed, step) here as it is on the device; the number of workers and of hosts and the first step change nothing.
+Mixup is left to the device. Grain runs the workers: it keeps the order, and brings pixels through shared memory. Its
+processes are spawned, so a script that starts them needs the usual `if __name__ == "__main__":`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distill_lib import boxes, host_views, loader
+from distill_lib.chunks import Bad, Chunks, Source
+from distill_lib.errors import DistillError, unknown
+
+ON_BAD_IMAGE = ("substitute", "raise")
+CHUNK = 32  # images that a worker hands over at once, at most
+_ENDLESS = 2**60
+
+
+class Batch(NamedTuple):
+    """A host's share of a batch.
+
+    Attributes:
+        step: number of the step.
+        positions: int32 (n,), where in the global batch the share lies.
+        labels: int32 (n,).
+        student: uint8 (n, size, size, colours).
+        teacher: by size, uint8 (n, size, size, colours); with a shared view of the student's size the very same array.
+    """
+
+    step: int
+    positions: np.ndarray
+    labels: np.ndarray
+    student: np.ndarray
+    teacher: dict[int, np.ndarray]
+
+
+class Stream(Iterator[Batch]):
+    """Endless batches of a host, in order; made by `batches`. Close it, or use it in `with`, to end its processes.
+
+    Attributes:
+        bad: names of the broken images that were met so far, by index; its length is for the record of the run.
+        substituted: how often another image was shown in place of a broken one.
+    """
+
+    def __init__(
+        self, work: Chunks, student: int, teacher: dict[int, int], *, workers: int, raises: bool, report: Callable
+    ) -> None:
+        self.bad: dict[int, str] = {}
+        self.substituted = 0
+        self._work, self._student, self._teacher = work, student, teacher
+        self._raises, self._report = raises, report
+        self._step = work.start_step
+        self._chunks = _run(work, workers)
+        # Also where nobody closes it: at exit, before the modules go that the processes are ended with.
+        self._end = weakref.finalize(self, self._chunks.close)
+
+    def __next__(self) -> Batch:
+        """The next step's batch; raises DistillError for a broken image if asked to, or if nothing can replace it."""
+        work = self._work
+        shown = [np.empty((work.share, size, size, work.channels), np.uint8) for _, size in work.looks]
+        labels = np.empty(work.share, np.int32)
+        for number in range(work.per_step):
+            chunk = next(self._chunks)
+            if "error" in chunk:
+                raise DistillError(chunk["error"])
+            self._count(chunk["bad"])
+            place = slice(number * work.chunk, number * work.chunk + len(chunk["labels"]))
+            labels[place] = chunk["labels"]
+            for whole, part in zip(shown, chunk["shown"], strict=True):
+                whole[place] = part
+        positions = np.arange(work.first, work.first + work.share, dtype=np.int32)
+        teacher = {size: shown[look] for size, look in self._teacher.items()}
+        self._step += 1
+        return Batch(self._step - 1, positions, labels, shown[self._student], teacher)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._end()
+        self._chunks = iter(())
+
+    def _count(self, bad: list[Bad]) -> None:
+        for index, name, reason in bad:
+            if self._raises:
+                raise DistillError(
+                    f"image {index}, {name}, cannot be decoded ({reason}): replace the file, or choose "
+                    'on_bad_image="substitute".'
+                )
+            if index not in self.bad:
+                self.bad[index] = name
+                self._report(f"image {index}, {name}, cannot be decoded ({reason}); the next one is shown instead")
+            self.substituted += 1
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    student_size: int,
+    teacher_sizes: tuple[int, ...] = (),
+    start_step: int = 0,
+    policy: str = "same/ic",
+    area: boxes.Range = (0.05, 1.0),
+    whole: float = 0.0,
+    channels: int = 3,
+    host: int = 0,
+    hosts: int = 1,
+    workers: int | None = None,
+    on_bad_image: str = "substitute",
+    shrink: bool = False,
+    report: Callable[[str], object] = _to_stderr,
+) -> Stream:
+    """Streams the crops that teacher and student are shown, from a step on.
+
+    Args:
+        source: the examples, random access; copied into every worker process.
+        seed: of the run: of the order of examples and of the views.
+        batch_size: images in the global batch, over all hosts.
+        student_size: side of the student's pictures in pixels.
+        teacher_sizes: sides of the teachers' pictures; empty where there is no teacher in the step.
+        start_step: first step, larger than 0 to resume; nothing before it is read.
+        policy: a key of `views.POLICIES` or `views.BASELINES`.
+        area: as in `views.sample`.
+        whole: as in `views.sample`.
+        channels: 1 (grey) or 3.
+        host: number of the equal, contiguous share of the batch that is wanted.
+        hosts: number of shares.
+        workers: processes; 0 decodes in this one, when a batch is asked for; None takes one for each core.
+        on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
+        shrink: as in `decode.crops`.
+        report: is given one line for each broken image, once.
+
+    Returns:
+        An endless iterator; it holds the broken images that it met.
+
+    Raises:
+        DistillError: a name or a number is wrong, told at once.
+    """
+    from distill_lib import views  # loads JAX, which worker processes do not need
+
+    row = views.policy(policy)
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise unknown("on_bad_image", on_bad_image, ON_BAD_IMAGE)
+    if hosts < 1 or not 0 <= host < hosts or batch_size % hosts:
+        raise DistillError(
+            f"host {host} of {hosts} has no equal share of a batch of {batch_size}: count hosts from 0, and choose a "
+            "batch_size that they divide."
+        )
+    loader.batch_indices(seed, start_step, batch_size, len(source))  # tells bad numbers now
+    draws = [host_views.Crop(row.student, row.flip, area=area, whole=whole)]
+    if row.relation == "independent":
+        draws.append(host_views.Crop(str(row.teacher), row.flip, True, area=area, whole=whole))
+    looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
+    teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
+    share, workers = batch_size // hosts, _cores() if workers is None else workers
+    work = Chunks(
+        source=source,
+        seed=seed,
+        start_step=start_step,
+        batch_size=batch_size,
+        first=host * share,
+        share=share,
+        chunk=min(CHUNK, -(-share // max(workers, 1))),
+        draws=tuple(draws),
+        looks=tuple(looks),
+        channels=channels,
+        shrink=shrink,
+    )
+    return Stream(work, 0, teacher, workers=workers, raises=on_bad_image == "raise", report=report)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(work: Chunks, workers: int) -> Any:
+    """An iterator over the chunks in order, made by so many processes."""
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain reads them, and a program that is not one of Abseil's parses none
+        flags.FLAGS.mark_as_parsed()
+    # No reading threads: decoding is the work, and a worker already does it beside the others.
+    numbers = grain.MapDataset.range(_ENDLESS).map(work)
+    chunks = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        chunks = chunks.mp_prefetch(options)
+    return iter(chunks)

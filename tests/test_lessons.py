@@ -1,0 +1,104 @@
+"""Lessons: the same whether images lie on the device or are decoded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from jax.sharding import AxisType
+
+from distill_lib import decode, lessons, train
+from distill_lib.errors import DistillError
+from distill_lib.pupil import Run
+from distill_lib.recipes import Recipe
+from distill_lib.step import Lesson
+
+GREY_LEVEL = 2 / 255  # in [-1, 1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_models() -> Iterator[None]:
+    """Makes the tiny network known, and compiles quickly."""
+    before = dict(tiny.bit.SMALL_STAGES)
+    tiny.register()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    tiny.bit.SMALL_STAGES.clear()
+    tiny.bit.SMALL_STAGES.update(before)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny teacher with random weights."""
+    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
+
+
+def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[Lesson]:
+    """A few lessons from a step on."""
+    task = train.prepare(recipe, loading=loading, workers=0)
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    given = lessons.open_lessons(task, start, mesh)
+    found = [jax.device_get(lesson) for lesson in islice(given, count)]
+    given.close()
+    return found
+
+
+@pytest.mark.parametrize("policy", ["labels", "labels/mix", "ind/ic", "same/rc", "same/ic", "mix"])
+def test_streamed_lessons_equal_those_on_the_device(policy: str, teacher: Path) -> None:
+    """The same images, crops, mirroring and mixture, to the rounding of crops to grey levels; also across epochs."""
+    recipe = tiny.recipe(teacher, policy=policy)
+    for ours, theirs in zip(some(recipe, "stream"), some(recipe, "device"), strict=True):
+        np.testing.assert_allclose(ours.shown, theirs.shown, atol=1.01 * GREY_LEVEL / 2 + 1e-5)
+        largest = np.abs(theirs.wanted).max()
+        np.testing.assert_allclose(ours.wanted, theirs.wanted, atol=0.05 * largest)
+
+
+def test_a_stream_starts_anywhere(teacher: Path) -> None:
+    """A resumed run sees what it would have seen."""
+    recipe = tiny.recipe(teacher, policy="mix")
+    whole, later = some(recipe, "stream", count=6), some(recipe, "stream", start=4, count=2)
+    jax.tree.map(np.testing.assert_array_equal, whole[4:], later)
+
+
+def test_a_student_learns_from_a_stream(teacher: Path, tmp_path: Path) -> None:
+    """Whole runs: the losses of both ways agree, and the record says that no image was broken."""
+    recipe = tiny.recipe(teacher, policy="mix", epochs=4)
+    streamed = train.fit(recipe, tmp_path / "stream", loading="stream", workers=0)
+    resident = train.fit(recipe, tmp_path / "device", loading="device")
+    assert streamed.record["run_id"] == resident.record["run_id"]
+    assert streamed.record["bad_images"] == 0 and "bad_images" not in resident.record
+    for ours, theirs in zip(streamed.rows, resident.rows, strict=True):
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=0.1)
+    assert streamed.record["result"].keys() == resident.record["result"].keys()
+
+
+def test_broken_images_are_counted(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told once each with its name, replaced, and counted in the record."""
+    sound = decode.size
+
+    def size(image: bytes | np.ndarray) -> tuple[int, int]:
+        if np.asarray(image).sum() % 13 == 0:
+            raise decode.ImageError("made up")
+        return sound(image)
+
+    monkeypatch.setattr(decode, "size", size)
+    run = train.fit(tiny.recipe(teacher, epochs=4), tmp_path, loading="stream", workers=0)
+    assert isinstance(run, Run) and run.record["bad_images"] > 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "cannot be decoded (made up)" in line]
+    assert len(told) == len(set(told)) == run.record["bad_images"]
+
+
+def test_a_fixed_teacher_wants_all_images_in_memory(teacher: Path) -> None:
+    """One line that says what to choose."""
+    with pytest.raises(DistillError, match="policy fix/cc wants .* in memory: choose loading"):
+        train.prepare(tiny.recipe(teacher, policy="fix/cc"), loading="stream")
+    with pytest.raises(DistillError, match="unknown loading 'strem'. Did you mean 'stream'"):
+        train.prepare(tiny.recipe(teacher), loading="strem")
