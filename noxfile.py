@@ -29,7 +29,7 @@ FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 BENCHMARKS = ("folding", "classroom")
 SMOKE = {  # fewer runs than the notebooks' own lists have
     "consistency": ["-p", "policies", "[labels, same/ic]"],
-    "selection": ["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"],
+    "sweep": ["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"],
 }
 ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",

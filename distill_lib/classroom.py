@@ -80,6 +80,18 @@ def fit(
     return [ended[directory] for directory in folders]
 
 
+def finished(ended: Sequence[Run | DistillError]) -> list[Run]:
+    """The runs that came to the end; says how many did not, and raises the first error where none did."""
+    runs = [run for run in ended if isinstance(run, Run)]
+    errors = [error for error in ended if isinstance(error, DistillError)]
+    if errors and not runs:
+        raise errors[0]
+    for error in errors:
+        print(error, flush=True)
+    print(f"{len(runs)} of {len(ended)} students came to the end.", flush=True)
+    return runs
+
+
 def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> list[Recipe]:
     """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
 

@@ -7,11 +7,11 @@ boxes are of the upright image.
 JPEG is decoded by simplejpeg (see `jpeg`), CMYK and everything else by Pillow; OpenCV resamples.
 Measured on photographs of 500x375, milliseconds of CPU an image (quality 75 / 95, 4:2:0; one core of a shared machine):
 
-    decoding    simplejpeg 0.59 / 0.86   OpenCV 0.73 / 1.11   kornia-rs 0.82 / 1.23   Pillow 1.04 / 1.50
-                libvips, only the crop 2.5 / 2.8; simplejpeg, down to a crop's bottom 0.50 / 0.77
+    decoding    simplejpeg 0.66 / 1.07   OpenCV 0.73 / 1.11   kornia-rs 0.82 / 1.23   Pillow 1.04 / 1.50
+                libvips, only the crop 2.54 / 2.82; libjpeg-turbo's own region decoding 0.48 / 0.76
+    simplejpeg  whole 0.59 / 0.86, down to a crop's bottom 0.50 / 0.77 (another run)
     crop to 224 OpenCV with three bytes a pixel 0.33, with four 0.16
-
-No maintained wheel offers libjpeg-turbo's decoding of regions, which would save a few per cent more.
+    (no maintained wheel was found that offers this region decoding)
 """
 
 from __future__ import annotations

@@ -160,18 +160,14 @@ def batches(
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, ON_BAD_IMAGE)
-    if hosts < 1 or not 0 <= host < hosts or batch_size % hosts:
-        raise DistillError(
-            f"host {host} of {hosts} has no equal share of a batch of {batch_size}: count hosts from 0, and choose a "
-            "batch_size that they divide."
-        )
+    share = _share(batch_size, host, hosts)
     loader.batch_indices(seed, start_step, batch_size, len(source))  # tells bad numbers now
     draws = [host_views.Crop(row.student, row.flip, area=area, whole=whole)]
     if row.relation == "independent":
         draws.append(host_views.Crop(str(row.teacher), row.flip, True, area=area, whole=whole))
     looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
     teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
-    share, workers = batch_size // hosts, _cores() if workers is None else workers
+    workers = _cores() if workers is None else workers
     work = Chunks(
         source=source,
         seed=seed,
@@ -186,6 +182,16 @@ def batches(
         shrink=shrink,
     )
     return Stream(work, 0, teacher, workers=workers, raises=on_bad_image == "raise", report=report)
+
+
+def _share(batch_size: int, host: int, hosts: int) -> int:
+    """Images of a batch that each host gets."""
+    if hosts < 1 or not 0 <= host < hosts or batch_size % hosts:
+        raise DistillError(
+            f"host {host} of {hosts} has no equal share of a batch of {batch_size}: count hosts from 0, and choose a "
+            "batch_size that they divide."
+        )
+    return batch_size // hosts
 
 
 def _cores() -> int:

@@ -111,6 +111,14 @@ def test_a_student_that_diverges_is_dropped_and_the_others_go_on(teacher: Path, 
     assert len(list(tmp_path.glob("*/*/run.json"))) == 1
 
 
+def test_what_ended_is_told_apart(taught: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    """Some errors are printed; where nobody came to the end the first one is raised."""
+    assert classroom.finished([taught[0], DistillError("the loss is nan"), taught[1]]) == taught[:2]
+    assert capsys.readouterr().out.splitlines() == ["the loss is nan", "2 of 3 students came to the end."]
+    with pytest.raises(DistillError, match="first"):
+        classroom.finished([DistillError("first"), DistillError("second")])
+
+
 def test_a_broken_class_goes_on_where_each_student_was(
     recipes: list[Recipe], taught: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

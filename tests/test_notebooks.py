@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from distill_lib import notebooks
+from distill_lib import notebooks, teachers
 from distill_lib.errors import DistillError
 
 EXPERIMENTS = Path(__file__).parents[1] / "book" / "experiments"
@@ -112,7 +113,7 @@ def test_papermill_itself_stops_at_a_misspelt_parameter(tmp_path: Path) -> None:
             EXPERIMENTS / "distill.ipynb", tmp_path / "out.ipynb", {"polcy": "mix"}, progress_bar=False
         )
     assert caught.value.ename == "DistillError"
-    assert "unknown parameter 'polcy'. Did you mean 'policy'? Valid: batch_size, dataset, epochs" in caught.value.evalue
+    assert "unknown parameter 'polcy'. Did you mean 'policy'? Valid: batch_size, dataset, dtype" in caught.value.evalue
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,8 @@ def test_the_teacher_is_trained_tried_under_crops_and_saved(results: Path) -> No
     assert notebooks.main(command) == 0
     (path,) = results.glob("fashion_teacher_smoke/*/run.json")
     assert 0 <= json.loads(path.read_text())["result"]["test_top1_under_crops"] <= 1
-    assert target.is_file()
+    saved = teachers.load(str(target), num_classes=10, colours=1, resolution=28)
+    assert saved.logits(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 10)
 
 
 def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,258 @@
+"""Decoding with inception crops of 224 pixels, beside the same job in tf.data: images a second on one and on all cores.
+
+The images are photographs that scikit-image and scikit-learn ship, as JPEGs of 500 x 375 pixels, ImageNet's mean size.
+tf.data runs in an interpreter of its own, with the operation that decodes only the crop. Both are asked for rounds of
+images in turn, and stopped in between. On a machine that others use too, the CPU time is the fairer number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distill_lib.bench.timing import Timing
+from distill_lib.errors import DistillError
+
+SIZE = (500, 375)  # width, height
+PHOTOGRAPHS = {
+    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"),
+    "sklearn.datasets": ("images/china.jpg", "images/flower.jpg"),
+}
+BATCH = 64
+
+_ROUNDS = """
+import json, os, sys, time
+folder, cores, batches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
+files = [open(os.path.join(folder, name), "rb").read() for name in sorted(os.listdir(folder))]
+
+def used():  # CPU seconds of this process and of its workers
+    import multiprocessing
+    total = time.process_time()
+    for child in multiprocessing.active_children():
+        with open(f"/proc/{child.pid}/stat") as file:
+            total += sum(map(int, file.read().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+def serve(stream):
+    for _ in range(8):  # until all processes and threads are warm
+        next(stream)
+    print(json.dumps("ready"), flush=True)
+    for _ in sys.stdin:
+        for _ in range(6):  # what was made in advance
+            next(stream)
+        wall, cpu = time.perf_counter(), used()
+        for _ in range(batches):
+            next(stream)
+        print(json.dumps([time.perf_counter() - wall, used() - cpu]), flush=True)
+"""
+
+_OURS = (
+    _ROUNDS
+    + f"""
+from distill_lib.bench.input import Files
+from distill_lib.stream import batches as start
+
+options = {{"seed": 0, "batch_size": {BATCH}, "student_size": 224, "workers": 0 if cores == 1 else cores}}
+with start(Files(files), **options) as stream:
+    serve(stream)
+"""
+)
+
+_TENSORFLOW = (
+    _ROUNDS
+    + f"""
+import tensorflow as tf
+
+def view(data):
+    box = tf.image.sample_distorted_bounding_box(
+        tf.image.extract_jpeg_shape(data), tf.zeros((0, 0, 4)), area_range=(0.05, 1.0), min_object_covered=0.0,
+        use_image_if_no_bounding_boxes=True,
+    )
+    crop = tf.concat([box.begin[:2], box.size[:2]], 0)
+    image = tf.image.decode_and_crop_jpeg(data, crop, channels=3)
+    image = tf.image.random_flip_left_right(tf.image.resize(image, (224, 224)))
+    return tf.cast(image, tf.uint8)
+
+options = tf.data.Options()
+options.threading.private_threadpool_size = cores
+options.threading.max_intra_op_parallelism = 1
+data = tf.data.Dataset.from_tensor_slices(files).repeat().shuffle(100, seed=0)
+data = data.map(view, num_parallel_calls=cores).batch({BATCH}).prefetch(2).with_options(options)
+serve(iter(data))
+"""
+)
+
+
+class Files:
+    """Endlessly many examples out of a few files, as `stream.batches` reads them."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return 10_000
+
+    def encoded(self, index: int) -> Any:
+        """An example of no class."""
+        from distill_lib.datasets import Encoded
+
+        return Encoded(self.files[index % len(self.files)], 0, str(index))
+
+
+def measure(arguments: list[str]) -> list[dict[str, Any]]:
+    """Times both on one core and on all.
+
+    Args:
+        arguments: `--tensorflow PYTHON` or `--tensorflow install`, `--rounds N`, `--batches N`, `--quality Q ...`.
+
+    Returns:
+        A row for each quality and number of cores: seconds an image of both (wall clock, and CPU with that of workers),
+        images a second, and how many times as fast as tf.data this is.
+    """
+    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench input", description=__doc__)
+    parser.add_argument("--tensorflow", help="a Python that has TensorFlow, or `install` for a throw-away one")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} images in each round")
+    parser.add_argument("--quality", type=int, nargs="+", default=[75, 95])
+    options = parser.parse_args(arguments)
+    rows = []
+    with _interpreter(options.tensorflow) as tensorflow:
+        for quality in options.quality:
+            for cores in dict.fromkeys((1, _cores())):
+                rows.append(_row(quality, cores, tensorflow, options.rounds, options.batches))
+    return rows
+
+
+def photographs(folder: Path, quality: int) -> float:
+    """Writes the photographs as JPEGs (4:2:0) into a folder; returns their mean size in kB."""
+    from PIL import Image, ImageOps
+
+    sizes = []
+    for module, names in PHOTOGRAPHS.items():
+        try:
+            place = Path(importlib.import_module(module).__file__ or "").parent
+        except ModuleNotFoundError:
+            raise DistillError(f"{module} is not installed: pip install scikit-image scikit-learn.") from None
+        for name in names:
+            with Image.open(place / name) as picture:
+                fitted = ImageOps.fit(picture.convert("RGB"), SIZE, Image.Resampling.LANCZOS)
+            file = io.BytesIO()
+            fitted.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+            (folder / f"{Path(name).stem}.jpg").write_bytes(file.getvalue())
+            sizes.append(len(file.getvalue()) / 1000)
+    return statistics.mean(sizes)
+
+
+def _row(quality: int, cores: int, tensorflow: str | None, rounds: int, batches: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        size = photographs(Path(folder), quality)
+        jobs = {"distill_lib": (sys.executable, _OURS)}
+        if tensorflow:
+            jobs["tf.data"] = (tensorflow, _TENSORFLOW)
+        running = {name: stack.enter_context(_job(*job, folder, cores, batches)) for name, job in jobs.items()}
+        seconds: dict[str, list[list[float]]] = {name: [] for name in jobs}
+        for _ in range(rounds):
+            for name, process in running.items():
+                seconds[name].append([each / (batches * BATCH) for each in _ask(process)])
+    wall, cpu = ({name: _timing([each[i] for each in spent]) for name, spent in seconds.items()} for i in (0, 1))
+    ours, theirs = wall["distill_lib"], wall.get("tf.data")
+    row: dict[str, Any] = {"quality": quality, "kB": size, "cores": cores, "images a round": batches * BATCH}
+    row |= {"distill_lib": ours, "tf.data": theirs or "no --tensorflow", "images/s": 1 / ours.median}
+    row["ratio"] = theirs.median / ours.median if theirs else None
+    row |= {"distill_lib CPU": cpu["distill_lib"], "tf.data CPU": cpu.get("tf.data")}
+    row["CPU ratio"] = cpu["tf.data"].median / cpu["distill_lib"].median if theirs else None
+    return row
+
+
+def _timing(seconds: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Timing(median, low, high, len(seconds))
+
+
+@contextlib.contextmanager
+def _job(python: str, script: str, folder: str, cores: int, batches: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that makes batches on demand; ready when it is given."""
+    with tempfile.TemporaryDirectory() as place:  # spawned workers read the script again: it has to be a file
+        path = Path(place) / "job.py"
+        path.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in script.splitlines()))
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+        process = subprocess.Popen(
+            [python, str(path), folder, str(cores), str(batches)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | quiet,
+            start_new_session=True,
+        )
+        with process:
+            try:
+                _answer(process)
+                _signal(process, "SIGSTOP")
+                yield process
+            finally:
+                _signal(process, "SIGCONT")
+                if process.stdin is not None:
+                    process.stdin.close()
+
+
+def _ask(process: subprocess.Popen[str]) -> list[float]:
+    """Has a round of batches made; seconds of wall clock and of CPU."""
+    assert process.stdin is not None
+    _signal(process, "SIGCONT")
+    process.stdin.write("\n")
+    process.stdin.flush()
+    answer = _answer(process)
+    _signal(process, "SIGSTOP")  # or it would go on making batches in advance while the other one is timed
+    return answer
+
+
+def _signal(process: subprocess.Popen[str], name: str) -> None:
+    """Stops or continues a job with its workers, where the system knows that."""
+    if hasattr(os, "killpg") and process.poll() is None:
+        os.killpg(process.pid, getattr(signal, name))
+
+
+def _answer(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    if not line:
+        last = (process.stderr.read().strip() or "no message").splitlines()[-1]
+        raise DistillError(f"a job stopped ({last}): check that --tensorflow names a Python that has TensorFlow.")
+    return json.loads(line)
+
+
+@contextlib.contextmanager
+def _interpreter(wanted: str | None) -> Iterator[str | None]:
+    """The Python with TensorFlow: the one that is named, or a new one that is thrown away afterwards."""
+    if wanted != "install":
+        if wanted and not Path(wanted).exists():
+            raise DistillError(f"there is no Python at {wanted}: name one that has TensorFlow, or say install.")
+        yield wanted
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        python = Path(folder, "Scripts" if os.name == "nt" else "bin", "python")
+        done = subprocess.run([python, "-m", "pip", "install", "--quiet", "tensorflow-cpu"])
+        if done.returncode:
+            raise DistillError("TensorFlow could not be installed: give a Python that has it to --tensorflow.")
+        yield str(python)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
