@@ -364,3 +364,19 @@ def test_unknown_names_are_told_with_the_valid_ones(call, message: str) -> None:
     with pytest.raises(DistillError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_in_the_corner_of_a_canvas_is_shown_as_if_it_were_alone() -> None:
+    """Boxes are fractions of the true image, and nothing beyond its border is shown, whatever lies there."""
+    numbers = np.random.default_rng(4)
+    sizes = np.array([[20, 12], [9, 32]])
+    canvas = np.full((2, 32, 32, 3), 255, np.uint8)
+    view = sample(jax.random.key(3), 2, area=(0.05, 1.0), image_aspect=sizes[:, 1] / sizes[:, 0])
+    alone = []
+    for number, (height, width) in enumerate(sizes):
+        image = numbers.integers(0, 200, (1, height, width, 3), np.uint8)
+        canvas[number, :height, :width] = image[0]
+        own = views.View(*(part[number : number + 1] for part in view))._replace(partner=jnp.zeros(1, int))
+        alone.append(np.asarray(render(image, own, 16))[0])
+    found = render(canvas, view, 16, sizes)
+    np.testing.assert_allclose(found, np.stack(alone), atol=1e-4)
