@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import losses, models, views
+from distill_lib import losses, models, multilabel, views
 from distill_lib.models.ensemble import Ensemble
 
 CALIBRATION_BINS = 15
@@ -95,14 +95,15 @@ def metrics(logits: np.ndarray, labels: np.ndarray, teacher_logits: np.ndarray |
 
     Args:
         logits: (n, classes) float32, of the student.
-        labels: (n,) integer classes.
+        labels: (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
+            if it is one of them, and images without any count for `top1` and `ece` neither way (see `multilabel`).
         teacher_logits: (n, classes) float32, if there is a teacher.
 
     Returns:
         `top1` (share of right predictions), `ece` (expected calibration error, 15 equal bins, share) and with a teacher
         `kl` (nats, temperature 1) and `agreement` (share of images with the same prediction).
     """
-    result = {"top1": float(np.mean(logits.argmax(-1) == labels)), "ece": calibration_error(logits, labels)}
+    result = {"top1": multilabel.multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}
     if teacher_logits is not None:
         result["kl"] = float(losses.kl(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
         result["agreement"] = float(losses.agreement(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
@@ -114,19 +115,22 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         logits: (n, classes) float32.
-        labels: (n,) integer classes.
+        labels: as in `metrics`.
 
     Returns:
-        A share in [0, 1].
+        A share in [0, 1]; nan where no image has a label.
 
     References:
         Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
     """
-    confidence = np.asarray(jax.nn.softmax(jnp.asarray(logits)).max(-1))
-    right = logits.argmax(-1) == labels
+    judged = multilabel.counted(labels)
+    if not judged.any():
+        return float("nan")
+    confidence = np.asarray(jax.nn.softmax(jnp.asarray(logits)).max(-1))[judged]
+    right = multilabel.right(logits, labels)[judged]
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gaps = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def top1_under_crops(

@@ -39,13 +39,15 @@ class InMemory:
 class Decoded:
     """An exam on images that stay encoded; their central crops are decoded when they are first asked for, and kept.
 
-    The shorter side is resized by area to resolution / side and the middle is cropped, as in the paper.
+    The shorter side is resized by area to resolution / side and the middle is cropped, as in the paper. An image that
+    cannot be decoded is told once, and black is shown instead.
     """
 
     def __init__(self, source: datasets.Source, side: float, limit: int | None) -> None:
         self._source, self._side = source, side
         self._count = min(len(source), limit or len(source))
         self._shown: dict[int, np.ndarray] = {}
+        self._told: set[int] = set()
         self.labels = source.labels(range(self._count))
 
     def predict(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
@@ -69,7 +71,28 @@ class Decoded:
             try:
                 return decode.evaluation(image, small, size, channels)
             except decode.ImageError as error:
-                print(f"image {index}, {name}, cannot be decoded ({error}); black is shown instead", file=sys.stderr)
+                if index not in self._told:
+                    self._told.add(index)
+                    print(f"image {index}, {name}, cannot be decoded ({error}); black is shown instead", file=sys.stderr)
                 return np.zeros((size, size, channels), np.uint8)
 
         return crop
+
+
+def open_exam(name: str, split: str, side: float, *, mock: bool = False, limit: int | None = None) -> Decoded:
+    """Opens a split of any data set as an exam; images are decoded on the way, at the sizes in use.
+
+    Args:
+        name: data set, as in `datasets.get`.
+        split: "train", "validation" or "test"; sets for evaluation only have just the last.
+        side: side of the central square that is shown, as a fraction of the shorter side.
+        mock: invented images, as in `datasets.load`.
+        limit: the first so many images; None takes all.
+
+    Returns:
+        The exam; its labels are int32 (n,), or bool (n, classes) where an image has any number of them.
+
+    Raises:
+        DistillError: as in `datasets.load`.
+    """
+    return Decoded(datasets.load(name, split, limit=limit, mock=mock), side, limit)

@@ -1,8 +1,30 @@
-"""Accuracy where an image may have several right answers, or none, as in ImageNet ReaL."""
+"""Right and wrong where an image has one label, or where it may have several or none, as in ImageNet ReaL."""
 
 from __future__ import annotations
 
 import numpy as np
+
+
+def counted(labels: np.ndarray) -> np.ndarray:
+    """Which images are judged at all, bool (n,): all but those that have no label.
+
+    Args:
+        labels: (n,) integer classes, or (n, classes) bool, as `datasets.arrays` has them.
+    """
+    return labels.any(axis=-1) if labels.ndim == 2 else np.ones(len(labels), bool)
+
+
+def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the predicted class of each image is its label, or one of them, bool (n,).
+
+    Args:
+        logits: (n, classes) float.
+        labels: (n,) integer classes, or (n, classes) bool.
+    """
+    predicted = logits.argmax(-1)
+    if labels.ndim == 2:
+        return np.take_along_axis(labels, predicted[:, None], axis=-1)[:, 0]
+    return predicted == labels
 
 
 def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -10,7 +32,7 @@ def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         logits: (n, classes) float.
-        labels: (n, classes) bool, as `datasets.arrays` has them.
+        labels: (n,) integer classes, or (n, classes) bool.
 
     Returns:
         A share in [0, 1]; nan where no image has a label.
@@ -18,8 +40,5 @@ def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     References:
         Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159, section 3.
     """
-    judged = labels.any(axis=-1)
-    if not judged.any():
-        return float("nan")
-    right = np.take_along_axis(labels, logits.argmax(-1)[:, None], axis=-1)[:, 0]
-    return float(right[judged].mean())
+    judged = counted(labels)
+    return float(right(logits, labels)[judged].mean()) if judged.any() else float("nan")

@@ -216,9 +216,9 @@ def render(
     """
     images = normalize(images)
     top, left, height, width = view.box.T
-    tall, wide = images.shape[1:3] if extents is None else jnp.asarray(extents, jnp.float32).T
-    rows = _bilinear(top * tall, height * tall, images.shape[1], size)
-    columns = _bilinear(left * wide, width * wide, images.shape[2], size)
+    sizes = jnp.asarray([images.shape[1:3]] if extents is None else extents, jnp.float32)
+    rows = _bilinear(top, height, sizes[:, 0], images.shape[1], size)
+    columns = _bilinear(left, width, sizes[:, 1], images.shape[2], size)
     columns = jnp.where(view.flip[:, None, None], columns[:, ::-1], columns)
     shown = jnp.einsum("brh,bhwc->brwc", rows, images)
     shown = jnp.einsum("bqw,brwc->brqc", columns, shown)
@@ -242,13 +242,14 @@ def _next_in_batch(batch_size: int) -> jax.Array:
     return jnp.roll(jnp.arange(batch_size), -1)
 
 
-def _bilinear(start: jax.Array, extent: jax.Array, pixels: int, size: int) -> jax.Array:
+def _bilinear(start: jax.Array, extent: jax.Array, length: jax.Array, pixels: int, size: int) -> jax.Array:
     """Weights (batch, size, pixels) that resize a crop of an axis: half-pixel centres, edges repeated, no antialias.
 
-    Start and extent (batch,) are in pixels.
+    Start and extent (batch,) are fractions of the image's length (batch,) or (1,), which is at most `pixels`.
     """
-    start, extent = start[:, None], extent[:, None]
+    start, extent = (start * length)[:, None], (extent * length)[:, None]
     centres = start + (jnp.arange(size)[None, :] + 0.5) * extent / size - 0.5
     centres = jnp.clip(centres, start, start + jnp.maximum(extent - 1.0, 0.0))
+    centres = jnp.minimum(centres, length[:, None] - 1.0)  # a crop below one pixel may begin beyond the last middle
     distance = jnp.abs(centres[:, :, None] - jnp.arange(pixels)[None, None, :])
     return jnp.maximum(1.0 - distance, 0.0)

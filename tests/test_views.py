@@ -380,3 +380,11 @@ def test_an_image_in_the_corner_of_a_canvas_is_shown_as_if_it_were_alone() -> No
         alone.append(np.asarray(render(image, own, 16))[0])
     found = render(canvas, view, 16, sizes)
     np.testing.assert_allclose(found, np.stack(alone), atol=1e-4)
+
+
+def test_a_crop_of_less_than_a_pixel_is_not_darkened() -> None:
+    """Tiny images: weights of the pixels sum to one wherever a crop begins."""
+    box = jnp.array([[0.9, 0.6, 0.1, 0.2], [0.0, 0.95, 0.3, 0.05]])
+    view = View(box, jnp.zeros(2, bool), jnp.arange(2), jnp.ones(2))
+    shown = render(jnp.full((2, 3, 4, 1), 255, jnp.uint8), view, SIZE)
+    np.testing.assert_allclose(shown, 1.0, atol=1e-6)
