@@ -61,8 +61,12 @@ def load_npz(path: str | os.PathLike) -> dict:
 
 def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """Reads the facts that were kept with the parameters; empty where there are none."""
-    arrays = _read(path)
-    return json.loads(str(arrays[_METADATA])) if _METADATA in arrays else {}
+    arrays = _read(path, only=_METADATA)
+    try:
+        facts = json.loads(str(arrays[_METADATA])) if arrays else {}
+    except ValueError as error:
+        raise DistillError(f"{path}: what it says of itself is no JSON ({error}); save it again.") from error
+    return facts if isinstance(facts, dict) else {}
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -158,12 +162,12 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         ) from error
 
 
-def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _read(path: str | os.PathLike, only: str | None = None) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise DistillError(f"no checkpoint at {path}; check the path.")
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files if only in (None, name)}
     except ValueError as error:
         if "pickle" in str(error):
             raise DistillError(f"{path} holds pickled objects, which are never loaded; get a plain .npz.") from error

@@ -1,4 +1,4 @@
-"""Chunks of a batch: what a worker process of `stream` does.
+"""Chunks of a batch: what a worker of `stream` does.
 
 A chunk is read, drawn, decoded and cropped from its number alone. An image that cannot be decoded is replaced by the
 next one of the split that can be, seen from the same position of the batch. Nothing here imports JAX.
@@ -36,6 +36,25 @@ class Source(Protocol):
         """One `Example`."""
 
 
+class Room(NamedTuple):
+    """Memory for some images: labels int32 (n,), and for each thing that is shown uint8 (n, size, size, channels)."""
+
+    labels: np.ndarray
+    shown: list[np.ndarray]
+
+    def part(self, begin: int, count: int) -> Room:
+        """Some of it, which is the same memory."""
+        place = slice(begin, begin + count)
+        return Room(self.labels[place], [pictures[place] for pictures in self.shown])
+
+
+class Told(NamedTuple):
+    """What there is to say of a chunk: broken images, and why it could not be finished (None: it is)."""
+
+    bad: list[Bad]
+    error: str | None
+
+
 class _Found(NamedTuple):
     """An example whose header can be read: `tried`, shown for `asked` after so many tries."""
 
@@ -48,7 +67,7 @@ class _Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunks:
-    """A host's batches in chunks, by number; what worker processes are given.
+    """A host's batches in chunks; what workers are given.
 
     Attributes:
         source: the examples.
@@ -78,30 +97,36 @@ class Chunks:
         """Chunks a step."""
         return -(-self.share // self.chunk)
 
-    def __call__(self, number: int) -> dict[str, Any]:
-        """Chunk `number` since the first step: labels, shown, and what was broken as (index, name, reason)."""
+    def room(self, count: int) -> Room:
+        """New memory for so many images."""
+        shown = [np.empty((count, size, size, self.channels), np.uint8) for _, size in self.looks]
+        return Room(np.empty(count, np.int32), shown)
+
+    def begins(self) -> range:
+        """Where a step's chunks begin, counted from the host's first image."""
+        return range(0, self.share, self.chunk)
+
+    def __call__(self, number: int) -> tuple[Room, Told]:
+        """Chunk `number` since the first step."""
         step, part = divmod(number, self.per_step)
-        step += self.start_step
+        begin = self.begins()[part]
+        room = self.room(min(self.chunk, self.share - begin))
+        return room, self.fill(self.start_step + step, begin, room)
+
+    def fill(self, step: int, begin: int, room: Room) -> Told:
+        """Writes the images of a step from position `begin` of the host's share on, as many as there is room for."""
         indices = loader.batch_indices(self.seed, step, self.batch_size, len(self.source))
-        begin = part * self.chunk
-        positions = self.first + np.arange(begin, min(begin + self.chunk, self.share))
+        positions = self.first + np.arange(begin, begin + len(room.labels))
         key, bad = host_views.step_key(self.seed, step), list[Bad]()
         try:
             found = [self._readable(int(index), 0, bad) for index in indices[positions]]
             views = self._views(key, positions, found)  # of all at once: NumPy is slow at single numbers
-            pairs = zip(found, zip(*views, strict=True), strict=True)
-            shown = [
-                self._shown(key, position, one, view, bad)
-                for position, (one, view) in zip(positions, pairs, strict=True)
-            ]
+            for place, (one, looks) in enumerate(zip(found, zip(*views, strict=True), strict=True)):
+                out = [pictures[place] for pictures in room.shown]
+                room.labels[place] = self._show(key, positions[place], one, looks, out, bad)
         except DistillError as error:
-            return {"error": str(error)}
-        labels, pictures = zip(*shown, strict=True)
-        return {
-            "labels": np.array(labels, np.int32),
-            "shown": [np.stack(pictures_of_a_look) for pictures_of_a_look in zip(*pictures, strict=True)],
-            "bad": bad,
-        }
+            return Told(bad, str(error))
+        return Told(bad, None)
 
     def _readable(self, index: int, number: int, bad: list[Bad]) -> _Found:
         """Candidate `number` in place of an example, or the first after it whose header can be read."""
@@ -129,13 +154,20 @@ class Chunks:
             for draw, size in self.looks
         ]
 
-    def _shown(
-        self, key: np.ndarray, position: np.signedinteger, found: _Found, looks: Sequence[decode.Look], bad: list[Bad]
-    ) -> tuple[int, tuple[np.ndarray, ...]]:
-        """Label and pictures of an example, or of the next one that can be decoded."""
+    def _show(
+        self,
+        key: np.ndarray,
+        position: np.signedinteger,
+        found: _Found,
+        looks: Sequence[decode.Look],
+        out: list[np.ndarray],
+        bad: list[Bad],
+    ) -> Any:
+        """Label of an example, or of the next one that can be decoded; its pictures go into `out`."""
         while True:
             try:
-                return found.example.label, decode.crops(found.example.image, looks, self.channels, shrink=self.shrink)
+                decode.crops(found.example.image, looks, self.channels, shrink=self.shrink, out=out)
+                return found.example.label
             except decode.ImageError as error:
                 bad.append((found.tried, found.example.name, str(error)))
             found = self._readable(found.asked, found.tries + 1, bad)

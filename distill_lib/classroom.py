@@ -43,6 +43,8 @@ def fit(
     *,
     class_size: int | None = None,
     checkpoint_seconds: float = 60.0,
+    loading: str = "auto",
+    workers: int | None = None,
 ) -> list[Run | DistillError]:
     """Trains students in as few classes as there are kinds of lessons and as memory allows.
 
@@ -51,9 +53,12 @@ def fit(
         workdir: the results folder; None finds it.
         class_size: students that are taught together at most; None chooses it from the device's memory.
         checkpoint_seconds: least time between two training checkpoints.
+        loading: how images come, as in `task.prepare`.
+        workers: threads that decode, where images are decoded on the way.
 
     Returns:
-        For each recipe its run, or the error that ended it (a loss that is not finite) while the others went on.
+        For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
+        it (a loss that is not finite) while the others went on.
 
     Raises:
         DistillError: if data, teacher or folder are not usable. Earlier records stay intact.
@@ -61,7 +66,7 @@ def fit(
     if class_size is not None and class_size < 1:
         raise DistillError(f"class_size must be at least 1, got {class_size}.")
     use_compilation_cache()
-    tasks = _prepared(recipes)
+    tasks = _prepared(recipes, loading, workers)
     folders = [folder(task, workdir) for task in tasks]
     ended: dict[Path, Run | DistillError] = {}
     waiting: dict[tuple, dict[Path, Task]] = {}
@@ -69,14 +74,14 @@ def fit(
         if directory in ended:
             continue
         if (run := pupil.finished(task, directory)) is not None:
-            ended[directory] = run
+            ended[directory] = _light(run)
         else:
             waiting.setdefault(task.lesson_id, {})[directory] = task
     for group in waiting.values():
         size = class_size or affordable(next(iter(group.values())))
         for part in _parts(list(group.items()), size):
             runs = train([(task, directory) for directory, task in part], checkpoint_seconds=checkpoint_seconds)
-            ended |= {directory: run for (directory, _), run in zip(part, runs, strict=True)}
+            ended |= {directory: _light(run) for (directory, _), run in zip(part, runs, strict=True)}
     return [ended[directory] for directory in folders]
 
 
@@ -135,11 +140,18 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _prepared(recipes: Sequence[Recipe]) -> list[Task]:
+def _prepared(recipes: Sequence[Recipe], loading: str, workers: int | None) -> list[Task]:
     tasks: list[Task] = []
     for recipe in recipes:
-        tasks.append(prepare(recipe, like=tasks[-1] if tasks else None))
+        taught = [task for task in tasks if task.teacher is not None]  # so that a teacher is loaded once
+        like = taught[-1:] or tasks[-1:]
+        tasks.append(prepare(recipe, like=like[0] if like else None, loading=loading, workers=workers))
     return tasks
+
+
+def _light(run: Run | DistillError) -> Run | DistillError:
+    """A run without its student: hundreds of them would not fit into memory."""
+    return dataclasses.replace(run, variables={}) if isinstance(run, Run) else run
 
 
 def _parts(items: list, size: int) -> list[list]:

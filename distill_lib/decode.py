@@ -9,9 +9,9 @@ Measured on photographs of 500x375, milliseconds of CPU an image (quality 75 / 9
 
     decoding    simplejpeg 0.66 / 1.07   OpenCV 0.73 / 1.11   kornia-rs 0.82 / 1.23   Pillow 1.04 / 1.50
                 libvips, only the crop 2.54 / 2.82; libjpeg-turbo's own region decoding 0.48 / 0.76
-    simplejpeg  whole 0.59 / 0.86, down to a crop's bottom 0.50 / 0.77 (another run)
-    crop to 224 OpenCV with three bytes a pixel 0.33, with four 0.16
-    (no maintained wheel was found that offers this region decoding)
+                (no maintained wheel was found that offers this region decoding)
+    simplejpeg  into new memory 0.85, into the same again 0.52, with the fast DCT 0.50, down to a crop's bottom 0.43
+    crop to 224 OpenCV with three bytes a pixel 0.33, with four 0.13
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from distill_lib import jpeg
 Encoded = bytes | np.ndarray  # the bytes of a file, or pixels uint8 (h, w) or (h, w, c)
 _SHRINKS = (8, 4, 2)
 _ORIENTATION = 0x0112
+_SPACE = jpeg.Space()
+
+ImageError = jpeg.ImageError
 _CMYK = 4  # components; Pillow knows how to turn them into colours
-
-
-class ImageError(ValueError):
-    """An image that cannot be decoded."""
 
 
 class Look(NamedTuple):
@@ -57,7 +56,7 @@ def size(image: Encoded) -> tuple[int, int]:
     if isinstance(image, np.ndarray):
         return image.shape[0], image.shape[1]
     if jpeg.is_jpeg(image):
-        found = _header(image)
+        found = jpeg.header(image)
         sides = found.height, found.width
         return sides[::-1] if found.orientation > 4 else sides
     with _opened(image) as picture:
@@ -81,9 +80,10 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return _with_channels(image, channels)
     if jpeg.is_jpeg(image):
-        found = _header(image)
+        found = jpeg.header(image)
         if found.components != _CMYK:
-            return np.ascontiguousarray(_upright(_scan(image, found, "RGB" if channels == 3 else "GRAY"), found))
+            pixels = _scan(image, found, "RGB" if channels == 3 else "GRAY")
+            return np.ascontiguousarray(jpeg.upright(pixels, found.orientation))
     return _by_pillow(image, channels)
 
 
@@ -100,7 +100,14 @@ def crop(
     return crops(image, [Look(box, flip, side) for side in sizes], channels, shrink=shrink)
 
 
-def crops(image: Encoded, looks: Sequence[Look], channels: int = 3, *, shrink: bool = False) -> tuple[np.ndarray, ...]:
+def crops(
+    image: Encoded,
+    looks: Sequence[Look],
+    channels: int = 3,
+    *,
+    shrink: bool = False,
+    out: Sequence[np.ndarray] | None = None,
+) -> tuple[np.ndarray, ...]:
     """Decodes an image once, as far as needed, and shows crops of it.
 
     Args:
@@ -110,16 +117,22 @@ def crops(image: Encoded, looks: Sequence[Look], channels: int = 3, *, shrink: b
         shrink: lets large JPEGs be decoded at 1/2, 1/4 or 1/8 where every crop still has at least its wanted size then.
             That is 1.3 to 1.5 times faster and acts as an antialias: crops of photographs differ from the paper's,
             which has none, by 3.6 grey levels on average at 1/2 and by 6.4 at 1/4. So it is off by default.
+        out: for each look uint8 (size, size, channels) in C order to write to; None makes new ones. Where an image
+            cannot be decoded, they may hold anything.
 
     Returns:
-        For each look uint8 (size, size, channels).
+        For each look uint8 (size, size, channels), those of `out` if given.
 
     Raises:
         ImageError: the image cannot be decoded.
     """
     source = _for_crops(image, looks, channels, shrink)
     try:
-        return tuple(_show(source, look) for look in looks)
+        if out is None:
+            out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
+        for look, shown in zip(looks, out, strict=True):
+            _show(source, look, shown)
+        return tuple(out)
     except _opencv().error as error:
         raise ImageError(f"{source.height:g} x {source.width:g} pixels are too many for OpenCV") from error
 
@@ -162,21 +175,24 @@ def _area(pixels: int, size: int) -> np.ndarray:
     return (shared.clip(0) * (size / pixels)).astype(np.float32)
 
 
-def _show(source: _Pixels, look: Look) -> np.ndarray:
+def _show(source: _Pixels, look: Look, out: np.ndarray) -> None:
     cv2, size = _opencv(), look.size
+    colours = out.shape[2] == 3
+    shown = _SPACE.square("crop", size) if colours else out.reshape(size, size)
     down, across = _Axis(look.box[0], look.box[2], source.height), _Axis(look.box[1], look.box[3], source.width)
     options = {"borderMode": cv2.BORDER_REPLICATE}
     if min(down.extent, across.extent) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
         (x_slope, x_offset), (y_slope, y_offset) = across.affine(size, look.flip), down.affine(size, False)
         matrix = np.array([[x_slope, 0.0, x_offset], [0.0, y_slope, y_offset]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        shown = cv2.warpAffine(source.pixels, matrix, (size, size), flags=how, **options)
+        cv2.warpAffine(source.pixels, matrix, (size, size), dst=shown, flags=how, **options)
     else:
-        rows, columns = np.empty((size, size), np.float32), np.empty((size, size), np.float32)
+        rows, columns = (_SPACE.square(name, size).view(np.float32)[:, :, 0] for name in ("rows", "columns"))
         rows[:] = down.centres(size)[:, None]
         columns[:] = across.centres(size)[::-1] if look.flip else across.centres(size)
-        shown = cv2.remap(source.pixels, columns, rows, cv2.INTER_LINEAR, **options)
-    return shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB)
+        cv2.remap(source.pixels, columns, rows, cv2.INTER_LINEAR, dst=shown, **options)
+    if colours:
+        cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, dst=out)
 
 
 class _Axis:
@@ -192,19 +208,21 @@ class _Axis:
         return (-slope, offset + (size - 1) * slope) if mirrored else (slope, offset)
 
     def centres(self, size: int) -> np.ndarray:
-        """The places of all new pixels, which stay within the crop, (size,)."""
+        """The places of all new pixels, which stay within the crop, float32 (size,)."""
         slope, offset = self.affine(size, False)
-        return np.clip(offset + np.arange(size) * slope, self.start, self.start + max(self.extent - 1.0, 0.0))
+        places = offset + np.arange(size) * slope
+        return places.clip(self.start, self.start + max(self.extent - 1.0, 0.0)).astype(np.float32)
 
 
 def _for_crops(image: Encoded, looks: Sequence[Look], channels: int, shrink: bool) -> _Pixels:
     """Pixels with one or four bytes each: OpenCV resamples four twice as fast as three."""
     if isinstance(image, bytes) and jpeg.is_jpeg(image):
-        found = _header(image)
+        found = jpeg.header(image)
         if found.components != _CMYK and found.orientation == 1:
             factor = _shrink(found, looks) if shrink else 1
             bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * found.height) + 1
-            pixels = _scan(image, found, "RGBX" if channels == 3 else "GRAY", bottom=bottom, shrink=factor)
+            colour = "RGBX" if channels == 3 else "GRAY"
+            pixels = _scan(image, found, colour, bottom=bottom, shrink=factor, space=_SPACE.bytes)
             return _Pixels(pixels, found.height / factor, found.width / factor)
     pixels = decode(image, channels)
     height, width = pixels.shape[:2]
@@ -220,29 +238,11 @@ def _shrink(found: jpeg.Header, looks: Sequence[Look]) -> int:
     return next((factor for factor in _SHRINKS if factor <= room), 1)
 
 
-def _header(data: bytes) -> jpeg.Header:
-    try:
-        return jpeg.header(data)
-    except ValueError as error:
-        raise ImageError(str(error)) from error
-
-
 def _scan(data: bytes, found: jpeg.Header, colour: str, **options: Any) -> np.ndarray:
     try:
         return jpeg.decode(data, found, colour=colour, **options)
     except ValueError as error:
         raise ImageError(f"damaged JPEG: {error}") from error
-
-
-def _upright(pixels: np.ndarray, found: jpeg.Header) -> np.ndarray:
-    turn = found.orientation
-    if turn > 4:
-        pixels = pixels.swapaxes(0, 1)
-    if turn in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if turn in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Lessons of a run, one a step: from images that lie on the device, or from crops that the host makes.
 
-Both yield the same lessons for the same seed and step, to the rounding of crops to uint8.
+Both yield the same lessons for the same seed and step, to the rounding of crops to uint8, from images that fill their
+canvas. Larger ones are shrunk to fit into memory (`fidelity` measures what that costs) and are cropped whole otherwise,
+so the two are different runs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from distill_lib import loader, step, stream
+from distill_lib import loader, step, stream, views
 from distill_lib.step import Lesson
 from distill_lib.task import Task
 
@@ -76,6 +78,8 @@ class Streamed:
         assert task.source is not None
         recipe, members = task.recipe, task.plan.teacher.members if task.plan.teacher else ()
         sizes = {member.resolution or recipe.resolution for member in members}
+        if views.policy(recipe.policy).relation != "independent":
+            sizes.discard(recipe.resolution)  # the student's crop is the teacher's
         self._batches = stream.batches(
             task.source,
             seed=recipe.order_seed,

@@ -247,7 +247,7 @@ def _headed(
     if have != want and not replace_head:
         raise DistillError(
             f"{source} has a head of {have} classes, the model one of {want}; "
-            "load with replace_head=True to start from a head of zeros, or choose a file for these classes."
+            "choose a file for these classes (`published.load` can start from a head of zeros: replace_head=True)."
         )
     fitted, notice = naming.fit_head(flat, expected, source)
     if notice:

@@ -14,6 +14,8 @@ from pathlib import PurePath
 from distill_lib import presets, views
 from distill_lib.errors import DistillError, unknown
 
+MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 kB
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -78,6 +80,10 @@ class Recipe:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.evaluations > MOST_EVALUATIONS:
+            raise DistillError(
+                f"evaluations must be at most {MOST_EVALUATIONS}, got {self.evaluations}: records are small."
+            )
         for name in ("weight_decay", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")

@@ -36,8 +36,9 @@ class Task:
         examples: number of training images.
         teacher: None for the label baselines.
         source: training images that are decoded on the way; None where they are in memory.
-        workers: processes that decode; None takes one for each core.
+        workers: threads that decode; None takes one for each core.
         mock: whether the data are made up.
+        fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
     """
 
     recipe: Recipe
@@ -50,12 +51,13 @@ class Task:
     source: datasets.Source | None
     workers: int | None
     mock: bool
+    fingerprint: str = ""
 
     @property
     def run_id(self) -> str:
-        """Name of the run; pictures of your own are part of it, since they can change."""
+        """Name of the run: from recipe, teacher, the state of a folder of pictures, and how images were loaded."""
         teacher = self.teacher.sha256 if self.teacher else ""
-        return self.recipe.run_id(teacher + datasets.fingerprint(self.recipe.dataset))
+        return self.recipe.run_id(teacher + self.fingerprint + ("streamed" if self.source is not None else ""))
 
     @property
     def total_steps(self) -> int:
@@ -108,7 +110,8 @@ class Task:
     def lesson_id(self) -> tuple:
         """What decides the lessons of a run; runs that share it can be taught together."""
         recipe, policy = self.recipe, views.policy(self.recipe.policy)
-        tempered = policy.teacher == "inception_mean" or (self.plan.teacher and recipe.ensemble == "probabilities")
+        several = self.teacher is not None and len(self.teacher.ensemble.members) > 1
+        tempered = policy.teacher == "inception_mean" or (several and recipe.ensemble == "probabilities")
         return (
             self.plan,
             self.identity("train"),
@@ -123,7 +126,7 @@ class Task:
         """What a frozen teacher's outputs on a split depend on."""
         teacher = (self.teacher.sha256, self.teacher.ensemble) if self.teacher else ()
         count = self.examples if split == "train" else len(self.exams[split].labels)
-        return (*teacher, self.recipe.dataset, self.mock, split, count, self.source is not None)
+        return (*teacher, self.recipe.dataset, self.fingerprint, self.mock, split, count, self.source is not None)
 
     def targets(self) -> np.ndarray:
         """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes)."""
@@ -164,7 +167,7 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         recipe: what shall run.
         like: a task whose data and teacher are taken where they are the same.
         loading: "device" (all images in memory), "stream" (decoded on the way) or "auto" (streams what is too large).
-        workers: processes that decode; None takes one for each core.
+        workers: threads that decode; None takes one for each core.
 
     Raises:
         DistillError: if the recipe asks for what there is not, or for what does not fit together.
@@ -176,6 +179,7 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         task = dataclasses.replace(like, recipe=recipe, teacher=None)
     else:
         task = _with_data(recipe, dataset, _streams(recipe, dataset, loading), workers)
+        task = dataclasses.replace(task, fingerprint=datasets.fingerprint(recipe.dataset))
     _check(task)
     if not recipe.has_teacher:
         return task
@@ -231,6 +235,8 @@ def _check(task: Task) -> None:
             f"batch_size {recipe.batch_size} is larger than the data ({task.examples} training images); "
             "choose a smaller batch_size."
         )
+    if jax.process_count() > 1:
+        raise DistillError("training on several hosts is not supported yet: start one process with all devices of one.")
     if recipe.batch_size % jax.device_count():
         raise DistillError(
             f"batch_size {recipe.batch_size} cannot be shared by {jax.device_count()} devices; choose a multiple."

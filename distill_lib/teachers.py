@@ -49,14 +49,14 @@ class Teacher:
     colours: int | None = None
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Maps images (batch, size, size, colours), float32 in [-1, 1], to logits (batch, classes).
+        """Maps images (batch, size, size, colours), uint8 or float32 in [-1, 1], to logits (batch, classes).
 
         A network that wants another size is shown the images resized, one that wants another range of values gets it.
 
         Raises:
             DistillError: if the images have another shape or number of colours.
         """
-        shown = jnp.asarray(images)
+        shown = views.normalize(images)
         if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.colours not in (None, shown.shape[3]):
             raise DistillError(
                 f"teacher {self.name} is shown images of shape {shown.shape}; it takes (batch, size, size, "
@@ -126,7 +126,8 @@ def _member(
 
 
 def _folded(model: Any, variables: models.Variables, facts: dict, sha256: str) -> tuple[Member, models.Variables, str]:
-    model, variables = models.fold(model, jax.tree.map(jnp.asarray, variables))
+    model, variables = models.fold(model, variables)
+    variables = jax.tree.map(jnp.asarray, variables)
     low, high = facts.get("input_range", (-1.0, 1.0))
     return Member(model, facts.get("resolution"), (float(low), float(high))), variables, sha256
 
@@ -166,7 +167,7 @@ def fixed_logits(
     crop = "inception" if mean_over_crops else policy.teacher
 
     @jax.jit
-    def prediction(variables: Variables, chunk: jax.Array, sizes: jax.Array | None, key: jax.Array) -> jax.Array:
+    def answer(variables: Variables, chunk: jax.Array, sizes: jax.Array | None, key: jax.Array) -> jax.Array:
         shape = jnp.asarray(chunk.shape[1:3]) if sizes is None else sizes
         view = views.sample(
             key, len(chunk), crop=crop, flip=False, area=area, image_aspect=shape[..., 1] / shape[..., 0]
@@ -174,16 +175,19 @@ def fixed_logits(
         logits = teacher.ensemble.logits(
             variables, lambda size: views.render(chunk, view, size or resolution, sizes), temperature
         )
-        return jax.nn.softmax(logits / temperature)
+        return jax.nn.softmax(logits / temperature) if mean_over_crops else logits
 
     chunks = []
     for start in range(0, len(images), 512):
-        chunk = jnp.asarray(images[start : start + 512])
+        chunk, key = jnp.asarray(images[start : start + 512]), jax.random.key(start)
         sizes = None if extents is None else jnp.asarray(extents[start : start + 512])
-        total = 0.0
-        for number in range(crops if mean_over_crops else 1):
-            total += prediction(teacher.variables, chunk, sizes, jax.random.fold_in(jax.random.key(start), number))
-        chunks.append(np.asarray(total) / (crops if mean_over_crops else 1))
+        said = [
+            answer(teacher.variables, chunk, sizes, jax.random.fold_in(key, number))
+            for number in range(crops if mean_over_crops else 1)
+        ]
+        chunks.append(np.asarray(sum(said)) / len(said))
+    if not mean_over_crops:
+        return np.concatenate(chunks)
     return temperature * np.log(np.maximum(np.concatenate(chunks), np.finfo(np.float32).tiny))
 
 

@@ -18,11 +18,13 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from distill_lib import lessons, pupil, records, step
+from distill_lib.errors import DistillError
 from distill_lib.progress import Progress
 from distill_lib.pupil import Pupil, Run
 from distill_lib.recipes import Recipe
 from distill_lib.task import Task, prepare
 
+CHECKPOINT_SHARE = 0.02  # of a run's time that may go into checkpoints
 LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
 
 
@@ -40,8 +42,8 @@ def fit(
         recipe: what to run.
         workdir: the results folder; None finds it (see `records.find_results`).
         checkpoint_seconds: least time between two training checkpoints.
-        loading: how images come, as in `task.prepare`; it changes no lesson but by rounding.
-        workers: processes that decode, where images are decoded on the way.
+        loading: how images come, as in `task.prepare`; streamed runs have names of their own.
+        workers: threads that decode, where images are decoded on the way.
 
     Returns:
         The run; its record lies in `workdir/<study>/<run id>/`.
@@ -73,7 +75,7 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[Run | Exception]:
+def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[Run | DistillError]:
     """Teaches students together: every lesson is made once, and each student learns from it.
 
     Args:
@@ -94,7 +96,7 @@ def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[
     learn = [step.learn(one.task.student, not one.task.recipe.has_teacher) for one in pupils]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
     progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
-    saved = time.perf_counter()
+    due = time.perf_counter() + checkpoint_seconds
     with contextlib.closing(lessons.open_lessons(lead, start, mesh)) as given:
         for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
             for number, one in enumerate(pupils):
@@ -105,11 +107,8 @@ def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[
                 _report(pupils, done, progress)
                 if all(one.error for one in pupils):
                     break
-            if time.perf_counter() - saved > checkpoint_seconds and done < lead.total_steps:
-                for one in pupils:
-                    if one.error is None and one.start < done:
-                        one.save()
-                saved = time.perf_counter()
+            if time.perf_counter() > due and done < lead.total_steps:
+                due = _save(pupils, done, checkpoint_seconds)
     progress.close()
     return [one.error or one.finish(len(pupils), given.bad_images) for one in pupils]
 
@@ -128,6 +127,16 @@ def _wait(ahead: deque[jax.Array], lesson: step.Lesson, pupils: list[Pupil]) -> 
     ahead.append(lesson.wanted)
     if len(ahead) > LESSONS_AHEAD:
         jax.block_until_ready(ahead.popleft())
+
+
+def _save(pupils: list[Pupil], done: int, checkpoint_seconds: float) -> float:
+    """Saves all students, and says when to do it again: large classes save less often."""
+    began = time.perf_counter()
+    for one in pupils:
+        if one.error is None and one.start < done:
+            one.save()
+    now = time.perf_counter()
+    return now + max(checkpoint_seconds, (now - began) / CHECKPOINT_SHARE if checkpoint_seconds else 0.0)
 
 
 def _report(pupils: list[Pupil], done: int, progress: Progress) -> None:

@@ -114,9 +114,9 @@ ALLOWED = {
     "stream": {"boxes", "chunks", "errors", "host_views", "loader", "views"},
     "exams": {"datasets", "decode", "evaluate", "models"},
     "task": {"errors", "datasets", "exams", "models", "recipes", "step", "teachers", "views"},
-    "lessons": {"loader", "step", "stream", "task"},
+    "lessons": {"loader", "step", "stream", "task", "views"},
     "pupil": {"errors", "checkpoints", "evaluate", "optim", "records", "resume", "step", "task"},
-    "train": {"lessons", "progress", "pupil", "recipes", "records", "step", "task"},
+    "train": {"errors", "lessons", "progress", "pupil", "recipes", "records", "step", "task"},
     "classroom": {"errors", "pupil", "recipes", "step", "task", "train"},
 }
 

@@ -8,6 +8,7 @@ import io
 import itertools
 import multiprocessing
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -121,32 +122,47 @@ def test_a_shared_view_is_decoded_once_and_an_independent_one_is_another() -> No
     assert take(1, policy="labels")[0].teacher == {}
 
 
-def test_workers_change_nothing_but_the_speed() -> None:
-    """Two processes, from the middle on, with broken images: the same batches and report. They end with the stream."""
+@pytest.mark.parametrize("kind", stream.WORKERS)
+def test_workers_change_nothing_but_the_speed(kind: str) -> None:
+    """Two of them, from the middle on, with broken images: the same batches and report. They end with the stream."""
     source, lines = Photos(broken=(3, 4), cut=(20,)), ([], [])
     options = {"seed": 5, "batch_size": BATCH, "student_size": SIZE, "start_step": 2}
     options |= {"teacher_sizes": (16,), "policy": "ind/ic"}
     alone = take(6, source, report=lines[0].append, **options)
-    before = children()
-    found = stream.batches(source, workers=2, report=lines[1].append, **options)
+    before = running()
+    found = stream.batches(source, workers=2, kind=kind, report=lines[1].append, **options)
     for ours, theirs in zip(alone, found, strict=False):
         assert_equal(ours, theirs)
     assert lines[0] == lines[1] and len(lines[0]) == 3
-    started = children() - before
+    started = running() - before
     assert len(started) == 2
     found.close()
     for _ in range(200):
-        if not started & children():
+        if not started & running():
             break
         time.sleep(0.1)
-    assert not started & children()
+    assert not started & running()
     with pytest.raises(StopIteration):
         next(found)
 
 
-def children() -> set[int | None]:
-    """Processes that multiprocessing has started and that live."""
-    return {process.pid for process in multiprocessing.active_children()}
+def running() -> set[Any]:
+    """Processes that multiprocessing has started and that live, and threads of streams."""
+    threads = {thread for thread in threading.enumerate() if thread.name.startswith("stream")}
+    return threads | {process.pid for process in multiprocessing.active_children()}
+
+
+def test_a_stream_that_nobody_closes_ends_its_threads() -> None:
+    """With the last reference to it, while they are at work."""
+    found = stream.batches(Photos(), seed=0, batch_size=BATCH, student_size=SIZE, workers=2)
+    next(found)
+    threads = {thread for thread in running() if isinstance(thread, threading.Thread)}
+    assert threads
+    del found
+    gc.collect()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
@@ -214,17 +230,19 @@ def test_a_broken_image_is_told_once_and_the_next_one_is_shown(kind: str) -> Non
         assert (batch.student[~kept] != good.student[~kept]).any(axis=(1, 2, 3)).all()
 
 
-def test_a_broken_image_can_stop_the_run() -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_can_stop_the_run(workers: int) -> None:
     """One line that says which and what to do."""
     with pytest.raises(DistillError, match="image 7, photo_7.jpg, cannot be decoded.*on_bad_image") as caught:
-        take(5, Photos(broken=(7,)), on_bad_image="raise")
+        take(5, Photos(broken=(7,)), on_bad_image="raise", workers=workers)
     assert "\n" not in str(caught.value)
 
 
 def test_where_nothing_can_be_decoded_the_run_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rather than search for ever."""
-    with pytest.raises(DistillError, match="none of 37 images up to .* can be decoded"):
-        take(1, Photos(broken=tuple(range(COUNT))), report=lambda line: None)
+    """Rather than search for ever; threads tell it as well."""
+    for workers in (0, 2):
+        with pytest.raises(DistillError, match="none of 37 images up to .* can be decoded"):
+            take(1, Photos(broken=tuple(range(COUNT))), report=lambda line: None, workers=workers)
     monkeypatch.setattr(chunks, "ATTEMPTS", 4)
     with pytest.raises(DistillError, match="none of 4 images"):
         take(5, Photos(cut=(10, 11, 12, 13)), report=lambda line: None)
@@ -252,6 +270,7 @@ def test_grey_images_have_one_channel() -> None:
     ("options", "message"),
     [
         ({"policy": "same/xx"}, "unknown policy 'same/xx'"),
+        ({"kind": "fibres"}, "unknown kind of workers 'fibres'.*Valid: threads, processes"),
         ({"on_bad_image": "skip"}, "unknown on_bad_image 'skip'.*Valid: substitute, raise"),
         ({"hosts": 3}, "host 0 of 3 has no equal share of a batch of 8"),
         ({"hosts": 2, "host": 2}, "host 2 of 2"),

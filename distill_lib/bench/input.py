@@ -1,8 +1,9 @@
 """Decoding with inception crops of 224 pixels, beside the same job in tf.data: images a second on one and on all cores.
 
 The images are photographs that scikit-image and scikit-learn ship, as JPEGs of 500 x 375 pixels, ImageNet's mean size.
-tf.data runs in an interpreter of its own, with the operation that decodes only the crop. Both are asked for rounds of
-images in turn, and stopped in between. On a machine that others use too, the CPU time is the fairer number.
+tf.data runs in an interpreter of its own, in two forms: `plain` decodes the whole image, cuts the crop out and resizes
+it; `fused` has the operation that decodes only the crop. All are asked for rounds of images in turn, and stopped in
+between. On a machine that others use too, the CPU time is the fairer number.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from distill_lib import stream
 from distill_lib.bench.timing import Timing
 from distill_lib.errors import DistillError
 
@@ -31,6 +33,7 @@ PHOTOGRAPHS = {
     "sklearn.datasets": ("images/china.jpg", "images/flower.jpg"),
 }
 BATCH = 64
+FORMS = ("plain", "fused")
 
 _ROUNDS = """
 import json, os, sys, time
@@ -67,6 +70,7 @@ from distill_lib.bench.input import Files
 from distill_lib.stream import batches as start
 
 options = {{"seed": 0, "batch_size": {BATCH}, "student_size": 224, "workers": 0 if cores == 1 else cores}}
+options["kind"] = sys.argv[4]
 with start(Files(files), **options) as stream:
     serve(stream)
 """
@@ -77,13 +81,19 @@ _TENSORFLOW = (
     + f"""
 import tensorflow as tf
 
+form = sys.argv[4]
+
 def view(data):
     box = tf.image.sample_distorted_bounding_box(
         tf.image.extract_jpeg_shape(data), tf.zeros((0, 0, 4)), area_range=(0.05, 1.0), min_object_covered=0.0,
         use_image_if_no_bounding_boxes=True,
     )
-    crop = tf.concat([box.begin[:2], box.size[:2]], 0)
-    image = tf.image.decode_and_crop_jpeg(data, crop, channels=3)
+    if form == "plain":
+        image = tf.slice(tf.io.decode_jpeg(data, channels=3), box.begin, box.size)
+        image = tf.ensure_shape(image, (None, None, 3))
+    else:
+        crop = tf.concat([box.begin[:2], box.size[:2]], 0)
+        image = tf.image.decode_and_crop_jpeg(data, crop, channels=3)
     image = tf.image.random_flip_left_right(tf.image.resize(image, (224, 224)))
     return tf.cast(image, tf.uint8)
 
@@ -114,26 +124,28 @@ class Files:
 
 
 def measure(arguments: list[str]) -> list[dict[str, Any]]:
-    """Times both on one core and on all.
+    """Times all on one core and on all cores.
 
     Args:
-        arguments: `--tensorflow PYTHON` or `--tensorflow install`, `--rounds N`, `--batches N`, `--quality Q ...`.
+        arguments: `--tensorflow PYTHON` or `--tensorflow install`, `--rounds N`, `--batches N`, `--quality Q ...`,
+            `--kind threads` or `--kind processes` (the workers on several cores).
 
     Returns:
-        A row for each quality and number of cores: seconds an image of both (wall clock, and CPU with that of workers),
-        images a second, and how many times as fast as tf.data this is.
+        A row for each quality, number of cores and form of tf.data: seconds an image of both (wall clock, and CPU with
+        that of workers), images a second, and how many times as fast as tf.data this is.
     """
     parser = argparse.ArgumentParser(prog="python -m distill_lib.bench input", description=__doc__)
     parser.add_argument("--tensorflow", help="a Python that has TensorFlow, or `install` for a throw-away one")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} images in each round")
     parser.add_argument("--quality", type=int, nargs="+", default=[75, 95])
+    parser.add_argument("--kind", default=stream.WORKERS[0], choices=stream.WORKERS)
     options = parser.parse_args(arguments)
     rows = []
     with _interpreter(options.tensorflow) as tensorflow:
         for quality in options.quality:
             for cores in dict.fromkeys((1, _cores())):
-                rows.append(_row(quality, cores, tensorflow, options.rounds, options.batches))
+                rows += _rows(quality, cores, tensorflow, options)
     return rows
 
 
@@ -157,25 +169,38 @@ def photographs(folder: Path, quality: int) -> float:
     return statistics.mean(sizes)
 
 
-def _row(quality: int, cores: int, tensorflow: str | None, rounds: int, batches: int) -> dict[str, Any]:
+def _rows(quality: int, cores: int, tensorflow: str | None, options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        size = photographs(Path(folder), quality)
-        jobs = {"distill_lib": (sys.executable, _OURS)}
+        size, images = photographs(Path(folder), quality), options.batches * BATCH
+        jobs = {"distill_lib": (sys.executable, _OURS, options.kind)}
         if tensorflow:
-            jobs["tf.data"] = (tensorflow, _TENSORFLOW)
-        running = {name: stack.enter_context(_job(*job, folder, cores, batches)) for name, job in jobs.items()}
-        seconds: dict[str, list[list[float]]] = {name: [] for name in jobs}
-        for _ in range(rounds):
+            jobs |= {form: (tensorflow, _TENSORFLOW, form) for form in FORMS}
+        running = {
+            name: stack.enter_context(_job(python, script, [folder, str(cores), str(options.batches), form]))
+            for name, (python, script, form) in jobs.items()
+        }
+        spent: dict[str, list[list[float]]] = {name: [] for name in jobs}
+        for _ in range(options.rounds):
             for name, process in running.items():
-                seconds[name].append([each / (batches * BATCH) for each in _ask(process)])
-    wall, cpu = ({name: _timing([each[i] for each in spent]) for name, spent in seconds.items()} for i in (0, 1))
-    ours, theirs = wall["distill_lib"], wall.get("tf.data")
-    row: dict[str, Any] = {"quality": quality, "kB": size, "cores": cores, "images a round": batches * BATCH}
-    row |= {"distill_lib": ours, "tf.data": theirs or "no --tensorflow", "images/s": 1 / ours.median}
-    row["ratio"] = theirs.median / ours.median if theirs else None
-    row |= {"distill_lib CPU": cpu["distill_lib"], "tf.data CPU": cpu.get("tf.data")}
-    row["CPU ratio"] = cpu["tf.data"].median / cpu["distill_lib"].median if theirs else None
-    return row
+                spent[name].append([each / images for each in _ask(process)])
+    wall, cpu = ({name: _timing([each[i] for each in rounds]) for name, rounds in spent.items()} for i in (0, 1))
+    case = {"quality": quality, "kB": size, "cores": cores, "images a round": images}
+    return [case | _compared(wall, cpu, form) for form in FORMS]
+
+
+def _compared(wall: dict[str, Timing], cpu: dict[str, Timing], form: str) -> dict[str, Any]:
+    """What is measured here beside a form of tf.data, or beside none."""
+    ours, theirs = wall["distill_lib"], wall.get(form)
+    return {
+        "form": form,
+        "distill_lib": ours,
+        "tf.data": theirs or "no --tensorflow",
+        "images/s": 1 / ours.median,
+        "ratio": theirs.median / ours.median if theirs else None,
+        "distill_lib CPU": cpu["distill_lib"],
+        "tf.data CPU": cpu.get(form),
+        "CPU ratio": cpu[form].median / cpu["distill_lib"].median if theirs else None,
+    }
 
 
 def _timing(seconds: list[float]) -> Timing:
@@ -184,14 +209,14 @@ def _timing(seconds: list[float]) -> Timing:
 
 
 @contextlib.contextmanager
-def _job(python: str, script: str, folder: str, cores: int, batches: int) -> Iterator[subprocess.Popen[str]]:
+def _job(python: str, script: str, arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A process that makes batches on demand; ready when it is given."""
     with tempfile.TemporaryDirectory() as place:  # spawned workers read the script again: it has to be a file
         path = Path(place) / "job.py"
         path.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in script.splitlines()))
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
         process = subprocess.Popen(
-            [python, str(path), folder, str(cores), str(batches)],
+            [python, str(path), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

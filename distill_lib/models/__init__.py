@@ -65,6 +65,7 @@ def _initialiser(model: nn.Module, image_shape: tuple[int, int, int]):
     return jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape))), compiler_options=options)
 
 
+@functools.lru_cache(maxsize=64)
 def shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
     """Shapes of a model's variables for images of shape (height, width, colours); nothing is computed.
 

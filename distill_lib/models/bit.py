@@ -11,10 +11,12 @@ References:
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distill_lib.models.group_norm import GroupNorm
 
@@ -45,7 +47,7 @@ class StandardizedConv(nn.Module):
         """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, features)."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        kernel = (kernel if self.folded else standardize(kernel)).astype(x.dtype)
+        kernel = jnp.asarray(kernel if self.folded else standardize(kernel), x.dtype)
         if self.kernel_size == 1:  # XLA:CPU runs a flat matrix product and its gradient 3-4 times faster than this conv
             x = x[:, :: self.stride, :: self.stride]
             return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
@@ -59,14 +61,17 @@ class StandardizedConv(nn.Module):
         )
 
 
-def standardize(kernel: jax.Array, epsilon: float = 1e-10) -> jax.Array:
+def standardize(kernel: jax.Array | np.ndarray, epsilon: float = 1e-10) -> jax.Array | np.ndarray:
     """Weight standardisation: mean 0 and variance 1 over (H, W, input channels) of a kernel (H, W, in, out).
+
+    NumPy arrays stay NumPy arrays: loading a teacher compiles nothing.
 
     References:
         Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
     """
+    sqrt = np.sqrt if isinstance(kernel, np.ndarray) else jnp.sqrt
     centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
-    return centred / jnp.sqrt(jnp.square(centred).mean(axis=(0, 1, 2), keepdims=True) + epsilon)
+    return centred / sqrt((centred * centred).mean(axis=(0, 1, 2), keepdims=True) + epsilon)
 
 
 class RootBlock(nn.Module):
@@ -169,8 +174,9 @@ class BiT(nn.Module):
     def fold(self, variables: dict) -> tuple[BiT, dict]:
         """Standardises the weights once; kernels are kept in the dtype they are used in."""
 
-        def folded(path: tuple, leaf: jax.Array) -> jax.Array:
-            return standardize(leaf).astype(self.dtype) if leaf.ndim == 4 and path[-1].key == "kernel" else leaf
+        def folded(path: tuple, leaf: Any) -> Any:
+            dtype = jnp.dtype(self.dtype)
+            return standardize(leaf).astype(dtype) if leaf.ndim == 4 and path[-1].key == "kernel" else leaf
 
         return self.clone(folded=True), jax.tree_util.tree_map_with_path(folded, variables)
 

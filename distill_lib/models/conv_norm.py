@@ -275,7 +275,7 @@ def _folded(params: dict, stats: dict, epsilon: float) -> dict:
     if "mean" not in stats.get("norm", {}):
         return found
     kernel, norm, running = params["conv"]["kernel"], found.pop("norm"), stats["norm"]
-    factor = norm["scale"] * jax.lax.rsqrt(running["var"] + epsilon)
+    factor = norm["scale"] / (running["var"] + epsilon) ** 0.5  # stays NumPy where that is what it is given
     bias = norm["bias"] - running["mean"] * factor
     return found | {"conv": {"kernel": kernel * factor.reshape(1, 1, 1, -1), "bias": bias}}
 
@@ -284,6 +284,6 @@ def cast_kernels(params: dict, dtype: str) -> dict:
     """Keeps the kernels of convolutions in the dtype they are used in; all other parameters stay float32."""
 
     def cast(path: tuple, leaf: jax.Array) -> jax.Array:
-        return leaf.astype(dtype) if leaf.ndim == 4 and path[-1].key == "kernel" else leaf
+        return leaf.astype(jnp.dtype(dtype)) if leaf.ndim == 4 and path[-1].key == "kernel" else leaf
 
     return jax.tree_util.tree_map_with_path(cast, params)
