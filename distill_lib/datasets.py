@@ -7,8 +7,7 @@ Names: those of `names()`, `tfds:NAME` for any other image-classification set of
 pictures (see `catalog`). Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow;
 the embedded `fashion` is a prepared TFDS folder inside the package. Small sets are decoded whole (`arrays`); `load`
 gives random access, and `Source.encoded` the bytes as they are stored. Images of various sizes are fitted into a square
-canvas, which serves small sets and smoke tests; crops at decode time, for sets that do not fit into memory, are absent
-on purpose.
+canvas: `fidelity` says what that costs, and `stream` crops the originals instead.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,16 @@ import numpy as np
 from distill_lib import datasets, decode, evaluate
 from distill_lib.models.ensemble import Ensemble
 
+KEPT_BYTES = 2 * 2**30  # crops of an exam that are kept between two uses; larger ones are decoded each time
+AT_ONCE = 2_000  # images of a larger exam that are in memory at a time
+
 
 class Exam(Protocol):
     """The examples of a split that a network is judged by."""
 
-    labels: np.ndarray
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels int32 (n,), or bool (n, classes) where an image has any number of them."""
 
     def predict(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
         """Logits (n, classes) of the evaluation views, rendered at a resolution, or at the network's own."""
@@ -37,7 +43,7 @@ class InMemory:
 
 
 class Decoded:
-    """An exam on images that stay encoded; their central crops are decoded when they are first asked for, and kept.
+    """An exam on images that stay encoded; central crops are decoded when they are asked for, and kept if they are few.
 
     The shorter side is resized by area to resolution / side and the middle is cropped, as in the paper. An image that
     cannot be decoded is told once, and black is shown instead.
@@ -48,20 +54,35 @@ class Decoded:
         self._count = min(len(source), limit or len(source))
         self._shown: dict[int, np.ndarray] = {}
         self._told: set[int] = set()
-        self.labels = source.labels(range(self._count))
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """See `Exam`; read when they are first asked for, since the encoded images are read with them."""
+        return self._source.labels(range(self._count))
 
     def predict(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
         """See `Exam`."""
         members = network.members if isinstance(network, Ensemble) else ()
         sizes = {member.resolution or resolution for member in members} or {resolution}
-        crops = {size: self._crops(size) for size in sorted(sizes)}
-        return evaluate.crop_predictor(network, resolution=resolution)(variables, crops)
+        predict = evaluate.crop_predictor(network, resolution=resolution)
+        if self._count * self._source.dataset.channels * sum(size * size for size in sizes) <= KEPT_BYTES:
+            return predict(variables, {size: self._kept(size) for size in sorted(sizes)})
+        parts = [range(start, min(start + AT_ONCE, self._count)) for start in range(0, self._count, AT_ONCE)]
+        return np.concatenate(
+            [predict(variables, {size: self._crops(size, part) for size in sorted(sizes)}) for part in parts]
+        )
 
-    def _crops(self, size: int) -> np.ndarray:
+    def _kept(self, size: int) -> np.ndarray:
         if size not in self._shown:
-            with ThreadPoolExecutor() as pool:
-                self._shown[size] = np.stack(list(pool.map(self._crop(size), range(self._count))))
+            self._shown[size] = self._crops(size, range(self._count))
         return self._shown[size]
+
+    def _crops(self, size: int, indices: range) -> np.ndarray:
+        crops = np.empty((len(indices), size, size, self._source.dataset.channels), np.uint8)
+        with ThreadPoolExecutor() as pool:
+            for place, crop in enumerate(pool.map(self._crop(size), indices)):
+                crops[place] = crop
+        return crops
 
     def _crop(self, size: int) -> Callable[[int], np.ndarray]:
         channels, small = self._source.dataset.channels, round(size / self._side)
@@ -73,7 +94,8 @@ class Decoded:
             except decode.ImageError as error:
                 if index not in self._told:
                     self._told.add(index)
-                    print(f"image {index}, {name}, cannot be decoded ({error}); black is shown instead", file=sys.stderr)
+                    place = f"image {index} of {self._source.dataset.name} {self._source.split}, {name},"
+                    print(f"{place} cannot be decoded ({error}); black is shown", file=sys.stderr, flush=True)
                 return np.zeros((size, size, channels), np.uint8)
 
         return crop

@@ -29,7 +29,7 @@ class Lessons(Protocol):
     def __iter__(self) -> Iterator[Lesson]: ...
 
     def close(self) -> None:
-        """Ends worker processes."""
+        """Ends the threads that decode."""
 
 
 def open_lessons(task: Task, start: int, mesh: jax.sharding.Mesh) -> Lessons:
@@ -72,7 +72,7 @@ class Resident:
 
 
 class Streamed:
-    """Lessons from crops that worker processes decode; each host makes its share of a batch."""
+    """Lessons from crops that the host decodes; each host makes its share of a batch."""
 
     def __init__(self, task: Task, start: int, mesh: jax.sharding.Mesh) -> None:
         assert task.source is not None
@@ -113,7 +113,7 @@ class Streamed:
         return len(self._batches.bad)
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """Ends the threads that decode."""
         self._batches.close()
 
 

@@ -11,7 +11,7 @@ def counted(labels: np.ndarray) -> np.ndarray:
     Args:
         labels: (n,) integer classes, or (n, classes) bool, as `datasets.arrays` has them.
     """
-    return labels.any(axis=-1) if labels.ndim == 2 else np.ones(len(labels), bool)
+    return np.asarray(labels.any(axis=-1)) if labels.ndim == 2 else np.ones(len(labels), bool)
 
 
 def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

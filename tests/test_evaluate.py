@@ -90,6 +90,35 @@ def test_calibration_error_at_its_ends(label: int, expected: float) -> None:
     assert evaluate.calibration_error(logits, np.full(5, label)) == pytest.approx(expected)
 
 
+def test_images_may_have_several_right_answers_or_none() -> None:
+    """One of the labels is right; images without any count neither for accuracy nor for calibration."""
+    numbers = np.random.default_rng(4)
+    student, teacher = (numbers.normal(0, 2, (60, 4)).astype(np.float32) for _ in range(2))
+    labels = numbers.random((60, 4)) < 0.3
+    judged = labels.any(1)
+    assert 0 < judged.sum() < 60
+    found = evaluate.metrics(student, labels, teacher)
+    assert found["top1"] == np.mean(
+        [row[guess] for row, guess in zip(labels, student.argmax(1), strict=True) if row.any()]
+    )
+    answers = np.where(labels[np.arange(60), student.argmax(1)], student.argmax(1), -1)  # right, or no class at all
+    assert found["ece"] == evaluate.calibration_error(student[judged], answers[judged])
+    assert found["kl"] == evaluate.metrics(student, answers, teacher)["kl"]  # the teacher is asked about all images
+
+
+def test_one_right_answer_is_the_same_in_either_form() -> None:
+    """Integer classes, and rows with one true class each."""
+    numbers = np.random.default_rng(5)
+    logits, classes = numbers.normal(0, 2, (30, 4)).astype(np.float32), numbers.integers(0, 4, 30)
+    assert evaluate.metrics(logits, np.eye(4, dtype=bool)[classes]) == evaluate.metrics(logits, classes)
+
+
+def test_where_no_image_has_a_label_nothing_is_claimed() -> None:
+    """Neither right nor calibrated."""
+    found = evaluate.metrics(np.zeros((2, 3), np.float32), np.zeros((2, 3), bool))
+    assert np.isnan(found["top1"]) and np.isnan(found["ece"])
+
+
 class Brightness(nn.Module):
     """Class 0 for dark images and class 1 for bright ones: the same for every crop and flip of an even image."""
 

@@ -1,0 +1,77 @@
+"""The command that judges a saved network on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import made_up
+import numpy as np
+import pytest
+import tiny
+
+from distill_lib import checkpoints, datasets, evaluate, judge, presets, teachers
+
+
+def facts(text: str) -> dict[str, str]:
+    """The printed table."""
+    return dict(line.split(maxsplit=1) for line in text.splitlines())
+
+
+def test_a_network_is_judged_as_evaluation_does(tmp_path: Path) -> None:
+    """The same metrics as from the network's own answers to the middle of the images."""
+    network = str(tiny.write_teacher(tmp_path / "student.npz"))
+    found = judge.judge(network, "fashion", resolution=8, side=8 / 28, limit=30)
+    images, labels, *_ = datasets.arrays("fashion", "test", 30)
+    teacher = teachers.load(network, num_classes=10, colours=1, resolution=8)
+    logits = jax.jit(teacher.logits)(images[:, 10:18, 10:18] / np.float32(127.5) - 1)
+    expected = evaluate.metrics(np.asarray(logits), labels)
+    assert (found["images"], found["resolution"], found["side"]) == (30, "8", 8 / 28)
+    assert found["top1"] == expected["top1"] and found["ece"] == pytest.approx(expected["ece"], abs=1e-4)
+
+
+def test_a_student_is_shown_what_its_record_says(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Resolution and central square of its training, unless the command says otherwise."""
+    record = made_up.write_run(tmp_path, "quick", "labels", 0, resolution=8, eval_side=0.5)
+    network = str(tiny.write_teacher(tmp_path / record["study"] / record["run_id"] / "student.npz"))
+    assert judge.main([network, "fashion", "--mock", "--limit", "4"]) == 0
+    first, table = capsys.readouterr().out.split("\n", 1)
+    assert "made-up" in first
+    assert list(facts(table)) == ["images", "resolution", "side", "top1", "ece"]
+    assert (facts(table)["images"], facts(table)["resolution"], facts(table)["side"]) == ("4", "8", "0.5")
+    assert judge.main([network, "fashion", "--mock", "--limit", "4", "--side", "1"]) == 0
+    assert "side        1\n" in capsys.readouterr().out
+
+
+def test_a_set_for_evaluation_only_is_shown_as_what_its_networks_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """ImageNet's resolution and square; images may have several labels."""
+    tiny.register()
+    monkeypatch.setitem(presets.COMMON, "imagenet", presets.COMMON["imagenet"] | {"resolution": 16})
+    network = tmp_path / "own.npz"
+    checkpoints.save_npz(network, tiny.random_params(tiny.STUDENT, 1000, colours=3), {"model": tiny.STUDENT})
+    assert judge.main([str(network), "imagenet_real", "--mock", "--limit", "4"]) == 0
+    found = facts(capsys.readouterr().out.split("\n", 1)[1])
+    assert (found["resolution"], found["side"]) == ("16", "0.875") and int(found["images"]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mock", "imagenet_w2"], "unknown dataset 'imagenet_w2'. Did you mean 'imagenet_v2'?"),
+        (["mock", "imagenet_v2", "--split", "train"], "unknown split of imagenet_v2 'train'. Valid: test."),
+        (["nobody", "fashion", "--mock"], "unknown teacher 'nobody'."),
+        (["absent.npz", "fashion", "--mock"], "absent.npz"),
+        (["fashion", "flowers", "--mock"], "has a head of 10 classes"),
+        (["mock", "fashion", "--mock", "--resolution", "0"], "resolution must be above 0"),
+        (["mock", "fashion", "--mock", "--side", "1.5"], "side a fraction above 0"),
+        (["mock", "fashion", "--limit", "10001"], "choose a limit from 1 to 10000"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert judge.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out
