@@ -73,7 +73,7 @@ def write(name: str, rows: list[dict[str, Any]], results: Path | None = None) ->
     plain = [{key: asdict(value) if isinstance(value, Timing) else value for key, value in row.items()} for row in rows]
     content = records.environment() | {"benchmark": name, "rows": plain}
     path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
-    write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
 
 
