@@ -137,6 +137,7 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
 
     config = tfds.download.DownloadConfig(register_checksums=register_checksums)
     builder = tfds.builder(dataset.builder, data_dir=readers.data_dir())
+    tfds.enable_progress_bar()  # building the embedded set in the same process turns it off
     try:
         builder.download_and_prepare(file_format="array_record", download_config=config)
     except ImportError as error:
