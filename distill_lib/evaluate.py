@@ -37,8 +37,7 @@ def predictor(
     @jax.jit
     def one(variables: Any, chunk: tuple[jax.Array, jax.Array | None]) -> jax.Array:
         images, extents = chunk
-        size = jnp.asarray(images.shape[1:3]) if extents is None else extents
-        view = views.still(images.shape[0], side=side, image_aspect=size[..., 1] / size[..., 0])
+        view = views.still(images.shape[0], side=side, image_aspect=views.aspect(images, extents))
         return _answer(model)(variables, lambda side: views.render(images, view, side or resolution, extents))
 
     def predict(variables: Any, images: np.ndarray, extents: np.ndarray | None = None) -> np.ndarray:
@@ -163,7 +162,7 @@ def top1_under_crops(
 
     @jax.jit
     def right(variables: Any, chunk: jax.Array, wanted: jax.Array, key: jax.Array) -> jax.Array:
-        view = views.sample(key, size, area=area, image_aspect=chunk.shape[2] / chunk.shape[1])
+        view = views.sample(key, size, area=area, image_aspect=views.aspect(chunk))
         found = answer(variables, lambda side: views.render(chunk, view, side or resolution))
         return jnp.mean(found.argmax(-1) == wanted)
 

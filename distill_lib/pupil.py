@@ -61,6 +61,10 @@ class Pupil:
     error: DistillError | None = None
     began: float = field(default_factory=time.perf_counter)
 
+    def learns(self, step: int) -> bool:
+        """Whether it takes part in a step (counted from 1): it may be ahead of its class, or have stopped."""
+        return self.error is None and self.start < step
+
     def report(self) -> None:
         """Adds a row of metrics; a loss that is not finite ends this pupil and is kept as its `error`."""
         task, recipe = self.task, self.task.recipe

@@ -166,8 +166,7 @@ def teach(plan: Plan) -> Callable[..., Lesson]:
         temperature: jax.Array,
     ) -> Lesson:
         images, targets, extents = jax.tree.map(lambda whole: whole[indices], material)
-        size = jnp.asarray(images.shape[1:3]) if extents is None else extents
-        teacher_view, student_view = _views(plan, key, step, size[..., 1] / size[..., 0])
+        teacher_view, student_view = _views(plan, key, step, views.aspect(images, extents))
         shown = views.render(images, student_view, plan.resolution, extents)
 
         def show(size: int | None) -> jax.Array:

@@ -168,10 +168,8 @@ def fixed_logits(
 
     @jax.jit
     def answer(variables: Variables, chunk: jax.Array, sizes: jax.Array | None, key: jax.Array) -> jax.Array:
-        shape = jnp.asarray(chunk.shape[1:3]) if sizes is None else sizes
-        view = views.sample(
-            key, len(chunk), crop=crop, flip=False, area=area, image_aspect=shape[..., 1] / shape[..., 0]
-        )
+        ratio = views.aspect(chunk, sizes)
+        view = views.sample(key, len(chunk), crop=crop, flip=False, area=area, image_aspect=ratio)
         logits = teacher.ensemble.logits(
             variables, lambda size: views.render(chunk, view, size or resolution, sizes), temperature
         )

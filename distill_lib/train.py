@@ -100,7 +100,7 @@ def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[
     with contextlib.closing(lessons.open_lessons(lead, start, mesh)) as given:
         for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
             for number, one in enumerate(pupils):
-                if one.error is None and one.start < done:
+                if one.learns(done):
                     one.state = learn[number](one.state, settings[number], lesson)
             _wait(ahead, lesson, pupils)
             if done in reports:
@@ -133,14 +133,14 @@ def _save(pupils: list[Pupil], done: int, checkpoint_seconds: float) -> float:
     """Saves all students, and says when to do it again: large classes save less often."""
     began = time.perf_counter()
     for one in pupils:
-        if one.error is None and one.start < done:
+        if one.learns(done):
             one.save()
     now = time.perf_counter()
     return now + max(checkpoint_seconds, (now - began) / CHECKPOINT_SHARE if checkpoint_seconds else 0.0)
 
 
 def _report(pupils: list[Pupil], done: int, progress: Progress) -> None:
-    working = [one for one in pupils if one.error is None and one.start < done]
+    working = [one for one in pupils if one.learns(done)]
     for one in working:
         one.report()
         if one.error is not None and len(pupils) > 1:

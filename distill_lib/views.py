@@ -238,6 +238,12 @@ def normalize(images: jax.Array | np.ndarray) -> jax.Array:
     return jnp.asarray(images)
 
 
+def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | None = None) -> jax.Array:
+    """Width / height of images (batch, height, width, colours): one number, or (batch,) where they have extents."""
+    size = jnp.asarray(images.shape[1:3] if extents is None else extents)
+    return size[..., 1] / size[..., 0]
+
+
 def _next_in_batch(batch_size: int) -> jax.Array:
     return jnp.roll(jnp.arange(batch_size), -1)
 

@@ -7,6 +7,8 @@ array broadcasts in silence; warnings are errors (pyproject.toml). Compiled step
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -30,3 +32,26 @@ def pytest_configure(config: pytest.Config) -> None:
     import matplotlib
 
     matplotlib.use("agg")
+
+
+@pytest.fixture(scope="module")
+def tiny_models() -> Iterator[None]:
+    """Makes the tiny network known, and compiles quickly: these programs run for a second only."""
+    import jax
+    import tiny
+
+    before = dict(tiny.bit.SMALL_STAGES)
+    tiny.register()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    tiny.bit.SMALL_STAGES.clear()
+    tiny.bit.SMALL_STAGES.update(before)
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_models: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny teacher with random weights."""
+    import tiny
+
+    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,23 +15,7 @@ from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_models() -> Iterator[None]:
-    """Makes the tiny network known, and compiles quickly."""
-    before = dict(tiny.bit.SMALL_STAGES)
-    tiny.register()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    tiny.bit.SMALL_STAGES.clear()
-    tiny.bit.SMALL_STAGES.update(before)
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny teacher with random weights."""
-    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
+pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 @pytest.fixture(scope="module")

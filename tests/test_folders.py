@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -182,18 +180,6 @@ def test_pictures_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / name).unlink()
     with pytest.raises(DistillError, match=f"{name} cannot be read"):
         source[0]
-
-
-@pytest.fixture
-def tiny_models() -> Iterator[None]:
-    """Makes the tiny network known, and compiles quickly."""
-    before = dict(tiny.bit.SMALL_STAGES)
-    tiny.register()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    tiny.bit.SMALL_STAGES.clear()
-    tiny.bit.SMALL_STAGES.update(before)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -18,25 +17,9 @@ from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
 
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
 GREY_LEVEL = 2 / 255  # in [-1, 1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_models() -> Iterator[None]:
-    """Makes the tiny network known, and compiles quickly."""
-    before = dict(tiny.bit.SMALL_STAGES)
-    tiny.register()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    tiny.bit.SMALL_STAGES.clear()
-    tiny.bit.SMALL_STAGES.update(before)
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny teacher with random weights."""
-    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
 
 
 def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[Lesson]:

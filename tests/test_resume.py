@@ -21,6 +21,8 @@ from distill_lib import resume, train
 from distill_lib.errors import DistillError
 from distill_lib.train import Run
 
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
 SCRIPT = """
 import sys
 import tiny
@@ -77,24 +79,6 @@ def kill_at(teacher: Path, results: Path, line: str, *, wait: bool) -> list[str]
             pytest.fail(f"never printed {line!r}: {printed} {process.stderr.read()[-2000:]}")
     assert process.returncode == -9
     return printed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_models() -> Iterator[None]:
-    """Makes the tiny network known, and compiles quickly, here as in the processes."""
-    before = dict(tiny.bit.SMALL_STAGES)
-    tiny.register()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    tiny.bit.SMALL_STAGES.clear()
-    tiny.bit.SMALL_STAGES.update(before)
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny teacher with random weights."""
-    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
 
 
 @pytest.fixture(scope="module")

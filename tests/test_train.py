@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,9 @@ from distill_lib import checkpoints, datasets, loader, optim, records, step, tra
 from distill_lib.errors import DistillError
 from distill_lib.train import Run
 
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
 KINDS = {"labels": "labels", "fixed": "fix/cc", "independent": "ind/ic", "same": "same/ic", "mixed": "mix"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_models() -> Iterator[None]:
-    """Makes the tiny network known, and compiles quickly: these programs run for a second only."""
-    before = dict(tiny.bit.SMALL_STAGES)
-    tiny.register()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    tiny.bit.SMALL_STAGES.clear()
-    tiny.bit.SMALL_STAGES.update(before)
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny teacher with random weights."""
-    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
 
 
 @pytest.fixture(scope="module")

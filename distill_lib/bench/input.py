@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import stream
-from distill_lib.bench.timing import Timing
+from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
 
 SIZE = (500, 375)  # width, height
@@ -183,7 +183,7 @@ def _rows(quality: int, cores: int, tensorflow: str | None, options: argparse.Na
         for _ in range(options.rounds):
             for name, process in running.items():
                 spent[name].append([each / images for each in _ask(process)])
-    wall, cpu = ({name: _timing([each[i] for each in rounds]) for name, rounds in spent.items()} for i in (0, 1))
+    wall, cpu = ({name: summary([each[i] for each in rounds]) for name, rounds in spent.items()} for i in (0, 1))
     case = {"quality": quality, "kB": size, "cores": cores, "images a round": images}
     return [case | _compared(wall, cpu, form) for form in FORMS]
 
@@ -201,11 +201,6 @@ def _compared(wall: dict[str, Timing], cpu: dict[str, Timing], form: str) -> dic
         "tf.data CPU": cpu.get(form),
         "CPU ratio": cpu[form].median / cpu["distill_lib"].median if theirs else None,
     }
-
-
-def _timing(seconds: list[float]) -> Timing:
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return Timing(median, low, high, len(seconds))
 
 
 @contextlib.contextmanager

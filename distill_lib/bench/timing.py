@@ -51,10 +51,11 @@ def interleaved(functions: dict[str, Callable[[], Any]], *, rounds: int = 7, cal
             for _ in range(calls):
                 function()
             spent[name].append((time.perf_counter() - began) / calls)
-    return {name: _timing(seconds) for name, seconds in spent.items()}
+    return {name: summary(seconds) for name, seconds in spent.items()}
 
 
-def _timing(seconds: list[float]) -> Timing:
+def summary(seconds: list[float]) -> Timing:
+    """Median and quartiles of rounds."""
     low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return Timing(median, low, high, len(seconds))
 
