@@ -32,6 +32,7 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
         "weight_decay": (1e-5, 1e-4, 1e-3),
         "temperature": (1, 2, 5),
     },
+    "single": {},  # the recipe's own settings, for classes that differ in their seeds alone
 }
 """Values of the settings that are chosen on validation images, by name."""
 STATE_SHARE = 0.5  # of a device's memory that the states of a class may take; the rest is for one step at work

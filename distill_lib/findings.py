@@ -15,7 +15,7 @@ import pandas as pd
 
 from distill_lib import datasets, records, views
 
-LENGTHS = ("short", "medium", "long")
+LENGTHS = ("short", "medium", "long", "longest")
 """Variants of `fashion` whose records come with the book."""
 
 FRESH = "quick"

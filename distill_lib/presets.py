@@ -61,6 +61,7 @@ VARIANTS: dict[str, dict[str, dict]] = {
         "short": {"epochs": 30},
         "medium": {"epochs": 100},
         "long": {"epochs": 1000},
+        "longest": {"epochs": 3000},
     },
     # Not in the paper: about as many steps as `quick` and `long` of fashion, and ten times as many.
     "fashion_mnist": {"fast": {"epochs": 2}, "medium": {"epochs": 20}, "long": {"epochs": 200}},
