@@ -1,4 +1,6 @@
-"""The paper's optimiser: clipped Adam, decoupled weight decay on kernels, linear warm-up and cosine decay.
+"""The optimisers of the study: clipped gradients, decoupled weight decay on kernels, linear warm-up and decay to zero.
+
+The paper's students are trained by Adam with cosine decay; Shampoo with quadratic decay is its faster alternative.
 
 References:
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and
@@ -10,8 +12,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+
+from distill_lib import shampoo
+from distill_lib.errors import unknown
 
 Number = float | jax.Array
+OPTIMIZERS = ("adam", "sgd", "shampoo", "muon")
+SCHEDULES = ("cosine", "quadratic")
+DECAYS = ("schedule", "adamw")
 
 
 def warmup_cosine(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
@@ -33,6 +42,17 @@ def warmup_cosine(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
     return multiplier
 
 
+def warmup_quadratic(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
+    """As `warmup_cosine`, with a parabola down to 0 after the peak: the paper's schedule for Shampoo (appendix D)."""
+
+    def multiplier(step: jax.Array) -> jax.Array:
+        progress = (step - warmup_steps) / (total_steps - warmup_steps)
+        rise = jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), 1.0)
+        return rise * jnp.square(1.0 - jnp.clip(progress, 0.0, 1.0))
+
+    return multiplier
+
+
 def is_kernel(params: optax.Params) -> optax.Params:
     """Marks what weight decay shrinks: every `kernel` (convolutions and head), no scale and no bias."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
@@ -41,25 +61,93 @@ def is_kernel(params: optax.Params) -> optax.Params:
 def adam(
     learning_rate: Number, weight_decay: Number, *, total_steps: Number, warmup_steps: Number
 ) -> optax.GradientTransformation:
-    """The paper's chain.
+    """The paper's chain: `create` with its defaults."""
+    return create("adam", learning_rate, weight_decay, total_steps=total_steps, warmup_steps=warmup_steps)
 
-    Weight decay follows the schedule and is *not* multiplied by the learning rate, so AdamW's coefficient is
-    `weight_decay / learning_rate`.
+
+def create(
+    optimizer: str,
+    learning_rate: Number,
+    weight_decay: Number,
+    *,
+    total_steps: Number,
+    warmup_steps: Number,
+    schedule: str = "cosine",
+    decay: str = "schedule",
+    mesh: Mesh | None = None,
+) -> optax.GradientTransformation:
+    """An optimiser in the paper's chain: clip, optimiser, learning rate, weight decay, schedule, minus one.
+
+    In the paper weight decay follows the schedule and is *not* multiplied by the learning rate, so AdamW's coefficient
+    is `weight_decay / learning_rate`.
 
     Args:
+        optimizer: one of `OPTIMIZERS`. "adam" keeps its first moment in bfloat16. "sgd" has plain momentum of 0.9, kept
+            in bfloat16, as the released code base trains on labels. "shampoo" is `shampoo.scale_by_shampoo`. "muon"
+            moves kernels but the last, seen as matrices, with the root mean square of Adam's steps; all else by Adam.
         learning_rate: peak learning rate.
         weight_decay: fraction of each kernel that is taken off a step, at the schedule's peak.
         total_steps: steps of the whole run.
         warmup_steps: steps of the linear warm-up.
+        schedule: one of `SCHEDULES`, how learning rate and weight decay fall to 0.
+        decay: one of `DECAYS`: weight decay as in the paper, or multiplied by the learning rate as in AdamW.
+        mesh: devices along one axis "data" between which Shampoo shares its matrices; None keeps them on one.
 
     Returns:
-        The optax transformation; its state keeps Adam's first moment in bfloat16.
+        The optax transformation; the structure of its state does not depend on the numbers.
+
+    Raises:
+        DistillError: if a name is unknown.
     """
+    if optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", optimizer, OPTIMIZERS)
+    if decay not in DECAYS:
+        raise unknown("decay", decay, DECAYS)
     return optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=jnp.bfloat16),
+        _core(optimizer, mesh),
         optax.scale(learning_rate),
-        optax.add_decayed_weights(weight_decay, mask=is_kernel),
-        optax.scale_by_schedule(warmup_cosine(total_steps, warmup_steps)),
+        optax.add_decayed_weights(weight_decay * learning_rate if decay == "adamw" else weight_decay, mask=is_kernel),
+        optax.scale_by_schedule(multiplier(schedule, total_steps, warmup_steps)),
         optax.scale(-1.0),
     )
+
+
+def multiplier(schedule: str, total_steps: Number, warmup_steps: Number) -> optax.Schedule:
+    """The schedule of that name, from the step to a factor in [0, 1].
+
+    Raises:
+        DistillError: if the name is unknown.
+    """
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES)
+    return (warmup_cosine if schedule == "cosine" else warmup_quadratic)(total_steps, warmup_steps)
+
+
+def _core(optimizer: str, mesh: Mesh | None) -> optax.GradientTransformation:
+    """What turns a clipped gradient into a direction."""
+    if optimizer == "adam":
+        return optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=jnp.bfloat16)
+    if optimizer == "sgd":
+        return optax.trace(0.9, accumulator_dtype=jnp.bfloat16)
+    if optimizer == "shampoo":
+        return shampoo.scale_by_shampoo(mesh=mesh)
+    muon = optax.contrib.muon(1.0, consistent_rms=0.2, muon_weight_dimension_numbers=_muon_axes)
+    return optax.chain(muon, optax.scale(-1.0))  # its own learning rate of 1 turned the sign already
+
+
+def _muon_axes(params: optax.Params) -> optax.Params:
+    """Rows and columns of the kernels that Muon moves; None for what Adam moves: vectors and the head.
+
+    References:
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: hidden layers only.
+        Liu et al., "Muon is scalable for LLM training", 2025, section 2.2: steps with Adam's root mean square.
+    """
+
+    def axes(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        rows = shampoo.row_axes(leaf.shape)
+        if rows is None or path[-1].key != "kernel" or path[0].key == "head":
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(rows)), tuple(range(rows, leaf.ndim)))
+
+    return jax.tree_util.tree_map_with_path(axes, params)

@@ -1,0 +1,293 @@
+"""Shampoo: a gradient is preconditioned from both sides by inverse roots of its own second moments, block by block.
+
+An array is seen as a matrix and cut into blocks of at most 128 x 128. A block with gradient G keeps L, the moving
+average of G G^T, and R, that of G^T G, and moves along L^(-1/4) G R^(-1/4). How far the whole array moves is what
+Adam's second moment says (grafting), so steps have the size of Adam's. Scales and biases, which are no matrices, move
+as Adam moves them, but for the momentum.
+
+References:
+    Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
+    Anil et al., "Scalable second order optimization for deep learning", 2020, sections 3 and 4.
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D: blocks of
+    128 x 128, roots computed in every step and shared out over the devices, Nesterov momentum, grafted step size.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Stacks = dict[str, jax.Array]
+TINY = 1e-30  # stands for the size of what is zero: its square root and inverse are finite in float32
+SPLIT = PartitionSpec("data")
+
+
+class ShampooState(NamedTuple):
+    """What Shampoo remembers between steps.
+
+    Attributes:
+        step: steps done.
+        second: moving average of the squared gradient, a tree like the parameters.
+        statistics: L and R of all blocks, by size s: (number of such matrices, s, s); zeros fill up to a multiple of
+            the devices.
+        roots: their inverse roots, in the same order.
+    """
+
+    step: jax.Array
+    second: optax.Updates
+    statistics: Stacks
+    roots: Stacks
+
+
+class Cut(NamedTuple):
+    """How a matrix is cut into blocks of equal size; zeros are appended where it does not come out even.
+
+    Attributes:
+        rows: of the matrix.
+        columns: of the matrix.
+        down: blocks along the rows.
+        across: blocks along the columns.
+    """
+
+    rows: int
+    columns: int
+    down: int
+    across: int
+
+    @property
+    def number(self) -> int:
+        """Of blocks."""
+        return self.down * self.across
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of a block."""
+        return -(-self.rows // self.down), -(-self.columns // self.across)
+
+    @property
+    def zeros(self) -> tuple[jax.Array, jax.Array]:
+        """The statistics L and R of all blocks before the first step."""
+        height, width = self.block
+        return jnp.zeros((self.number, height, height)), jnp.zeros((self.number, width, width))
+
+    def blocks(self, array: jax.Array) -> jax.Array:
+        """Cuts an array of rows x columns numbers into blocks (number, height, width)."""
+        height, width = self.block
+        rest = self.down * height - self.rows, self.across * width - self.columns
+        matrix = jnp.pad(array.reshape(self.rows, self.columns), ((0, rest[0]), (0, rest[1])))
+        tiled = matrix.reshape(self.down, height, self.across, width)
+        return tiled.swapaxes(1, 2).reshape(self.number, height, width)
+
+    def joined(self, blocks: jax.Array) -> jax.Array:
+        """Puts blocks (number, height, width) together again: (rows, columns)."""
+        height, width = self.block
+        tiled = blocks.reshape(self.down, self.across, height, width).swapaxes(1, 2)
+        return tiled.reshape(self.down * height, self.across * width)[: self.rows, : self.columns]
+
+
+def row_axes(shape: tuple[int, ...]) -> int | None:
+    """How many leading axes are the rows of an array that is seen as a matrix; None if it is rather a vector.
+
+    The kernel of a convolution (h, w, in, out) is (h w in, out). Arrays with fewer axes become the matrix that is
+    closest to a square: projections of attention are (width, heads x size) and (heads x size, width).
+    """
+    splits = range(3, 4) if len(shape) == 4 else range(1, len(shape))
+    sides = {axes: (math.prod(shape[:axes]), math.prod(shape[axes:])) for axes in splits}
+    matrices = [axes for axes in splits if min(sides[axes]) > 1]
+    return min(matrices, key=lambda axes: sum(sides[axes]), default=None)
+
+
+def cut(shape: tuple[int, ...], block_size: int) -> Cut | None:
+    """How an array is cut into the fewest equal blocks of at most `block_size` squared; None if it is a vector."""
+    axes = row_axes(shape)
+    if axes is None:
+        return None
+    rows, columns = math.prod(shape[:axes]), math.prod(shape[axes:])
+    return Cut(rows, columns, -(-rows // block_size), -(-columns // block_size))
+
+
+def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> jax.Array:
+    """Inverse root of symmetric positive semi-definite matrices, by the coupled Newton iteration in float32.
+
+    Each matrix A gets a ridge first: A + epsilon |A| I, where |A| is its Schatten 8-norm, at most n^(1/8) times its
+    largest eigenvalue. That bounds the condition number, and so the number of iterations is known beforehand: no
+    test of convergence, and matrix products only, all blocks at once, on any device.
+
+    Args:
+        matrices: (..., n, n) float32.
+        order: p of A^(-1/p).
+        epsilon: ridge, relative to the largest eigenvalue.
+
+    Returns:
+        (..., n, n) float32; a multiple of the identity where the matrix is zero.
+
+    References:
+        Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006, equation 6.
+    """
+    identity = jnp.broadcast_to(jnp.eye(matrices.shape[-1]), matrices.shape)
+    trace = jnp.maximum(jnp.trace(matrices, axis1=-2, axis2=-1), TINY)[..., None, None]
+    fourth = jnp.linalg.matrix_power(matrices / trace, 4)
+    size = trace * jnp.maximum(jnp.square(fourth).sum(axis=(-2, -1), keepdims=True), TINY) ** (1 / 8)
+    start = (1 + order) / 2  # between 0 and 1 + order every eigenvalue converges to 1
+    growth = (1 + 1 / order) ** order  # of the smallest ones, in each iteration
+
+    def closer(_: int, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        power, root = pair  # root^order A stays equal to power, which becomes the identity
+        factor = ((1 + order) * identity - power) / order
+        return jnp.linalg.matrix_power(factor, order) @ power, root @ factor
+
+    with jax.default_matmul_precision("highest"):
+        first = start * (matrices / size + epsilon * identity), start ** (1 / order) * identity
+        iterations = math.ceil(math.log(1 / epsilon, growth)) + 5
+        _, root = jax.lax.fori_loop(0, iterations, closer, first)
+    return root * size ** (-1 / order)
+
+
+def scale_by_shampoo(
+    *,
+    block_size: int = 128,
+    momentum: float = 0.9,
+    decay: float = 0.999,
+    epsilon: float = 1e-6,
+    interval: int = 1,
+    start: int = 10,
+    mesh: Mesh | None = None,
+) -> optax.GradientTransformation:
+    """Preconditions gradients by Shampoo; each array's step is as long as Adam's would be, then averaged over steps.
+
+    Args:
+        block_size: largest side of a block.
+        momentum: of Nesterov, on the preconditioned gradient: m <- momentum m + (1 - momentum) d, and the step is
+            momentum m + (1 - momentum) d.
+        decay: of the moving averages of second moments, matrices and squares.
+        epsilon: ridge of the matrices, relative to their largest eigenvalue.
+        interval: steps between two computations of the roots; the paper's is 1.
+        start: steps that take the grafted step itself, while the first statistics are gathered.
+        mesh: devices along one axis "data", which share the matrices between them; None keeps all on one. The size of
+            the state depends on their number.
+
+    Returns:
+        The optax transformation, without learning rate and sign; its state begins with a `ShampooState`.
+    """
+    return optax.chain(
+        _precondition(block_size, decay, epsilon, interval, start, mesh),
+        optax.trace(momentum, nesterov=True),
+        optax.scale(1 - momentum),
+    )
+
+
+def state_specs(state: optax.OptState) -> optax.OptState:
+    """Where each leaf of an optimiser's state lives: matrices are split over the axis "data", all else is everywhere.
+
+    Args:
+        state: of any optax transformation; one without Shampoo is everywhere.
+
+    Returns:
+        A tree like the state with a `PartitionSpec` for every leaf.
+    """
+
+    def specs(part: optax.OptState) -> optax.OptState:
+        everywhere = jax.tree.map(lambda _: PartitionSpec(), part)
+        if not isinstance(part, ShampooState):
+            return everywhere
+        split = dict.fromkeys(part.statistics, SPLIT)
+        return everywhere._replace(statistics=split, roots=dict(split))
+
+    return jax.tree.map(specs, state, is_leaf=lambda part: isinstance(part, ShampooState))
+
+
+def _precondition(
+    block_size: int, decay: float, epsilon: float, interval: int, start: int, mesh: Mesh | None
+) -> optax.GradientTransformation:
+    """Shampoo without momentum; see `scale_by_shampoo`."""
+
+    def placed(stacks: Stacks, spec: PartitionSpec) -> Stacks:
+        return stacks if mesh is None else jax.lax.with_sharding_constraint(stacks, NamedSharding(mesh, spec))
+
+    def stacked(pairs: Iterable[tuple[jax.Array, jax.Array]]) -> Stacks:
+        return placed(_stacked(pairs, 1 if mesh is None else mesh.shape["data"]), SPLIT)
+
+    def rooted(stack: jax.Array) -> jax.Array:
+        find = functools.partial(inverse_root, epsilon=epsilon)
+        return (find if mesh is None else jax.shard_map(find, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT))(stack)
+
+    def average(old: jax.Array, new: jax.Array) -> jax.Array:
+        return decay * old + (1 - decay) * new
+
+    def init(params: optax.Params) -> ShampooState:
+        cuts = [cut(leaf.shape, block_size) for leaf in jax.tree.leaves(params)]
+        zeros = stacked(one.zeros for one in cuts if one)
+        return ShampooState(
+            jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), zeros, jax.tree.map(jnp.zeros_like, zeros)
+        )
+
+    def update(
+        gradients: optax.Updates, state: ShampooState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ShampooState]:
+        leaves, structure = jax.tree.flatten(gradients)
+        cuts = [cut(leaf.shape, block_size) for leaf in leaves]
+        with jax.default_matmul_precision("highest"):
+            statistics = jax.tree.map(average, state.statistics, stacked(_products(leaves, cuts)))
+            due = state.step % interval == 0
+            roots = jax.lax.cond(due, lambda: jax.tree.map(rooted, statistics), lambda: state.roots)
+            directions = list(_directions(leaves, cuts, placed(roots, PartitionSpec())))
+        second = jax.tree.map(lambda old, new: average(old, new**2), state.second, gradients)
+        unbias = 1 - decay ** (state.step + 1)
+        grafts = [
+            leaf / (jnp.sqrt(one / unbias) + 1e-8) for leaf, one in zip(leaves, jax.tree.leaves(second), strict=True)
+        ]
+        steps = [
+            graft if direction is None else jnp.where(state.step < start, graft, _grafted(direction, graft))
+            for direction, graft in zip(directions, grafts, strict=True)
+        ]
+        return jax.tree.unflatten(structure, steps), ShampooState(state.step + 1, second, statistics, roots)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _products(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None]) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """G G^T and G^T G of every block of each matrix."""
+    for leaf, one in zip(leaves, cuts, strict=True):
+        if one is not None:
+            blocks = one.blocks(leaf)
+            yield blocks @ blocks.mT, blocks.mT @ blocks
+
+
+def _stacked(pairs: Iterable[tuple[jax.Array, jax.Array]], shards: int) -> Stacks:
+    """Gathers matrices of equal size; zeros fill each stack up to a multiple of the devices."""
+    found: dict[str, list[jax.Array]] = {}
+    for pair in pairs:
+        for side in pair:
+            found.setdefault(str(side.shape[-1]), []).append(side)
+    stacks = {size: jnp.concatenate(parts) for size, parts in found.items()}
+    return {size: jnp.pad(stack, ((0, -len(stack) % shards), (0, 0), (0, 0))) for size, stack in stacks.items()}
+
+
+def _directions(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None], roots: Stacks) -> Iterator[jax.Array | None]:
+    """Each array's preconditioned gradient; None for vectors. Roots are taken in the order of `_products`."""
+    taken = dict.fromkeys(roots, 0)
+    for leaf, one in zip(leaves, cuts, strict=True):
+        if one is None:
+            yield None
+            continue
+        sides = []
+        for size in map(str, one.block):
+            sides.append(roots[size][taken[size] : taken[size] + one.number])
+            taken[size] += one.number
+        yield one.joined(sides[0] @ one.blocks(leaf) @ sides[1]).reshape(leaf.shape)
+
+
+def _grafted(direction: jax.Array, length: jax.Array) -> jax.Array:
+    """One array's direction with the length of another."""
+    return direction * (_norm(length) / jnp.maximum(_norm(direction), TINY))
+
+
+def _norm(array: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.square(array).sum())
