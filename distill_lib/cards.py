@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill_lib import fashion
+from distill_lib import borrowed, fashion, photographs
 
 SPLITS = fashion.SPLITS
 MIB, GIB = 2**20, 2**30
@@ -30,7 +30,8 @@ class Dataset:
         size: side in pixels where all images are squares of one size, else None.
         licence, citation: terms of use and publication, in a few words.
         class_names: names in the order of the labels where the card holds them; see `catalog.class_names`.
-        origin: "embedded" (files of this package), "originals" (files of Fashion-MNIST), "tfds" or "folder".
+        origin: "embedded" (files of this package), "package" (of another one), "originals" (files of Fashion-MNIST),
+            "tfds" or "folder".
         keys: names of image and label in an example.
         multilabel: whether an example has any number of labels, and not just one.
         left_out: images by which a split may fall short, because TFDS leaves out what cannot be decoded.
@@ -89,6 +90,19 @@ def _photos(name: str, builder: str, splits: dict[str, tuple[str, int]], **rest:
     return Dataset(name, builder, expressions, counts, channels=3, size=None, **rest)
 
 
+def _borrowed(name: str, package: str, count: int, **rest: Any) -> Dataset:
+    return Dataset(
+        name=name,
+        builder=package,
+        splits={"train": "all images"},
+        counts={"train": count},
+        origin="package",
+        download_bytes=0,
+        traps=("For transfer alone: its images are shown to students of other sets (`transfer_set`).",),
+        **rest,
+    )
+
+
 _VGG = (
     "The host (VGG, Oxford) has changed its files before (TFDS issues 1977, 1978, 4012): where preparing ends with a "
     "wrong checksum, delete the file from TFDS's downloads folder and prepare again; if it ends so again, "
@@ -122,6 +136,28 @@ CARDS = (
         download_bytes=30_878_645,
         disk_bytes=30_878_645,
         traps=("The embedded teacher has learnt from 57,960 of its 58,980 training images.",),
+    ),
+    _borrowed(
+        "digits",
+        "scikit-learn",
+        borrowed.DIGITS,
+        num_classes=10,
+        channels=1,
+        size=8,
+        licence="CC BY 4.0",
+        citation="Alpaydin, Kaynak: Optical Recognition of Handwritten Digits (UCI Machine Learning Repository, 1998)",
+        class_names=tuple("0123456789"),
+    ),
+    _borrowed(
+        "patches",
+        "scikit-image and scikit-learn",
+        borrowed.PATCHES,
+        num_classes=len(photographs.FILES),
+        channels=3,
+        size=borrowed.PATCH_SIDE,
+        licence="see the packages' lists of their images' sources",
+        citation="sample photographs of scikit-image and scikit-learn",
+        class_names=tuple(photographs.FILES),
     ),
     _photos(
         "flowers",

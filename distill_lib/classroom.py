@@ -130,7 +130,8 @@ def affordable(task: Task) -> int:
     Students learn one after the other, so activations are needed for one at a time; what grows with the class is
     parameters and optimiser state.
     """
-    return max(1, int(STATE_SHARE * _memory() / step.state_bytes(task.student, task.image_shape)))
+    of_each = step.state_bytes(task.student, task.image_shape, task.recipe.optimizer)
+    return max(1, int(STATE_SHARE * _memory() / of_each))
 
 
 def _memory() -> int:

@@ -4,14 +4,16 @@
     python -m distill_lib.datasets prepare flowers     download and prepare a set
 
 Names: those of `names()`, `tfds:NAME` for any other image-classification set of TFDS, `folder:PATH` for your own
-pictures (see `catalog`). Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow;
-the embedded `fashion` is a prepared TFDS folder inside the package. Small sets are decoded whole (`arrays`); `load`
-gives random access, and `Source.encoded` the bytes as they are stored. Images of various sizes are fitted into a square
-canvas: `fidelity` says what that costs, and `stream` crops the originals instead.
+pictures (see `catalog`). `digits` and `patches` are images of installed packages, for transfer alone (`borrowed`).
+Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow; the embedded `fashion` is
+a prepared TFDS folder inside the package. Small sets are decoded whole (`arrays`); `load` gives random access, and
+`Source.encoded` the bytes as they are stored. Images of various sizes are fitted into a square canvas: `fidelity` says
+what that costs, and `stream` crops the originals instead.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_lib import catalog, folders, readers, remedies
+from distill_lib import borrowed, catalog, folders, readers, remedies
 from distill_lib.cards import SPLITS, Dataset
 from distill_lib.catalog import class_names, fingerprint, get, names
 from distill_lib.decode import ImageError
@@ -136,7 +138,15 @@ class Source:
         return tuple(sorted({int(one) for one in label})) if self.dataset.multilabel else int(label)
 
 
-def load(name: str, split: str, *, limit: int | None = None, mock: bool = False, canvas: int | None = None) -> Source:
+def load(
+    name: str,
+    split: str,
+    *,
+    limit: int | None = None,
+    mock: bool = False,
+    canvas: int | None = None,
+    channels: int | None = None,
+) -> Source:
     """Opens a split for random access.
 
     Args:
@@ -149,6 +159,7 @@ def load(name: str, split: str, *, limit: int | None = None, mock: bool = False,
             nothing about them, and all splits hold the same ones.
         canvas: side in pixels of the square that every image is fitted into (aspect kept, from the top left corner);
             by default 256 where images differ in size, and none where they do not.
+        channels: colour channels of the images, 1 or 3; None takes the card's.
 
     Returns:
         The source.
@@ -160,10 +171,19 @@ def load(name: str, split: str, *, limit: int | None = None, mock: bool = False,
     _check_request(dataset, split, limit)
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
     rows = _mock_rows(dataset, split, limit) if mock else _rows(dataset, split)
+    dataset = dataclasses.replace(dataset, channels=channels or dataset.channels)
     return Source(dataset, split, rows, limit or len(rows), canvas, mock)
 
 
-def arrays(name: str, split: str, limit: int | None = None, *, mock: bool = False, canvas: int | None = None) -> Arrays:
+def arrays(
+    name: str,
+    split: str,
+    limit: int | None = None,
+    *,
+    mock: bool = False,
+    canvas: int | None = None,
+    channels: int | None = None,
+) -> Arrays:
     """Decodes a split into memory; Fashion-MNIST's once in a process. Arguments as in `load`.
 
     Returns:
@@ -174,10 +194,11 @@ def arrays(name: str, split: str, limit: int | None = None, *, mock: bool = Fals
         DistillError: as in `load`; also if the images would take more than 8 GiB.
     """
     dataset = get(name)
-    if dataset.origin in ("embedded", "originals") and canvas is None and not mock:
+    as_stored = canvas is None and channels in (None, dataset.channels)
+    if dataset.origin in ("embedded", "originals") and as_stored and not mock:
         _check_request(dataset, split, limit)
         return first(_whole(name if split == "train" else "fashion", split), limit)
-    return _decoded(load(name, split, limit=limit, mock=mock, canvas=canvas))
+    return _decoded(load(name, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
 
 
 @functools.cache
@@ -229,6 +250,8 @@ def _rows(dataset: Dataset, split: str) -> readers.Rows:
         return folders.PictureRows(found.root, found.pictures[split])
     if dataset.origin == "tfds":
         rows = _prepared_rows(dataset, expression)
+    elif dataset.origin == "package":
+        rows = readers.MemoryRows(*borrowed.read(dataset.name))
     elif dataset.origin == "originals" and split == "train":
         rows = readers.original_rows(dataset.name)
     else:

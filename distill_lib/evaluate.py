@@ -89,20 +89,25 @@ def _answer(model: nn.Module | Ensemble) -> Callable[[Any, Callable[[int | None]
     return lambda variables, show: models.logits(model, variables, show(None))
 
 
-def metrics(logits: np.ndarray, labels: np.ndarray, teacher_logits: np.ndarray | None = None) -> dict[str, float]:
+def metrics(
+    logits: np.ndarray, labels: np.ndarray | None, teacher_logits: np.ndarray | None = None
+) -> dict[str, float]:
     """Summary of predictions.
 
     Args:
         logits: (n, classes) float32, of the student.
         labels: (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
-            if it is one of them, and images without any count for `top1` and `ece` neither way (see `multilabel`).
+            if it is one of them, and images without any count for `top1` and `ece` neither way (see `multilabel`);
+            None where classes of the images are not those of the student.
         teacher_logits: (n, classes) float32, if there is a teacher.
 
     Returns:
-        `top1` (share of right predictions), `ece` (expected calibration error, 15 equal bins, share) and with a teacher
-        `kl` (nats, temperature 1) and `agreement` (share of images with the same prediction).
+        With labels `top1` (share of right predictions) and `ece` (expected calibration error, 15 equal bins, share),
+        with a teacher `kl` (nats, temperature 1) and `agreement` (share of images with the same prediction).
     """
-    result = {"top1": multilabel.multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}
+    result = {}
+    if labels is not None:
+        result = {"top1": multilabel.multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}
     if teacher_logits is not None:
         result["kl"] = float(losses.kl(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
         result["agreement"] = float(losses.agreement(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())

@@ -7,11 +7,21 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+_EPSILON = 1e-12  # under a square root, whose gradient at zero is infinite
 
-def kl(student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0) -> jax.Array:
+
+def kl(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    temperature: float | jax.Array = 1.0,
+    scaled: bool = True,
+) -> jax.Array:
     """Kullback-Leibler divergence from the student's to the teacher's tempered prediction, times temperature squared.
 
     `T^2 * sum_c p_c (log p_c - log q_c)` with `p = softmax(teacher / T)` and `q = softmax(student / T)`. The factor
@@ -21,13 +31,47 @@ def kl(student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: flo
         student_logits: (..., classes) float32.
         teacher_logits: (..., classes) float32.
         temperature: T > 0.
+        scaled: whether the factor T^2 is there.
 
     Returns:
         (...,) float32, in nats times T^2; one value an example.
     """
     teacher = jax.nn.log_softmax(teacher_logits / temperature)
     student = jax.nn.log_softmax(student_logits / temperature)
-    return temperature**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+    divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+    return temperature**2 * divergence if scaled else divergence
+
+
+def euclidean(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Euclidean distance of the logits, (..., classes) to (...,) float32."""
+    return jnp.sqrt(squared_euclidean(student_logits, teacher_logits) + _EPSILON)
+
+
+def squared_euclidean(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Squared Euclidean distance of the logits, (..., classes) to (...,) float32; the released code's "l2"."""
+    return jnp.sum((student_logits - teacher_logits) ** 2, axis=-1)
+
+
+def log_euclidean(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Euclidean distance of the log-probabilities, (..., classes) to (...,) float32."""
+    return euclidean(jax.nn.log_softmax(student_logits), jax.nn.log_softmax(teacher_logits))
+
+
+def hard(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Cross-entropy with the class that the teacher thinks most likely, (..., classes) to (...,) float32 in nats."""
+    return cross_entropy(student_logits, jax.nn.one_hot(teacher_logits.argmax(axis=-1), teacher_logits.shape[-1]))
+
+
+Distance = Callable[[jax.Array, jax.Array], jax.Array]
+
+DISTANCES: dict[str, Distance] = {
+    "kl": kl,
+    "euclidean": euclidean,
+    "l2": squared_euclidean,
+    "logsoftmax_euclidean": log_euclidean,
+    "hard": hard,
+}
+"""Distances by the names of the released code; only `kl` knows a temperature."""
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

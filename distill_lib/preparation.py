@@ -171,6 +171,10 @@ def _found(dataset: Dataset) -> tuple[str, str, str]:
         problem = readers.prepared_problem(info) or _content_problem(dataset, info)
         there = (Path(info.data_dir) / "dataset_info.json").exists()
         return str(info.data_dir), problem, "present" if not problem else "incomplete" if there else "absent"
+    if dataset.origin == "package":
+        missing = [package for package in ("skimage", "sklearn") if importlib.util.find_spec(package) is None]
+        problem = f"{' and '.join(missing)} cannot be imported" if missing else ""
+        return f"the packages {dataset.builder}", problem, "absent" if missing else "present"
     embedded = dataset.origin == "embedded"
     place = (
         str(fashion.DATA / "fashion")

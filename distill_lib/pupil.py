@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, evaluate, optim, records, resume, step
+from distill_lib import checkpoints, evaluate, optim, records, resume
 from distill_lib.errors import DistillError
 from distill_lib.step import State
 from distill_lib.task import SPLITS, Task
@@ -76,7 +76,7 @@ class Pupil:
                 f"(now {recipe.learning_rate:g}) or raise warmup_steps. No record was written."
             )
             return
-        schedule = optim.warmup_cosine(task.total_steps, recipe.warmup_steps)
+        schedule = optim.multiplier(recipe.schedule, task.total_steps, recipe.warmup_steps)
         row = {
             "step": done,
             "epoch": done * recipe.batch_size / task.examples,
@@ -140,7 +140,7 @@ def take_up(task: Task, directory: Path, sharding: jax.sharding.Sharding) -> Pup
         DistillError: if the checkpoint or the table beside it is damaged.
     """
     checkpoints.write_atomically(directory / "recipe.json", records.to_json(task.recipe))
-    state = jax.device_put(step.initial_state(task.student, task.recipe.seed, task.image_shape), sharding)
+    state = jax.device_put(task.initial_state(), sharding)
     found = resume.load(directory / "checkpoint", state)
     if found is None:
         return Pupil(task, directory, state)
@@ -164,5 +164,6 @@ def finished(task: Task, directory: Path) -> Run | None:
 def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
     """Metrics of a student on a split, and its fidelity to the teacher if it has one."""
     expected = task.teacher_logits(split) if task.teacher else None
-    found = evaluate.metrics(task.predict(variables, split), task.labels(split), expected)
+    labels = None if split == "train" and task.recipe.transfer_set else task.labels(split)
+    found = evaluate.metrics(task.predict(variables, split), labels, expected)
     return {f"{split}_{name}": value for name, value in found.items()}

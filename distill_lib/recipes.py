@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from distill_lib import presets, views
+from distill_lib import losses, optim, presets, views
 from distill_lib.errors import DistillError, unknown
 
 MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 kB
@@ -46,6 +46,17 @@ class Recipe:
         dtype: what networks compute in, "float32" or "bfloat16"; parameters and loss are float32 anyway.
         view_seed: of the order of the images and the views, so that runs of several seeds can be taught as one class;
             None takes `seed`.
+        optimizer: a name in `optim.OPTIMIZERS`.
+        schedule: of learning rate and weight decay after the warm-up, a name in `optim.SCHEDULES`.
+        decay: "schedule" (the paper: weight decay follows the schedule alone) or "adamw" (times the learning rate too).
+        distance: between student and teacher, a name in `losses.DISTANCES`; only "kl" uses the temperature.
+        temperature_squared: whether the loss is multiplied by T^2.
+        label_share: share of the loss that is the cross-entropy with labels; the paper's is 0.
+        mixup_beta: p of mixup's lambda ~ Beta(p, p); 1 is uniform.
+        mixup_folded: whether mixup takes max(lambda, 1 - lambda), as the released code does.
+        start: where the student's weights begin, a teacher's name or a checkpoint, whose head is replaced where its
+            classes are others; None begins at random.
+        transfer_set: the data set whose training images are shown instead of those of `dataset`; None takes its own.
     """
 
     dataset: str
@@ -71,12 +82,24 @@ class Recipe:
     ensemble: str = "logits"
     dtype: str = "float32"
     view_seed: int | None = None
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    decay: str = "schedule"
+    distance: str = "kl"
+    temperature_squared: bool = True
+    label_share: float = 0.0
+    mixup_beta: float = 1.0
+    mixup_folded: bool = False
+    start: str | None = None
+    transfer_set: str | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
-        views.policy(self.policy)
-        if self.mixup not in views.MIXUPS:
-            raise unknown("mixup", self.mixup, views.MIXUPS)
+        policy = views.policy(self.policy)
+        for name, known in _NAMES.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        self._check_loss(policy)
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
@@ -99,6 +122,22 @@ class Recipe:
             raise DistillError(f"crop_area must be two fractions 0 < low <= high <= 1, got {self.crop_area}.")
         if not 0 < self.eval_side <= 1 or not 0 <= self.whole <= 1:
             raise DistillError(f"eval_side and whole are fractions, got {self.eval_side} and {self.whole}.")
+
+    def _check_loss(self, policy: views.Policy) -> None:
+        """Raises DistillError where the parts of the loss contradict each other or the policy."""
+        if not 0 <= self.label_share < 1:
+            raise DistillError(
+                f"label_share must be from 0 to below 1, got {self.label_share}: for labels alone choose policy labels."
+            )
+        if self.label_share and policy.relation in ("none", "fixed"):
+            raise DistillError(
+                f"label_share needs a teacher that is asked in every step; policy {self.policy} has none."
+            )
+        if self.transfer_set is not None and (policy.relation == "none" or self.label_share):
+            raise DistillError(
+                f"labels of {self.transfer_set} do not name classes of {self.dataset}: a transfer_set needs a policy "
+                "with a teacher, and label_share 0."
+            )
 
     @property
     def study(self) -> str:
@@ -144,12 +183,21 @@ class Recipe:
         return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
 
 
-_POSITIVE = ("epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations")
+_POSITIVE = (
+    "epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations", "mixup_beta",
+)  # fmt: skip
+_NAMES = {
+    "mixup": views.MIXUPS,
+    "optimizer": optim.OPTIMIZERS,
+    "schedule": optim.SCHEDULES,
+    "decay": optim.DECAYS,
+    "distance": tuple(losses.DISTANCES),
+}
 
 
 def _check_types(recipe: Recipe) -> None:
     """Turns whole numbers given as floats, and lists, into the declared types; refuses anything else."""
-    wanted = {"int": int, "float": float, "str": str}
+    wanted = {"int": int, "float": float, "str": str, "bool": bool}
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         if field.name == "crop_area":
@@ -162,9 +210,9 @@ def _check_types(recipe: Recipe) -> None:
         if value is None and optional:
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind is not str and number and math.isfinite(value) and kind(value) == value:
+        if kind in (int, float) and number and math.isfinite(value) and kind(value) == value:
             object.__setattr__(recipe, field.name, kind(value))
-        elif kind is not str or not isinstance(value, str):
+        elif kind in (int, float) or not isinstance(value, kind):
             raise DistillError(f"{field.name} must be {'a ' + field.type}, got {value!r}.")
 
 

@@ -36,6 +36,8 @@ def remedy(dataset: Dataset, damaged: Path | None = None, *, register_checksums:
     """
     if dataset.origin == "embedded":
         return "Install this package again: the files are part of it."
+    if dataset.origin == "package":
+        return "Install the packages: `pip install scikit-image scikit-learn`."
     if dataset.origin == "originals":
         debian = originals.REMEDY.split("`")[1]
         return (
@@ -100,8 +102,11 @@ def card_text(dataset: Dataset) -> str:
     shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
     disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
     files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
+    where = f"images of {dataset.builder}" if dataset.origin == "package" else f"TFDS `{dataset.builder}`"
+    if dataset.origin == "package":
+        splits, disk = [f"train {dataset.counts['train']:,} (all images)"], "part of the packages"
     lines = [
-        f"- **What**: TFDS `{dataset.builder}`; {dataset.num_classes:,} classes, {colours} images, {shape}.",
+        f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
         f"- **Splits**: {'; '.join(splits)}.",
         f"- **Size**: {size_text(dataset.download_bytes)} to download, {disk}.",
         *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {' and '.join(files)}."] if files else []),

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from distill_lib import losses, models, optim, views
 from distill_lib.models.ensemble import Ensemble
@@ -27,10 +28,12 @@ class Lesson(NamedTuple):
     Attributes:
         shown: (batch, size, size, colours) float32 in [-1, 1].
         wanted: (batch, classes) float32, a teacher's logits, or shares of labels.
+        labels: (batch, classes) float32, shares of labels beside a teacher's logits; None where no loss asks for them.
     """
 
     shown: jax.Array
     wanted: jax.Array
+    labels: jax.Array | None = None
 
 
 class Material(NamedTuple):
@@ -92,6 +95,51 @@ class Settings(NamedTuple):
     temperature: jax.Array
     total_steps: jax.Array
     warmup_steps: jax.Array
+    label_share: jax.Array
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a student's program depends on beside its architecture.
+
+    Attributes:
+        labels: whether lessons hold shares of labels (cross-entropy) rather than a teacher's logits.
+        distance: a name in `losses.DISTANCES`.
+        scaled: whether the loss is multiplied by T^2.
+        optimizer, schedule, decay: as in `optim.create`.
+    """
+
+    labels: bool = False
+    distance: str = "kl"
+    scaled: bool = True
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    decay: str = "schedule"
+
+    def loss(self, logits: jax.Array, lesson: Lesson, settings: Settings) -> jax.Array:
+        """How far logits (batch, classes) are from what the lesson wants, (batch,) float32."""
+        if self.labels:
+            return losses.cross_entropy(logits, lesson.wanted)
+        if self.distance == "kl":
+            found = losses.kl(logits, lesson.wanted, temperature=settings.temperature, scaled=self.scaled)
+        else:
+            found = losses.DISTANCES[self.distance](logits, lesson.wanted)
+        if lesson.labels is None:
+            return found
+        share = settings.label_share
+        return (1 - share) * found + share * losses.cross_entropy(logits, lesson.labels)
+
+    def transform(self, settings: Settings) -> optax.GradientTransformation:
+        """The optimiser with these settings."""
+        return optim.create(
+            self.optimizer,
+            settings.learning_rate,
+            settings.weight_decay,
+            total_steps=settings.total_steps,
+            warmup_steps=settings.warmup_steps,
+            schedule=self.schedule,
+            decay=self.decay,
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +155,9 @@ class Plan:
         mixup: "batch" or "example".
         crop_area: smallest and largest area of an inception crop.
         whole: share of inception crops that are replaced by the whole image.
+        mixup_beta: p of mixup's lambda ~ Beta(p, p).
+        mixup_folded: whether the larger of lambda and 1 - lambda is taken.
+        with_labels: whether lessons hold shares of labels beside a teacher's logits.
     """
 
     policy: str
@@ -117,27 +168,46 @@ class Plan:
     mixup: str
     crop_area: views.Range
     whole: float
+    mixup_beta: float = 1.0
+    mixup_folded: bool = False
+    with_labels: bool = False
 
 
-def initial_state(student: nn.Module, seed: int, image_shape: tuple[int, int, int]) -> State:
+def initial_state(
+    student: nn.Module,
+    seed: int,
+    image_shape: tuple[int, int, int],
+    *,
+    optimizer: str = "adam",
+    start: models.Variables | None = None,
+) -> State:
     """The state before the first step.
 
     Args:
         student: the module to train.
         seed: of the initialisation.
         image_shape: height, width and colours of a rendered image.
+        optimizer: a name in `optim.OPTIMIZERS`.
+        start: the student's first variables; None draws them.
     """
-    variables = models.init(student, jax.random.fold_in(jax.random.key(seed), 0), image_shape)
-    params = variables.pop("params")
-    opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
-    return State(jnp.zeros((), jnp.int32), params, variables, opt_state, jnp.zeros(()))
+    if start is None:
+        start = models.init(student, jax.random.fold_in(jax.random.key(seed), 0), image_shape)
+    statistics = {name: tree for name, tree in start.items() if name != "params"}
+    params = jax.tree.map(jnp.asarray, start["params"])
+    opt_state = _untuned(optimizer).init(params)
+    return State(jnp.zeros((), jnp.int32), params, statistics, opt_state, jnp.zeros(()))
 
 
-def state_bytes(student: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def state_bytes(student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam") -> int:
     """Memory that the state of one student takes: parameters, statistics and optimiser state; nothing is computed."""
     variables = models.shapes(student, image_shape)
-    opt_state = jax.eval_shape(optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init, variables["params"])
+    opt_state = jax.eval_shape(_untuned(optimizer).init, variables["params"])
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((variables, opt_state)))
+
+
+def _untuned(optimizer: str) -> optax.GradientTransformation:
+    """An optimiser for its state alone, whose form no setting changes."""
+    return optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0)
 
 
 def view_key(seed: int) -> jax.Array:
@@ -216,6 +286,8 @@ def _views(plan: Plan, key: jax.Array, step: jax.Array, image_aspect: jax.Array)
         views.policy(plan.policy),
         plan.batch_size,
         mixup=plan.mixup,
+        beta=plan.mixup_beta,
+        folded=plan.mixup_folded,
         area=plan.crop_area,
         whole=plan.whole,
         image_aspect=image_aspect,
@@ -232,21 +304,22 @@ def _answered(
     temperature: jax.Array,
 ) -> Lesson:
     relation = views.policy(plan.policy).relation
-    if relation == "none":
-        return Lesson(shown, views.mix(jax.nn.one_hot(targets, plan.num_classes), view))
     if relation == "fixed":
         return Lesson(shown, targets)
+    shares = views.mix(jax.nn.one_hot(targets, plan.num_classes), view)
+    if relation == "none":
+        return Lesson(shown, shares)
     assert plan.teacher is not None
-    return Lesson(shown, plan.teacher.logits(teacher, show, temperature))
+    return Lesson(shown, plan.teacher.logits(teacher, show, temperature), shares if plan.with_labels else None)
 
 
 @functools.lru_cache(maxsize=64)
-def learn(student: nn.Module, labels: bool = False) -> Callable[[State, Settings, Lesson], State]:
+def learn(student: nn.Module, objective: Objective = Objective()) -> Callable[[State, Settings, Lesson], State]:
     """The second half of a step, jitted; the state it is given is donated.
 
     Args:
         student: the module that is trained.
-        labels: whether lessons hold shares of labels (cross-entropy) rather than a teacher's logits (KL).
+        objective: what it minimises, and how.
 
     Returns:
         A function of (state, settings, lesson) to the next state.
@@ -255,18 +328,10 @@ def learn(student: nn.Module, labels: bool = False) -> Callable[[State, Settings
     def moved(state: State, settings: Settings, lesson: Lesson) -> State:
         def mean_loss(params: dict) -> tuple[jax.Array, dict]:
             logits, statistics = models.train_logits(student, {"params": params} | state.statistics, lesson.shown)
-            if labels:
-                return losses.cross_entropy(logits, lesson.wanted).mean(), statistics
-            return losses.kl(logits, lesson.wanted, temperature=settings.temperature).mean(), statistics
+            return objective.loss(logits, lesson, settings).mean(), statistics
 
         (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        transform = optim.adam(
-            settings.learning_rate,
-            settings.weight_decay,
-            total_steps=settings.total_steps,
-            warmup_steps=settings.warmup_steps,
-        )
-        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+        updates, opt_state = objective.transform(settings).update(gradients, state.opt_state, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         return State(state.step + 1, params, statistics, opt_state, state.loss_sum + loss)
 

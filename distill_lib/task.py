@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, exams, models, step, teachers, views
+from distill_lib import checkpoints, datasets, exams, models, published, step, teachers, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
 SPLITS = ("train", "validation", "test")
 LOADING = ("auto", "device", "stream")
 TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
-DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side")
+DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
 
 
@@ -38,6 +38,8 @@ class Task:
         source: training images that are decoded on the way; None where they are in memory.
         workers: threads that decode; None takes one for each core.
         mock: whether the data are made up.
+        start: the student's first variables, where a checkpoint gives them.
+        start_sha256: of that checkpoint.
         fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
     """
 
@@ -51,13 +53,16 @@ class Task:
     source: datasets.Source | None
     workers: int | None
     mock: bool
+    start: models.Variables | None = None
+    start_sha256: str = ""
     fingerprint: str = ""
 
     @property
     def run_id(self) -> str:
         """Name of the run: from recipe, teacher, the state of a folder of pictures, and how images were loaded."""
         teacher = self.teacher.sha256 if self.teacher else ""
-        return self.recipe.run_id(teacher + self.fingerprint + ("streamed" if self.source is not None else ""))
+        loading = "streamed" if self.source is not None else ""
+        return self.recipe.run_id(teacher + self.fingerprint + self.start_sha256 + loading)
 
     @property
     def total_steps(self) -> int:
@@ -92,6 +97,22 @@ class Task:
             mixup=recipe.mixup,
             crop_area=recipe.crop_area,
             whole=recipe.whole,
+            mixup_beta=recipe.mixup_beta,
+            mixup_folded=recipe.mixup_folded,
+            with_labels=recipe.label_share > 0,
+        )
+
+    @property
+    def objective(self) -> step.Objective:
+        """What the student's program depends on beside its architecture."""
+        recipe = self.recipe
+        return step.Objective(
+            labels=not recipe.has_teacher,
+            distance=recipe.distance,
+            scaled=recipe.temperature_squared,
+            optimizer=recipe.optimizer,
+            schedule=recipe.schedule,
+            decay=recipe.decay,
         )
 
     @property
@@ -104,6 +125,14 @@ class Task:
             temperature=jnp.float32(recipe.temperature),
             total_steps=jnp.int32(self.total_steps),
             warmup_steps=jnp.int32(recipe.warmup_steps),
+            label_share=jnp.float32(recipe.label_share),
+        )
+
+    def initial_state(self) -> step.State:
+        """The student before its first step."""
+        recipe = self.recipe
+        return step.initial_state(
+            self.student, recipe.seed, self.image_shape, optimizer=recipe.optimizer, start=self.start
         )
 
     @property
@@ -126,7 +155,8 @@ class Task:
         """What a frozen teacher's outputs on a split depend on."""
         teacher = (self.teacher.sha256, self.teacher.ensemble) if self.teacher else ()
         count = self.examples if split == "train" else len(self.exams[split].labels)
-        return (*teacher, self.recipe.dataset, self.fingerprint, self.mock, split, count, self.source is not None)
+        images = (self.recipe.transfer_set or self.recipe.dataset) if split == "train" else self.recipe.dataset
+        return (*teacher, images, self.fingerprint, self.mock, split, count, self.source is not None)
 
     def targets(self) -> np.ndarray:
         """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes)."""
@@ -176,10 +206,13 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
     if like and _same(recipe, like.recipe, DATA_FIELDS):
-        task = dataclasses.replace(like, recipe=recipe, teacher=None)
+        task = dataclasses.replace(like, recipe=recipe, teacher=None, start=None, start_sha256="")
     else:
-        task = _with_data(recipe, dataset, _streams(recipe, dataset, loading), workers)
-        task = dataclasses.replace(task, fingerprint=datasets.fingerprint(recipe.dataset))
+        shown = datasets.get(recipe.transfer_set or recipe.dataset)
+        task = _with_data(recipe, dataset, _streams(recipe, shown, loading), workers)
+        fingerprints = [datasets.fingerprint(one) for one in dict.fromkeys((recipe.dataset, shown.name))]
+        task = dataclasses.replace(task, fingerprint="".join(fingerprints))
+    task = _started(task)
     _check(task)
     if not recipe.has_teacher:
         return task
@@ -210,17 +243,30 @@ def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:
     return streams
 
 
+def _started(task: Task) -> Task:
+    """The task with the variables that its student begins from, if its recipe names some."""
+    if task.recipe.start is None:
+        return task
+    path = teachers.resolve(task.recipe.start)
+    start = published.load(path, task.student, task.image_shape, replace_head=True)
+    return dataclasses.replace(task, start=start, start_sha256=checkpoints.sha256(path))
+
+
 def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool, workers: int | None) -> Task:
     mock, side, classes = recipe.variant == "smoke", recipe.eval_side, dataset.num_classes
-    limits, judged = {"train": recipe.train_images}, {"train": TRAIN_EVALUATION_IMAGES}
+    judged = {"train": TRAIN_EVALUATION_IMAGES}
     judged_by: dict[str, exams.Exam] = {}
+    options: dict[str, dict] = {split: {"name": recipe.dataset, "mock": mock} for split in SPLITS}
+    options["train"]["limit"] = recipe.train_images
+    if recipe.transfer_set is not None:
+        options["train"] |= {"name": recipe.transfer_set, "channels": dataset.channels}
     if streams:
-        opened = {split: datasets.load(recipe.dataset, split, limit=limits.get(split), mock=mock) for split in SPLITS}
+        opened = {split: datasets.load(split=split, **options[split]) for split in SPLITS}
         for split, source in opened.items():
             judged_by[split] = exams.Decoded(source, side, judged.get(split))
         train = opened["train"]
         return Task(recipe, {}, judged_by, classes, dataset.channels, len(train), None, train, workers, mock)
-    data = {split: datasets.arrays(recipe.dataset, split, limits.get(split), mock=mock) for split in SPLITS}
+    data = {split: datasets.arrays(split=split, **options[split]) for split in SPLITS}
     for split, arrays in data.items():
         judged_by[split] = exams.InMemory(arrays, side, judged.get(split))
     examples = len(data["train"].labels)

@@ -105,6 +105,11 @@ def names() -> list[str]:
     return [*EMBEDDED, *published.CHECKPOINTS, MOCK]
 
 
+def resolve(name: str) -> Path:
+    """Path of the checkpoint that a name in `EMBEDDED`, a published name or a path stands for; raises DistillError."""
+    return EMBEDDED[name] if name in EMBEDDED else published.resolve(name)
+
+
 def _member(
     name: str, num_classes: int, image_shape: tuple[int, int, int], dtype: str
 ) -> tuple[Member, models.Variables, str]:
@@ -112,7 +117,7 @@ def _member(
         return _folded(*_mock(num_classes, image_shape, dtype), {}, "mock")
     if name not in EMBEDDED and name not in published.CHECKPOINTS and not name.endswith(".npz"):
         raise unknown("teacher", name, [*names(), "a path ending in .npz"])
-    path = EMBEDDED[name] if name in EMBEDDED else published.resolve(name)
+    path = resolve(name)
     facts = checkpoints.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
     if "model" not in facts and path.name in known:

@@ -93,7 +93,7 @@ def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[
     pupils = [pupil.take_up(task, directory, everywhere) for task, directory in tasks]
     lead, start = pupils[0].task, min(one.start for one in pupils)
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
-    learn = [step.learn(one.task.student, not one.task.recipe.has_teacher) for one in pupils]
+    learn = [step.learn(one.task.student, one.task.objective) for one in pupils]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
     progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
     due = time.perf_counter() + checkpoint_seconds

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +113,8 @@ def sample(
     crop: str = "inception",
     flip: bool = True,
     mixup: str | None = None,
+    beta: float = 1.0,
+    folded: bool = False,
     area: Range = (0.05, 1.0),
     aspect: Range = (3 / 4, 4 / 3),
     whole: float = 0.0,
@@ -128,7 +130,9 @@ def sample(
         batch_size: images in the global batch.
         crop: one of `CROPS`.
         flip: whether to mirror half of the crops.
-        mixup: None, "batch" (one lambda ~ U[0, 1] for all) or "example" (one lambda for each image).
+        mixup: None, "batch" (one lambda for all) or "example" (one lambda for each image).
+        beta: p of lambda ~ Beta(p, p), above 0; 1 is uniform on [0, 1].
+        folded: whether max(lambda, 1 - lambda) is taken, as in the released code.
         area: smallest and largest area of an inception crop, as fractions of the image.
         aspect: narrowest and widest width / height of an inception crop, in pixels.
         whole: share of the images that are shown whole instead of cropped.
@@ -152,10 +156,10 @@ def sample(
         box = jnp.where(uniform[:, :1] < whole, boxes.centred(jnp, batch_size, 1.0), box)
     flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
     weight = jnp.ones(batch_size)
-    if mixup == "batch":
-        weight = jnp.broadcast_to(uniform[0, 2], (batch_size,))
-    elif mixup == "example":
-        weight = uniform[:, 2]
+    if mixup:
+        weight = uniform[:, 2] if beta == 1 else _beta(key, batch_size, beta)
+        weight = jnp.broadcast_to(weight[0], (batch_size,)) if mixup == "batch" else weight
+        weight = jnp.maximum(weight, 1 - weight) if folded else weight
     return View(box, flips, _next_in_batch(batch_size), weight)
 
 
@@ -174,7 +178,7 @@ def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float
     return View(box, jnp.zeros(batch_size, bool), _next_in_batch(batch_size), jnp.ones(batch_size))
 
 
-def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options) -> tuple[View, View]:
+def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options: Any) -> tuple[View, View]:
     """Draws the views of teacher and student for one step.
 
     Args:
@@ -242,6 +246,12 @@ def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | Non
     """Width / height of images (batch, height, width, colours): one number, or (batch,) where they have extents."""
     size = jnp.asarray(images.shape[1:3] if extents is None else extents)
     return size[..., 1] / size[..., 0]
+
+
+def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
+    """A lambda ~ Beta(p, p) for each position of the batch, (batch,); never the draws that boxes are made from."""
+    draw = jax.vmap(lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p))
+    return draw(jnp.arange(batch_size))
 
 
 def _next_in_batch(batch_size: int) -> jax.Array:

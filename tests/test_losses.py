@@ -116,3 +116,36 @@ def test_agreement_is_one_where_the_predictions_coincide() -> None:
     found = losses.agreement(student, teacher)
     np.testing.assert_array_equal(found, [1.0, 0.0, 1.0])
     assert found.dtype == jnp.float32
+
+
+def test_distances_are_those_of_the_released_code() -> None:
+    """By their plain formulas, one value an example; the teacher's most likely class is the hard target."""
+    student, teacher = logits(10, 6, 5), logits(11, 6, 5)
+    gap = student.astype(np.float64) - teacher
+    log_gap = np.log(softmax(student.astype(np.float64)) / softmax(teacher.astype(np.float64)))
+    chosen = -np.log(softmax(student.astype(np.float64)))[np.arange(6), teacher.argmax(-1)]
+    expected = {
+        "euclidean": np.linalg.norm(gap, axis=-1),
+        "l2": (gap**2).sum(-1),
+        "logsoftmax_euclidean": np.linalg.norm(log_gap, axis=-1),
+        "hard": chosen,
+    }
+    assert set(losses.DISTANCES) == {"kl", *expected}
+    for name, wanted in expected.items():
+        found = losses.DISTANCES[name](jnp.asarray(student), jnp.asarray(teacher))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["euclidean", "logsoftmax_euclidean"])
+def test_distances_with_a_root_have_a_gradient_where_they_vanish(name: str) -> None:
+    """A student that matches its teacher exactly must not be thrown away by a gradient that is not a number."""
+    same = jnp.asarray(logits(12, 3, 5))
+    gradient = jax.grad(lambda s: losses.DISTANCES[name](s, same).sum())(same)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_without_the_factor_the_divergence_is_plain() -> None:
+    """The ablation of T^2: the value is that much smaller."""
+    student, teacher = jnp.asarray(logits(0, 6, 5)), jnp.asarray(logits(1, 6, 5))
+    plain = losses.kl(student, teacher, temperature=5.0, scaled=False)
+    np.testing.assert_allclose(25 * plain, losses.kl(student, teacher, temperature=5.0), rtol=1e-6)

@@ -17,6 +17,8 @@ import tiny
 from distill_lib import catalog, checkpoints, datasets, fashion, preparation, recipes, remedies, train
 from distill_lib.errors import DistillError
 
+INSTALLED = ("fashion", "digits", "patches")  # part of this package, or of others
+
 
 class NonMatchingChecksumError(Exception):
     """Named as TFDS's own, which derives from the same class."""
@@ -44,7 +46,16 @@ def test_what_is_there_is_present(clothes: Path) -> None:
     assert found.present and found.lines() == (f"tfds:clothes: present, 12,040 images, in {clothes}.",)
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.names() if name != "fashion"])
+def test_images_of_packages_are_there_with_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is prepared; where the packages are absent, the command that installs them is told."""
+    assert datasets.status("digits").present and datasets.status("patches").present
+    monkeypatch.setattr(preparation.importlib.util, "find_spec", lambda name: None)
+    found = datasets.status("digits")
+    assert found.state == "absent" and "sklearn cannot be imported" in found.problem
+    assert "pip install scikit-image scikit-learn" in found.lines()[1]
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.names() if name not in INSTALLED])
 def test_what_is_absent_is_told_with_place_size_and_command(name: str, data: Path) -> None:
     """Two lines: what is missing and where it was looked for, and a command that can be copied."""
     found = datasets.status(name)

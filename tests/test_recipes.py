@@ -57,6 +57,16 @@ OTHER = {  # another valid value of every field but dataset and variant
     "ensemble": "probabilities",
     "dtype": "bfloat16",
     "view_seed": 3,
+    "optimizer": "shampoo",
+    "schedule": "quadratic",
+    "decay": "adamw",
+    "distance": "l2",
+    "temperature_squared": False,
+    "label_share": 0.1,
+    "mixup_beta": 0.2,
+    "mixup_folded": True,
+    "start": "pretrained.npz",
+    "transfer_set": "digits",
 }
 
 
@@ -84,7 +94,7 @@ def test_presets_of_imagenet_are_the_papers(variant: str, epochs: int) -> None:
 
 def test_every_preset_can_be_built() -> None:
     """Names in the tables are names that the library knows, and every schedule is longer than its warm-up."""
-    assert set(recipes.names()) == set(datasets.names()) - {"imagenet_v2", "imagenet_real"}
+    assert set(recipes.names()) == set(datasets.names()) - {"imagenet_v2", "imagenet_real", "digits", "patches"}
     for dataset in recipes.names():
         assert recipes.variants(dataset)[-1] == "smoke"
         for variant in recipes.variants(dataset):
@@ -106,7 +116,10 @@ def test_policies_of_the_paper_have_a_teacher_and_baselines_have_none(policy: st
     ("call", "message"),
     [
         ((("fashoin", "quick"), {}), "unknown dataset 'fashoin'.*'fashion'.*Valid: fashion, .*flowers, .*imagenet"),
-        ((("fashion", "fast"), {}), "unknown variant of fashion 'fast'.*Valid: quick, .*short, medium, long, smoke"),
+        (
+            (("fashion", "fast"), {}),
+            "unknown variant of fashion 'fast'.*Valid: quick, .*long, longest, smoke",
+        ),
         ((("flowers", "quick"), {}), "unknown variant of flowers 'quick'.*Valid: fast, medium, long, smoke"),
         ((("fashion", "quick"), {"policy": "same"}), "unknown policy 'same'.*Valid: fix/rs, .*mix, labels, labels/mix"),
         ((("fashion", "quick"), {"mixup": "image"}), "unknown mixup 'image'.*Valid: batch, example"),
@@ -154,6 +167,15 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"crop_area": (float("nan"), 1.0)}, "crop_area must be two fractions"),
         ({"eval_side": 0}, "eval_side and whole are fractions"),
         ({"whole": 1.5}, "eval_side and whole are fractions"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'.*Valid: adam, sgd, shampoo, muon"),
+        ({"distance": "cosine"}, "unknown distance 'cosine'.*Valid: kl, .*hard"),
+        ({"temperature_squared": 1}, "temperature_squared must be a bool, got 1"),
+        ({"mixup_beta": 0}, "mixup_beta must be above 0"),
+        ({"label_share": 1}, "label_share must be from 0 to below 1, got 1"),
+        ({"label_share": 0.5, "policy": "fix/rs"}, "label_share needs a teacher .*; policy fix/rs has none"),
+        ({"label_share": 0.5, "policy": "labels"}, "label_share needs a teacher .*; policy labels has none"),
+        ({"transfer_set": "digits", "policy": "labels"}, "labels of digits do not name classes of fashion"),
+        ({"transfer_set": "digits", "label_share": 0.5}, "labels of digits do not name classes of fashion"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(overrides: dict[str, Any], message: str) -> None:

@@ -31,7 +31,7 @@ TABLE = {
 ALL = views.POLICIES | views.BASELINES
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "crop", "flip", "mixup", "whole"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "crop", "flip", "mixup", "beta", "folded", "whole"))
 def sample(key: jax.Array, batch_size: int, **options) -> View:
     """`views.sample`, compiled."""
     return views.sample(key, batch_size, **options)
@@ -145,6 +145,19 @@ def test_lambda_of_a_batch_is_uniform_over_steps() -> None:
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(2000))
     lambdas = np.sort(jax.jit(jax.vmap(lambda key: views.sample(key, 2, mixup="batch").weight[0]))(keys))
     np.testing.assert_allclose(lambdas, (np.arange(2000) + 0.5) / 2000, atol=0.04)
+
+
+def test_lambda_may_be_of_another_beta_and_folded() -> None:
+    """Beta(p, p) has mean 1/2 and variance 1 / (8p + 4); folding takes the larger share; crops stay as they are."""
+    key = jax.random.key(3)
+    plain, view = sample(key, 1024, mixup="example"), sample(key, 1024, mixup="example", beta=0.2)
+    weight = np.asarray(view.weight)
+    assert abs(weight.mean() - 0.5) < 0.05 and abs(weight.var() * 5.6 - 1) < 0.1
+    np.testing.assert_allclose(view.box, plain.box, atol=1e-6)
+    one = sample(key, 4, mixup="batch", beta=0.2).weight
+    np.testing.assert_array_equal(one, np.full(4, weight[0]))
+    folded = sample(key, 1024, mixup="example", folded=True)
+    np.testing.assert_array_equal(folded.weight, np.maximum(plain.weight, 1 - plain.weight))
 
 
 def test_images_and_labels_are_mixed_alike() -> None:
