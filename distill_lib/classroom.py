@@ -67,7 +67,7 @@ def fit(
     if class_size is not None and class_size < 1:
         raise DistillError(f"class_size must be at least 1, got {class_size}.")
     use_compilation_cache()
-    tasks = _prepared(recipes, loading, workers)
+    tasks = _prepared(recipes, loading, workers, workdir)
     folders = [folder(task, workdir) for task in tasks]
     ended: dict[Path, Run | DistillError] = {}
     waiting: dict[tuple, dict[Path, Task]] = {}
@@ -142,12 +142,15 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _prepared(recipes: Sequence[Recipe], loading: str, workers: int | None) -> list[Task]:
+def _prepared(
+    recipes: Sequence[Recipe], loading: str, workers: int | None, workdir: str | os.PathLike | None
+) -> list[Task]:
     tasks: list[Task] = []
     for recipe in recipes:
         taught = [task for task in tasks if task.teacher is not None]  # so that a teacher is loaded once
         like = taught[-1:] or tasks[-1:]
-        tasks.append(prepare(recipe, like=like[0] if like else None, loading=loading, workers=workers))
+        options = {"loading": loading, "workers": workers, "results": workdir}
+        tasks.append(prepare(recipe, like=like[0] if like else None, **options))
     return tasks
 
 

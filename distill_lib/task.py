@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, datasets, exams, models, published, step, teachers, views
+from distill_lib import checkpoints, datasets, exams, models, published, records, step, teachers, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
@@ -20,6 +22,7 @@ SPLITS = ("train", "validation", "test")
 LOADING = ("auto", "device", "stream")
 TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
 DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
+RUN = "run:"  # before STUDY/RUN_ID in a recipe's `start`
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
 
 
@@ -190,7 +193,14 @@ class Task:
         return _once(key, lambda: exam.predict(teacher.ensemble, teacher.variables, recipe.resolution))
 
 
-def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", workers: int | None = None) -> Task:
+def prepare(
+    recipe: Recipe,
+    like: Task | None = None,
+    *,
+    loading: str = "auto",
+    workers: int | None = None,
+    results: str | os.PathLike | None = None,
+) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
     Args:
@@ -198,6 +208,7 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         like: a task whose data and teacher are taken where they are the same.
         loading: "device" (all images in memory), "stream" (decoded on the way) or "auto" (streams what is too large).
         workers: threads that decode; None takes one for each core.
+        results: the results folder, for a student that continues a run in it; None finds it.
 
     Raises:
         DistillError: if the recipe asks for what there is not, or for what does not fit together.
@@ -212,7 +223,7 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         task = _with_data(recipe, dataset, _streams(recipe, shown, loading), workers)
         fingerprints = [datasets.fingerprint(one) for one in dict.fromkeys((recipe.dataset, shown.name))]
         task = dataclasses.replace(task, fingerprint="".join(fingerprints))
-    task = _started(task)
+    task = _started(task, results)
     _check(task)
     if not recipe.has_teacher:
         return task
@@ -243,11 +254,17 @@ def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:
     return streams
 
 
-def _started(task: Task) -> Task:
+def _started(task: Task, results: str | os.PathLike | None) -> Task:
     """The task with the variables that its student begins from, if its recipe names some."""
-    if task.recipe.start is None:
+    name = task.recipe.start
+    if name is None:
         return task
-    path = teachers.resolve(task.recipe.start)
+    if name.startswith(RUN):
+        path = Path(results or records.find_results(), name.removeprefix(RUN), "student.npz")
+        if not path.is_file():
+            raise DistillError(f"{name} has no student at {path}: train that run first, or name a checkpoint.")
+    else:
+        path = teachers.resolve(name)
     start = published.load(path, task.student, task.image_shape, replace_head=True)
     return dataclasses.replace(task, start=start, start_sha256=checkpoints.sha256(path))
 

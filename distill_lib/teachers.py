@@ -27,6 +27,8 @@ EMBEDDED = {
 MOCK = "mock"
 """Name of the teacher with random weights that smoke runs on mock data learn from."""
 
+_AT = re.compile(r"(.*?)(?:@(\d+))?", re.DOTALL)  # a name, and the side that it is shown
+
 Variables = tuple[models.Variables, ...]
 
 
@@ -77,8 +79,9 @@ def load(
     """Loads a teacher, and computes once what never changes about it (`models.fold`).
 
     Args:
-        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, or "mock"; several of
-            them with " + " between are an ensemble.
+        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, or "mock". With "@" and a
+            number of pixels after it, as in "fashion@36", views are rendered for it in that size, whatever the student
+            sees. Several of them with " + " between are an ensemble.
         num_classes: classes of the data set it is to teach.
         colours: colour channels of the images.
         resolution: height and width of the views that the student will see.
@@ -113,8 +116,10 @@ def resolve(name: str) -> Path:
 def _member(
     name: str, num_classes: int, image_shape: tuple[int, int, int], dtype: str
 ) -> tuple[Member, models.Variables, str]:
+    name, side = _AT.fullmatch(name).groups()  # type: ignore[union-attr]  # it matches anything
+    shown = {"resolution": int(side)} if side else {}
     if name == MOCK:
-        return _folded(*_mock(num_classes, image_shape, dtype), {}, "mock")
+        return _folded(*_mock(num_classes, image_shape, dtype), shown, "mock")
     if name not in EMBEDDED and name not in published.CHECKPOINTS and not name.endswith(".npz"):
         raise unknown("teacher", name, [*names(), "a path ending in .npz"])
     path = resolve(name)
@@ -124,6 +129,7 @@ def _member(
         facts = {"model": known[path.name].model, "resolution": known[path.name].resolution}
     if "model" not in facts:
         raise DistillError(f"{path} does not say which model it holds; save it with metadata={{'model': ...}}.")
+    facts |= shown
     model = models.create(facts["model"], num_classes, dtype)
     own_size = facts.get("resolution")
     shape = (own_size, own_size, image_shape[2]) if own_size else image_shape

@@ -52,7 +52,7 @@ def fit(
         DistillError: if data, teacher or folder are not usable, or the loss is not finite. Earlier records stay intact.
     """
     use_compilation_cache()
-    task = prepare(recipe, loading=loading, workers=workers)
+    task = prepare(recipe, loading=loading, workers=workers, results=workdir)
     directory = folder(task, workdir)
     if (run := pupil.finished(task, directory)) is not None:
         return run

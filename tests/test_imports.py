@@ -126,6 +126,7 @@ ALLOWED = {
         "models",
         "published",
         "recipes",
+        "records",
         "step",
         "teachers",
         "views",

@@ -42,6 +42,18 @@ def test_a_student_may_start_from_a_checkpoint(classes: int, teacher: Path, tmp_
     assert again.start is None and again.run_id == other.run_id
 
 
+def test_a_student_may_continue_a_run(teacher: Path, tmp_path: Path) -> None:
+    """By the run's name, so that a record holds no path of a machine."""
+    first = train.fit(tiny.recipe(teacher, epochs=2, warmup_steps=1, evaluations=1), tmp_path)
+    name = f"run:{first.record['study']}/{first.record['run_id']}"
+    begun = task.prepare(tiny.recipe(teacher, start=name), results=tmp_path)
+    found = checkpoints.flatten(jax.device_get(begun.initial_state().params))
+    for path, value in checkpoints.flatten(first.variables["params"]).items():
+        np.testing.assert_array_equal(found[path], value)
+    with pytest.raises(DistillError, match="run:fashion_smoke/none has no student at .*: train that run first"):
+        task.prepare(tiny.recipe(teacher, start="run:fashion_smoke/none"), results=tmp_path)
+
+
 def test_a_start_of_another_architecture_is_refused(teacher: Path, tmp_path: Path) -> None:
     """Before anything is trained, naming the file."""
     start = tmp_path / "wide.npz"

@@ -166,6 +166,17 @@ def test_a_teacher_gets_its_own_size_and_range_of_values(path: Path, tmp_path: P
     np.testing.assert_allclose(found.logits(images), plain.logits((larger + 1) * 1.5), rtol=1e-4, atol=1e-4)
 
 
+def test_the_size_that_a_teacher_is_shown_can_be_chosen(path: Path) -> None:
+    """After an @: the same file at two sizes is two teachers, and an ensemble."""
+    load = functools.partial(teachers.load, num_classes=10, colours=1, resolution=8)
+    images = noise(3)
+    larger = views.render(images, views.still(3), 12)
+    shown = load(f"{path}@12").logits(images)
+    np.testing.assert_allclose(shown, load(str(path), resolution=12).logits(larger), rtol=1e-4, atol=1e-4)
+    both = load(f"{path}@8 + {path}@12").logits(images)
+    np.testing.assert_allclose(both, (shown + load(str(path)).logits(images)) / 2, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("mean", ["logits", "probabilities"])
 def test_an_ensemble_says_the_mean(path: Path, tmp_path: Path, mean: str) -> None:
     """Two files with a plus between: the mean of logits (paper), or of probabilities at the loss's temperature."""
