@@ -70,7 +70,7 @@ TABLE_4_LABELS = {
 OUT_OF_DOMAIN = {"pets": ("food", "imagenet"), "sun397": ("food", "imagenet")}
 
 SET_NOTES = {
-    "food": "TFDS's food101 has no split `test`, which the paper's Table 5 names; its split `validation` is the test set.",
+    "food": "TFDS's food101 has no split `test`, which the paper's Table 5 names: its `validation` is the test set.",
     "imagenet": "Validation is the last 2 % of train, as in the paper's Table 5; the released configuration has 1 %.",
 }
 """Decisions that concern all presets of a set."""
@@ -85,7 +85,9 @@ _SHAMPOO = (
 )
 _T384 = "This teacher has 83.7 in the paper, 84.3 in the released README and 83.86 in timm's evaluation; 83.7 is taken."
 _S160 = "How a 160-pixel student is evaluated is not said: the central square is 7/8 of the shorter side, as at 224."
-_ENSEMBLE = "Teachers' logits are averaged, as in the paper; the released code sums the KLs, which is `ensemble` probabilities."
+_ENSEMBLE = (
+    "Teachers' logits are averaged, as in the paper; the released code sums the KLs, which is `ensemble` probabilities."
+)
 _TWO = "That 2T means the teachers at 384 and 224 is inferred. " + _ENSEMBLE
 _START = "The policy is inferred: the numbers end where consistent teaching from scratch ends."
 _LABELS_ADAM = "Learning rate and weight decay of the label runs are not published: those of distillation are taken."
@@ -98,8 +100,8 @@ _TABLE_4_LABELS = (
     "is 1e-4, the middle of the paper's sweep."
 )
 _OTHER_IMAGES = (
-    "The paper has a figure without numbers. Settings are those of `mix_{}`, and epochs are such that there are as many "
-    "steps as there."
+    "The paper has a figure without numbers. Settings are those of `mix_{}`, and the epochs are chosen so that the "
+    "steps are as many as there."
 )
 
 
