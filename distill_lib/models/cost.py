@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import flax.linen as nn
 
 
+@functools.lru_cache(maxsize=64)  # tracing a network of 152 layers takes seconds
 def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Counts the multiply-accumulates of convolutions and matrix products in one inference of one image.
 
