@@ -112,12 +112,12 @@ class Preset:
     Attributes:
         settings: fields of a recipe that differ from what the presets of its data set have in common.
         source: where they are published.
-        note: what is decided that the source leaves open, or contradicts; empty if there is nothing.
+        notes: what is decided that the source leaves open or contradicts, a note each.
     """
 
     settings: dict[str, Any]
     source: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Series:
         epochs: the lengths.
         source: where the results stand.
         settings: what differs from function matching with the teacher at 224.
-        note: as in `Preset`, for all lengths.
+        note: as in `Preset`, for all lengths; empty if there is nothing.
         notes: further notes, by length.
     """
 
@@ -190,10 +190,10 @@ _NOTES = {  # of function matching on the small sets, by set and epochs
 def presets(dataset: str) -> dict[str, Preset]:
     """All presets of one of the paper's data sets: fast, medium and long, and then a row of the paper each."""
     found = _imagenet() if dataset == "imagenet" else _small(dataset)
-    named = {
-        name: found[f"mix_{epochs}"] for name, epochs in zip(("fast", "medium", "long"), LENGTHS[dataset], strict=True)
-    }
-    return named | found
+    about = (SET_NOTES[dataset],) if dataset in SET_NOTES else ()
+    found = {name: Preset(one.settings, one.source, one.notes + about) for name, one in found.items()}
+    named = zip(("fast", "medium", "long"), LENGTHS[dataset], strict=True)
+    return {name: found[f"mix_{epochs}"] for name, epochs in named} | found
 
 
 def _imagenet() -> dict[str, Preset]:
@@ -201,7 +201,7 @@ def _imagenet() -> dict[str, Preset]:
         f"{series.name}_{epochs}": Preset(
             series.settings | {"epochs": epochs},
             series.source,
-            " ".join(filter(None, (series.note, series.notes.get(epochs, "")))),
+            _full(series.note, series.notes.get(epochs, "")),
         )
         for series in IMAGENET
         for epochs in series.epochs
@@ -212,7 +212,7 @@ def _small(dataset: str) -> dict[str, Preset]:
     columns, found = ("epochs", "temperature", "learning_rate", "weight_decay"), {}
     for row in TABLE_4[dataset]:
         settings = dict(zip(columns, row, strict=True))
-        found[f"mix_{row[0]}"] = Preset(settings, "Table 4 and Fig. 4", _NOTES.get((dataset, row[0]), ""))
+        found[f"mix_{row[0]}"] = Preset(settings, "Table 4 and Fig. 4", _full(_NOTES.get((dataset, row[0]), "")))
     epochs, scratch, transfer = TABLE_4_LABELS[dataset]
     found[f"scratch_{epochs}"] = _labels(epochs, *scratch)
     found[f"transfer_{epochs}"] = _labels(epochs, *transfer, start=BITM)
@@ -225,10 +225,14 @@ def _small(dataset: str) -> dict[str, Preset]:
 def _out_of_domain(dataset: str, source: str, length: int, own: Preset) -> Preset:
     images = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}
     other = {"transfer_set": source, "epochs": length * images[dataset] / images[source]}
-    return Preset(own.settings | other, "Fig. 6 and section 3.8", _OTHER_IMAGES.format(length))
+    return Preset(own.settings | other, "Fig. 6 and section 3.8", _full(_OTHER_IMAGES.format(length)))
 
 
 def _labels(epochs: int, learning_rate: float, mixed: bool, **start: str) -> Preset:
     settings = {"policy": "labels/mix" if mixed else "labels", "epochs": epochs, "learning_rate": learning_rate}
     settings |= {"weight_decay": 1e-4, "temperature": 1}
-    return Preset(settings | start, "Table 4 and Fig. 4 (baseline)", _TABLE_4_LABELS)
+    return Preset(settings | start, "Table 4 and Fig. 4 (baseline)", _full(_TABLE_4_LABELS))
+
+
+def _full(*notes: str) -> tuple[str, ...]:
+    return tuple(note for note in notes if note)

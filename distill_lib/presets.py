@@ -94,13 +94,11 @@ def describe(dataset: str, variant: str) -> Preset:
     """
     _, rows = tables(dataset)
     if variant == "smoke":
-        return Preset(SMOKE, "this project", "On made-up data: its numbers mean nothing.")
+        return Preset(SMOKE, "this project", ("On made-up data: its numbers mean nothing.",))
     if variant not in rows:
         raise unknown(f"variant of {dataset}", variant, [*rows, "smoke"])
     if is_foreign(dataset):
-        return Preset(rows[variant], "this project", "The settings of Pets.")
+        return Preset(rows[variant], "this project", ("The settings of Pets.",))
     if dataset not in _PAPER:
         return Preset(rows[variant], "this project")
-    preset = _PAPER[dataset][variant]
-    notes = (preset.note, paper_presets.SET_NOTES.get(dataset, ""))
-    return Preset(preset.settings, preset.source, " ".join(filter(None, notes)))
+    return _PAPER[dataset][variant]

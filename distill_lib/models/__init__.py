@@ -45,6 +45,15 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
     raise unknown("model", name, names())
 
 
+def check_resolution(name: str, resolution: int) -> None:
+    """Raises DistillError if a model is unknown, or cannot take images of that height and width; nothing is traced."""
+    patch = getattr(create(name, 1), "patch", 1)
+    if resolution % patch:
+        raise DistillError(
+            f"{name} takes images of whole patches: choose a resolution that {patch} divides, got {resolution}."
+        )
+
+
 def names() -> list[str]:
     """Names of the models that `create` builds."""
     return [name for family in _families() for name in family.names()]
