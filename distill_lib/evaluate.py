@@ -19,7 +19,7 @@ CALIBRATION_BINS = 15
 
 @functools.lru_cache(maxsize=64)
 def predictor(
-    model: nn.Module | Ensemble, *, resolution: int, side: float = 1.0, batch_size: int = 500
+    model: nn.Module | Ensemble, *, resolution: int, side: float = 1.0, batch_size: int = 500, output: str = "logits"
 ) -> Callable[..., np.ndarray]:
     """Builds a function that predicts the evaluation view of images; a second call with the same arguments is free.
 
@@ -28,17 +28,18 @@ def predictor(
         resolution: height and width to render at, in pixels.
         side: side of the central square that is shown, as a fraction of the shorter side.
         batch_size: images at a time; the last ones are padded, so that one program is compiled.
+        output: "logits", or "features": what the last layer is given.
 
     Returns:
         A function of variables, images (n, height, width, colours) uint8, and their true (n, 2) extents where they do
-        not fill their canvas, to logits (n, classes) float32.
+        not fill their canvas, to logits (n, classes) or features (n, width), float32.
     """
 
     @jax.jit
     def one(variables: Any, chunk: tuple[jax.Array, jax.Array | None]) -> jax.Array:
         images, extents = chunk
         view = views.still(images.shape[0], side=side, image_aspect=views.aspect(images, extents))
-        return _answer(model)(variables, lambda side: views.render(images, view, side or resolution, extents))
+        return _answer(model, output)(variables, lambda side: views.render(images, view, side or resolution, extents))
 
     def predict(variables: Any, images: np.ndarray, extents: np.ndarray | None = None) -> np.ndarray:
         return _in_chunks(one, variables, (images, extents), batch_size)
@@ -48,17 +49,18 @@ def predictor(
 
 @functools.lru_cache(maxsize=64)
 def crop_predictor(
-    model: nn.Module | Ensemble, *, resolution: int, batch_size: int = 500
+    model: nn.Module | Ensemble, *, resolution: int, batch_size: int = 500, output: str = "logits"
 ) -> Callable[[Any, dict[int, np.ndarray]], np.ndarray]:
     """As `predictor`, for evaluation views that were cropped before.
 
     Returns:
-        A function of variables, and crops (n, size, size, colours) uint8 by size, to logits (n, classes) float32.
+        A function of variables, and crops (n, size, size, colours) uint8 by size, to logits (n, classes) or features
+        (n, width), float32.
     """
 
     @jax.jit
     def one(variables: Any, chunk: dict[int, jax.Array]) -> jax.Array:
-        return _answer(model)(variables, lambda size: views.normalize(chunk[size or resolution]))
+        return _answer(model, output)(variables, lambda size: views.normalize(chunk[size or resolution]))
 
     def predict(variables: Any, crops: dict[int, np.ndarray]) -> np.ndarray:
         return _in_chunks(one, variables, crops, batch_size)
@@ -83,10 +85,11 @@ def _in_chunks(predict: Callable[[Any, Any], jax.Array], variables: Any, example
     return np.concatenate(chunks)[:count]
 
 
-def _answer(model: nn.Module | Ensemble) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:
+def _answer(model: nn.Module | Ensemble, output: str) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:
     if isinstance(model, Ensemble):
-        return model.logits
-    return lambda variables, show: models.logits(model, variables, show(None))
+        return model.features if output == "features" else model.logits
+    ask = models.penultimate if output == "features" else models.logits
+    return lambda variables, show: ask(model, variables, show(None))
 
 
 def metrics(
@@ -103,14 +106,17 @@ def metrics(
 
     Returns:
         With labels `top1` (share of right predictions) and `ece` (expected calibration error, 15 equal bins, share),
-        with a teacher `kl` (nats, temperature 1) and `agreement` (share of images with the same prediction).
+        with a teacher `kl` (nats, temperature 1), `agreement` (share of images with the same prediction) and
+        `agreement@5` (share of images where the teacher's prediction is among the student's five most likely).
     """
     result = {}
     if labels is not None:
         result = {"top1": multilabel.multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}
     if teacher_logits is not None:
         result["kl"] = float(losses.kl(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
-        result["agreement"] = float(losses.agreement(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
+        for name, k in (("agreement", 1), ("agreement@5", 5)):
+            same = losses.agreement(jnp.asarray(logits), jnp.asarray(teacher_logits), k=k)
+            result[name] = float(same.mean())
     return result
 
 
@@ -163,7 +169,7 @@ def top1_under_crops(
     Returns:
         A share in [0, 1].
     """
-    size, answer = min(batch_size, len(images)), _answer(model)
+    size, answer = min(batch_size, len(images)), _answer(model, "logits")
 
     @jax.jit
     def right(variables: Any, chunk: jax.Array, wanted: jax.Array, key: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from distill_lib import datasets, decode, evaluate
 from distill_lib.models.ensemble import Ensemble
 
 KEPT_BYTES = 2 * 2**30  # crops of an exam that are kept between two uses; larger ones are decoded each time
+FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
 AT_ONCE = 2_000  # images of a larger exam that are in memory at a time
 
 
@@ -28,6 +29,9 @@ class Exam(Protocol):
     def predict(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
         """Logits (n, classes) of the evaluation views, rendered at a resolution, or at the network's own."""
 
+    def features(self, network: nn.Module | Ensemble, variables: Any, resolution: int, limit: int) -> np.ndarray:
+        """What the last layer is given, (at most `limit`, width), of the first images shown in the same way."""
+
 
 class InMemory:
     """An exam on images that are in memory whole."""
@@ -40,6 +44,12 @@ class InMemory:
         """See `Exam`."""
         predict = evaluate.predictor(network, resolution=resolution, side=self._side)
         return predict(variables, self._arrays.images, self._arrays.extents)
+
+    def features(self, network: nn.Module | Ensemble, variables: Any, resolution: int, limit: int) -> np.ndarray:
+        """See `Exam`."""
+        predict = evaluate.predictor(network, resolution=resolution, side=self._side, output="features")
+        shown = datasets.first(self._arrays, limit)
+        return predict(variables, shown.images, shown.extents)
 
 
 class Decoded:
@@ -62,15 +72,24 @@ class Decoded:
 
     def predict(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
         """See `Exam`."""
-        members = network.members if isinstance(network, Ensemble) else ()
-        sizes = {member.resolution or resolution for member in members} or {resolution}
         predict = evaluate.crop_predictor(network, resolution=resolution)
+        return self._shown_to(predict, network, variables, resolution, self._count)
+
+    def features(self, network: nn.Module | Ensemble, variables: Any, resolution: int, limit: int) -> np.ndarray:
+        """See `Exam`."""
+        predict = evaluate.crop_predictor(network, resolution=resolution, output="features")
+        return self._shown_to(predict, network, variables, resolution, min(limit, self._count))
+
+    def _shown_to(
+        self, predict: Callable, network: nn.Module | Ensemble, variables: Any, resolution: int, count: int
+    ) -> np.ndarray:
+        """What a predictor says of the first `count` images."""
+        members = network.members if isinstance(network, Ensemble) else ()
+        sizes = sorted({member.resolution or resolution for member in members} or {resolution})
         if self._count * self._source.dataset.channels * sum(size * size for size in sizes) <= KEPT_BYTES:
-            return predict(variables, {size: self._kept(size) for size in sorted(sizes)})
-        parts = [range(start, min(start + AT_ONCE, self._count)) for start in range(0, self._count, AT_ONCE)]
-        return np.concatenate(
-            [predict(variables, {size: self._crops(size, part) for size in sorted(sizes)}) for part in parts]
-        )
+            return predict(variables, {size: self._kept(size)[:count] for size in sizes})
+        parts = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
+        return np.concatenate([predict(variables, {size: self._crops(size, part) for size in sizes}) for part in parts])
 
     def _kept(self, size: int) -> np.ndarray:
         if size not in self._shown:

@@ -2,10 +2,12 @@
 
     python -m distill_lib.judge results/imagenet_fast/RUN/student.npz imagenet_v2
     python -m distill_lib.judge imagenet_lite0 imagenet_real
+    python -m distill_lib.judge R50x1_224 imagenet_v2 --teacher R152x2_T_224
 
 Images are decoded on the way and shown as evaluation shows them: at the resolution and central square of the student's
-own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. A record
-whose images were in memory was made from smaller ones (see `fidelity`), so its accuracy may differ a little.
+own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. With a
+teacher named, the student is compared with it too: KL, agreement and CKA of the features (see `cka`). A record whose
+images were in memory was made from smaller ones (see `fidelity`), so its accuracy may differ a little.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill_lib import datasets, evaluate, exams, multilabel, presets, records, teachers
+from distill_lib import cka, datasets, evaluate, exams, multilabel, presets, records, teachers
 from distill_lib.errors import DistillError, unknown
+from distill_lib.exams import FEATURE_IMAGES
 
 TRAINED_ON = {"imagenet_v2": "imagenet", "imagenet_real": "imagenet"}
 """Sets for evaluation only, and the set whose presets say how their images are shown."""
@@ -26,6 +29,7 @@ def judge(
     network: str,
     dataset: str,
     *,
+    teacher: str | None = None,
     split: str = "test",
     resolution: int | None = None,
     side: float | None = None,
@@ -37,6 +41,7 @@ def judge(
     Args:
         network: a student.npz, or whatever else `teachers.load` takes.
         dataset: a data set with as many classes.
+        teacher: another network, likewise, that the first is compared with.
         split: "train", "validation" or "test".
         resolution: height and width to render at, in pixels; networks that know their own keep it. None takes the
             student's record or the preset.
@@ -46,7 +51,7 @@ def judge(
 
     Returns:
         `images` (that count: those without labels do not), `resolution` (pixels) and `side` in use, and the metrics of
-        `evaluate.metrics`.
+        `evaluate.metrics`; with a teacher also `cka`, of the features of the first `exams.FEATURE_IMAGES` images.
 
     Raises:
         DistillError: a name is unknown, a file is absent or damaged, or network, data and numbers do not fit together.
@@ -60,11 +65,19 @@ def judge(
     if pixels < 1 or not 0 < shown <= 1:
         raise DistillError(f"resolution must be above 0 and side a fraction above 0, got {pixels} and {shown:g}.")
     exam = exams.open_exam(dataset, split, shown, mock=mock, limit=limit)
-    judged = teachers.load(network, num_classes=card.num_classes, colours=card.channels, resolution=pixels)
+    names = [network] if teacher is None else [network, teacher]
+    judged, *compared = (
+        teachers.load(name, num_classes=card.num_classes, colours=card.channels, resolution=pixels) for name in names
+    )
     logits = exam.predict(judged.ensemble, judged.variables, pixels)
+    expected = [exam.predict(other.ensemble, other.variables, pixels) for other in compared]
     sizes = sorted({member.resolution or pixels for member in judged.ensemble.members})
     facts = {"images": int(multilabel.counted(exam.labels).sum()), "resolution": " + ".join(map(str, sizes))}
-    return facts | {"side": shown} | evaluate.metrics(logits, exam.labels)
+    found = facts | {"side": shown} | evaluate.metrics(logits, exam.labels, *expected)
+    if compared:
+        features = [exam.features(one.ensemble, one.variables, pixels, FEATURE_IMAGES) for one in (judged, *compared)]
+        found["cka"] = cka.linear_cka(*features)
+    return found
 
 
 def _recorded(network: str) -> dict[str, Any]:
@@ -86,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m distill_lib.judge", description="Judge a network on a data set.")
     parser.add_argument("network", help="a student.npz, or the name of a teacher")
     parser.add_argument("dataset", help="a data set, such as imagenet_v2")
+    parser.add_argument("--teacher", help="another network, that the first is compared with")
     parser.add_argument("--split", default="test", help="train, validation or test (the default)")
     parser.add_argument("--resolution", type=int, help="pixels, for networks that do not know their own")
     parser.add_argument("--side", type=float, help="of the central square, as a fraction of the shorter side")

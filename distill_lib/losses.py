@@ -87,6 +87,21 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
 
 
-def agreement(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
-    """1.0 where student and teacher predict the same class, else 0.0; logits (..., classes) to (...,) float32."""
-    return (student_logits.argmax(axis=-1) == teacher_logits.argmax(axis=-1)).astype(jnp.float32)
+def agreement(student_logits: jax.Array, teacher_logits: jax.Array, *, k: int = 1) -> jax.Array:
+    """1.0 where the teacher's prediction is among the student's k most likely classes, else 0.0.
+
+    As the released code's `agree`: the k classes are the student's, the one that is looked for is the teacher's.
+
+    Args:
+        student_logits: (..., classes).
+        teacher_logits: (..., classes).
+        k: at least 1; with as many as there are classes, or more, everything agrees.
+
+    Returns:
+        (...,) float32, one value an example.
+
+    References:
+        google-research/big_vision, evaluators/proj/distill/distance.py.
+    """
+    _, likely = jax.lax.top_k(student_logits, min(k, student_logits.shape[-1]))
+    return (likely == teacher_logits.argmax(axis=-1, keepdims=True)).any(axis=-1).astype(jnp.float32)

@@ -1,23 +1,11 @@
-"""Presets: the settings of every recipe that has a name, as tables that can be compared with the paper by eye.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 4 (small sets)
-    and section 3.1 (ImageNet). Where paper and released configuration disagree the paper's value is used: sun397
-    medium, learning rate .003 (configuration: .001).
-"""
+"""Presets: the settings of every recipe that has a name; those of the paper's own runs are in `paper_presets`."""
 
 from __future__ import annotations
 
+from distill_lib import paper_presets
 from distill_lib.errors import unknown
+from distill_lib.paper_presets import Preset
 
-PAPER = {
-    "policy": "mix",
-    "student": "bit_r50x1",
-    "batch_size": 512,
-    "resolution": 128,
-    "warmup_steps": 1500,
-    "eval_side": 0.8,
-}
 FASHION = {
     "policy": "mix",
     "student": "bit_r11w8",
@@ -36,12 +24,7 @@ COMMON = {
     "fashion": FASHION,
     "fashion_mnist": FASHION,
     "fashion_teacher": FASHION | {"policy": "labels", "student": "bit_r11w24", "whole": 0.5, "teacher": "none"},
-    "flowers": PAPER | {"teacher": "R152x2_T_flowers128"},
-    "pets": PAPER | {"teacher": "R152x2_T_pet128"},
-    "food": PAPER | {"teacher": "R152x2_T_food128"},
-    "sun397": PAPER | {"teacher": "R152x2_T_sun128"},
-    "imagenet": PAPER
-    | {"teacher": "R152x2_T_224", "batch_size": 4096, "resolution": 224, "warmup_steps": 5000, "eval_side": 0.875},
+    **paper_presets.COMMON,
 }
 
 
@@ -54,6 +37,7 @@ def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: 
     }
 
 
+_PAPER = {dataset: paper_presets.presets(dataset) for dataset in paper_presets.COMMON}
 VARIANTS: dict[str, dict[str, dict]] = {
     "fashion": {
         "quick": {"epochs": 100},
@@ -66,32 +50,7 @@ VARIANTS: dict[str, dict[str, dict]] = {
     # Not in the paper: about as many steps as `quick` and `long` of fashion, and ten times as many.
     "fashion_mnist": {"fast": {"epochs": 2}, "medium": {"epochs": 20}, "long": {"epochs": 200}},
     "fashion_teacher": {"full": _row(24, 2, 3e-3, 1e-4) | {"warmup_steps": 500, "evaluations": 24}},
-    # Table 4:            epochs  T   lr    wd
-    "flowers": {
-        "fast": _row(10_000, 10, 3e-3, 3e-4),
-        "medium": _row(100_000, 1, 1e-3, 1e-4),
-        "long": _row(1_000_000, 1, 3e-4, 1e-5),
-    },
-    "pets": {
-        "fast": _row(1_000, 5, 1e-2, 1e-3),
-        "medium": _row(3_000, 10, 3e-3, 3e-4),
-        "long": _row(30_000, 2, 3e-3, 1e-5),
-    },
-    "food": {
-        "fast": _row(100, 10, 1e-2, 1e-3),
-        "medium": _row(1_000, 10, 1e-3, 3e-4),
-        "long": _row(3_000, 5, 1e-2, 1e-4),
-    },
-    "sun397": {
-        "fast": _row(100, 10, 1e-2, 1e-3),
-        "medium": _row(1_000, 10, 3e-3, 1e-4),
-        "long": _row(3_000, 10, 1e-2, 3e-5),
-    },
-    "imagenet": {
-        "fast": _row(300, 1, 3e-2, 3e-4),
-        "medium": _row(1_200, 1, 3e-2, 3e-4),
-        "long": _row(9_600, 1, 3e-2, 3e-4),
-    },
+    **{dataset: {name: preset.settings for name, preset in rows.items()} for dataset, rows in _PAPER.items()},
 }
 SMOKE = {
     "student": "bit_r11w8",
@@ -109,10 +68,37 @@ SMOKE = {
 TEACHERLESS = "none"
 
 
+FOREIGN = ("fast", "medium", "long")
+"""Presets of Pets that sets without presets of their own have too."""
+
+
 def tables(dataset: str) -> tuple[dict, dict[str, dict]]:
     """What all presets of a data set have in common, and the presets; sets without a row are treated as Pets."""
-    if dataset.startswith(("tfds:", "folder:")):
-        return COMMON["pets"] | {"teacher": TEACHERLESS}, VARIANTS["pets"]
+    if is_foreign(dataset):
+        return COMMON["pets"] | {"teacher": TEACHERLESS}, {name: VARIANTS["pets"][name] for name in FOREIGN}
     if dataset not in VARIANTS:
         raise unknown("dataset", dataset, [*VARIANTS, "tfds:NAME", "folder:PATH"])
     return COMMON[dataset], VARIANTS[dataset]
+
+
+def is_foreign(dataset: str) -> bool:
+    """Whether a data set has no presets of its own."""
+    return dataset.startswith(("tfds:", "folder:"))
+
+
+def describe(dataset: str, variant: str) -> Preset:
+    """A preset with its source, and with what is decided where sources contradict each other or are silent.
+
+    Raises:
+        DistillError: if there is no such preset.
+    """
+    _, rows = tables(dataset)
+    if variant == "smoke":
+        return Preset(SMOKE, "this project", ("On made-up data: its numbers mean nothing.",))
+    if variant not in rows:
+        raise unknown(f"variant of {dataset}", variant, [*rows, "smoke"])
+    if is_foreign(dataset):
+        return Preset(rows[variant], "this project", ("The settings of Pets.",))
+    if dataset not in _PAPER:
+        return Preset(rows[variant], "this project")
+    return _PAPER[dataset][variant]

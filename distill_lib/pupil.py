@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, evaluate, optim, records, resume
+from distill_lib import checkpoints, cka, evaluate, optim, records, resume
 from distill_lib.errors import DistillError
 from distill_lib.step import State
 from distill_lib.task import SPLITS, Task
@@ -105,6 +105,7 @@ class Pupil:
         result = {"train_loss": self.rows[-1]["loss"]}
         for split in SPLITS:
             result |= judge(task, variables, split)
+        result |= similarity(task, variables)
         metadata = {"model": task.recipe.student, "dataset": task.recipe.dataset, "run_id": task.run_id}
         checkpoints.save_npz(self.directory / "student.npz", checkpoints.pack(variables), metadata)
         timing = {
@@ -159,6 +160,16 @@ def finished(task: Task, directory: Path) -> Run | None:
     student = directory / "student.npz"
     variables = checkpoints.unpack(checkpoints.load_npz(student)) if student.is_file() else {}
     return Run(record, records.read_rows(directory / "metrics.csv"), variables, directory, True)
+
+
+def similarity(task: Task, variables: dict) -> dict[str, float]:
+    """Linear CKA between the student's features and its teacher's on validation and test; left out where undefined."""
+    splits = ("validation", "test") if task.teacher else ()
+    found = {
+        f"{split}_cka": cka.linear_cka(task.features(variables, split), task.teacher_features(split))
+        for split in splits
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def judge(task: Task, variables: dict, split: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from distill_lib import losses, optim, presets, views
+from distill_lib import losses, optim, presets, recipe_checks, views
 from distill_lib.errors import DistillError, unknown
 
 MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 kB
@@ -257,4 +257,13 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
             f"{dataset} has no teacher of its own: name one that knows its classes, as in `-p teacher PATH.npz`, or "
             "train one first with `-p policy labels`."
         )
+    recipe_checks.refuse_impossible(recipe)
     return recipe
+
+
+if __name__ == "__main__":
+    import sys
+
+    from distill_lib.recipe_table import main
+
+    sys.exit(main())

@@ -192,6 +192,19 @@ class Task:
         key = (self.identity(split), recipe.resolution, recipe.eval_side, len(exam.labels))
         return _once(key, lambda: exam.predict(teacher.ensemble, teacher.variables, recipe.resolution))
 
+    def features(self, variables: models.Variables, split: str) -> np.ndarray:
+        """What the student's last layer is given for the first evaluation views of a split, (n, features)."""
+        return self.exams[split].features(self.student, variables, self.recipe.resolution, exams.FEATURE_IMAGES)
+
+    def teacher_features(self, split: str) -> np.ndarray:
+        """The teacher's features of the same views, those of several teachers side by side, (n, features)."""
+        recipe, teacher, exam = self.recipe, self.teacher, self.exams[split]
+        assert teacher is not None
+        key = (self.identity(split), recipe.resolution, recipe.eval_side, "features")
+        return _once(
+            key, lambda: exam.features(teacher.ensemble, teacher.variables, recipe.resolution, exams.FEATURE_IMAGES)
+        )
+
 
 def prepare(
     recipe: Recipe,

@@ -56,15 +56,18 @@ def test_a_predictor_is_compiled_once() -> None:
 
 
 def test_metrics_equal_their_plain_formulas() -> None:
-    """Top-1, calibration error, KL(teacher || student) at temperature 1 and agreement."""
+    """Top-1, calibration error, KL(teacher || student) at temperature 1, agreement and agreement at five."""
     numbers = np.random.default_rng(1)
-    student, teacher = (numbers.normal(0, 2, (50, 4)).astype(np.float32) for _ in range(2))
-    labels = numbers.integers(0, 4, 50)
+    student, teacher = (numbers.normal(0, 2, (50, 9)).astype(np.float32) for _ in range(2))
+    labels = numbers.integers(0, 9, 50)
     found = evaluate.metrics(student, labels, teacher)
     p, q = softmax(teacher), softmax(student)
     assert found["top1"] == np.mean(student.argmax(1) == labels)
     np.testing.assert_allclose(found["kl"], np.mean((p * np.log(p / q)).sum(1)), rtol=1e-5)
     np.testing.assert_allclose(found["agreement"], np.mean(student.argmax(1) == teacher.argmax(1)), rtol=1e-6)
+    five = np.argsort(-student, axis=1)[:, :5]
+    np.testing.assert_allclose(found["agreement@5"], np.mean((five == teacher.argmax(1)[:, None]).any(1)), rtol=1e-6)
+    assert found["agreement"] < found["agreement@5"] < 1
     assert found["ece"] == evaluate.calibration_error(student, labels)
     assert all(type(value) is float for value in found.values())
     assert set(evaluate.metrics(student, labels)) == {"top1", "ece"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -84,6 +86,26 @@ def test_every_teacher_is_shown_its_own_size() -> None:
     expected = (answers(for_large, crops[16]) + answers(for_small, crops[8])) / 2
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
     assert sorted(exam._shown) == [8, 16] and exam._kept(8) is exam._kept(8)
+
+
+class Brightness(nn.Module):
+    """The mean of each colour, and a head on top of it."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images (batch, height, width, 3) to logits (batch, 2)."""
+        return nn.Dense(2, name="head")(images.mean(axis=(1, 2)))
+
+
+def test_features_are_those_of_the_first_images_and_of_all_members() -> None:
+    """However the images are loaded; several teachers' stand side by side, each for its own range of values."""
+    images, head = pictures(), {"params": {"head": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}}}
+    mean = (images[:2] / 127.5 - 1).mean(axis=(1, 2))
+    both = Ensemble((Member(Brightness()), Member(Brightness(), input_range=(0.0, 1.0))))
+    expected = np.concatenate([mean, mean / 2 + 0.5], axis=1)
+    for exam in (exams.InMemory(datasets.Arrays(images, LABELS), 1.0, None), exams.Decoded(source(images), 1.0, None)):
+        np.testing.assert_allclose(exam.features(Brightness(), head, 32, 2), mean, atol=1e-5)
+        np.testing.assert_allclose(exam.features(both, (head, head), 32, 2), expected, atol=1e-5)
 
 
 def test_a_broken_image_is_told_once_and_shown_black(capsys: pytest.CaptureFixture) -> None:

@@ -56,6 +56,16 @@ def test_a_set_for_evaluation_only_is_shown_as_what_its_networks_learnt_from(
     assert (found["resolution"], found["side"]) == ("16", "0.875") and int(found["images"]) <= 4
 
 
+def test_a_student_is_compared_with_a_teacher(tmp_path: Path) -> None:
+    """With itself it agrees in everything; alone nothing is said of a teacher."""
+    network = str(tiny.write_teacher(tmp_path / "student.npz"))
+    options = {"resolution": 8, "limit": 30}
+    alone, found = (judge.judge(network, "fashion", teacher=name, **options) for name in (None, network))
+    assert found == alone | {name: found[name] for name in ("kl", "agreement", "agreement@5", "cka")}
+    assert (found["kl"], found["agreement"], found["agreement@5"]) == (0, 1, 1)
+    assert found["cka"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

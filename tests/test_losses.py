@@ -149,3 +149,12 @@ def test_without_the_factor_the_divergence_is_plain() -> None:
     student, teacher = jnp.asarray(logits(0, 6, 5)), jnp.asarray(logits(1, 6, 5))
     plain = losses.kl(student, teacher, temperature=5.0, scaled=False)
     np.testing.assert_allclose(25 * plain, losses.kl(student, teacher, temperature=5.0), rtol=1e-6)
+
+
+def test_agreement_at_k_looks_for_the_teachers_class_among_the_students() -> None:
+    """And not the other way round; among all classes it is always found."""
+    student = jnp.array([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
+    teacher = jnp.array([[0.0, 9.0, 8.0, 7.0], [9.0, 0.0, 0.0, 8.0]])
+    np.testing.assert_array_equal(losses.agreement(student, teacher, k=2), [1.0, 0.0])
+    np.testing.assert_array_equal(losses.agreement(teacher, student, k=2), [0.0, 1.0])
+    np.testing.assert_array_equal(losses.agreement(student, teacher, k=9), [1.0, 1.0])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from flax import linen as nn
 
 from distill_lib import checkpoints, models
@@ -207,6 +208,28 @@ def small(dtype: str = "float32") -> tuple[bit.BiT, dict, np.ndarray]:
     model = bit.BiT(5, stages=(2, 1), width=8, groups=2, stem=(5, 2, False), dtype=dtype)
     images = np.random.default_rng(1).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
     return model, {"params": random_like(models.shapes(model, (16, 16, 3))["params"])}, images
+
+
+def test_penultimate_features_are_what_the_head_makes_logits_of() -> None:
+    """Through the head's own matrix they give the logits; a network without such a layer is refused."""
+    model, variables, images = small()
+    found = models.penultimate(model, variables, images)
+    head = variables["params"]["head"]
+    expected = models.logits(model, variables, images)
+    assert found.shape == (4, head["kernel"].shape[0])
+    np.testing.assert_allclose(found @ head["kernel"] + head["bias"][None], expected, rtol=1e-4, atol=1e-3)
+    with pytest.raises(DistillError, match="Linear has no layer `head`"):
+        models.penultimate(*tiny.linear(3, 16 * 16 * 3), images)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small_bn", "vit_ti16", "efficientnet_lite0"])
+def test_every_family_has_penultimate_features(name: str) -> None:
+    """One vector an image."""
+    model = models.create(name, 7)
+    variables = models.shapes(model, (32, 32, 3))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    found = jax.eval_shape(lambda *given: models.penultimate(model, *given), variables, images)
+    assert found.shape == (2, variables["params"]["head"]["kernel"].shape[0]) and found.dtype == jnp.float32
 
 
 def test_half_precision_changes_logits_little() -> None:

@@ -63,7 +63,10 @@ def test_a_run_leaves_a_record_and_a_student(run_of: Callable[[str], Run], resul
     assert record["mock"] is True and record["steps"] == 40 and record["resumed"] == 0
     assert record["teacher"] == {"name": str(teacher), "sha256": checkpoints.sha256(teacher)}
     assert record["result"]["train_loss"] == run.rows[-1]["loss"]
-    expected = {f"{split}_{name}" for split in datasets.SPLITS for name in ("top1", "ece", "kl", "agreement")}
+    expected = {
+        f"{split}_{name}" for split in datasets.SPLITS for name in ("top1", "ece", "kl", "agreement", "agreement@5")
+    }
+    expected |= {"validation_cka", "test_cka"}
     assert set(record["result"]) == expected | {"train_loss"}
     assert record["result"]["validation_kl"] == run.rows[-1]["validation_kl"]
     assert records.read_rows(run.directory / "metrics.csv") == run.rows
@@ -87,7 +90,7 @@ def test_label_baselines_need_no_teacher(run_of: Callable[[str], Run]) -> None:
     """No teacher is loaded, and nothing is said about one."""
     record = run_of("labels").record
     assert record["teacher"] is None
-    assert not {name for name in record["result"] if name.endswith(("kl", "agreement"))}
+    assert not {name for name in record["result"] if name.endswith(("kl", "agreement", "agreement@5", "cka"))}
 
 
 @pytest.mark.parametrize("policy", ["same/ic", "mix", "ind/ic"])
@@ -110,6 +113,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
     else:
         assert max(row["loss"] for row in run.rows) < 1e-5
         assert run.record["result"]["test_agreement"] == 1.0
+    assert run.record["result"]["test_cka"] == pytest.approx(1, abs=1e-5)
 
 
 def test_a_step_is_what_its_parts_say(teacher: Path) -> None:

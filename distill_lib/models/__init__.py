@@ -7,10 +7,10 @@ beside it. The functions here are all that training, evaluation and teachers ask
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from distill_lib.errors import unknown
+from distill_lib.errors import DistillError, unknown
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -43,6 +43,15 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
         if (module := family.create(name, num_classes, dtype)) is not None:
             return module
     raise unknown("model", name, names())
+
+
+def check_resolution(name: str, resolution: int) -> None:
+    """Raises DistillError if a model is unknown, or cannot take images of that height and width; nothing is traced."""
+    patch = getattr(create(name, 1), "patch", 1)
+    if resolution % patch:
+        raise DistillError(
+            f"{name} takes images of whole patches: choose a resolution that {patch} divides, got {resolution}."
+        )
 
 
 def names() -> list[str]:
@@ -111,6 +120,28 @@ def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[
 
     output, captured = model.apply(variables, images, capture_intermediates=near, mutable=["intermediates"])
     return dict(_outputs(captured["intermediates"], "")) | {"logits": output}
+
+
+def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
+    """What a model's last layer is given: pooled features of images, (batch, features) float32.
+
+    Raises:
+        DistillError: if the model has no layer that is called "head".
+    """
+    import flax.linen as nn
+
+    seen = []
+
+    def keep(call: Callable, arguments: tuple, options: dict, context: nn.module.InterceptorContext) -> Any:
+        if context.module.path == ("head",) and context.method_name == "__call__":
+            seen.append(arguments[0])
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(keep):
+        model.apply(variables, images)
+    if not seen:
+        raise DistillError(f"{type(model).__name__} has no layer `head`, so that its features are not known.")
+    return seen[0].astype("float32")
 
 
 def _outputs(tree: dict, prefix: str) -> Iterator[tuple[str, jax.Array]]:

@@ -36,10 +36,15 @@ class Member:
 
     def logits(self, variables: models.Variables, images: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, classes)."""
+        return models.logits(self.model, variables, self._in_range(images))
+
+    def features(self, variables: models.Variables, images: jax.Array) -> jax.Array:
+        """Maps images as `logits` does, to what the last layer is given, (batch, features)."""
+        return models.penultimate(self.model, variables, self._in_range(images))
+
+    def _in_range(self, images: jax.Array) -> jax.Array:
         low, high = self.input_range
-        if (low, high) != (-1.0, 1.0):
-            images = images * ((high - low) / 2) + (high + low) / 2
-        return models.logits(self.model, variables, images)
+        return images if (low, high) == (-1.0, 1.0) else images * ((high - low) / 2) + (high + low) / 2
 
 
 @dataclass(frozen=True)
@@ -84,3 +89,10 @@ class Ensemble:
             return jnp.stack(answers).mean(axis=0)
         each = jax.nn.log_softmax(jnp.stack(answers) / temperature)
         return temperature * (jax.nn.logsumexp(each, axis=0) - jnp.log(float(len(answers))))
+
+    def features(self, variables: tuple[models.Variables, ...], show: Callable[[int | None], jax.Array]) -> jax.Array:
+        """All members' features of one view side by side, (batch, features): their kernels add up."""
+        each = [
+            member.features(own, show(member.resolution)) for member, own in zip(self.members, variables, strict=True)
+        ]
+        return jnp.concatenate(each, axis=-1)

@@ -1,0 +1,60 @@
+"""What a recipe cannot ask for, told before any data or model is loaded; `recipes.get` calls it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from distill_lib import models, views
+from distill_lib.cards import CARDS
+from distill_lib.errors import DistillError, unknown
+
+if TYPE_CHECKING:
+    from distill_lib.recipes import Recipe
+
+FOREIGN = ("tfds:", "folder:")
+"""How names of data sets without a card begin."""
+
+
+def refuse_impossible(recipe: Recipe) -> None:
+    """Raises DistillError, with the reason, where a recipe's parts cannot work together.
+
+    An ensemble of one teacher, mixup without a second image, images of a set that is the student's own, a resolution
+    that the student cannot take, or a schedule that ends within its warm-up.
+    """
+    if recipe.has_teacher:
+        _check_ensemble(recipe.teacher, recipe.ensemble)
+    if views.policy(recipe.policy).mix and recipe.batch_size < 2:
+        raise DistillError(f"policy {recipe.policy} mixes two images of a batch: batch_size must be at least 2, got 1.")
+    if recipe.transfer_set is not None:
+        _check_transfer_set(recipe.transfer_set, recipe.dataset)
+    models.check_resolution(recipe.student, recipe.resolution)
+    if recipe.variant != "smoke" and (images := _training_images(recipe)) is not None:
+        recipe.steps(images)
+
+
+def _check_ensemble(teacher: str, mean: str) -> None:
+    names = [name.strip() for name in re.split(r"\s\+\s", teacher)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DistillError(f"teacher {twice} is named twice, and its mean with itself is itself: name another, or one.")
+    if mean == "probabilities" and len(names) == 1:
+        raise DistillError(
+            f"ensemble {mean} is a mean over several teachers, and {teacher} is one: name others after ' + ', or leave "
+            "ensemble out."
+        )
+
+
+def _check_transfer_set(source: str, dataset: str) -> None:
+    known = [card.name for card in CARDS if "train" in card.counts]
+    if source not in known and not source.startswith(FOREIGN):
+        raise unknown("transfer_set", source, [*known, "tfds:NAME", "folder:PATH"])
+    if source == dataset:
+        raise DistillError(f"transfer_set {source} is the data set itself: name another, or leave transfer_set out.")
+
+
+def _training_images(recipe: Recipe) -> int | None:
+    """How many images there are to learn from; None where the card does not tell."""
+    name = recipe.transfer_set or recipe.dataset
+    count = {card.name: card.counts.get("train") for card in CARDS}.get(name)
+    return None if count is None else min(count, recipe.train_images or count)

@@ -1,0 +1,124 @@
+"""The presets as a table, with what each would cost: `python -m distill_lib.recipes [DATASET] [--device NAME]`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from distill_lib import budget, cost_estimate, devices, presets, recipes, records
+from distill_lib.bench import timing
+from distill_lib.errors import DistillError
+from distill_lib.recipes import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("policy", "student", "teacher", "resolution", "batch_size")
+OWN_COLUMN = {
+    "dataset", "variant", "epochs", "temperature", "learning_rate", "weight_decay", "crop_area", "eval_side",
+    "ensemble_crops", "evaluations", *COLUMNS,
+}  # fmt: skip
+"""Fields that have a column, or are the same for all presets of a set; others are told where they are not usual."""
+
+
+def table(dataset: str, device: str = budget.DEVICE, runs: pd.DataFrame | None = None) -> list[dict[str, str]]:
+    """All presets of a data set but the smoke test, one a row.
+
+    Args:
+        dataset: as in `recipes.get`.
+        device: what hours are given for, as in `budget.budget`.
+        runs: the table of `records.read`, for measured speeds.
+
+    Returns:
+        Rows of text. Operations are in 10^15; hours that were measured have a star; notes are numbers in `notes`.
+
+    Raises:
+        DistillError: if data set or device is unknown.
+    """
+    told = notes(dataset)
+    return [_row(dataset, variant, device, runs, told) for variant in recipes.variants(dataset) if variant != "smoke"]
+
+
+def notes(dataset: str) -> list[str]:
+    """What the presets of a data set decide where the sources are silent or contradict each other, each once."""
+    described = [presets.describe(dataset, name) for name in recipes.variants(dataset) if name != "smoke"]
+    return list(dict.fromkeys(note for preset in described for note in preset.notes))
+
+
+def hours(spent: budget.Budget) -> str:
+    """Device-hours as text, with a star where they were measured."""
+    if spent.hours is None:
+        return "unknown"
+    if spent.hours < 0.01:
+        return "< 0.01"
+    return f"{spent.hours:,.{0 if spent.hours >= 10 else 2}f}{'*' if spent.measured else ''}"
+
+
+def basis(device: str) -> str:
+    """One sentence about where the hours come from."""
+    peaks = {one.name: one for one in devices.DEVICES}
+    if device not in peaks:
+        return f"Hours are of {device}, from the images a second of records with the same networks (*)."
+    one = peaks[device]
+    return (
+        f"Hours are of one {device}. With a star they come from the images a second of records with the same networks, "
+        f"else from operations at {cost_estimate.UTILISATION:.0%} of {one.peak / 1e12:,.0f} TFLOP/s: {one.source}."
+    )
+
+
+def _row(dataset: str, variant: str, device: str, runs: pd.DataFrame | None, told: Sequence[str]) -> dict[str, str]:
+    recipe, about = recipes.get(dataset, variant), presets.describe(dataset, variant)
+    spent = budget.budget(recipe, device, runs)
+    return {
+        "preset": variant,
+        "epochs": f"{recipe.epochs:,.6g}" if recipe.epochs < 1000 else f"{recipe.epochs:,.0f}",
+        "policy": recipe.policy,
+        "T": f"{recipe.temperature:g}" if recipe.has_teacher else "",
+        "lr": f"{recipe.learning_rate:g}",
+        "wd": f"{recipe.weight_decay:g}",
+        "px": str(recipe.resolution),
+        "batch": str(recipe.batch_size),
+        "student": recipe.student,
+        "teacher": recipe.teacher if recipe.has_teacher else "",
+        "other": ", ".join(unusual(recipe)),
+        "steps": f"{spent.steps:,}",
+        "teacher PFLOP": f"{spent.teacher / 1e15:,.3g}" if spent.teacher < 1e18 else f"{spent.teacher / 1e15:,.0f}",
+        "student PFLOP": f"{spent.student / 1e15:,.3g}" if spent.student < 1e18 else f"{spent.student / 1e15:,.0f}",
+        "hours": hours(spent),
+        "source": about.source,
+        "notes": ", ".join(str(told.index(note) + 1) for note in about.notes),
+    }
+
+
+def unusual(recipe: Recipe) -> list[str]:
+    """Settings without a column of their own that are not at their default, as "name value"."""
+    usual = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name not in OWN_COLUMN}
+    warmup = presets.tables(recipe.dataset)[0]["warmup_steps"]
+    usual["warmup_steps"] = warmup
+    found = {name: getattr(recipe, name) for name, default in usual.items() if getattr(recipe, name) != default}
+    return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m distill_lib.recipes", description="Print presets and their costs.")
+    parser.add_argument("dataset", nargs="?", help="a data set with presets; all of them if none is named")
+    known = ", ".join(devices.names())
+    parser.add_argument("--device", default=budget.DEVICE, help=f"{known}, or a device as records name it")
+    options = parser.parse_args(arguments)
+    try:
+        runs = records.read()
+        for dataset in [options.dataset] if options.dataset else recipes.names():
+            rows = table(dataset, options.device, runs)
+            print(f"{dataset}\n\n{timing.table(rows)}\n")
+            for number, note in enumerate(notes(dataset), 1):
+                print(f"{number}. {note}")
+            print()
+        print(basis(options.device))
+    except DistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,162 @@
+"""The paper's numbers beside ours: every row of its tables, what was measured here, what to type and what it costs."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from distill_lib import budget, datasets, findings, matching, paper, presets, recipe_table, recipes
+from distill_lib.paper import Repeat
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+NOT_RUN = "not run"
+TOLERANCE = 1.0
+"""Points by which a mean may differ from the paper's number, which is of one run and has no spread, and still agree."""
+AGREES, DISAGREES = "agrees", "disagrees"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of the paper, and ours.
+
+    Attributes:
+        experiment: what it belongs to.
+        table: where the paper has it.
+        dataset: of the paper.
+        setting: what was run.
+        epochs: length of the schedule as text; empty where there is none.
+        paper: the paper's number.
+        here: ours as mean ± standard deviation with the runs behind it, or `NOT_RUN`, or empty where there can be none.
+        verdict: `AGREES`, `DISAGREES` or empty.
+        hours: device-hours as text.
+        command: what to type; empty where nothing repeats the number.
+        notes: what is decided, inferred or contradictory about it.
+    """
+
+    experiment: str
+    table: str
+    dataset: str
+    setting: str
+    epochs: str
+    paper: str
+    here: str
+    verdict: str
+    hours: str
+    command: str
+    notes: tuple[str, ...]
+
+
+def entries(runs: pd.DataFrame, experiment: str | None = None, device: str = budget.DEVICE) -> list[Entry]:
+    """The paper's numbers in the order of its tables.
+
+    Args:
+        runs: the table of `records.read`.
+        experiment: only this one's; None takes all.
+        device: what hours are given for.
+    """
+    rows = paper.table().to_dict("records")
+    return [_entry(row, runs, device) for row in rows if experiment in (None, row["experiment"])]
+
+
+def experiments() -> list[str]:
+    """Names of the groups that the paper's numbers are in."""
+    return list(dict.fromkeys(paper.table()["experiment"]))
+
+
+def disagreements(runs: pd.DataFrame) -> list[Entry]:
+    """The numbers that were measured here and come out otherwise."""
+    return [entry for entry in entries(runs) if entry.verdict == DISAGREES]
+
+
+def counts(runs: pd.DataFrame) -> dict[str, int]:
+    """How many numbers the paper has, how many of them are measured here, agree and disagree."""
+    every = entries(runs)
+    verdicts = [entry.verdict for entry in every]
+    found = {"all": len(every), "not run": sum(entry.here == NOT_RUN for entry in every)}
+    return found | {AGREES: verdicts.count(AGREES), DISAGREES: verdicts.count(DISAGREES)}
+
+
+def show(shown: list[Entry]) -> HTML:
+    """Entries as a table of a page, with their notes, each once, below it."""
+    from IPython.display import HTML
+
+    notes = list(dict.fromkeys(note for entry in shown for note in entry.notes))
+    rows = [
+        {
+            "setting": html.escape(entry.setting),
+            "epochs": entry.epochs,
+            "paper": entry.paper,
+            "here": html.escape(entry.here),
+            "": {DISAGREES: "<strong>disagrees</strong>"}.get(entry.verdict, entry.verdict),
+            "hours": entry.hours,
+            "type": f"<code>{html.escape(entry.command)}</code>" if entry.command else "",
+            "notes": ", ".join(str(notes.index(note) + 1) for note in entry.notes),
+        }
+        for entry in shown
+    ]
+    table = pd.DataFrame(rows).to_html(index=False, border=0, justify="left", escape=False)
+    listed = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    return HTML(f'<div class="report">{table}<ol>{listed}</ol></div>')
+
+
+def _entry(row: dict[str, str], runs: pd.DataFrame, device: str) -> Entry:
+    again = paper.repeat(row["repeat"])
+    here, verdict = _measured(row, again, runs)
+    notes = [row["note"]] if row["note"] else []
+    if again.kind == "train":
+        notes += presets.describe(again.dataset, again.name).notes
+    return Entry(
+        experiment=row["experiment"],
+        table=row["table"],
+        dataset=row["dataset"],
+        setting=row["setting"],
+        epochs=f"{int(row['epochs']):,}" if row["epochs"] else "",
+        paper=row["value"],
+        here=here,
+        verdict=verdict,
+        hours=_hours(again, runs, device),
+        command=again.command,
+        notes=tuple(_sentence(note) for note in notes),
+    )
+
+
+def _measured(row: dict[str, str], again: Repeat, runs: pd.DataFrame) -> tuple[str, str]:
+    """Our number with its runs, and the verdict."""
+    if again.kind == "check":
+        card = datasets.get(again.dataset)
+        held = card.splits if row["setting"] == "splits" else card.counts
+        here = "|".join(str(held[split]) for split in datasets.SPLITS)
+        return here, AGREES if here == row["value"] else DISAGREES
+    if again.kind != "train":
+        return (NOT_RUN if again.kind == "judge" else ""), ""
+    found = matching.of_recipe(runs, recipes.get(again.dataset, again.name))
+    if found.empty:
+        return NOT_RUN, ""
+    percent = 100 * found["test_top1"]
+    who = ", ".join(sorted(found["run_id"]))
+    return f"{findings.mean_spread(percent, 2)} (n = {len(found)}: {who})", _verdict(percent.mean(), row["value"])
+
+
+def _verdict(mean: float, value: str) -> str:
+    try:
+        reported = float(value.lstrip("~"))
+    except ValueError:  # the paper's run failed
+        return ""
+    return AGREES if abs(mean - reported) <= TOLERANCE else DISAGREES
+
+
+def _hours(again: Repeat, runs: pd.DataFrame, device: str) -> str:
+    if again.kind == "train":
+        return recipe_table.hours(budget.budget(recipes.get(again.dataset, again.name), device, runs))
+    if again.kind == "judge":
+        return recipe_table.hours(budget.judging(again.name, again.dataset, device))
+    return ""
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}{'' if note.endswith('.') else '.'}"
