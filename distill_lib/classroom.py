@@ -149,8 +149,8 @@ def _prepared(
     for recipe in recipes:
         taught = [task for task in tasks if task.teacher is not None]  # so that a teacher is loaded once
         like = taught[-1:] or tasks[-1:]
-        options = {"loading": loading, "workers": workers, "results": workdir}
-        tasks.append(prepare(recipe, like=like[0] if like else None, **options))
+        one = like[0] if like else None
+        tasks.append(prepare(recipe, like=one, loading=loading, workers=workers, results=workdir))
     return tasks
 
 

@@ -1,4 +1,4 @@
-"""Which records belong to a recipe: those whose settings are the same in everything that decides the result but chance."""
+"""Which records belong to a recipe: those whose settings are the same in all that decides the result but chance."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ Wanted = Mapping[str, Any]
 """Fields of a recipe, and for each the value that it must have, or a function that says whether a value will do."""
 
 
-def of_recipe(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame:
     """The records that repeat a recipe, under whatever variant and seed; each seed once.
 
     Args:
         runs: the table of `records.read`.
         recipe: what they repeat. Without a teacher, its name and the temperature do not count.
+        **others: values, or functions of a value, that stand in for the recipe's.
     """
     unneeded = CHANCE if recipe.has_teacher else (*CHANCE, "teacher", "temperature", "ensemble")
-    return matching(runs, {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unneeded})
+    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unneeded}
+    return matching(runs, fields | others)
 
 
 def matching(runs: pd.DataFrame, wanted: Wanted) -> pd.DataFrame:

@@ -41,16 +41,31 @@ def accuracy_by_policy(runs: pd.DataFrame) -> Figure:
     Args:
         runs: rows of `records.read`.
     """
-    present = [policy for policy in reversed(findings.ORDER) if policy in set(runs["policy"])]
-    figure, (axes,) = panels(1, height=0.9 + 0.32 * max(len(present), 2))
-    if not present:
+    present = [policy for policy in findings.ORDER if policy in set(runs["policy"])]
+    return _accuracy_rows({views.NAMES[policy]: runs[runs["policy"] == policy] for policy in present})
+
+
+@styled
+def accuracy_by_arm(runs: pd.DataFrame) -> Figure:
+    """Test accuracy of the arms of an experiment; a dot a run, a bar at the mean.
+
+    Args:
+        runs: rows of `outcomes.of_experiment`, in the order of the arms.
+    """
+    return _accuracy_rows({arm: runs[runs["arm"] == arm] for arm in dict.fromkeys(runs["arm"])})
+
+
+def _accuracy_rows(groups: dict[str, pd.DataFrame]) -> Figure:
+    """Groups of runs from top to bottom, in the colours of their policies."""
+    figure, (axes,) = panels(1, height=0.9 + 0.32 * max(len(groups), 2))
+    if not groups:
         return without_data(figure, axes)
-    for place, policy in enumerate(present):
-        shares = 100 * runs.loc[runs["policy"] == policy, "test_top1"]
+    for place, group in enumerate(reversed(groups.values())):
+        shares, policy = 100 * group["test_top1"], group["policy"].iloc[0]
         axes.plot(shares, [place] * len(shares), MARKERS[policy], color=COLOURS[policy], alpha=0.6)
         axes.plot(shares.mean(), place, "|", color=COLOURS[policy], markersize=14, markeredgewidth=2)
-    names = [views.NAMES[policy] for policy in present]
-    axes.set(yticks=range(len(present)), yticklabels=names, xlabel="test top-1 (%)", ylim=(-0.6, len(present) - 0.4))
+    axes.set(xlabel="test top-1 (%)", ylim=(-0.6, len(groups) - 0.4))
+    axes.set_yticks(range(len(groups)), labels=list(reversed(groups)))
     return figure
 
 

@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, dict]] = {
         "quick": {"epochs": 100},
         "grid": {"epochs": 30},
         "short": {"epochs": 30},
+        "compare": {"epochs": 100},
         "medium": {"epochs": 100},
         "long": {"epochs": 1000},
         "longest": {"epochs": 3000},

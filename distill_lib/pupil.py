@@ -13,7 +13,7 @@ import numpy as np
 from distill_lib import checkpoints, cka, evaluate, optim, records, resume
 from distill_lib.errors import DistillError
 from distill_lib.step import State
-from distill_lib.task import SPLITS, Task
+from distill_lib.task import RUN, SPLITS, Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Run:
     variables: dict
     directory: Path
     reused: bool
+
+    @property
+    def reference(self) -> str:
+        """The run's name as a recipe's `start`, for a student that continues it."""
+        return f"{RUN}{self.record['study']}/{self.record['run_id']}"
 
 
 @dataclass

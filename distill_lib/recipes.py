@@ -54,8 +54,8 @@ class Recipe:
         label_share: share of the loss that is the cross-entropy with labels; the paper's is 0.
         mixup_beta: p of mixup's lambda ~ Beta(p, p); 1 is uniform.
         mixup_folded: whether mixup takes max(lambda, 1 - lambda), as the released code does.
-        start: where the student's weights begin: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID" for the student of
-            a finished run. A head of other classes is replaced. None begins at random.
+        start: where the student's weights begin: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID" for the student
+            of a finished run. A head of other classes is replaced. None begins at random.
         transfer_set: the data set whose training images are shown instead of those of `dataset`; None takes its own.
     """
 
