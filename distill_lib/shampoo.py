@@ -7,7 +7,7 @@ as Adam moves them, but for the momentum.
 
 References:
     Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
-    Anil et al., "Scalable second order optimization for deep learning", 2020, sections 3 and 4.
+    Anil et al., "Scalable second order optimization for deep learning", 2020.
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D: blocks of
     128 x 128, roots computed in every step and shared out over the devices, Nesterov momentum, grafted step size.
 """
@@ -129,7 +129,7 @@ def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> 
         (..., n, n) float32; a multiple of the identity where the matrix is zero.
 
     References:
-        Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006, equation 6.
+        Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006.
     """
     identity = jnp.broadcast_to(jnp.eye(matrices.shape[-1]), matrices.shape)
     start = (1 + order) / 2  # between 0 and 1 + order every eigenvalue converges to 1
