@@ -83,8 +83,9 @@ def create(
 
     Args:
         optimizer: one of `OPTIMIZERS`. "adam" keeps its first moment in bfloat16. "sgd" has plain momentum of 0.9, kept
-            in bfloat16, as the released code base trains on labels. "shampoo" is `shampoo.scale_by_shampoo`. "muon"
-            moves kernels but the last, seen as matrices, with the root mean square of Adam's steps; all else by Adam.
+            in bfloat16, as the paper's code base has it for training on labels. "shampoo" is
+            `shampoo.scale_by_shampoo`. "muon" is `optax.contrib.muon`: it moves all kernels but the head's, seen as
+            matrices, by steps of the size of Adam's, and all else by Adam with Nesterov momentum.
         learning_rate: peak learning rate.
         weight_decay: fraction of each kernel that is taken off a step, at the schedule's peak.
         total_steps: steps of the whole run.

@@ -7,7 +7,7 @@ as Adam moves them, but for the momentum.
 
 References:
     Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
-    Anil et al., "Scalable second order optimization for deep learning", 2020, sections 3 and 4.
+    Anil et al., "Scalable second order optimization for deep learning", 2020.
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D: blocks of
     128 x 128, roots computed in every step and shared out over the devices, Nesterov momentum, grafted step size.
 """
@@ -129,12 +129,9 @@ def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> 
         (..., n, n) float32; a multiple of the identity where the matrix is zero.
 
     References:
-        Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006, equation 6.
+        Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006.
     """
     identity = jnp.broadcast_to(jnp.eye(matrices.shape[-1]), matrices.shape)
-    trace = jnp.maximum(jnp.trace(matrices, axis1=-2, axis2=-1), TINY)[..., None, None]
-    fourth = jnp.linalg.matrix_power(matrices / trace, 4)
-    size = trace * jnp.maximum(jnp.square(fourth).sum(axis=(-2, -1), keepdims=True), TINY) ** (1 / 8)
     start = (1 + order) / 2  # between 0 and 1 + order every eigenvalue converges to 1
     growth = (1 + 1 / order) ** order  # of the smallest ones, in each iteration
 
@@ -144,6 +141,9 @@ def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> 
         return jnp.linalg.matrix_power(factor, order) @ power, root @ factor
 
     with jax.default_matmul_precision("highest"):
+        trace = jnp.maximum(jnp.trace(matrices, axis1=-2, axis2=-1), TINY)[..., None, None]
+        fourth = jnp.linalg.matrix_power(matrices / trace, 4)
+        size = trace * jnp.maximum(jnp.square(fourth).sum(axis=(-2, -1), keepdims=True), TINY) ** (1 / 8)
         first = start * (matrices / size + epsilon * identity), start ** (1 / order) * identity
         iterations = math.ceil(math.log(1 / epsilon, growth)) + 5
         _, root = jax.lax.fori_loop(0, iterations, closer, first)
@@ -214,9 +214,9 @@ def _precondition(
     def stacked(pairs: Iterable[tuple[jax.Array, jax.Array]]) -> Stacks:
         return placed(_stacked(pairs, 1 if mesh is None else mesh.shape["data"]), SPLIT)
 
-    def rooted(stack: jax.Array) -> jax.Array:
-        find = functools.partial(inverse_root, epsilon=epsilon)
-        return (find if mesh is None else jax.shard_map(find, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT))(stack)
+    find = functools.partial(inverse_root, epsilon=epsilon)
+    if mesh is not None:  # nothing passes between devices, so there is nothing to check
+        find = jax.shard_map(find, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)
 
     def average(old: jax.Array, new: jax.Array) -> jax.Array:
         return decay * old + (1 - decay) * new
@@ -234,9 +234,11 @@ def _precondition(
         leaves, structure = jax.tree.flatten(gradients)
         cuts = [cut(leaf.shape, block_size) for leaf in leaves]
         with jax.default_matmul_precision("highest"):
-            statistics = jax.tree.map(average, state.statistics, stacked(_products(leaves, cuts)))
+            products = stacked(_products(leaves, cuts))
+            statistics = placed(jax.tree.map(average, state.statistics, products), SPLIT)
             due = state.step % interval == 0
-            roots = jax.lax.cond(due, lambda: jax.tree.map(rooted, statistics), lambda: state.roots)
+            roots = jax.lax.cond(due, lambda: jax.tree.map(find, statistics), lambda: state.roots)
+            roots = placed(roots, SPLIT)
             directions = list(_directions(leaves, cuts, placed(roots, PartitionSpec())))
         second = jax.tree.map(lambda old, new: average(old, new**2), state.second, gradients)
         unbias = 1 - decay ** (state.step + 1)

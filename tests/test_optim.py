@@ -1,6 +1,8 @@
-"""The optimiser against a hand-written NumPy step, and the schedule against its corner values."""
+"""The optimisers against hand-written NumPy steps, and the schedules against their corner values."""
 
 from __future__ import annotations
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import optax
 import pytest
 
 from distill_lib import optim
+from distill_lib.errors import DistillError
 
 LEARNING_RATE, WEIGHT_DECAY, TOTAL, WARMUP = 3e-3, 1e-2, 12, 3
 BFLOAT16 = ml_dtypes.bfloat16
@@ -133,6 +136,13 @@ def test_schedule_at_its_corners(step: int, expected: float) -> None:
     np.testing.assert_allclose(schedule(jnp.asarray(step)), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("step", "expected"), [(0, 0), (250, 0.5), (500, 1), (1500, 0.25), (2500, 0), (9999, 0)])
+def test_quadratic_schedule_at_its_corners(step: int, expected: float) -> None:
+    """A line up to the peak, then a parabola whose vertex is the end."""
+    schedule = optim.multiplier("quadratic", 2500, 500)
+    np.testing.assert_allclose(schedule(jnp.asarray(step)), expected, atol=1e-6)
+
+
 def test_without_warmup_the_schedule_starts_at_its_peak() -> None:
     """A run without warm-up must not waste its first step."""
     np.testing.assert_allclose(optim.warmup_cosine(10, 0)(jnp.asarray(0)), 1.0, atol=1e-6)
@@ -155,3 +165,78 @@ def test_numbers_may_be_traced() -> None:
     _, state = transform.update(gradients, transform.init(params), params)
     constant, _ = transform.update(gradients, state, params)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2**-7), traced, constant)  # bfloat16
+
+
+def moved(gradients: list[dict], optimizer: str, **settings) -> list[dict]:
+    """What an optimiser adds to the parameters in each step, at its peak from the first step on."""
+    params = jax.tree.map(jnp.asarray, make_params())
+    usual = {"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "total_steps": 10**9, "warmup_steps": 0}
+    transform = optim.create(optimizer, **(usual | settings))
+    state, found, update = transform.init(params), [], jax.jit(transform.update)
+    for tree in gradients:
+        updates, state = update(tree, state, params)
+        found.append(updates)
+    return found
+
+
+@pytest.mark.parametrize("optimizer", optim.OPTIMIZERS)
+def test_weight_decay_by_either_convention(optimizer: str) -> None:
+    """Without gradients kernels shrink by wd, or by lr x wd as AdamW has it, by any optimiser; nothing else moves."""
+    params = make_params()
+    zeros = jax.tree.map(np.zeros_like, params)
+    for decay, factor in (("schedule", WEIGHT_DECAY), ("adamw", LEARNING_RATE * WEIGHT_DECAY)):
+        (updates,) = moved([zeros], optimizer, weight_decay=WEIGHT_DECAY, decay=decay)
+        np.testing.assert_allclose(updates["head"]["kernel"], -factor * params["head"]["kernel"], rtol=1e-5)
+        np.testing.assert_array_equal(updates["gn1"]["scale"], zeros["gn1"]["scale"])
+
+
+def test_sgd_has_plain_momentum_of_the_clipped_gradient() -> None:
+    """v <- .9 v + g and a step of lr v: no Nesterov, no damping, v kept in bfloat16."""
+    gradients = [make_gradients(make_params(), step) for step in range(3)]
+    velocity = 0.0
+    for tree, updates in zip(gradients, moved(gradients, "sgd"), strict=True):
+        norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(tree)))
+        velocity = 0.9 * velocity + tree["head"]["kernel"] / max(1.0, norm)
+        np.testing.assert_allclose(updates["head"]["kernel"], -LEARNING_RATE * velocity, rtol=2**-6, atol=1e-6)
+
+
+def test_muon_makes_steps_of_hidden_kernels_orthogonal() -> None:
+    """A convolution's step, seen as (h w in, out), has nearly equal singular values; head and scales move by NAdam."""
+    gradients = [make_gradients(make_params(), 1)]
+    (updates,), nadam = moved(gradients, "muon"), optax.nadam(LEARNING_RATE)
+    by_adam, _ = nadam.update(gradients[0], nadam.init(gradients[0]))
+    kernel = np.asarray(updates["root"]["conv_root"]["kernel"])
+    values = np.linalg.svd(kernel.reshape(9, 4), compute_uv=False)
+    assert values.max() < 2 * values.min()
+    given = gradients[0]["root"]["conv_root"]["kernel"].reshape(9, 4)
+    assert np.vdot(kernel, given) < -0.5 * np.linalg.norm(kernel) * np.linalg.norm(given)
+    assert (
+        0.1 < np.sqrt(np.square(kernel).mean()) / LEARNING_RATE < 0.3
+    )  # 0.2 by its reference, to the iteration's error
+    for name in ("head", "gn1"):
+        for one, other in zip(*(jax.tree.leaves(tree[name]) for tree in (updates, by_adam)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+def test_shampoo_is_part_of_the_chain() -> None:
+    """After its first statistics a kernel's step is no longer Adam's, and a schedule of either kind applies to it."""
+    gradients = [make_gradients(make_params(), step) for step in range(12)]
+    steps, halved = (moved(gradients, "shampoo", learning_rate=rate) for rate in (1.0, 0.5))
+    kernel = steps[-1]["head"]["kernel"]
+    np.testing.assert_allclose(halved[-1]["head"]["kernel"], 0.5 * kernel, rtol=1e-5)
+    assert np.isfinite(kernel).all()
+    assert 0.1 < np.sqrt(np.square(kernel).mean()) < 1  # the size of an average of Adam's steps
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"optimizer": "shampo"}, "optimizer 'shampo'. Did you mean 'shampoo'"),
+        ({"schedule": "linear"}, "schedule 'linear'. Valid: cosine, quadratic"),
+        ({"decay": "adam"}, "decay 'adam'. Did you mean 'adamw'"),
+    ],
+)
+def test_unknown_names_are_refused(names: dict, expected: str) -> None:
+    """The error lists what there is."""
+    with pytest.raises(DistillError, match=re.escape(expected)):
+        optim.create(**({"optimizer": "adam"} | names), learning_rate=1, weight_decay=0, total_steps=1, warmup_steps=0)
