@@ -28,6 +28,7 @@ from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
 
 SIZE = (500, 375)  # width, height
+# Not `photographs.FILES`, which an ImageNet teacher has something to say of: other files would be another measurement.
 PHOTOGRAPHS = {
     "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"),
     "sklearn.datasets": ("images/china.jpg", "images/flower.jpg"),
