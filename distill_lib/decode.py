@@ -77,11 +77,6 @@ def _upright(height: int, width: int, orientation: int) -> tuple[int, int]:
     return (width, height) if orientation > 4 else (height, width)
 
 
-def size(image: Encoded) -> tuple[int, int]:
-    """Height and width in pixels of the upright image, from the header alone; raises ImageError."""
-    return known(image)[:2]
-
-
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     """Decodes a whole image.
 

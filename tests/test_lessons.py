@@ -65,14 +65,14 @@ def test_broken_images_are_counted(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Told once each with its name, replaced, and counted in the record."""
-    sound = decode.size
+    sound = decode.known
 
-    def size(image: bytes | np.ndarray) -> tuple[int, int]:
+    def known(image: bytes | np.ndarray) -> decode.Known:
         if np.asarray(image).sum() % 13 == 0:
             raise decode.ImageError("made up")
         return sound(image)
 
-    monkeypatch.setattr(decode, "size", size)
+    monkeypatch.setattr(decode, "known", known)
     run = train.fit(tiny.recipe(teacher, epochs=4), tmp_path, loading="stream", workers=0)
     assert isinstance(run, Run) and run.record["bad_images"] > 0
     told = [line for line in capsys.readouterr().err.splitlines() if "cannot be decoded (made up)" in line]
