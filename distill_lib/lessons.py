@@ -94,6 +94,7 @@ class Streamed:
             host=jax.process_index(),
             hosts=jax.process_count(),
             workers=task.workers,
+            on_bad_image=task.on_bad_image,
         )
         self._teach, self._split = step.teach_crops(task.plan), NamedSharding(mesh, PartitionSpec("data"))
         self._key, *self._asked = jax.device_put(

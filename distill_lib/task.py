@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, exams, models, step, teachers, views
+from distill_lib import datasets, exams, models, step, stream, teachers, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
@@ -39,6 +39,7 @@ class Task:
         workers: threads that decode; None takes one for each core.
         mock: whether the data are made up.
         fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
+        on_bad_image: as in `stream.batches`.
     """
 
     recipe: Recipe
@@ -52,6 +53,7 @@ class Task:
     workers: int | None
     mock: bool
     fingerprint: str = ""
+    on_bad_image: str = stream.ON_BAD_IMAGE[0]
 
     @property
     def run_id(self) -> str:
@@ -160,7 +162,14 @@ class Task:
         return _once(key, lambda: exam.predict(teacher.ensemble, teacher.variables, recipe.resolution))
 
 
-def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", workers: int | None = None) -> Task:
+def prepare(
+    recipe: Recipe,
+    like: Task | None = None,
+    *,
+    loading: str = "auto",
+    workers: int | None = None,
+    on_bad_image: str = stream.ON_BAD_IMAGE[0],
+) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
     Args:
@@ -168,10 +177,13 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         like: a task whose data and teacher are taken where they are the same.
         loading: "device" (all images in memory), "stream" (decoded on the way) or "auto" (streams what is too large).
         workers: threads that decode; None takes one for each core.
+        on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
 
     Raises:
         DistillError: if the recipe asks for what there is not, or for what does not fit together.
     """
+    if on_bad_image not in stream.ON_BAD_IMAGE:
+        raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
@@ -179,7 +191,8 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         task = dataclasses.replace(like, recipe=recipe, teacher=None)
     else:
         task = _with_data(recipe, dataset, _streams(recipe, dataset, loading), workers)
-        task = dataclasses.replace(task, fingerprint=datasets.fingerprint(recipe.dataset))
+        fingerprint = datasets.fingerprint(recipe.dataset)
+        task = dataclasses.replace(task, fingerprint=fingerprint, on_bad_image=on_bad_image)
     _check(task)
     if not recipe.has_teacher:
         return task

@@ -77,6 +77,8 @@ def test_broken_images_are_counted(
     assert isinstance(run, Run) and run.record["bad_images"] > 0
     told = [line for line in capsys.readouterr().err.splitlines() if "cannot be decoded (made up)" in line]
     assert len(told) == len(set(told)) == run.record["bad_images"]
+    with pytest.raises(DistillError, match=r"cannot be decoded \(made up\): replace the file"):
+        train.fit(tiny.recipe(teacher, epochs=5), tmp_path, loading="stream", workers=0, on_bad_image="raise")
 
 
 def test_a_fixed_teacher_wants_all_images_in_memory(teacher: Path) -> None:
