@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, exams, models, step, stream, teachers, views
+from distill_lib import datasets, exams, fixed, models, step, stream, teachers, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
@@ -131,9 +131,18 @@ class Task:
         return (*teacher, self.recipe.dataset, self.fingerprint, self.mock, split, count, self.source is not None)
 
     def targets(self) -> np.ndarray:
-        """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes)."""
-        recipe, teacher, train = self.recipe, self.teacher, self.data["train"]
+        """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes).
+
+        Where images are decoded on the way, labels come with them, and this is for fixed teachers alone.
+        """
+        recipe, teacher, source = self.recipe, self.teacher, self.source
         policy = views.policy(recipe.policy)
+        if source is not None and teacher is not None:
+            once: dict[str, Any] = {"resolution": recipe.resolution, "temperature": recipe.temperature}
+            key = (self.identity("train"), policy, *once.values())
+            once |= {"channels": self.colours, "workers": self.workers}
+            return _once(key, lambda: fixed.logits(teacher, source, policy, **once))
+        train = self.data["train"]
         if policy.relation != "fixed" or teacher is None:
             return train.labels
         options: dict[str, Any] = {
@@ -215,10 +224,11 @@ def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:
         raise unknown("loading", loading, LOADING)
     large = recipe.variant != "smoke" and not datasets.fits(dataset)
     streams = loading == "stream" or (loading == "auto" and large)
-    if streams and views.policy(recipe.policy).relation == "fixed":
+    policy = views.policy(recipe.policy)
+    if streams and policy.relation == "fixed" and policy.teacher not in fixed.SIDES:
         raise DistillError(
-            f"policy {recipe.policy} wants the teacher's outputs of all images beforehand, so they have to be in "
-            'memory: choose loading "device" with fewer train_images, or another policy.'
+            f"policy {recipe.policy} wants the teacher's outputs of many crops of all images beforehand, so they have "
+            'to be in memory: choose loading "device" with fewer train_images, or another policy.'
         )
     return streams
 

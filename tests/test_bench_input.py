@@ -77,8 +77,8 @@ def test_the_page_says_what_the_record_says() -> None:
     row |= {"distill_lib": timing.Timing(**one), "tf.data": timing.Timing(**one)}
     slow, alone = row | {"quality": 95, "ratio": 1.2}, row | {"ratio": None, "tf.data": "no --tensorflow"}
     assert bench.verdict([row, alone, row | {"cores": 2, "ratio": 0.5}, row | {"form": "fused", "ratio": 0.5}]) == (
-        "The goal, 1.5 times plain tf.data on one core, is met: it is 1.60 times."
+        "The goal, 1.5 times as fast as plain tf.data on one core, is met: reached is 1.60."
     )
-    assert "is missed by 20%: it is 1.20 to 1.60 times" in bench.verdict([row, slow])
+    assert "is missed by 20%: reached is 1.20 to 1.60" in bench.verdict([row, slow])
     assert "no record" in bench.verdict([alone])
     assert [cells["times as fast"] for cells in bench.cells([row, alone, slow])] == ["1.60", "1.20"]

@@ -174,7 +174,7 @@ def verdict(rows: list[dict[str, Any]]) -> str:
         return "There is no record of this comparison yet."
     reached = f"{min(ratios):.2f}" if len(ratios) == 1 else f"{min(ratios):.2f} to {max(ratios):.2f}"
     said = "is met" if min(ratios) >= GOAL else f"is missed by {1 - min(ratios) / GOAL:.0%}"
-    return f"The goal, {GOAL:g} times plain tf.data on one core, {said}: it is {reached} times."
+    return f"The goal, {GOAL:g} times as fast as plain tf.data on one core, {said}: reached is {reached}."
 
 
 def photographs(folder: Path, quality: int) -> float:
