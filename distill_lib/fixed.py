@@ -17,6 +17,7 @@ from distill_lib import boxes, chunks, decode, models, views
 from distill_lib.teachers import Teacher
 
 AT_ONCE = 512  # images that are in memory at a time
+TOLD_EVERY = 20 * AT_ONCE  # images
 SIDES = {"whole": 1.0, "central": boxes.MILD_CROP_SIDE}
 """Views of a fixed teacher that are a single crop: its sides, as fractions of the image's."""
 
@@ -77,7 +78,8 @@ def logits(
     said = []
     with ThreadPoolExecutor(workers or None) as pool:
         for start in range(0, len(source), AT_ONCE):
-            print(f"the teacher's fixed outputs: {start}/{len(source)} images", file=sys.stderr, flush=True)
+            if start % TOLD_EVERY == 0:
+                print(f"the teacher's fixed outputs: {start}/{len(source)} images", file=sys.stderr, flush=True)
             found = zip(*pool.map(crop, range(start, min(start + AT_ONCE, len(source)))), strict=True)
             pictures = {size: np.stack(each) for size, each in zip(sizes, found, strict=True)}
             said.append(np.asarray(answer(teacher.variables, pictures)))
