@@ -62,7 +62,7 @@ class _Found(NamedTuple):
     tries: int
     tried: int
     example: Any
-    aspect: float
+    known: decode.Known
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ class Chunks:
             tried = (index + tries) % count
             example = self.source.encoded(tried)
             try:
-                height, width = decode.size(example.image)
+                known = decode.known(example.image)
             except decode.ImageError as error:
                 bad.append((tried, example.name, str(error)))
             else:
-                return _Found(index, tries, tried, example, width / height)
+                return _Found(index, tries, tried, example, known)
         raise DistillError(
             f"none of {min(ATTEMPTS, count)} images up to {bad[-1][1]} can be decoded ({bad[-1][2]}): check the data "
             "set."
@@ -147,10 +147,10 @@ class Chunks:
 
     def _views(self, key: np.ndarray, positions: np.ndarray, found: list[_Found]) -> list[list[decode.Look]]:
         """Looks of images, in a list for each thing that is shown."""
-        ratio = np.array([one.aspect for one in found], np.float32)
+        ratio = np.array([one.known.width / one.known.height for one in found], np.float32)
         drawn = [host_views.sample(key, positions, draw, ratio) for draw in self.draws]
         return [
-            [decode.Look(box, bool(flip), size) for box, flip in zip(*drawn[draw], strict=True)]
+            [decode.Look(box, flip, size) for box, flip in zip(*(each.tolist() for each in drawn[draw]), strict=True)]
             for draw, size in self.looks
         ]
 
@@ -166,7 +166,8 @@ class Chunks:
         """Label of an example, or of the next one that can be decoded; its pictures go into `out`."""
         while True:
             try:
-                decode.crops(found.example.image, looks, self.channels, shrink=self.shrink, out=out)
+                header = found.known.header
+                decode.crops(found.example.image, looks, self.channels, shrink=self.shrink, header=header, out=out)
                 return found.example.label
             except decode.ImageError as error:
                 bad.append((found.tried, found.example.name, str(error)))

@@ -9,9 +9,12 @@ Measured on photographs of 500x375, milliseconds of CPU an image (quality 75 / 9
 
     decoding    simplejpeg 0.66 / 1.07   OpenCV 0.73 / 1.11   kornia-rs 0.82 / 1.23   Pillow 1.04 / 1.50
                 libvips, only the crop 2.54 / 2.82; libjpeg-turbo's own region decoding 0.48 / 0.76
-                (no maintained wheel was found that offers this region decoding)
     simplejpeg  into new memory 0.85, into the same again 0.52, with the fast DCT 0.50, down to a crop's bottom 0.43
     crop to 224 OpenCV with three bytes a pixel 0.33, with four 0.13
+
+One maintained wheel has libjpeg-turbo's region decoding, nvidia-nvimgcodec: equal to the last bit, and a fifth faster
+than down to a crop's bottom. It is not used: 32 MB, for Linux and Windows alone, and errors are printed
+where CUDA is missing.
 """
 
 from __future__ import annotations
@@ -43,6 +46,14 @@ class Look(NamedTuple):
     size: int
 
 
+class Known(NamedTuple):
+    """What the header of an image says: sides in pixels of the upright image, and of a JPEG the whole header."""
+
+    height: int
+    width: int
+    header: jpeg.Header | None
+
+
 class _Pixels(NamedTuple):
     """Decoded rows of an image, and the height and width in these pixels of the whole, which may be fractional."""
 
@@ -51,17 +62,19 @@ class _Pixels(NamedTuple):
     width: float
 
 
-def size(image: Encoded) -> tuple[int, int]:
-    """Height and width in pixels of the upright image, from the header alone; raises ImageError."""
+def known(image: Encoded) -> Known:
+    """Reads no more than the header; raises ImageError."""
     if isinstance(image, np.ndarray):
-        return image.shape[0], image.shape[1]
+        return Known(image.shape[0], image.shape[1], None)
     if jpeg.is_jpeg(image):
         found = jpeg.header(image)
-        sides = found.height, found.width
-        return sides[::-1] if found.orientation > 4 else sides
+        return Known(*_upright(found.height, found.width, found.orientation), found)
     with _opened(image) as picture:
-        sides = picture.height, picture.width
-        return sides[::-1] if picture.getexif().get(_ORIENTATION, 1) > 4 else sides
+        return Known(*_upright(picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)), None)
+
+
+def _upright(height: int, width: int, orientation: int) -> tuple[int, int]:
+    return (width, height) if orientation > 4 else (height, width)
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
@@ -106,6 +119,7 @@ def crops(
     channels: int = 3,
     *,
     shrink: bool = False,
+    header: jpeg.Header | None = None,
     out: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Decodes an image once, as far as needed, and shows crops of it.
@@ -117,6 +131,7 @@ def crops(
         shrink: lets large JPEGs be decoded at 1/2, 1/4 or 1/8 where every crop still has at least its wanted size then.
             That is 1.3 to 1.5 times faster and acts as an antialias: crops of photographs differ from the paper's,
             which has none, by 3.6 grey levels on average at 1/2 and by 6.4 at 1/4. So it is off by default.
+        header: of a JPEG, where it was read before (`known`); None reads it.
         out: for each look uint8 (size, size, channels) in C order to write to; None makes new ones. Where an image
             cannot be decoded, they may hold anything.
 
@@ -126,7 +141,7 @@ def crops(
     Raises:
         ImageError: the image cannot be decoded.
     """
-    source = _for_crops(image, looks, channels, shrink)
+    source = _for_crops(image, looks, channels, shrink, header)
     try:
         if out is None:
             out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
@@ -179,27 +194,27 @@ def _show(source: _Pixels, look: Look, out: np.ndarray) -> None:
     cv2, size = _opencv(), look.size
     colours = out.shape[2] == 3
     shown = _SPACE.square("crop", size) if colours else out.reshape(size, size)
-    down, across = _Axis(look.box[0], look.box[2], source.height), _Axis(look.box[1], look.box[3], source.width)
-    options = {"borderMode": cv2.BORDER_REPLICATE}
+    top, left, high, wide = map(float, look.box)
+    down, across = _Axis(top * source.height, high * source.height), _Axis(left * source.width, wide * source.width)
     if min(down.extent, across.extent) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
         (x_slope, x_offset), (y_slope, y_offset) = across.affine(size, look.flip), down.affine(size, False)
         matrix = np.array([[x_slope, 0.0, x_offset], [0.0, y_slope, y_offset]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(source.pixels, matrix, (size, size), dst=shown, flags=how, **options)
+        cv2.warpAffine(source.pixels, matrix, (size, size), shown, how, cv2.BORDER_REPLICATE)
     else:
         rows, columns = (_SPACE.square(name, size).view(np.float32)[:, :, 0] for name in ("rows", "columns"))
         rows[:] = down.centres(size)[:, None]
         columns[:] = across.centres(size)[::-1] if look.flip else across.centres(size)
-        cv2.remap(source.pixels, columns, rows, cv2.INTER_LINEAR, dst=shown, **options)
+        cv2.remap(source.pixels, columns, rows, cv2.INTER_LINEAR, shown, cv2.BORDER_REPLICATE)
     if colours:
-        cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, dst=out)
+        cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, out)
 
 
-class _Axis:
-    """One axis of a crop: where new pixels lie between the old ones, as in `views.render`."""
+class _Axis(NamedTuple):
+    """One axis of a crop in pixels: where new pixels lie between the old ones, as in `views.render`."""
 
-    def __init__(self, start: float, extent: float, pixels: float) -> None:
-        self.start, self.extent = float(start) * pixels, float(extent) * pixels
+    start: float
+    extent: float
 
     def affine(self, size: int, mirrored: bool) -> tuple[float, float]:
         """Slope and offset from a new pixel's number to its place."""
@@ -211,13 +226,15 @@ class _Axis:
         """The places of all new pixels, which stay within the crop, float32 (size,)."""
         slope, offset = self.affine(size, False)
         places = offset + np.arange(size) * slope
-        return places.clip(self.start, self.start + max(self.extent - 1.0, 0.0)).astype(np.float32)
+        return np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0)).astype(np.float32)
 
 
-def _for_crops(image: Encoded, looks: Sequence[Look], channels: int, shrink: bool) -> _Pixels:
+def _for_crops(
+    image: Encoded, looks: Sequence[Look], channels: int, shrink: bool, header: jpeg.Header | None
+) -> _Pixels:
     """Pixels with one or four bytes each: OpenCV resamples four twice as fast as three."""
     if isinstance(image, bytes) and jpeg.is_jpeg(image):
-        found = jpeg.header(image)
+        found = header or jpeg.header(image)
         if found.components != _CMYK and found.orientation == 1:
             factor = _shrink(found, looks) if shrink else 1
             bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * found.height) + 1

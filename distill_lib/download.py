@@ -31,13 +31,14 @@ _SCHEMES = frozenset({"https"})
 _CHUNK = 2**20
 
 
-def fetch(url: str, path: Path, accept: Callable[[Path], object]) -> Path:
+def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
     """Downloads a file, or the rest of it, and gives it its name once it is whole and accepted.
 
     Args:
         url: an https address.
         path: where the file goes; if it exists by the time that it is this process's turn, nothing is downloaded.
         accept: is called with the path of the whole download before that gets its name; may refuse it by raising.
+        by_hand: folder that errors ask the user to put the file into; None is that of `path`.
 
     Returns:
         `path`.
@@ -47,6 +48,7 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object]) -> Path:
             early (call again to go on), what came is no .npz, or the file cannot be written.
     """
     _check_scheme(url)
+    instead = _by_hand(by_hand or path.parent, path.name)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,12 +59,10 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object]) -> Path:
                 os.replace(part, path)
     except urllib.error.HTTPError as error:
         error.close()
-        raise DistillError(f"{url} was refused ({error.code} {error.reason}); {_by_hand(path)}") from error
+        raise DistillError(f"{url} was refused ({error.code} {error.reason}); {instead}") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise DistillError(
-            f"{url} cannot be downloaded ({reason}); call again to go on, or {_by_hand(path)}"
-        ) from error
+        raise DistillError(f"{url} cannot be downloaded ({reason}); call again to go on, or {instead}") from error
     except OSError as error:
         raise DistillError(f"cannot write {part} ({error.strerror}); make room, or name another folder.") from error
     return path
@@ -137,8 +137,8 @@ def _check_scheme(url: str) -> None:
         raise DistillError(f"{url} is not an https address; nothing is downloaded from it.")
 
 
-def _by_hand(path: Path) -> str:
-    return f"get the file by other means and put it into {path.parent} as {path.name}."
+def _by_hand(folder: Path, name: str) -> str:
+    return f"get the file by other means and put it into {folder} as {name}."
 
 
 def _complete(url: str, part: Path) -> None:

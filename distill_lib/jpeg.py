@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ class ImageError(ValueError):
     """An image that cannot be decoded."""
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What the markers before the first scan say.
 
     Attributes:

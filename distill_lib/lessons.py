@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from distill_lib import loader, step, stream, views
+from distill_lib import fixed, loader, step, stream, views
 from distill_lib.step import Lesson
 from distill_lib.task import Task
 
@@ -78,10 +78,12 @@ class Streamed:
         assert task.source is not None
         recipe, members = task.recipe, task.plan.teacher.members if task.plan.teacher else ()
         sizes = {member.resolution or recipe.resolution for member in members}
-        if views.policy(recipe.policy).relation != "independent":
+        relation = views.policy(recipe.policy).relation
+        if relation != "independent":
             sizes.discard(recipe.resolution)  # the student's crop is the teacher's
+        self._fixed = task.targets() if relation == "fixed" else None
         self._batches = stream.batches(
-            task.source,
+            task.source if self._fixed is None else fixed.Numbered(task.source),
             seed=recipe.order_seed,
             batch_size=recipe.batch_size,
             student_size=recipe.resolution,
@@ -94,6 +96,7 @@ class Streamed:
             host=jax.process_index(),
             hosts=jax.process_count(),
             workers=task.workers,
+            on_bad_image=task.on_bad_image,
         )
         self._teach, self._split = step.teach_crops(task.plan), NamedSharding(mesh, PartitionSpec("data"))
         self._key, *self._asked = jax.device_put(
@@ -103,7 +106,8 @@ class Streamed:
     def __iter__(self) -> Iterator[Lesson]:
         """Endless, from the first step that is not done."""
         for batch in self._batches:
-            crops = step.Crops(batch.student, batch.teacher, batch.labels)
+            targets = batch.labels if self._fixed is None else self._fixed[batch.labels]
+            crops = step.Crops(batch.student, batch.teacher, targets)
             shared: Any = jax.tree.map(lambda share: jax.make_array_from_process_local_data(self._split, share), crops)
             yield self._teach(self._key, np.int32(batch.step), shared, *self._asked)
 

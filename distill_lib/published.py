@@ -154,12 +154,12 @@ def resolve(
     if text not in CHECKPOINTS:
         return _local(text)
     checkpoint, lock = CHECKPOINTS[text], lock or default_lock()
-    path = at_hand(checkpoint, folder)
+    path, by_hand = at_hand(checkpoint, folder), _folders(folder)[0]
     if path is None and not download:
-        raise DistillError(f"{text} is not at hand; get {checkpoint.url} and put it into {folder or cache()}.")
+        raise DistillError(f"{text} is not at hand; get {checkpoint.url} and put it into {by_hand}.")
     if path is None:
         target = (folder or cache()) / checkpoint.file
-        return fetch(checkpoint.url, target, accept=lambda whole: check_digest(text, whole, lock))
+        return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
     check_digest(text, path, lock)
     return path
 

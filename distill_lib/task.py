@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, datasets, exams, models, published, records, step, teachers, views
+from distill_lib import checkpoints, datasets, exams, fixed, models, published, records, step, stream, teachers, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
@@ -44,6 +44,7 @@ class Task:
         start: the student's first variables, where a checkpoint gives them.
         start_sha256: of that checkpoint.
         fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
+        on_bad_image: as in `stream.batches`.
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class Task:
     start: models.Variables | None = None
     start_sha256: str = ""
     fingerprint: str = ""
+    on_bad_image: str = stream.ON_BAD_IMAGE[0]
 
     @property
     def run_id(self) -> str:
@@ -162,9 +164,18 @@ class Task:
         return (*teacher, images, self.fingerprint, self.mock, split, count, self.source is not None)
 
     def targets(self) -> np.ndarray:
-        """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes)."""
-        recipe, teacher, train = self.recipe, self.teacher, self.data["train"]
+        """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes).
+
+        Where images are decoded on the way, labels come with them, and this is for fixed teachers alone.
+        """
+        recipe, teacher, source = self.recipe, self.teacher, self.source
         policy = views.policy(recipe.policy)
+        if source is not None and teacher is not None:
+            once: dict[str, Any] = {"resolution": recipe.resolution, "temperature": recipe.temperature}
+            key = (self.identity("train"), policy, *once.values())
+            once |= {"channels": self.colours, "workers": self.workers}
+            return _once(key, lambda: fixed.logits(teacher, source, policy, **once))
+        train = self.data["train"]
         if policy.relation != "fixed" or teacher is None:
             return train.labels
         options: dict[str, Any] = {
@@ -213,6 +224,7 @@ def prepare(
     loading: str = "auto",
     workers: int | None = None,
     results: str | os.PathLike | None = None,
+    on_bad_image: str = stream.ON_BAD_IMAGE[0],
 ) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
@@ -222,10 +234,13 @@ def prepare(
         loading: "device" (all images in memory), "stream" (decoded on the way) or "auto" (streams what is too large).
         workers: threads that decode; None takes one for each core.
         results: the results folder, for a student that continues a run in it; None finds it.
+        on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
 
     Raises:
         DistillError: if the recipe asks for what there is not, or for what does not fit together.
     """
+    if on_bad_image not in stream.ON_BAD_IMAGE:
+        raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
@@ -235,7 +250,7 @@ def prepare(
         shown = datasets.get(recipe.transfer_set or recipe.dataset)
         task = _with_data(recipe, dataset, _streams(recipe, shown, loading), workers)
         fingerprints = [datasets.fingerprint(one) for one in dict.fromkeys((recipe.dataset, shown.name))]
-        task = dataclasses.replace(task, fingerprint="".join(fingerprints))
+        task = dataclasses.replace(task, fingerprint="".join(fingerprints), on_bad_image=on_bad_image)
     task = _started(task, results)
     _check(task)
     if not recipe.has_teacher:
@@ -259,10 +274,11 @@ def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:
         raise unknown("loading", loading, LOADING)
     large = recipe.variant != "smoke" and not datasets.fits(dataset)
     streams = loading == "stream" or (loading == "auto" and large)
-    if streams and views.policy(recipe.policy).relation == "fixed":
+    policy = views.policy(recipe.policy)
+    if streams and policy.relation == "fixed" and policy.teacher not in fixed.SIDES:
         raise DistillError(
-            f"policy {recipe.policy} wants the teacher's outputs of all images beforehand, so they have to be in "
-            'memory: choose loading "device" with fewer train_images, or another policy.'
+            f"policy {recipe.policy} wants the teacher's outputs of many crops of all images beforehand, so they have "
+            'to be in memory: choose loading "device" with fewer train_images, or another policy.'
         )
     return streams
 

@@ -35,6 +35,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     loading: str = "auto",
     workers: int | None = None,
+    on_bad_image: str = "substitute",
 ) -> Run:
     """Trains a student, or takes up the run where it was killed, or reuses the finished one.
 
@@ -44,6 +45,7 @@ def fit(
         checkpoint_seconds: least time between two training checkpoints.
         loading: how images come, as in `task.prepare`; streamed runs have names of their own.
         workers: threads that decode, where images are decoded on the way.
+        on_bad_image: "substitute" or "raise": what is done about broken images that are met on the way.
 
     Returns:
         The run; its record lies in `workdir/<study>/<run id>/`.
@@ -52,7 +54,7 @@ def fit(
         DistillError: if data, teacher or folder are not usable, or the loss is not finite. Earlier records stay intact.
     """
     use_compilation_cache()
-    task = prepare(recipe, loading=loading, workers=workers, results=workdir)
+    task = prepare(recipe, loading=loading, workers=workers, on_bad_image=on_bad_image, results=workdir)
     directory = folder(task, workdir)
     if (run := pupil.finished(task, directory)) is not None:
         return run

@@ -68,3 +68,17 @@ def test_a_job_that_stops_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.measure([*TINY, "--tensorflow", sys.executable])
     with pytest.raises(DistillError, match="there is no Python at"):
         bench.measure([*TINY, "--tensorflow", "/nowhere/python"])
+
+
+def test_the_page_says_what_the_record_says() -> None:
+    """One core beside plain tf.data decides; rows without tf.data are no comparison."""
+    one = {"median": 1.0, "low": 1.0, "high": 1.0, "rounds": 3}
+    row = {"quality": 75, "kB": 30.1, "cores": 1, "form": "plain", "ratio": 1.6}
+    row |= {"distill_lib": timing.Timing(**one), "tf.data": timing.Timing(**one)}
+    slow, alone = row | {"quality": 95, "ratio": 1.2}, row | {"ratio": None, "tf.data": "no --tensorflow"}
+    assert bench.verdict([row, alone, row | {"cores": 2, "ratio": 0.5}, row | {"form": "fused", "ratio": 0.5}]) == (
+        "The goal, 1.5 times as fast as plain tf.data on one core, is met: reached is 1.60."
+    )
+    assert "is missed by 20%: reached is 1.20 to 1.60" in bench.verdict([row, slow])
+    assert "no record" in bench.verdict([alone])
+    assert [cells["times as fast"] for cells in bench.cells([row, alone, slow])] == ["1.60", "1.20"]

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from jax.sharding import AxisType
 
-from distill_lib import decode, lessons, train
+from distill_lib import decode, lessons, loader, train
 from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
@@ -32,7 +32,7 @@ def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[L
     return found
 
 
-@pytest.mark.parametrize("policy", ["labels", "labels/mix", "ind/ic", "same/rc", "same/ic", "mix"])
+@pytest.mark.parametrize("policy", ["labels", "labels/mix", "fix/rs", "fix/cc", "ind/ic", "same/rc", "same/ic", "mix"])
 def test_streamed_lessons_equal_those_on_the_device(policy: str, teacher: Path) -> None:
     """The same images, crops, mirroring and mixture, to the rounding of crops to grey levels; also across epochs."""
     recipe = tiny.recipe(teacher, policy=policy)
@@ -65,23 +65,49 @@ def test_broken_images_are_counted(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Told once each with its name, replaced, and counted in the record."""
-    sound = decode.size
+    sound = decode.known
 
-    def size(image: bytes | np.ndarray) -> tuple[int, int]:
+    def known(image: bytes | np.ndarray) -> decode.Known:
         if np.asarray(image).sum() % 13 == 0:
             raise decode.ImageError("made up")
         return sound(image)
 
-    monkeypatch.setattr(decode, "size", size)
+    monkeypatch.setattr(decode, "known", known)
     run = train.fit(tiny.recipe(teacher, epochs=4), tmp_path, loading="stream", workers=0)
     assert isinstance(run, Run) and run.record["bad_images"] > 0
     told = [line for line in capsys.readouterr().err.splitlines() if "cannot be decoded (made up)" in line]
     assert len(told) == len(set(told)) == run.record["bad_images"]
+    with pytest.raises(DistillError, match=r"cannot be decoded \(made up\): replace the file"):
+        train.fit(tiny.recipe(teacher, epochs=5), tmp_path, loading="stream", workers=0, on_bad_image="raise")
 
 
-def test_a_fixed_teacher_wants_all_images_in_memory(teacher: Path) -> None:
+def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an image stands in for a broken one, which has no outputs that make sense."""
+    recipe, sound = tiny.recipe(teacher, policy="fix/cc"), decode.known
+    (before,) = some(recipe, "stream", count=1)
+    task = train.prepare(recipe, loading="stream")
+    first, *_ = loader.batch_indices(recipe.order_seed, 0, recipe.batch_size, task.examples)
+    assert task.source is not None
+    broken = task.source.encoded(int(first)).image
+
+    def known(image: bytes | np.ndarray) -> decode.Known:
+        if np.array_equal(image, broken):
+            raise decode.ImageError("made up")
+        return sound(image)
+
+    monkeypatch.setattr(decode, "known", known)
+    (after,) = some(recipe, "stream", count=1)
+    np.testing.assert_array_equal(after.wanted[1:], before.wanted[1:])
+    np.testing.assert_array_equal(after.wanted[0], task.targets()[(first + 1) % task.examples])
+
+
+def test_what_cannot_be_loaded_so_is_told(teacher: Path) -> None:
     """One line that says what to choose."""
-    with pytest.raises(DistillError, match="policy fix/cc wants .* in memory: choose loading"):
-        train.prepare(tiny.recipe(teacher, policy="fix/cc"), loading="stream")
+    with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
+        train.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), loading="stream")
+    with pytest.raises(DistillError, match="unknown on_bad_image 'skip'"):
+        train.prepare(tiny.recipe(teacher), on_bad_image="skip")
     with pytest.raises(DistillError, match="unknown loading 'strem'. Did you mean 'stream'"):
         train.prepare(tiny.recipe(teacher), loading="strem")

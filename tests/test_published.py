@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -123,6 +124,17 @@ def test_without_leave_to_download_the_error_says_what_to_get(home: Path) -> Non
     message = error_of(lambda: published.resolve(NAME, download=False))
     assert message == f"{NAME} is not at hand; get {published.CHECKPOINTS[NAME].url} and put it into {home}."
     assert not home.exists()
+
+
+def test_offline_errors_name_the_folder_that_the_user_chose(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the cache, where downloads go; with leave to download and without."""
+    monkeypatch.setenv("DISTILL_CHECKPOINTS", str(tmp_path))
+    assert error_of(lambda: published.resolve(NAME, download=False)).endswith(f"put it into {tmp_path}.")
+    nowhere = dataclasses.replace(published.CHECKPOINTS[NAME], url=f"https://127.0.0.1:1/{FILE}")
+    monkeypatch.setitem(published.CHECKPOINTS, NAME, nowhere)
+    assert error_of(lambda: published.resolve(NAME)).endswith(f"put it into {tmp_path} as {FILE}.")
 
 
 def test_a_file_that_changed_since_its_first_use_is_refused(
@@ -268,7 +280,7 @@ def test_without_names_the_table_is_printed(home: Path, capsys: pytest.CaptureFi
 def test_names_are_fetched_and_their_paths_printed(
     tmp_path: Path, home: Path, lock: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fetch(url: str, path: Path, accept: Callable[[Path], object]) -> Path:
+    def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path) -> Path:
         assert url == published.CHECKPOINTS[NAME].url
         path.parent.mkdir(parents=True)
         path.write_bytes(CONTENT)

@@ -28,12 +28,14 @@ from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
 
 SIZE = (500, 375)  # width, height
+# Not `photographs.FILES`, which an ImageNet teacher has something to say of: other files would be another measurement.
 PHOTOGRAPHS = {
     "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"),
     "sklearn.datasets": ("images/china.jpg", "images/flower.jpg"),
 }
 BATCH = 64
 FORMS = ("plain", "fused")
+GOAL = 1.5  # times as fast as plain tf.data on one core
 
 _ROUNDS = """
 import json, os, sys, time
@@ -147,6 +149,32 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
             for cores in dict.fromkeys((1, _cores())):
                 rows += _rows(quality, cores, tensorflow, options)
     return rows
+
+
+def cells(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The rows of a record for a page: wall-clock time an image, and the ratio to tf.data."""
+    return [
+        {
+            "JPEG quality": f"{row['quality']} ({row['kB']:.0f} kB)",
+            "cores": str(row["cores"]),
+            "tf.data": row["form"],
+            "its time": f"{1000 * row['tf.data'].median:.2f} ms",
+            "ours": f"{1000 * row['distill_lib'].median:.2f} ms",
+            "times as fast": f"{row['ratio']:.2f}",
+        }
+        for row in rows
+        if row["ratio"]
+    ]
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    """One sentence on the goal and on what was reached, from the rows of a record."""
+    ratios = [row["ratio"] for row in rows if row["ratio"] and row["form"] == "plain" and row["cores"] == 1]
+    if not ratios:
+        return "There is no record of this comparison yet."
+    reached = f"{min(ratios):.2f}" if len(ratios) == 1 else f"{min(ratios):.2f} to {max(ratios):.2f}"
+    said = "is met" if min(ratios) >= GOAL else f"is missed by {1 - min(ratios) / GOAL:.0%}"
+    return f"The goal, {GOAL:g} times as fast as plain tf.data on one core, {said}: reached is {reached}."
 
 
 def photographs(folder: Path, quality: int) -> float:
