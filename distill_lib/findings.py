@@ -42,10 +42,11 @@ def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image:
         every_image: keep only runs on all training images.
 
     Returns:
-        The rows of these presets. Of each preset and policy only the most common settings stay, so that an own run with
-        another learning rate is never averaged into the study.
+        The rows of these presets whose teacher was asked in every step. Of each preset and policy only the most common
+        settings stay, so that an own run with another learning rate is never averaged into the study.
     """
-    kept = runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])]
+    kept = live(runs)
+    kept = kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])]
     if every_image and "train_images" in kept:
         kept = kept[kept["train_images"].isna()]
     return _most_common_settings(kept)
@@ -63,7 +64,12 @@ def scarce(runs: pd.DataFrame) -> pd.DataFrame:
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that the hyper-parameters were chosen from."""
-    return runs[runs["study"] == "fashion_grid"]
+    return live(runs)[lambda kept: kept["study"] == "fashion_grid"]
+
+
+def live(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without the runs that replayed stored answers: no figure may mix these with the others."""
+    return runs[runs["stored"].isna()] if "stored" in runs else runs
 
 
 def _most_common_settings(runs: pd.DataFrame) -> pd.DataFrame:

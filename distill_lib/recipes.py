@@ -46,6 +46,8 @@ class Recipe:
         dtype: what networks compute in, "float32" or "bfloat16"; parameters and loss are float32 anyway.
         view_seed: of the order of the images and the views, so that runs of several seeds can be taught as one class;
             None takes `seed`.
+        stored: logits that were kept of each of the teacher's answers, where these were stored before the run (see
+            `answers`); None asks the teacher in every step.
     """
 
     dataset: str
@@ -71,6 +73,7 @@ class Recipe:
     ensemble: str = "logits"
     dtype: str = "float32"
     view_seed: int | None = None
+    stored: int | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -87,6 +90,8 @@ class Recipe:
         for name in ("weight_decay", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.stored is not None and self.stored < 1:
+            raise DistillError(f"stored must be at least 1 (logits that are kept), got {self.stored}.")
         for seed in (self.seed, self.order_seed):
             if not 0 <= seed < 2**32:
                 raise DistillError(f"seed must be from 0 to 2**32 - 1 (JAX uses 32 bits of it), got {seed}.")

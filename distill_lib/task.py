@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, exams, models, step, teachers, views
+from distill_lib import answers, archive, datasets, exams, models, step, teachers, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
@@ -39,6 +40,7 @@ class Task:
         workers: threads that decode; None takes one for each core.
         mock: whether the data are made up.
         fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
+        store: the teacher's answers, where it is not asked again.
     """
 
     recipe: Recipe
@@ -52,6 +54,7 @@ class Task:
     workers: int | None
     mock: bool
     fingerprint: str = ""
+    store: archive.Store | None = None
 
     @property
     def run_id(self) -> str:
@@ -76,16 +79,17 @@ class Task:
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the teacher answers in every step."""
+        """Whether the teacher answers in every step, now or beforehand."""
         return self.teacher is not None and views.policy(self.recipe.policy).relation != "fixed"
 
     @property
     def plan(self) -> step.Plan:
         """What the program of a lesson depends on."""
         recipe = self.recipe
+        asked = self.teacher.ensemble if self.teacher and self.asks_teacher else None
         return step.Plan(
             policy=recipe.policy,
-            teacher=self.teacher.ensemble if self.teacher and self.asks_teacher else None,
+            teacher=answers.Stored(self.num_classes) if self.store else asked,
             num_classes=self.num_classes,
             batch_size=recipe.batch_size,
             resolution=recipe.resolution,
@@ -110,8 +114,7 @@ class Task:
     def lesson_id(self) -> tuple:
         """What decides the lessons of a run; runs that share it can be taught together."""
         recipe, policy = self.recipe, views.policy(self.recipe.policy)
-        several = self.teacher is not None and len(self.teacher.ensemble.members) > 1
-        tempered = policy.teacher == "inception_mean" or (several and recipe.ensemble == "probabilities")
+        tempered = policy.teacher == "inception_mean" or self._mean_of_probabilities
         return (
             self.plan,
             self.identity("train"),
@@ -121,6 +124,35 @@ class Task:
             recipe.ensemble_crops if policy.teacher == "inception_mean" else None,
             recipe.temperature if tempered else None,
         )
+
+    @property
+    def _mean_of_probabilities(self) -> bool:
+        several = self.teacher is not None and len(self.teacher.ensemble.members) > 1
+        return several and self.recipe.ensemble == "probabilities"
+
+    def answered(self, kept: int) -> dict[str, Any]:
+        """What a teacher's answers in the steps depend on, if so many logits are kept of each; JSON-able."""
+        recipe = self.recipe
+        assert self.teacher is not None
+        several = len(self.teacher.ensemble.members) > 1
+        return {
+            "teacher": self.teacher.sha256,
+            "ensemble": recipe.ensemble if several else None,
+            "dtype": recipe.dtype,
+            "dataset": recipe.dataset,
+            "fingerprint": self.fingerprint,
+            "mock": self.mock,
+            "examples": self.examples,
+            "streamed": self.source is not None,
+            "seed": recipe.order_seed,
+            "policy": recipe.policy,
+            "batch_size": recipe.batch_size,
+            "resolution": recipe.resolution,
+            "crop_area": recipe.crop_area,
+            "whole": recipe.whole,
+            "mixup": recipe.mixup if views.policy(recipe.policy).mix else None,
+            "temperature": recipe.temperature if kept < self.num_classes or self._mean_of_probabilities else None,
+        }
 
     def identity(self, split: str) -> tuple:
         """What a frozen teacher's outputs on a split depend on."""
@@ -160,7 +192,14 @@ class Task:
         return _once(key, lambda: exam.predict(teacher.ensemble, teacher.variables, recipe.resolution))
 
 
-def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", workers: int | None = None) -> Task:
+def prepare(
+    recipe: Recipe,
+    like: Task | None = None,
+    *,
+    loading: str = "auto",
+    workers: int | None = None,
+    replay: str | os.PathLike | None = None,
+) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
     Args:
@@ -168,23 +207,25 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         like: a task whose data and teacher are taken where they are the same.
         loading: "device" (all images in memory), "stream" (decoded on the way) or "auto" (streams what is too large).
         workers: threads that decode; None takes one for each core.
+        replay: folder of a teacher's stored answers, instead of asking it in the steps; the recipe's `stored` follows.
 
     Raises:
-        DistillError: if the recipe asks for what there is not, or for what does not fit together.
+        DistillError: if the recipe asks for what there is not, or for what does not fit together; if the stored answers
+            are for another run.
     """
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
     if like and _same(recipe, like.recipe, DATA_FIELDS):
-        task = dataclasses.replace(like, recipe=recipe, teacher=None)
+        task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None)
     else:
         task = _with_data(recipe, dataset, _streams(recipe, dataset, loading), workers)
         task = dataclasses.replace(task, fingerprint=datasets.fingerprint(recipe.dataset))
     _check(task)
     if not recipe.has_teacher:
-        return task
+        return _replaying(task, replay)
     if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
-        return dataclasses.replace(task, teacher=like.teacher)
+        return _replaying(dataclasses.replace(task, teacher=like.teacher), replay)
     teacher = teachers.load(
         recipe.teacher,
         num_classes=dataset.num_classes,
@@ -193,7 +234,23 @@ def prepare(recipe: Recipe, like: Task | None = None, *, loading: str = "auto", 
         ensemble=recipe.ensemble,
         dtype=recipe.dtype,
     )
-    return dataclasses.replace(task, teacher=teacher)
+    return _replaying(dataclasses.replace(task, teacher=teacher), replay)
+
+
+def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
+    """The task with the answers that lie in a folder, if one is named."""
+    recipe = task.recipe
+    if folder is None and recipe.stored is None:
+        return task
+    if folder is None:
+        raise DistillError(f"stored = {recipe.stored} wants stored answers: name their folder as well (replay).")
+    if not task.asks_teacher:
+        raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored answers.")
+    store = archive.load(folder)
+    if recipe.stored not in (None, store.kept):
+        raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {recipe.stored}: leave out stored.")
+    store.require(task.answered(store.kept), task.total_steps)
+    return dataclasses.replace(task, recipe=dataclasses.replace(recipe, stored=store.kept), store=store)
 
 
 def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:
