@@ -118,7 +118,8 @@ def _weighed(case: str, logits: list[Any], several: tuple[int, ...]) -> list[dic
             size = begun.add(said, np.zeros(batch, np.float32)).bytes_per_view
         back = np.concatenate([answers.restore(one, classes) for one in said])
         mass = np.sort(np.asarray(jax.nn.softmax(every)), axis=-1)[:, : classes - kept].sum(axis=-1).mean()
-        row = {"case": case, "classes": classes, "kept": kept, "bytes a view": round(size, 2)}
+        row = {"case": case, "classes": classes, "kept": kept}
+        row["bytes a view"] = round(size, 1) if size < 100 else round(size)
         divergence = float(losses.kl(jax.numpy.asarray(back), jax.numpy.asarray(every)).mean())
         rows.append(row | {"rest of the mass": float(mass), "KL to the live answer": divergence})
     return rows
