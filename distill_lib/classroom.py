@@ -11,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,7 +20,7 @@ from distill_lib.errors import DistillError, unknown
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
 from distill_lib.task import Task, prepare
-from distill_lib.train import folder, train, use_compilation_cache
+from distill_lib.train import folder, train
 
 GRIDS: dict[str, dict[str, Sequence[float]]] = {
     "paper": {  # the sweep behind table 4 of Beyer et al., CVPR 2022
@@ -46,6 +47,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     loading: str = "auto",
     workers: int | None = None,
+    replay: str | os.PathLike | None = None,
 ) -> list[Run | DistillError]:
     """Trains students in as few classes as there are kinds of lessons and as memory allows.
 
@@ -56,6 +58,7 @@ def fit(
         checkpoint_seconds: least time between two training checkpoints.
         loading: how images come, as in `task.prepare`.
         workers: threads that decode, where images are decoded on the way.
+        replay: folder of stored answers that all of them replay, as in `task.prepare`.
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
@@ -66,8 +69,8 @@ def fit(
     """
     if class_size is not None and class_size < 1:
         raise DistillError(f"class_size must be at least 1, got {class_size}.")
-    use_compilation_cache()
-    tasks = _prepared(recipes, loading, workers, workdir)
+    step.use_compilation_cache()
+    tasks = _prepared(recipes, {"loading": loading, "workers": workers, "replay": replay, "results": workdir})
     folders = [folder(task, workdir) for task in tasks]
     ended: dict[Path, Run | DistillError] = {}
     waiting: dict[tuple, dict[Path, Task]] = {}
@@ -142,15 +145,12 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _prepared(
-    recipes: Sequence[Recipe], loading: str, workers: int | None, workdir: str | os.PathLike | None
-) -> list[Task]:
+def _prepared(recipes: Sequence[Recipe], options: dict[str, Any]) -> list[Task]:
     tasks: list[Task] = []
     for recipe in recipes:
         taught = [task for task in tasks if task.teacher is not None]  # so that a teacher is loaded once
         like = taught[-1:] or tasks[-1:]
-        one = like[0] if like else None
-        tasks.append(prepare(recipe, like=one, loading=loading, workers=workers, results=workdir))
+        tasks.append(prepare(recipe, like=like[0] if like else None, **options))
     return tasks
 
 

@@ -42,10 +42,11 @@ def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image:
         every_image: keep only runs on all training images.
 
     Returns:
-        The rows of these presets. Of each preset and policy only the most common settings stay, so that an own run with
-        another learning rate is never averaged into the study.
+        The rows of these presets whose teacher was asked in every step. Of each preset and policy only the most common
+        settings stay, so that an own run with another learning rate is never averaged into the study.
     """
-    kept = runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])]
+    kept = live(runs)
+    kept = kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])]
     if every_image and "train_images" in kept:
         kept = kept[kept["train_images"].isna()]
     return _most_common_settings(kept)
@@ -63,7 +64,44 @@ def scarce(runs: pd.DataFrame) -> pd.DataFrame:
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that the hyper-parameters were chosen from."""
-    return runs[runs["study"] == "fashion_grid"]
+    return live(runs)[lambda kept: kept["study"] == "fashion_grid"]
+
+
+def live(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without the runs that replayed stored answers: no figure may mix these with the others."""
+    return runs[runs["stored"].isna()] if "stored" in runs else runs
+
+
+def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFrame:
+    """Runs that replayed stored answers, beside those of the same policy and length that asked the teacher.
+
+    Args:
+        runs: the table of `records.read`.
+        variants: presets to keep.
+
+    Returns:
+        One row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`,
+        `test_top1` and `live` (means) and `difference`, a `Difference` of the two with the live runs' noise; None where
+        there is no live run.
+    """
+    columns = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
+    if "stored" not in runs:
+        return pd.DataFrame(columns=columns)
+    kept = runs[runs["stored"].notna() & runs["train_images"].isna()]
+    kept = kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])]
+    asked, rows = study(runs, variants), []
+    for (epochs, policy, stored), group in kept.groupby(["epochs", "policy", "stored"]):
+        live_runs = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]["test_top1"]
+        row = {"epochs": epochs, "policy": policy, "kept": int(stored), "n": len(group)}
+        row |= {name: group[name].mean() for name in ("bytes_per_view", "test_top1")}
+        row |= {"live": live_runs.mean(), "difference": None}
+        if len(live_runs):
+            error = pooled_spread(asked, epochs=epochs) * math.sqrt(1 / len(group) + 1 / len(live_runs))
+            value = row["test_top1"] - row["live"]
+            fewest = min(len(group), len(live_runs))
+            row["difference"] = Difference(f"{row['kept']} logits", "live", epochs, value, error, fewest)
+        rows.append(row)
+    return in_order(pd.DataFrame(rows, columns=columns))
 
 
 def _most_common_settings(runs: pd.DataFrame) -> pd.DataFrame:

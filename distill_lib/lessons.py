@@ -7,7 +7,7 @@ so the two are different runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from distill_lib import fixed, loader, step, stream, views
-from distill_lib.step import Lesson
+from distill_lib.step import Asked, Lesson
 from distill_lib.task import Task
 
 
@@ -53,8 +53,9 @@ class Resident:
         self._teach, self._split = step.teach(task.plan), NamedSharding(mesh, PartitionSpec("data"))
         train = task.data["train"]
         material = step.Material(train.images, task.targets(), train.extents)
-        self._key, self._material, *self._asked = jax.device_put(
-            (step.view_key(task.recipe.order_seed), material, *_asked(task)), NamedSharding(mesh, PartitionSpec())
+        self._asked, self._temperature = _asked(task, mesh), np.float32(task.recipe.temperature)
+        self._key, self._material = jax.device_put(
+            (step.view_key(task.recipe.order_seed), material), NamedSharding(mesh, PartitionSpec())
         )
 
     def __iter__(self) -> Iterator[Lesson]:
@@ -64,8 +65,9 @@ class Resident:
             self._task.examples, seed=recipe.order_seed, batch_size=recipe.batch_size, start_step=self._start
         )
         for number, indices in enumerate(batches, self._start):
-            chosen = jax.device_put(indices, self._split)
-            yield self._teach(self._key, np.int32(number), self._material, chosen, *self._asked)
+            chosen, asked = jax.device_put(indices, self._split), self._asked(number)
+            lesson = self._teach(self._key, np.int32(number), self._material, chosen, asked, self._temperature)
+            yield _checked(self._task, number, lesson)
 
     def close(self) -> None:
         """Nothing runs beside."""
@@ -76,6 +78,7 @@ class Streamed:
 
     def __init__(self, task: Task, start: int, mesh: jax.sharding.Mesh) -> None:
         assert task.source is not None
+        self._task = task
         recipe, members = task.recipe, task.plan.teacher.members if task.plan.teacher else ()
         sizes = {member.resolution or recipe.resolution for member in members}
         relation = views.policy(recipe.policy).relation
@@ -99,9 +102,8 @@ class Streamed:
             on_bad_image=task.on_bad_image,
         )
         self._teach, self._split = step.teach_crops(task.plan), NamedSharding(mesh, PartitionSpec("data"))
-        self._key, *self._asked = jax.device_put(
-            (step.view_key(recipe.order_seed), *_asked(task)), NamedSharding(mesh, PartitionSpec())
-        )
+        self._asked, self._temperature = _asked(task, mesh), np.float32(recipe.temperature)
+        self._key = jax.device_put(step.view_key(recipe.order_seed), NamedSharding(mesh, PartitionSpec()))
 
     def __iter__(self) -> Iterator[Lesson]:
         """Endless, from the first step that is not done."""
@@ -109,7 +111,9 @@ class Streamed:
             targets = batch.labels if self._fixed is None else self._fixed[batch.labels]
             crops = step.Crops(batch.student, batch.teacher, targets)
             shared: Any = jax.tree.map(lambda share: jax.make_array_from_process_local_data(self._split, share), crops)
-            yield self._teach(self._key, np.int32(batch.step), shared, *self._asked)
+            asked = self._asked(batch.step)
+            lesson = self._teach(self._key, np.int32(batch.step), shared, asked, self._temperature)
+            yield _checked(self._task, batch.step, lesson)
 
     @property
     def bad_images(self) -> int:
@@ -121,7 +125,18 @@ class Streamed:
         self._batches.close()
 
 
-def _asked(task: Task) -> tuple[tuple, np.float32]:
-    """Variables of the teacher that answers in every step, and the temperature at which several of them agree."""
-    asked = task.teacher.variables if task.teacher is not None and task.asks_teacher else ()
-    return asked, np.float32(task.recipe.temperature)
+def _asked(task: Task, mesh: jax.sharding.Mesh) -> Callable[[int], Asked]:
+    """What the teacher's logits are computed from in a step: its variables, or its stored answers."""
+    if (store := task.store) is not None:
+        split = NamedSharding(mesh, PartitionSpec("data"))
+        return lambda number: jax.device_put(store.read(number), split)
+    variables = task.teacher.variables if task.teacher is not None and task.asks_teacher else ()
+    everywhere = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    return lambda number: everywhere
+
+
+def _checked(task: Task, number: int, lesson: Lesson) -> Lesson:
+    """The lesson; raises DistillError where stored answers are to other views."""
+    if task.store is not None:
+        task.store.check(number, lesson.shown)
+    return lesson

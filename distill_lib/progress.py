@@ -26,18 +26,19 @@ class Progress:
 
             self._bar = tqdm(total=total_steps, initial=start_step, desc=label, unit="step")
 
-    def report(self, step: int, loss: float) -> None:
-        """Reports that `step` steps are done, and the mean loss since the last report."""
+    def report(self, step: int, loss: float | None = None) -> None:
+        """Reports that `step` steps are done, and the mean loss since the last report, if something is learnt."""
         elapsed = time.perf_counter() - self._began
         rate = (step - self._start) / max(elapsed, 1e-9)
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
-            self._bar.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{rate * self._batch_size:.0f}")
+            learnt = {} if loss is None else {"loss": f"{loss:.4f}"}
+            self._bar.set_postfix(learnt | {"images_per_s": f"{rate * self._batch_size:.0f}"})
             return
         left = (self._total - step) / max(rate, 1e-9)
         print(
-            f"{self._label}: step {step}/{self._total}, {rate * self._batch_size:.0f} images/s, loss {loss:.4f}, "
-            f"{left:.0f} s left",
+            f"{self._label}: step {step}/{self._total}, {rate * self._batch_size:.0f} images/s, "
+            f"{'' if loss is None else f'loss {loss:.4f}, '}{left:.0f} s left",
             flush=True,
         )
 

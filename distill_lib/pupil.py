@@ -120,9 +120,8 @@ class Pupil:
             "class_size": class_size,
             "resumed": self.resumed,
         } | ({} if bad_images is None else {"bad_images": bad_images})
-        teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256} if task.teacher else None
         record = records.describe(
-            task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=teacher
+            task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=_teacher(task)
         )
         records.write(self.directory, record, self.rows)
         for leftover in (self.directory / "recipe.json", *self.directory.glob(".*.tmp")):  # a kill may leave some
@@ -132,6 +131,17 @@ class Pupil:
 
     def _spent(self) -> float:
         return self.seconds + time.perf_counter() - self.began
+
+
+def _teacher(task: Task) -> dict | None:
+    """What the record says of the teacher, and of its answers where they were stored."""
+    if task.teacher is None:
+        return None
+    teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256}
+    if task.store is None:
+        return teacher
+    stored = {"kept": task.store.kept, "bytes_per_view": round(task.store.bytes_per_view, 2)}
+    return teacher | {"stored": stored | {"bytes": task.store.header["bytes"], "views": task.store.header["views"]}}
 
 
 def take_up(task: Task, directory: Path, sharding: jax.sharding.Sharding) -> Pupil:

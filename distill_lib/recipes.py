@@ -57,6 +57,8 @@ class Recipe:
         start: where the student's weights begin: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID" for the student
             of a finished run. A head of other classes is replaced. None begins at random.
         transfer_set: the data set whose training images are shown instead of those of `dataset`; None takes its own.
+        stored: logits that were kept of each of the teacher's answers, where these were stored before the run (see
+            `answers`); None asks the teacher in every step.
     """
 
     dataset: str
@@ -92,6 +94,7 @@ class Recipe:
     mixup_folded: bool = False
     start: str | None = None
     transfer_set: str | None = None
+    stored: int | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -110,6 +113,8 @@ class Recipe:
         for name in ("weight_decay", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.stored is not None and self.stored < 1:
+            raise DistillError(f"stored must be at least 1 (logits that are kept), got {self.stored}.")
         for seed in (self.seed, self.order_seed):
             if not 0 <= seed < 2**32:
                 raise DistillError(f"seed must be from 0 to 2**32 - 1 (JAX uses 32 bits of it), got {seed}.")

@@ -187,7 +187,9 @@ def read(results: str | os.PathLike | None = None, study: str | None = None, *, 
         if record["mock"] and not mock:
             continue
         flat = {name: value for name, value in record.items() if not isinstance(value, dict)}
-        flat["teacher_sha256"] = (record.get("teacher") or {}).get("sha256", "")
+        teacher = record.get("teacher") or {}
+        flat["teacher_sha256"] = teacher.get("sha256", "")
+        flat["bytes_per_view"] = teacher.get("stored", {}).get("bytes_per_view")
         recipe = record["recipe"] | {"crop_area": tuple(record["recipe"]["crop_area"])}
         rows.append(flat | recipe | record["result"])
     if not rows:

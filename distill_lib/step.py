@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,7 +20,11 @@ import numpy as np
 import optax
 
 from distill_lib import losses, models, optim, views
+from distill_lib.answers import Answers, Stored
 from distill_lib.models.ensemble import Ensemble
+
+Asked = tuple[models.Variables, ...] | Answers
+"""What a teacher's logits are computed from in a step: its variables, or its stored answers of that step."""
 
 
 class Lesson(NamedTuple):
@@ -148,7 +153,7 @@ class Plan:
 
     Attributes:
         policy: a key of `views.POLICIES` or `views.BASELINES`.
-        teacher: the teacher, if it is asked in every step.
+        teacher: the teacher, if it is asked in every step, or what it was asked before.
         num_classes: length of the logits.
         batch_size: images a step.
         resolution: height and width of the rendered views, in pixels.
@@ -161,7 +166,7 @@ class Plan:
     """
 
     policy: str
-    teacher: Ensemble | None
+    teacher: Ensemble | Stored | None
     num_classes: int
     batch_size: int
     resolution: int
@@ -210,6 +215,13 @@ def _untuned(optimizer: str) -> optax.GradientTransformation:
     return optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0)
 
 
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, unless JAX was told where: a second run starts at once."""
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "distill_lib" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def view_key(seed: int) -> jax.Array:
     """The key that all views of a run are drawn from; never that of the initialisation."""
     return jax.random.fold_in(jax.random.key(seed), 1)
@@ -223,8 +235,8 @@ def teach(plan: Plan) -> Callable[..., Lesson]:
         plan: what is shown, and who answers.
 
     Returns:
-        A function of (view key, step, material, indices, teacher's variables, temperature) to the lesson; `indices`
-        (batch,) says which images of the material the step uses.
+        A function of (view key, step, material, indices, teacher's variables or stored answers, temperature) to the
+        lesson; `indices` (batch,) says which images of the material the step uses.
     """
 
     def lesson(
@@ -232,7 +244,7 @@ def teach(plan: Plan) -> Callable[..., Lesson]:
         step: jax.Array,
         material: Material,
         indices: jax.Array,
-        teacher: tuple[models.Variables, ...],
+        teacher: Asked,
         temperature: jax.Array,
     ) -> Lesson:
         images, targets, extents = jax.tree.map(lambda whole: whole[indices], material)
@@ -257,14 +269,14 @@ def teach_crops(plan: Plan) -> Callable[..., Lesson]:
         plan: what is shown, and who answers; crops are made by `stream` from the same seed.
 
     Returns:
-        A function of (view key, step, crops, teacher's variables, temperature) to the lesson.
+        A function of (view key, step, crops, teacher's variables or stored answers, temperature) to the lesson.
     """
 
     def lesson(
         key: jax.Array,
         step: jax.Array,
         crops: Crops,
-        teacher: tuple[models.Variables, ...],
+        teacher: Asked,
         temperature: jax.Array,
     ) -> Lesson:
         teacher_view, student_view = _views(plan, key, step, jnp.ones(()))
@@ -300,7 +312,7 @@ def _answered(
     view: views.View,
     show: Callable[[int | None], jax.Array],
     targets: jax.Array,
-    teacher: tuple[models.Variables, ...],
+    teacher: Any,  # Asked, of which the plan's teacher takes its own kind
     temperature: jax.Array,
 ) -> Lesson:
     relation = views.policy(plan.policy).relation

@@ -14,7 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, datasets, exams, fixed, models, published, records, step, stream, teachers, views
+from distill_lib import (
+    answers,
+    archive,
+    checkpoints,
+    datasets,
+    exams,
+    fixed,
+    models,
+    published,
+    records,
+    step,
+    stream,
+    teachers,
+    views,
+)
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
@@ -45,6 +59,7 @@ class Task:
         start_sha256: of that checkpoint.
         fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
         on_bad_image: as in `stream.batches`.
+        store: the teacher's answers, where it is not asked again.
     """
 
     recipe: Recipe
@@ -61,6 +76,7 @@ class Task:
     start_sha256: str = ""
     fingerprint: str = ""
     on_bad_image: str = stream.ON_BAD_IMAGE[0]
+    store: archive.Store | None = None
 
     @property
     def run_id(self) -> str:
@@ -86,16 +102,17 @@ class Task:
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the teacher answers in every step."""
+        """Whether the teacher answers in every step, now or beforehand."""
         return self.teacher is not None and views.policy(self.recipe.policy).relation != "fixed"
 
     @property
     def plan(self) -> step.Plan:
         """What the program of a lesson depends on."""
         recipe = self.recipe
+        asked = self.teacher.ensemble if self.teacher and self.asks_teacher else None
         return step.Plan(
             policy=recipe.policy,
-            teacher=self.teacher.ensemble if self.teacher and self.asks_teacher else None,
+            teacher=answers.Stored(self.num_classes) if self.store else asked,
             num_classes=self.num_classes,
             batch_size=recipe.batch_size,
             resolution=recipe.resolution,
@@ -144,8 +161,7 @@ class Task:
     def lesson_id(self) -> tuple:
         """What decides the lessons of a run; runs that share it can be taught together."""
         recipe, policy = self.recipe, views.policy(self.recipe.policy)
-        several = self.teacher is not None and len(self.teacher.ensemble.members) > 1
-        tempered = policy.teacher == "inception_mean" or (several and recipe.ensemble == "probabilities")
+        tempered = policy.teacher == "inception_mean" or self._mean_of_probabilities
         return (
             self.plan,
             self.identity("train"),
@@ -155,6 +171,36 @@ class Task:
             recipe.ensemble_crops if policy.teacher == "inception_mean" else None,
             recipe.temperature if tempered else None,
         )
+
+    @property
+    def _mean_of_probabilities(self) -> bool:
+        several = self.teacher is not None and len(self.teacher.ensemble.members) > 1
+        return several and self.recipe.ensemble == "probabilities"
+
+    def answered(self, kept: int) -> dict[str, Any]:
+        """What a teacher's answers in the steps depend on, if so many logits are kept of each; JSON-able."""
+        recipe = self.recipe
+        assert self.teacher is not None
+        members, mixes = self.teacher.ensemble.members, views.policy(recipe.policy).mix
+        return {
+            "teacher": self.teacher.sha256,
+            "teacher_sizes": [member.resolution for member in members],
+            "ensemble": recipe.ensemble if len(members) > 1 else None,
+            "dtype": recipe.dtype,
+            "dataset": recipe.transfer_set or recipe.dataset,
+            "fingerprint": self.fingerprint,
+            "mock": self.mock,
+            "examples": self.examples,
+            "streamed": self.source is not None,
+            "seed": recipe.order_seed,
+            "policy": recipe.policy,
+            "batch_size": recipe.batch_size,
+            "resolution": recipe.resolution,
+            "crop_area": recipe.crop_area,
+            "whole": recipe.whole,
+            "mixup": [recipe.mixup, recipe.mixup_beta, recipe.mixup_folded] if mixes else None,
+            "temperature": recipe.temperature if kept < self.num_classes or self._mean_of_probabilities else None,
+        }
 
     def identity(self, split: str) -> tuple:
         """What a frozen teacher's outputs on a split depend on."""
@@ -225,6 +271,7 @@ def prepare(
     workers: int | None = None,
     results: str | os.PathLike | None = None,
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
+    replay: str | os.PathLike | None = None,
 ) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
@@ -235,9 +282,11 @@ def prepare(
         workers: threads that decode; None takes one for each core.
         results: the results folder, for a student that continues a run in it; None finds it.
         on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
+        replay: folder of a teacher's stored answers, instead of asking it in the steps; the recipe's `stored` follows.
 
     Raises:
-        DistillError: if the recipe asks for what there is not, or for what does not fit together.
+        DistillError: if the recipe asks for what there is not, or for what does not fit together; if the stored answers
+            are for another run.
     """
     if on_bad_image not in stream.ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
@@ -245,7 +294,7 @@ def prepare(
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
     if like and _same(recipe, like.recipe, DATA_FIELDS):
-        task = dataclasses.replace(like, recipe=recipe, teacher=None, start=None, start_sha256="")
+        task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
     else:
         shown = datasets.get(recipe.transfer_set or recipe.dataset)
         task = _with_data(recipe, dataset, _streams(recipe, shown, loading), workers)
@@ -254,9 +303,9 @@ def prepare(
     task = _started(task, results)
     _check(task)
     if not recipe.has_teacher:
-        return task
+        return _replaying(task, replay)
     if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
-        return dataclasses.replace(task, teacher=like.teacher)
+        return _replaying(dataclasses.replace(task, teacher=like.teacher), replay)
     teacher = teachers.load(
         recipe.teacher,
         num_classes=dataset.num_classes,
@@ -265,7 +314,23 @@ def prepare(
         ensemble=recipe.ensemble,
         dtype=recipe.dtype,
     )
-    return dataclasses.replace(task, teacher=teacher)
+    return _replaying(dataclasses.replace(task, teacher=teacher), replay)
+
+
+def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
+    """The task with the answers that lie in a folder, if one is named."""
+    recipe = task.recipe
+    if folder is None and recipe.stored is None:
+        return task
+    if folder is None:
+        raise DistillError(f"stored = {recipe.stored} wants stored answers: name their folder as well (replay).")
+    if not task.asks_teacher:
+        raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored answers.")
+    store = archive.load(folder)
+    if recipe.stored not in (None, store.kept):
+        raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {recipe.stored}: leave out stored.")
+    store.require(task.answered(store.kept), task.total_steps)
+    return dataclasses.replace(task, recipe=dataclasses.replace(recipe, stored=store.kept), store=store)
 
 
 def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:

@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,6 +37,7 @@ def fit(
     loading: str = "auto",
     workers: int | None = None,
     on_bad_image: str = "substitute",
+    replay: str | os.PathLike | None = None,
 ) -> Run:
     """Trains a student, or takes up the run where it was killed, or reuses the finished one.
 
@@ -46,6 +48,7 @@ def fit(
         loading: how images come, as in `task.prepare`; streamed runs have names of their own.
         workers: threads that decode, where images are decoded on the way.
         on_bad_image: "substitute" or "raise": what is done about broken images that are met on the way.
+        replay: folder of stored answers that are replayed, as in `task.prepare`; such runs have names of their own.
 
     Returns:
         The run; its record lies in `workdir/<study>/<run id>/`.
@@ -53,8 +56,9 @@ def fit(
     Raises:
         DistillError: if data, teacher or folder are not usable, or the loss is not finite. Earlier records stay intact.
     """
-    use_compilation_cache()
-    task = prepare(recipe, loading=loading, workers=workers, on_bad_image=on_bad_image, results=workdir)
+    step.use_compilation_cache()
+    options: dict[str, Any] = {"loading": loading, "workers": workers, "on_bad_image": on_bad_image}
+    task = prepare(recipe, replay=replay, results=workdir, **options)
     directory = folder(task, workdir)
     if (run := pupil.finished(task, directory)) is not None:
         return run
@@ -68,13 +72,6 @@ def folder(task: Task, workdir: str | os.PathLike | None) -> Path:
     """Where the record of a task lies; None finds the results folder."""
     root = Path(workdir) if workdir is not None else records.find_results()
     return root / task.recipe.study / task.run_id
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs on disk, unless JAX was told where: a second run starts at once."""
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "distill_lib" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[Run | DistillError]:

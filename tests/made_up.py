@@ -61,6 +61,8 @@ def write_run(root: Path, variant: str, policy: str, seed: int, **settings) -> d
         "dirty": False,
         "versions": {"python": "3"},
     }
+    if recipe.stored:
+        record["teacher"] |= {"stored": {"kept": recipe.stored, "bytes_per_view": 2.0 * recipe.stored}}  # type: ignore
     records.write(root / recipe.study / str(record["run_id"]), record, rows)
     return record
 
@@ -91,6 +93,8 @@ def write_everything(root: Path) -> None:
         write_run(root, "medium", policy, seed, train_images=1020 // part, epochs=whole * part)
     for policy in ("labels", "fix/cc", "ind/ic", "same/ic", "mix"):
         write_run(root, "quick", policy, 0)
+    for policy, kept, seed in itertools.product(("same/ic", "mix"), (3, 10), range(3)):
+        write_run(root, "medium", policy, seed, stored=kept)
     for rate, decay, temperature in itertools.product((1e-3, 3e-3, 1e-2), (1e-5, 1e-4), (1, 2, 5)):
         for policy in ("same/ic", "mix"):
             settings = {"learning_rate": rate, "weight_decay": decay, "temperature": temperature}

@@ -150,7 +150,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0 and "ZeroDivisionError" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", ["index", "study", "rerun"])
+@pytest.mark.parametrize("page", ["index", "study", "stored", "rerun"])
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell, in order, with an empty results folder."""
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
@@ -164,7 +164,7 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile(cell, f"{page}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["index", "study"])
+@pytest.mark.parametrize("page", ["index", "study", "stored"])
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())

@@ -121,3 +121,24 @@ def test_results_table_has_a_row_a_length_and_policy(tmp_path: Path) -> None:
 
 def test_sources_of_nothing() -> None:
     assert findings.sources(pd.DataFrame(), pd.DataFrame()) == "No runs."
+
+
+def test_replayed_runs_stand_beside_the_live_ones_and_never_among_them(tmp_path: Path) -> None:
+    """Their mean is compared with the live runs' of the same policy and length, with the live runs' noise."""
+    for seed in range(3):
+        made_up.write_run(tmp_path, "medium", "mix", seed)
+        for kept in (3, 10):
+            made_up.write_run(tmp_path, "medium", "mix", seed, stored=kept)
+    runs = records.read(tmp_path)
+    live = findings.study(runs)
+    assert len(runs) == 9 and len(live) == 3 and live["stored"].isna().all()
+    assert len(findings.grid(runs.assign(study="fashion_grid"))) == 3
+    table = findings.replayed(runs)
+    assert table["kept"].tolist() == [3, 10] and table["n"].tolist() == [3, 3]
+    assert table["bytes_per_view"].tolist() == [6, 20]
+    found = table["difference"].iloc[0]
+    assert found.value == pytest.approx(table["test_top1"].iloc[0] - live["test_top1"].mean())
+    assert found.error == pytest.approx(live["test_top1"].std() * math.sqrt(2 / 3))
+    alone = findings.replayed(runs[runs["stored"].notna()])
+    assert alone["difference"].tolist() == [None, None]
+    assert findings.replayed(runs.drop(columns="stored")).empty

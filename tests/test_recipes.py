@@ -67,6 +67,7 @@ OTHER = {  # another valid value of every field but dataset and variant
     "mixup_folded": True,
     "start": "pretrained.npz",
     "transfer_set": "digits",
+    "stored": 4,
 }
 
 
@@ -149,6 +150,7 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"batch_size": True}, "batch_size must be a int, got True"),
         ({"resolution": -28}, "resolution must be above 0"),
         ({"warmup_steps": -1}, "warmup_steps must not be negative"),
+        ({"stored": 0}, "stored must be at least 1"),
         ({"evaluations": 151}, "evaluations must be at most 150, got 151"),
         ({"seed": -1}, "seed must be from 0 to"),
         ({"view_seed": 2**32}, "seed must be from 0 to .*got 4294967296"),

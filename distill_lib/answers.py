@@ -1,0 +1,99 @@
+"""Answers: what is kept of a teacher's logits, so that training can go on without the teacher.
+
+A view is a function of seed, step and place in the batch, so it is never stored: the answers alone are.
+
+References:
+    Wu et al., "TinyViT: Fast pretraining distillation for small vision transformers", ECCV 2022, section 3.1 (sparse
+    answers, the rest of the mass spread evenly).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_LOWEST = float(np.finfo(np.float16).min)
+
+
+class Answers(NamedTuple):
+    """What is kept of the logits of a batch: differences to the largest one, which is all that a softmax sees.
+
+    Attributes:
+        logits: (batch, kept) float16, at most 0; of all classes in their order, or of the likeliest ones.
+        classes: (batch, kept) unsigned integers; None where all classes are kept.
+        rest: (batch,) float16, the logit that every other class gets; None where all classes are kept.
+    """
+
+    logits: jax.Array | np.ndarray
+    classes: jax.Array | np.ndarray | None = None
+    rest: jax.Array | np.ndarray | None = None
+
+
+@functools.partial(jax.jit, static_argnames="kept")
+def keep(logits: jax.Array, kept: int, temperature: jax.Array | float = 1.0) -> Answers:
+    """Keeps the largest logits, and of the others the probability that they have together.
+
+    Args:
+        logits: (batch, classes) float32.
+        kept: how many; all where there are no more classes.
+        temperature: T at which the probability of the others is exact. Spread evenly, they weigh too much at any higher
+            temperature and too little at any lower one.
+
+    Returns:
+        The answers.
+    """
+    num_classes = logits.shape[-1]
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    if kept >= num_classes:
+        return Answers(_half(logits))
+    largest, classes = jax.lax.top_k(logits, kept)
+    others = jax.vmap(lambda row, at: row.at[at].set(-jnp.inf))(logits, classes)
+    rest = temperature * (jax.nn.logsumexp(others / temperature, axis=-1) - np.log(num_classes - kept))
+    return Answers(_half(largest), classes.astype(_index(num_classes)), _half(rest))
+
+
+def restore(answers: Answers, num_classes: int) -> jax.Array:
+    """Turns answers back into logits (batch, num_classes), float32."""
+    logits = jnp.asarray(answers.logits, jnp.float32)
+    if answers.classes is None or answers.rest is None:
+        return logits
+    rest = jnp.asarray(answers.rest, jnp.float32)[:, None]
+    level = jnp.broadcast_to(rest, (len(logits), num_classes))
+    return jax.vmap(lambda row, at, own: row.at[at].set(own))(level, jnp.asarray(answers.classes, jnp.int32), logits)
+
+
+def size(kept: int, num_classes: int) -> int:
+    """Bytes of one answer, before compression."""
+    if kept >= num_classes:
+        return 2 * num_classes
+    return kept * (2 + _index(num_classes).itemsize) + 2
+
+
+def _half(values: jax.Array) -> jax.Array:
+    return jnp.maximum(values, _LOWEST).astype(jnp.float16)
+
+
+def _index(num_classes: int) -> np.dtype:
+    """The smallest type that counts the classes."""
+    return np.min_scalar_type(num_classes - 1)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A teacher that is not asked again: it takes the place of an `Ensemble`, and a step's answers that of variables.
+
+    Attributes:
+        num_classes: length of the logits.
+    """
+
+    num_classes: int
+    members: ClassVar[tuple] = ()  # networks that have to be shown something
+
+    def logits(self, answers: Answers, show: Any, temperature: jax.Array | float = 1.0) -> jax.Array:
+        """What the teacher said, (batch, classes) float32; nothing is shown to anybody."""
+        return restore(answers, self.num_classes)

@@ -1,0 +1,131 @@
+"""Storing a teacher's answers: the lessons of a schedule are made once, and what the teacher said is kept.
+
+    python -m distill_lib.store FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
+
+Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students then replay the
+folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, `classroom.fit`, or the parameter `replay` of
+the notebooks `distill` and `sweep`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType
+
+from distill_lib import answers, archive, lessons, notebooks, recipes, step
+from distill_lib.answers import Answers
+from distill_lib.archive import Store
+from distill_lib.errors import DistillError
+from distill_lib.progress import Progress
+from distill_lib.recipes import Recipe
+from distill_lib.step import Lesson
+from distill_lib.task import Task, prepare
+
+REPORT_SECONDS = 10
+
+
+def store(
+    recipe: Recipe, folder: str | os.PathLike, kept: int, *, loading: str = "auto", workers: int | None = None
+) -> Store:
+    """Makes every lesson of a schedule once, and keeps the teacher's answers.
+
+    Args:
+        recipe: a run whose teacher is asked in every step; of the student nothing matters but `resolution`.
+        folder: where the answers go; one that was begun for the same views is completed.
+        kept: logits that are kept of each answer; as many as there are classes keep all.
+        loading: how images come, as in `task.prepare`.
+        workers: threads that decode, where images are decoded on the way.
+
+    Returns:
+        The store.
+
+    Raises:
+        DistillError: if there is nothing to store, or the folder holds something else or cannot be written.
+    """
+    if kept < 1:
+        raise DistillError(f"at least 1 logit of each answer has to be kept, got {kept}.")
+    step.use_compilation_cache()
+    task = prepare(recipe, loading=loading, workers=workers)
+    if not task.asks_teacher:
+        raise DistillError(
+            f"policy {recipe.policy} asks no teacher in its steps: there is nothing to store. Choose same/ic, mix or "
+            "another policy whose teacher sees every view."
+        )
+    kept = min(kept, task.num_classes)
+    begun = archive.begin(
+        folder,
+        task.answered(kept),
+        kept,
+        steps=task.total_steps,
+        num_classes=task.num_classes,
+        batch_size=recipe.batch_size,
+    )
+    return _completed(begun, task)
+
+
+def _completed(begun: Store, task: Task) -> Store:
+    """Writes the shards that are missing."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
+    progress = Progress(str(begun.folder), total, recipe.batch_size, begun.steps)
+    with contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given:
+        steps = iter(given)
+        while begun.steps < total:
+            count = min(begun.header["shard_steps"], total - begun.steps)
+            begun = begun.add(*_asked(itertools.islice(steps, count), begun.kept, recipe.temperature))
+            if time.perf_counter() - told > REPORT_SECONDS or begun.steps == total:
+                told = time.perf_counter()
+                progress.report(begun.steps)
+    progress.close()
+    return begun
+
+
+def _asked(part: Iterable[Lesson], kept: int, temperature: float) -> tuple[list[Answers], np.ndarray]:
+    """The answers of some lessons, and the mean pixels of the first one's views."""
+    said: list[Answers] = []
+    means = np.zeros(0)
+    for lesson in part:
+        if not said:
+            means = archive.mean_pixels(lesson.shown)
+        said.append(jax.device_get(answers.keep(lesson.wanted, kept, temperature)))
+    return said, means
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: see the top of this file."""
+    parser = argparse.ArgumentParser(prog="python -m distill_lib.store", description="Store a teacher's answers.")
+    parser.add_argument("folder", help="where the answers go; one that was begun is completed")
+    parser.add_argument("--keep", type=int, default=10, metavar="K", help="logits that are kept of each answer (10)")
+    parser.add_argument("--loading", default="auto", help="device, stream or auto")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="dataset, variant, or a setting"
+    )
+    options = parser.parse_args(arguments)
+    settings = {"dataset": "fashion", "variant": "quick"}
+    settings |= {name: notebooks.parse_value(value) for name, value in options.p}
+    try:
+        made = store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
+    except DistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    print(
+        f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
+        f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
