@@ -13,8 +13,8 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
-        The function of a step, and facts: parameters, multiply-accumulates of an image, logits of the check images, and
-        the measured peak of the device in floating-point operations a second.
+        The function of a step, and facts: version, parameters, multiply-accumulates of an image, logits of the check
+        images, and the measured peak of the device in floating-point operations a second.
     """
     import jax
     import numpy as np
@@ -29,6 +29,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     images = np.load(case["images"])
     shown = images[: case["checked"], : shape[0], : shape[1]].astype(np.float32) / 127.5 - 1
     facts = {
+        "version": f"jax {jax.__version__}",
         "parameters": {role: cost.parameters(net, shape) for role, net in nets.items()},
         "macs": {role: cost.macs(net, shape) for role, net in nets.items()},
         "peak": _peak(case["dtype"]),
