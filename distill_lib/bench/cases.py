@@ -14,9 +14,7 @@ from distill_lib.errors import DistillError
 CHECKED = 2  # images whose logits are compared
 RECIPE = {"learning_rate": 0.003, "weight_decay": 3e-4, "temperature": 10.0, "steps": 20_000, "warmup_steps": 1_500}
 
-TOLERANCE = {"distill_lib": 0.0, "big_vision": 0.05}  # of logits; big_vision pads its max-pool with -infinity
-ROUNDING = 1e-3
-BFLOAT16 = 0.05
+ROUNDING = {"float32": 1e-3, "bfloat16": 0.05}  # of logits, relative to the largest
 
 
 @dataclass(frozen=True)
@@ -106,12 +104,17 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
         np.savez(path, **arrays)
         numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}
         about[role] = {"name": name, "weights": str(path)} | numbers
-    count = 8 * batch if case.renders else max(batch, CHECKED)
+    count = 8 * batch if case.renders else batch
     images = folder / "images.npy"
     np.save(images, draw.integers(0, 256, (count, *shape), np.uint8))
+    # A grey frame, because big_vision pads its max-pool with -infinity and this library with zeros.
+    frame = case.side // 16
+    inner = draw.uniform(-1, 1, (CHECKED, case.side - 2 * frame, case.side - 2 * frame, case.colours))
+    np.save(folder / "check.npy", np.pad(inner.astype(np.float32), ((0, 0), (frame, frame), (frame, frame), (0, 0))))
     fields = ("classes", "side", "colours", "policy", "renders", "dtype")
-    facts = {name: getattr(case, name) for name in fields} | {"roles": list(about), "images": str(images)}
-    sizes = {"batch": batch, "threads": peer.cores(), "checked": CHECKED, "area": [0.25, 1.0]}
+    facts = {name: getattr(case, name) for name in fields} | {"roles": list(about)}
+    facts |= {"images": str(images), "check": str(folder / "check.npy")}
+    sizes = {"batch": batch, "threads": peer.cores(), "area": [0.25, 1.0]}
     return about | facts | sizes | RECIPE
 
 
@@ -127,13 +130,13 @@ def difference(case: Case, form: str, ours: dict[str, Any], theirs: dict[str, An
 
     Raises:
         DistillError: if the networks differ: in parameters, in multiply-accumulates where a peer counts them, or in
-            logits by more than rounding (big_vision: by more than another border of its max-pool explains).
+            logits by more than rounding.
     """
     for fact in ("parameters", "macs"):
         if theirs.get(fact, ours[fact]) != ours[fact]:
             raise DistillError(f"{form} does other work in {case.name}: {fact} {theirs[fact]} instead of {ours[fact]}.")
     pairs = [(np.array(ours["logits"][role]), np.array(theirs["logits"][role])) for role in ours["logits"]]
     largest = float(np.max([np.abs(said - wanted).max() / np.abs(wanted).max() for wanted, said in pairs]))
-    if not largest <= max(TOLERANCE.get(form, ROUNDING), BFLOAT16 if case.dtype == "bfloat16" else 0.0):
+    if not largest <= ROUNDING[case.dtype]:
         raise DistillError(f"{form} does other work in {case.name}: its logits differ by {largest:.2g}.")
     return largest

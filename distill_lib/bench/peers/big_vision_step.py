@@ -33,8 +33,8 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         "image": images[: case["batch"]],
         "labels": np.eye(case["classes"], dtype=np.float32)[np.arange(case["batch"]) % case["classes"]],
     }
-    checked = images[: case["checked"]]
-    answers = {role: jax.jit(models[role].apply)({"params": params[role]}, checked)[0] for role in models}
+    shown = np.load(case["check"])
+    answers = {role: jax.jit(models[role].apply)({"params": params[role]}, shown)[0] for role in models}
     facts = {
         "version": f"jax {jax.__version__}",
         "parameters": {role: sum(leaf.size for leaf in jax.tree.leaves(params[role])) for role in models},

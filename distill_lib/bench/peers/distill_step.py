@@ -26,8 +26,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     shape = (case["side"], case["side"], case["colours"])
     nets = {role: models.create(case[role]["name"], case["classes"], case["dtype"]) for role in case["roles"]}
     weights = {role: {"params": checkpoints.load_npz(case[role]["weights"])} for role in nets}
-    images = np.load(case["images"])
-    shown = images[: case["checked"], : shape[0], : shape[1]].astype(np.float32) / 127.5 - 1
+    images, shown = np.load(case["images"]), np.load(case["check"])
     facts = {
         "version": f"jax {jax.__version__}",
         "parameters": {role: cost.parameters(net, shape) for role, net in nets.items()},

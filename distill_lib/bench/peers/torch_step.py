@@ -95,7 +95,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nets = {role: _load(case, role).to(device, memory_format=torch.channels_last) for role in case["roles"]}
     images = torch.from_numpy(np.load(case["images"])).permute(0, 3, 1, 2)
-    shown = _normalize(images[: case["checked"], :, : case["side"], : case["side"]]).to(device)
+    shown = torch.from_numpy(np.load(case["check"])).permute(0, 3, 1, 2).to(device)
     with torch.no_grad(), _precision(case, device):
         logits = {role: net(shown).float().tolist() for role, net in nets.items()}
     facts = {
