@@ -198,7 +198,9 @@ class Task:
             "resolution": recipe.resolution,
             "crop_area": recipe.crop_area,
             "whole": recipe.whole,
-            "mixup": [recipe.mixup, recipe.mixup_beta, recipe.mixup_folded] if mixes else None,
+            "mixup": recipe.mixup if mixes else None,
+            "mixup_beta": recipe.mixup_beta if mixes else None,
+            "mixup_folded": recipe.mixup_folded if mixes else None,
             "temperature": recipe.temperature if kept < self.num_classes or self._mean_of_probabilities else None,
         }
 

@@ -12,11 +12,7 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import stream
+from distill_lib.bench import peer
 from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
 
@@ -144,9 +141,9 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     parser.add_argument("--kind", default=stream.WORKERS[0], choices=stream.WORKERS)
     options = parser.parse_args(arguments)
     rows = []
-    with _interpreter(options.tensorflow) as tensorflow:
+    with peer.interpreter(options.tensorflow, "TensorFlow", "--tensorflow", ["tensorflow-cpu"]) as tensorflow:
         for quality in options.quality:
-            for cores in dict.fromkeys((1, _cores())):
+            for cores in dict.fromkeys((1, peer.cores())):
                 rows += _rows(quality, cores, tensorflow, options)
     return rows
 
@@ -209,8 +206,8 @@ def _rows(quality: int, cores: int, tensorflow: str | None, options: argparse.Na
         }
         spent: dict[str, list[list[float]]] = {name: [] for name in jobs}
         for _ in range(options.rounds):
-            for name, process in running.items():
-                spent[name].append([each / images for each in _ask(process)])
+            for name, job in running.items():
+                spent[name].append([each / images for each in job.ask()])
     wall, cpu = ({name: summary([each[i] for each in rounds]) for name, rounds in spent.items()} for i in (0, 1))
     case = {"quality": quality, "kB": size, "cores": cores, "images a round": images}
     return [case | _compared(wall, cpu, form) for form in FORMS]
@@ -232,75 +229,12 @@ def _compared(wall: dict[str, Timing], cpu: dict[str, Timing], form: str) -> dic
 
 
 @contextlib.contextmanager
-def _job(python: str, script: str, arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+def _job(python: str, script: str, arguments: list[str]) -> Iterator[peer.Job]:
     """A process that makes batches on demand; ready when it is given."""
     with tempfile.TemporaryDirectory() as place:  # spawned workers read the script again: it has to be a file
         path = Path(place) / "job.py"
         path.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in script.splitlines()))
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-        process = subprocess.Popen(
-            [python, str(path), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | quiet,
-            start_new_session=True,
-        )
-        with process:
-            try:
-                _answer(process)
-                _signal(process, "SIGSTOP")
-                yield process
-            finally:
-                _signal(process, "SIGCONT")
-                if process.stdin is not None:
-                    process.stdin.close()
-
-
-def _ask(process: subprocess.Popen[str]) -> list[float]:
-    """Has a round of batches made; seconds of wall clock and of CPU."""
-    assert process.stdin is not None
-    _signal(process, "SIGCONT")
-    process.stdin.write("\n")
-    process.stdin.flush()
-    answer = _answer(process)
-    _signal(process, "SIGSTOP")  # or it would go on making batches in advance while the other one is timed
-    return answer
-
-
-def _signal(process: subprocess.Popen[str], name: str) -> None:
-    """Stops or continues a job with its workers, where the system knows that."""
-    if hasattr(os, "killpg") and process.poll() is None:
-        os.killpg(process.pid, getattr(signal, name))
-
-
-def _answer(process: subprocess.Popen[str]) -> Any:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    line = process.stdout.readline()
-    if not line:
-        last = (process.stderr.read().strip() or "no message").splitlines()[-1]
-        raise DistillError(f"a job stopped ({last}): check that --tensorflow names a Python that has TensorFlow.")
-    return json.loads(line)
-
-
-@contextlib.contextmanager
-def _interpreter(wanted: str | None) -> Iterator[str | None]:
-    """The Python with TensorFlow: the one that is named, or a new one that is thrown away afterwards."""
-    if wanted != "install":
-        if wanted and not Path(wanted).exists():
-            raise DistillError(f"there is no Python at {wanted}: name one that has TensorFlow, or say install.")
-        yield wanted
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        python = Path(folder, "Scripts" if os.name == "nt" else "bin", "python")
-        done = subprocess.run([python, "-m", "pip", "install", "--quiet", "tensorflow-cpu"])
-        if done.returncode:
-            raise DistillError("TensorFlow could not be installed: give a Python that has it to --tensorflow.")
-        yield str(python)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        command = [python, str(path), *arguments]
+        with peer.job(command, check="that --tensorflow names a Python that has TensorFlow", environment=quiet) as job:
+            yield job

@@ -1,0 +1,142 @@
+"""What the benchmark of the step measures: networks, batches and goals, and the check that jobs do the same work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_lib.bench import peer
+from distill_lib.errors import DistillError
+
+CHECKED = 2  # images whose logits are compared
+RECIPE = {"learning_rate": 0.003, "weight_decay": 3e-4, "temperature": 10.0, "steps": 20_000, "warmup_steps": 1_500}
+
+ROUNDING = {"float32": 1e-3, "bfloat16": 0.05}  # of logits, relative to the largest
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Attributes:
+        name: in the table.
+        student: name of the model.
+        teacher: name of the model; None learns from labels.
+        classes: length of the logits.
+        batch: images a step.
+        side: height and width of what is shown, in pixels.
+        colours: of an image.
+        renders: whether crop and mirroring are part of the step; else the host crops.
+        forms: the peers.
+        calls: steps in each round.
+        dtype: of this library and PyTorch; big_vision is released in float32.
+        accelerator: whether the case wants one, or wants none.
+        goals: least ratios to peers; for "distill_lib", least images a second, or least share of the peak below 1.
+    """
+
+    name: str
+    student: str
+    teacher: str | None
+    classes: int
+    batch: int
+    side: int
+    colours: int
+    renders: bool
+    forms: tuple[str, ...]
+    calls: int
+    goals: dict[str, float]
+    dtype: str = "float32"
+    accelerator: bool = False
+
+    @property
+    def policy(self) -> str:
+        """Function matching, or labels."""
+        return "mix" if self.teacher else "labels"
+
+
+PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch, compiled"
+_PAPER = ("bit_r50x1", "bit_r152x2", 102)
+_SMALL: dict[str, Any] = {
+    "batch": 128,
+    "side": 28,
+    "colours": 1,
+    "renders": True,
+    "forms": (PLAIN, COMPILED),
+    "calls": 20,
+}
+CASES = {
+    "paper": Case(
+        *("R152x2 to R50x1", *_PAPER, 8, 128, 3, False, ("big_vision", PLAIN, FOLDED), 1),
+        {"big_vision": 1.3, PLAIN: 1.2},
+    ),
+    "labels": Case("embedded, labels", "bit_r11w8", None, 10, **_SMALL, goals={"distill_lib": 2600, PLAIN: 1.2}),
+    "mix": Case("embedded, mix", "bit_r11w8", "bit_r11w24", 10, **_SMALL, goals={"distill_lib": 1770, PLAIN: 1.2}),
+    "accelerator": Case(
+        *("R152x2 to R50x1", *_PAPER, 256, 128, 3, False, ("big_vision", PLAIN, FOLDED), 5),
+        {"distill_lib": 0.45, "big_vision": 2.0},
+        dtype="bfloat16",
+        accelerator=True,
+    ),
+}
+
+
+def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
+    """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random.
+
+    Args:
+        case: the case.
+        batch: images a step.
+        folder: where weights and images are written.
+    """
+    from distill_lib import checkpoints, models
+
+    draw, about = np.random.default_rng(0), {}
+    shape = (case.side, case.side, case.colours)
+    for role, name in (("student", case.student), ("teacher", case.teacher)):
+        if name is None:
+            continue
+        model, path = models.create(name, case.classes), folder / f"{role}.npz"
+        leaves = checkpoints.flatten(models.shapes(model, shape)["params"])
+        arrays: dict[str, Any] = {name: _drawn(draw, name, leaf.shape) for name, leaf in leaves.items()}
+        np.savez(path, **arrays)
+        numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}
+        about[role] = {"name": name, "weights": str(path)} | numbers
+    count = 8 * batch if case.renders else batch
+    images = folder / "images.npy"
+    np.save(images, draw.integers(0, 256, (count, *shape), np.uint8))
+    # A grey frame, because big_vision pads its max-pool with -infinity and this library with zeros.
+    frame = case.side // 16
+    inner = draw.uniform(-1, 1, (CHECKED, case.side - 2 * frame, case.side - 2 * frame, case.colours))
+    np.save(folder / "check.npy", np.pad(inner.astype(np.float32), ((0, 0), (frame, frame), (frame, frame), (0, 0))))
+    fields = ("classes", "side", "colours", "policy", "renders", "dtype")
+    facts = {name: getattr(case, name) for name in fields} | {"roles": list(about)}
+    facts |= {"images": str(images), "check": str(folder / "check.npy")}
+    sizes = {"batch": batch, "threads": peer.cores(), "area": [0.25, 1.0]}
+    return about | facts | sizes | RECIPE
+
+
+def _drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Scales of 1, biases of 0, and kernels that keep the size of what passes through them."""
+    if not name.endswith("kernel"):
+        return np.full(shape, float(name.endswith("scale")), np.float32)
+    return draw.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[:-1])))
+
+
+def difference(case: Case, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+    """Largest difference of logits of the same images, relative to the largest logit.
+
+    Raises:
+        DistillError: if the networks differ: in parameters, in multiply-accumulates where a peer counts them, or in
+            logits by more than rounding.
+    """
+    for fact in ("parameters", "macs"):
+        if theirs.get(fact, ours[fact]) != ours[fact]:
+            raise DistillError(f"{form} does other work in {case.name}: {fact} {theirs[fact]} instead of {ours[fact]}.")
+    pairs = [(np.array(ours["logits"][role]), np.array(theirs["logits"][role])) for role in ours["logits"]]
+    largest = float(np.max([np.abs(said - wanted).max() / np.abs(wanted).max() for wanted, said in pairs]))
+    if not largest <= ROUNDING[case.dtype]:
+        raise DistillError(f"{form} does other work in {case.name}: its logits differ by {largest:.2g}.")
+    return largest

@@ -1,0 +1,131 @@
+"""A step of this library, as the training loop does it: a lesson, then the student's move."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+PEAK_SIDE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # of the matrices whose product is taken as the device's peak
+
+
+def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
+    """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
+
+    Returns:
+        The function of a step, and facts: version, parameters, multiply-accumulates of an image, logits of the check
+        images, and the measured peak of the device in floating-point operations a second.
+    """
+    import jax
+    import numpy as np
+
+    from distill_lib import checkpoints, models, optim, step
+    from distill_lib.models import cost
+    from distill_lib.models.ensemble import Ensemble, Member
+
+    shape = (case["side"], case["side"], case["colours"])
+    nets = {role: models.create(case[role]["name"], case["classes"], case["dtype"]) for role in case["roles"]}
+    weights = {role: {"params": checkpoints.load_npz(case[role]["weights"])} for role in nets}
+    images, shown = np.load(case["images"]), np.load(case["check"])
+    facts = {
+        "version": f"jax {jax.__version__}",
+        "parameters": {role: cost.parameters(net, shape) for role, net in nets.items()},
+        "macs": {role: cost.macs(net, shape) for role, net in nets.items()},
+        "peak": _peak(case["dtype"]),
+    }
+    answer = jax.jit(models.logits, static_argnums=0)
+    frozen: tuple[Member, ...] = ()
+    variables: tuple[models.Variables, ...] = ()
+    if "teacher" in nets:
+        model, folded = models.fold(nets["teacher"], weights.pop("teacher"))
+        frozen, variables = (Member(model),), jax.device_put((folded,))
+    said = {"student": answer(nets["student"], weights["student"], shown)}
+    if frozen:
+        said["teacher"] = answer(frozen[0].model, variables[0], shown)
+    facts["logits"] = {role: np.asarray(logits).tolist() for role, logits in said.items()}
+
+    params = jax.device_put(weights["student"]["params"])
+    opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
+    zero = jax.numpy.zeros(())
+    state = step.State(jax.numpy.zeros((), int), params, {}, opt_state, zero)
+    numbers: list[Any] = [np.float32(case[name]) for name in ("learning_rate", "weight_decay", "temperature")]
+    settings = jax.device_put(step.Settings(*numbers, *(np.int32(case[name]) for name in ("steps", "warmup_steps"))))
+    plan = step.Plan(
+        policy=case["policy"],
+        teacher=Ensemble(frozen) if frozen else None,
+        num_classes=case["classes"],
+        batch_size=case["batch"],
+        resolution=case["side"],
+        mixup="batch",
+        crop_area=tuple(case["area"]),
+        whole=0.0,
+    )
+    learn = step.learn(nets["student"], not frozen)
+    lesson = (_rendered if case["renders"] else _cropped)(case, plan, images, variables)
+    return _Step(state, settings, lesson, learn), facts
+
+
+class _Step:
+    """One step a call; keeps the state between calls, as the loop does."""
+
+    def __init__(self, state: Any, settings: Any, lesson: Callable[[int], Any], learn: Callable[..., Any]) -> None:
+        self._state, self._settings, self._lesson, self._learn, self._done = state, settings, lesson, learn, 0
+
+    def __call__(self) -> None:
+        import jax
+
+        self._state = self._learn(self._state, self._settings, self._lesson(self._done))
+        jax.block_until_ready(self._state)
+        self._done += 1
+
+
+def _rendered(case: dict[str, Any], plan: Any, images: Any, variables: tuple) -> Callable[[int], Any]:
+    """Lessons from images on the device: crop, mirroring and mixup are part of the step."""
+    import jax
+    import numpy as np
+
+    from distill_lib import loader, step
+
+    teach, count = step.teach(plan), len(images)
+    key, material, variables = jax.device_put(
+        (step.view_key(0), step.Material(images, np.arange(count) % case["classes"]), variables)
+    )
+
+    def lesson(number: int) -> Any:
+        chosen = jax.device_put(loader.batch_indices(0, number, case["batch"], count))
+        return teach(key, np.int32(number), material, chosen, variables, np.float32(case["temperature"]))
+
+    return lesson
+
+
+def _cropped(case: dict[str, Any], plan: Any, images: Any, variables: tuple) -> Callable[[int], Any]:
+    """Lessons from crops that the host hands over: mixup alone is part of the step."""
+    import jax
+    import numpy as np
+
+    from distill_lib import step
+
+    teach, key = step.teach_crops(plan), jax.device_put(step.view_key(0))
+    crops = step.Crops(images[: case["batch"]], {}, np.arange(case["batch"]) % case["classes"])
+
+    def lesson(number: int) -> Any:
+        return teach(key, np.int32(number), jax.device_put(crops), variables, np.float32(case["temperature"]))
+
+    return lesson
+
+
+def _peak(dtype: str) -> float:
+    """Floating-point operations a second in a product of two large square matrices: the best of ten."""
+    import jax
+    import jax.numpy as jnp
+
+    side = PEAK_SIDE.get(jax.default_backend(), 2048)
+    one = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(one, one))
+    seconds = []
+    for _ in range(10):
+        began = time.perf_counter()
+        jax.block_until_ready(product(one, one))
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)

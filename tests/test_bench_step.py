@@ -1,0 +1,135 @@
+"""The benchmark of the step: what it compares, that it compares like with like, and what it says without peers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill_lib.bench import cases, step, timing
+from distill_lib.errors import DistillError
+
+TINY = cases.Case(
+    *("tiny", "bit_r11w8", "bit_r11w8", 10, 4, 8, 1, True, (cases.PLAIN, cases.COMPILED), 1),
+    {"distill_lib": 3, cases.PLAIN: 1.2},
+)
+FACTS = {
+    "parameters": {"student": 10, "teacher": 30},
+    "macs": {"student": 100, "teacher": 700},
+    "logits": {"student": [[1.0, -4.0]], "teacher": [[2.0, 0.0]]},
+    "peak": 16_000.0,
+}
+# Serves made-up seconds a step, and the facts of a file beside it.
+_SERVE = """
+import json, pathlib, sys
+module, case = sys.argv[1], json.loads(pathlib.Path(sys.argv[2]).read_text())
+form = "distill_lib" if module == "distill_step" else case["form"]
+facts, seconds = json.loads((pathlib.Path(__file__).parent / "told.json").read_text())[form]
+if not facts:
+    sys.exit("no compiler")
+print(json.dumps(facts), flush=True)
+for line in sys.stdin:
+    print(json.dumps(seconds), flush=True)
+"""
+
+
+def told(folder: Path, monkeypatch: pytest.MonkeyPatch, **jobs: tuple[dict, float]) -> None:
+    """Puts jobs that only say what they are told in the place of the real ones."""
+    (folder / "serve.py").write_text(_SERVE)
+    (folder / "told.json").write_text(json.dumps(jobs))
+    monkeypatch.setattr(step, "PEERS", folder)
+    monkeypatch.setattr(step, "CASES", {"mix": TINY})
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cases, one for an accelerator; the job compiles quickly, since its program runs for a second only."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    away = dataclasses.replace(TINY, name="far away", accelerator=True)
+    monkeypatch.setattr(step, "CASES", {"mix": TINY, "accelerator": away})
+
+
+@pytest.mark.usefixtures("alone")
+def test_without_peers_the_library_is_timed_and_the_rows_say_what_is_missing() -> None:
+    """A real step of a tiny pair; what cannot be run here keeps its row."""
+    ours, plain, compiled, *away = step.measure(["--rounds", "2"])
+    assert ours["step"].median > 0 and ours["images/s"] == pytest.approx(4 / ours["step"].median)
+    assert ours["student parameters"] == ours["teacher parameters"] > 30_000 and 0 < ours["share of peak"] < 1
+    assert ours["met"] is (ours["images/s"] >= 3) and ours["logits differ by"] == 0
+    assert plain["step"] == compiled["step"] == "not run: name a Python that has it: --torch"
+    assert {row["step"] for row in away} == {"not run: no accelerator here"} and len(away) == 3
+    assert len({tuple(row) for row in (ours, plain, compiled, *away)}) == 1  # one table
+    assert "not run" in timing.table([ours, plain, *away])
+
+
+def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that takes longer has a ratio above 1; four images of 3 x 100 + 700 products are 4,000, in 2 seconds."""
+    told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS | {"version": "torch 9"}, 2.2), compiled=({}, 0))
+    ours, plain, compiled = step.measure(["--rounds", "2", "--torch", sys.executable])
+    assert ours["step"].median == 2 and ours["times as long"] == 1 and ours["images/s"] == 2 and ours["met"] is False
+    assert ours["GMAC"] == pytest.approx(4e-6) and ours["share of peak"] == pytest.approx(2 * 4000 / 2 / 16_000)
+    assert plain["times as long"] == pytest.approx(1.1) and plain["met"] is False and plain["goal"] == "at least 1.2"
+    assert plain["version"] == "torch 9" and plain["met"] is not None
+    assert compiled["step"].startswith("not run: a job stopped (no compiler)") and compiled["goal"] is None
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"parameters": {"student": 10, "teacher": 31}}, "parameters .*31.* instead of .*30"),
+        ({"macs": {"student": 90, "teacher": 700}}, "macs .*90.* instead of .*100"),
+        ({"logits": {"student": [[1.0, -4.1]], "teacher": [[2.0, 0.0]]}}, r"logits differ by 0\.025"),
+        ({"logits": {"student": [[1.0, float("nan")]], "teacher": [[2.0, 0.0]]}}, "logits differ by nan"),
+    ],
+)
+def test_jobs_that_do_other_work_are_not_compared(
+    other: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other networks, or the same with other weights, would make the ratio worthless."""
+    told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS | other, 2.0), compiled=({}, 0))
+    with pytest.raises(DistillError, match=f"PyTorch, plain does other work in tiny: .*{said}"):
+        step.measure(["--rounds", "2", "--torch", sys.executable])
+
+
+def test_half_precision_rounds_more() -> None:
+    """So more is allowed where the case asks for it."""
+    theirs = FACTS | {"logits": {"student": [[1.0, -4.1]], "teacher": [[2.0, 0.0]]}}
+    half = dataclasses.replace(TINY, dtype="bfloat16")
+    assert cases.difference(half, cases.PLAIN, FACTS, theirs) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--torch", "/nowhere/python"], "there is no Python at /nowhere/python: name one that has PyTorch"),
+        (["--big-vision", "/nowhere"], "there is no checkout of big_vision at /nowhere"),
+    ],
+)
+@pytest.mark.usefixtures("alone")
+def test_what_is_not_there_is_told_before_anything_runs(options: list[str], said: str) -> None:
+    """One line, with the path."""
+    with pytest.raises(DistillError, match=said):
+        step.measure(options)
+
+
+def test_a_python_without_torch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the option that names it, and the last line of what the job said."""
+    told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=({}, 0))
+    with pytest.raises(DistillError, match=r"a job stopped \(no compiler\): check that --torch names a Python"):
+        step.measure(["--rounds", "2", "--torch", sys.executable])
+
+
+def test_every_case_can_be_described(tmp_path: Path) -> None:
+    """Jobs read it as JSON; weights have the checkpoints' names, scales are 1, biases 0 and kernels neither."""
+    about = json.loads(json.dumps(cases.describe(cases.CASES["mix"], 4, tmp_path)))
+    assert about["roles"] == ["student", "teacher"] and about["student"]["stages"] == [1, 1, 1]
+    assert np.load(about["images"]).shape == (32, 28, 28, 1)
+    check = np.load(about["check"])
+    assert (check[:, 0] == 0).all() and (check[:, 1:-1, 1:-1] != 0).all() and np.abs(check).max() <= 1
+    with np.load(about["teacher"]["weights"]) as file:
+        assert (file["norm-pre-head/scale"] == 1).all() and (file["norm-pre-head/bias"] == 0).all()
+        assert file["block1/unit01/conv2/kernel"].std() == pytest.approx(1 / np.sqrt(9 * 24), rel=0.1)
