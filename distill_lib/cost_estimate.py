@@ -1,0 +1,126 @@
+"""What a recipe would cost on accelerators: from the networks' operations, a stated peak and a stated utilisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distill_lib import checkpoints, datasets, models, published, teachers, views
+from distill_lib.devices import DEVICES, Device
+from distill_lib.errors import DistillError, unknown
+from distill_lib.models import cost
+from distill_lib.recipes import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UTILISATION = 0.45
+"""The share of the stated peak that this project aims at in a step."""
+STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes.
+
+    Attributes:
+        operations: floating-point operations of the whole run, two for each multiply-accumulate.
+        device: what it runs on.
+        count: number of these devices.
+        utilisation: share of their peak that is reached.
+    """
+
+    operations: float
+    device: Device
+    count: int
+    utilisation: float
+
+    @property
+    def device_hours(self) -> float:
+        """Hours times devices; the same for any number of them, as far as utilisation is."""
+        return self.operations / (self.device.peak * self.utilisation) / 3600
+
+    @property
+    def days(self) -> float:
+        """Days that pass."""
+        return self.device_hours / self.count / 24
+
+
+def operations_per_image(recipe: Recipe) -> float:
+    """Floating-point operations that one image costs in a step: the teacher once, the student three times.
+
+    Convolutions and matrix products only, as `models.cost.macs` counts them. A fixed teacher, which is asked before the
+    first step, and labels cost the student alone.
+
+    Args:
+        recipe: its teacher is embedded or published, or several such, joined by " + ".
+
+    Raises:
+        DistillError: if a teacher is of another kind: its network is not known without its file.
+    """
+    dataset = datasets.get(recipe.dataset)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+    macs = STUDENT_PASSES * cost.macs(models.create(recipe.student, dataset.num_classes), shape)
+    if views.policy(recipe.policy).relation not in ("none", "fixed"):
+        macs += sum(_teacher_macs(name.strip(), dataset.num_classes, shape) for name in recipe.teacher.split(" + "))
+    return 2.0 * macs
+
+
+def estimate(recipe: Recipe, device: Device, count: int, utilisation: float = UTILISATION) -> Estimate:
+    """Estimates the steps of a run; evaluations, and a fixed teacher's answers beforehand, are not in it.
+
+    Args:
+        recipe: what would run.
+        device: on what.
+        count: on how many.
+        utilisation: share of the peak that a step reaches, from above 0 to 1.
+
+    Raises:
+        DistillError: if the number of images, a teacher's network or the utilisation is not usable.
+    """
+    if not 0 < utilisation <= 1:
+        raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
+    images = recipe.train_images or datasets.get(recipe.dataset).counts.get("train")
+    if images is None:
+        raise DistillError(f"the number of training images of {recipe.dataset} is known once it is prepared.")
+    shown = recipe.steps(images) * recipe.batch_size
+    return Estimate(shown * operations_per_image(recipe), device, count, utilisation)
+
+
+def table(
+    recipe: Recipe,
+    counts: Sequence[int] = (8, 64, 512),
+    utilisation: float = UTILISATION,
+    devices: Sequence[Device] = DEVICES,
+) -> pd.DataFrame:
+    """Device-hours, and days on so many devices: a row a device.
+
+    Args:
+        recipe: what would run.
+        counts: numbers of devices.
+        utilisation: share of the peak that a step reaches.
+        devices: the rows.
+    """
+    import pandas as pd
+
+    rows = []
+    for device in devices:
+        several = [estimate(recipe, device, count, utilisation) for count in counts]
+        row = {"device": device.name, "peak (TFLOP/s)": f"{device.peak / 1e12:,.0f}"}
+        row |= {"device-hours": f"{several[0].device_hours:,.0f}"}
+        row |= {f"days on {one.count}": f"{one.days:,.1f}" for one in several}
+        rows.append(row | {"source of the peak": device.source})
+    return pd.DataFrame(rows)
+
+
+def _teacher_macs(name: str, num_classes: int, shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of one answer; a teacher that wants a size of its own gets it."""
+    if name in teachers.EMBEDDED:
+        facts = checkpoints.load_metadata(teachers.EMBEDDED[name])
+        model, side = facts["model"], facts.get("resolution") or shape[0]
+    elif name in published.CHECKPOINTS:
+        model, side = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
+    else:
+        raise unknown("teacher", name, [*teachers.EMBEDDED, *published.CHECKPOINTS])
+    return cost.macs(models.create(model, num_classes), (side, side, shape[2]))
