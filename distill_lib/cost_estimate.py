@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ class Estimate:
         return self.device_hours / self.count / 24
 
 
+@functools.lru_cache(maxsize=64)  # tracing a network of 152 layers takes seconds
 def operations_per_image(recipe: Recipe) -> float:
     """Floating-point operations that one image costs in a step: the teacher once, the student three times.
 
