@@ -46,6 +46,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     loading: str = "auto",
     workers: int | None = None,
+    remat: bool = False,
 ) -> list[Run | DistillError]:
     """Trains students in as few classes as there are kinds of lessons and as memory allows.
 
@@ -56,6 +57,7 @@ def fit(
         checkpoint_seconds: least time between two training checkpoints.
         loading: how images come, as in `task.prepare`.
         workers: threads that decode, where images are decoded on the way.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
@@ -81,7 +83,8 @@ def fit(
     for group in waiting.values():
         size = class_size or affordable(next(iter(group.values())))
         for part in _parts(list(group.items()), size):
-            runs = train([(task, directory) for directory, task in part], checkpoint_seconds=checkpoint_seconds)
+            taught = [(task, directory) for directory, task in part]
+            runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat)
             ended |= {directory: _light(run) for (directory, _), run in zip(part, runs, strict=True)}
     return [ended[directory] for directory in folders]
 

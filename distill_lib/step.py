@@ -241,12 +241,13 @@ def _answered(
 
 
 @functools.lru_cache(maxsize=64)
-def learn(student: nn.Module, labels: bool = False) -> Callable[[State, Settings, Lesson], State]:
+def learn(student: nn.Module, labels: bool = False, remat: bool = False) -> Callable[[State, Settings, Lesson], State]:
     """The second half of a step, jitted; the state it is given is donated.
 
     Args:
         student: the module that is trained.
         labels: whether lessons hold shares of labels (cross-entropy) rather than a teacher's logits (KL).
+        remat: as in `models.train_logits`.
 
     Returns:
         A function of (state, settings, lesson) to the next state.
@@ -254,7 +255,8 @@ def learn(student: nn.Module, labels: bool = False) -> Callable[[State, Settings
 
     def moved(state: State, settings: Settings, lesson: Lesson) -> State:
         def mean_loss(params: dict) -> tuple[jax.Array, dict]:
-            logits, statistics = models.train_logits(student, {"params": params} | state.statistics, lesson.shown)
+            variables = {"params": params} | state.statistics
+            logits, statistics = models.train_logits(student, variables, lesson.shown, remat=remat)
             if labels:
                 return losses.cross_entropy(logits, lesson.wanted).mean(), statistics
             return losses.kl(logits, lesson.wanted, temperature=settings.temperature).mean(), statistics
