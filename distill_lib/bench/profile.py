@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 
 PASSES = 8  # over the activations of a GroupNorm, forward (3) and backward (5)
 CASES = (("bit_r11w8", 10, 128, 28, 1), ("bit_r50x1", 1000, 8, 128, 3))  # network, classes, images, pixels, colours
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_OPERATION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = .*?\s([a-z][\w\-]*)\(")
+_CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
 WHOLE, NO_NORM, NO_STANDARD = "as it is", "without GroupNorm", "without standardisation"
-KINDS = (  # of operations, by what the profile calls them; the first that fits
-    ("convolutions", r"conv"),
-    ("matrix products", r"dot|matmul|gemm"),
-    ("copies", r"copy|transpose|pad|reshape|broadcast"),
-    ("sums and element-wise", r"fusion|reduce|add|multiply|select|rsqrt|maximum|subtract"),
+KINDS = (  # of operations; the first that fused operations hold one of
+    ("convolutions", {"convolution"}),
+    ("matrix products", {"dot"}),
+    ("library calls", {"custom-call"}),
+    ("sums", {"reduce", "reduce-window"}),
+    (
+        "element-wise",
+        {"add", "subtract", "multiply", "divide", "maximum", "select", "compare", "rsqrt", "convert", "exponential"},
+    ),
 )
 
 
@@ -67,12 +74,34 @@ def left_on_the_table(whole: float, without: float, least: float) -> dict[str, f
     return {"share": part / whole, "least (s)": least, "left on the table": max(0.0, part - least) / whole}
 
 
-def kind_of(operation: str) -> str:
-    """The kind of an operation, from its name in a profile."""
-    for kind, pattern in KINDS:
-        if re.search(pattern, operation):
+def kinds_of(program: str) -> dict[str, str]:
+    """The kind of every operation of a compiled program.
+
+    Args:
+        program: its text, as `compiled.as_text()` gives it. A fusion is what the operations inside it are.
+
+    Returns:
+        A key of `KINDS`, or "copies", by the operation's name.
+    """
+    inside: dict[str, set[str]] = {}
+    calls: dict[str, tuple[str, str]] = {}
+    where = ""
+    for line in program.splitlines():
+        if opened := _COMPUTATION.match(line):
+            where = opened[1]
+        elif found := _OPERATION.match(line):
+            name, opcode = found.groups()
+            inside.setdefault(where, set()).add(opcode)
+            called = _CALLED.search(line)
+            calls[name] = (opcode, called[1] if called and opcode in ("fusion", "call") else "")
+    return {name: _kind({opcode, *inside.get(called, ())}) for name, (opcode, called) in calls.items()}
+
+
+def _kind(opcodes: set[str]) -> str:
+    for kind, marks in KINDS:
+        if opcodes & marks:
             return kind
-    return "other"
+    return "copies"
 
 
 def _rows(
@@ -86,11 +115,12 @@ def _rows(
     given = jax.random.uniform(jax.random.key(0), (images, *shape), minval=-1)
     variables = models.init(model, jax.random.key(1), shape)
     variables["params"]["head"]["kernel"] += 0.01  # a head of zeros would leave the gradient nothing to do
-    forms = {
+    programs = {
         WHOLE: _gradient(model, variables, given),
         NO_NORM: _gradient(model, variables, given, norms=False),
         NO_STANDARD: _gradient(model.clone(folded=True), variables, given),
     }
+    forms = {name: _waited(program, variables["params"]) for name, program in programs.items()}
     seconds = timing.interleaved(forms, rounds=rounds)
     least = {WHOLE: 0.0, NO_NORM: PASSES * _norm_bytes(model, variables, given) / speed, NO_STANDARD: 0.0}
     rows: list[dict[str, Any]] = []
@@ -98,15 +128,15 @@ def _rows(
         row = {"kind": "left out", "model": name, "images": images, "case": form, "step": seconds[form]}
         parts = left_on_the_table(seconds[WHOLE].median, seconds[form].median, least[form])
         rows.append(row | (parts if form != WHOLE else {}))
-    shares = _profiled(forms[WHOLE])
+    shares = _profiled(forms[WHOLE], kinds_of(programs[WHOLE].as_text()))
     return rows + [
         {"kind": "operations", "model": name, "images": images, "case": kind, "share": share}
         for kind, share in shares.items()
     ]
 
 
-def _gradient(model: nn.Module, variables: Any, images: Any, *, norms: bool = True) -> Callable[[], Any]:
-    """Loss and gradient, compiled, with every GroupNorm or with none; waits for its result."""
+def _gradient(model: nn.Module, variables: Any, images: Any, *, norms: bool = True) -> Any:
+    """Loss and gradient of parameters, compiled, with every GroupNorm or with none."""
     import flax.linen as nn
     import jax
 
@@ -124,8 +154,13 @@ def _gradient(model: nn.Module, variables: Any, images: Any, *, norms: bool = Tr
         with nn.intercept_methods(skip):
             return loss(params)
 
-    run = jax.jit(jax.value_and_grad(loss if norms else without))
-    return lambda: jax.block_until_ready(run(variables["params"]))
+    return jax.jit(jax.value_and_grad(loss if norms else without)).lower(variables["params"]).compile()
+
+
+def _waited(program: Any, params: dict) -> Callable[[], Any]:
+    import jax
+
+    return lambda: jax.block_until_ready(program(params))
 
 
 def _norm_bytes(model: nn.Module, variables: Any, images: Any) -> int:
@@ -148,7 +183,7 @@ def _norm_bytes(model: nn.Module, variables: Any, images: Any) -> int:
     return sum(sizes)
 
 
-def _profiled(run: Callable[[], Any], calls: int = 5) -> dict[str, float]:
+def _profiled(run: Callable[[], Any], kinds: dict[str, str], calls: int = 5) -> dict[str, float]:
     """Shares of the profiled time by kind of operation, the largest first."""
     import jax
 
@@ -160,7 +195,7 @@ def _profiled(run: Callable[[], Any], calls: int = 5) -> dict[str, float]:
                 run()
         for path in glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True):
             for operation, duration in _operations(jax.profiler.ProfileData.from_file(path)):
-                spent[kind_of(operation)] += duration
+                spent[kinds.get(operation, "other")] += duration
     total = sum(spent.values())
     return {kind: duration / total for kind, duration in spent.most_common()} if total else {}
 

@@ -30,8 +30,8 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     """Measures peaks and networks in one run.
 
     Args:
-        arguments: `--rounds N`, `--models NAME ...`, `--dtypes NAME ...` (of the networks; the default is float32, and on
-            accelerators bfloat16 too), `--batch N` (instead of the small batches for CPUs).
+        arguments: `--rounds N`, `--models NAME ...`, `--dtypes NAME ...` (of networks: float32, and on accelerators
+            bfloat16 too), `--batch N` (instead of the small batches for CPUs).
 
     Returns:
         Rows of two kinds. "peak": the fastest matrix product of each dtype and the fastest triad. "network": seconds,
