@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
-BENCHMARKS = ("folding", "classroom", "step", "store")
+BENCHMARKS = ("folding", "classroom", "step", "store", "loop", "memory", "scaling", "roofline", "profile")
 SMOKE = {  # fewer runs than the notebooks' own lists have; one for each data set that has presets
     "consistency": [["-p", "policies", "[labels, same/ic]"]],
     "sweep": [["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"]],

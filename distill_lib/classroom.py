@@ -48,6 +48,7 @@ def fit(
     loading: str = "auto",
     workers: int | None = None,
     replay: str | os.PathLike | None = None,
+    remat: bool = False,
 ) -> list[Run | DistillError]:
     """Trains students in as few classes as there are kinds of lessons and as memory allows.
 
@@ -59,6 +60,7 @@ def fit(
         loading: how images come, as in `task.prepare`.
         workers: threads that decode, where images are decoded on the way.
         replay: folder of stored answers that all of them replay, as in `task.prepare`.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
@@ -84,7 +86,8 @@ def fit(
     for group in waiting.values():
         size = class_size or affordable(next(iter(group.values())))
         for part in _parts(list(group.items()), size):
-            runs = train([(task, directory) for directory, task in part], checkpoint_seconds=checkpoint_seconds)
+            taught = [(task, directory) for directory, task in part]
+            runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat)
             ended |= {directory: _light(run) for (directory, _), run in zip(part, runs, strict=True)}
     return [ended[directory] for directory in folders]
 

@@ -326,12 +326,15 @@ def _answered(
 
 
 @functools.lru_cache(maxsize=64)
-def learn(student: nn.Module, objective: Objective = Objective()) -> Callable[[State, Settings, Lesson], State]:
+def learn(
+    student: nn.Module, objective: Objective = Objective(), remat: bool = False
+) -> Callable[[State, Settings, Lesson], State]:
     """The second half of a step, jitted; the state it is given is donated.
 
     Args:
         student: the module that is trained.
         objective: what it minimises, and how.
+        remat: as in `models.train_logits`.
 
     Returns:
         A function of (state, settings, lesson) to the next state.
@@ -339,7 +342,8 @@ def learn(student: nn.Module, objective: Objective = Objective()) -> Callable[[S
 
     def moved(state: State, settings: Settings, lesson: Lesson) -> State:
         def mean_loss(params: dict) -> tuple[jax.Array, dict]:
-            logits, statistics = models.train_logits(student, {"params": params} | state.statistics, lesson.shown)
+            variables = {"params": params} | state.statistics
+            logits, statistics = models.train_logits(student, variables, lesson.shown, remat=remat)
             return objective.loss(logits, lesson, settings).mean(), statistics
 
         (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)

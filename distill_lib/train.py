@@ -25,7 +25,7 @@ from distill_lib.pupil import Pupil, Run
 from distill_lib.recipes import Recipe
 from distill_lib.task import Task, prepare
 
-CHECKPOINT_SHARE = 0.02  # of a run's time that may go into checkpoints
+CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
 LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
 
 
@@ -38,6 +38,7 @@ def fit(
     workers: int | None = None,
     on_bad_image: str = "substitute",
     replay: str | os.PathLike | None = None,
+    remat: bool = False,
 ) -> Run:
     """Trains a student, or takes up the run where it was killed, or reuses the finished one.
 
@@ -49,6 +50,7 @@ def fit(
         workers: threads that decode, where images are decoded on the way.
         on_bad_image: "substitute" or "raise": what is done about broken images that are met on the way.
         replay: folder of stored answers that are replayed, as in `task.prepare`; such runs have names of their own.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
 
     Returns:
         The run; its record lies in `workdir/<study>/<run id>/`.
@@ -62,7 +64,7 @@ def fit(
     directory = folder(task, workdir)
     if (run := pupil.finished(task, directory)) is not None:
         return run
-    (trained,) = train([(task, directory)], checkpoint_seconds=checkpoint_seconds)
+    (trained,) = train([(task, directory)], checkpoint_seconds=checkpoint_seconds, remat=remat)
     if isinstance(trained, Run):
         return trained
     raise trained
@@ -74,12 +76,15 @@ def folder(task: Task, workdir: str | os.PathLike | None) -> Path:
     return root / task.recipe.study / task.run_id
 
 
-def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[Run | DistillError]:
+def train(
+    tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float, remat: bool = False
+) -> list[Run | DistillError]:
     """Teaches students together: every lesson is made once, and each student learns from it.
 
     Args:
         tasks: unfinished tasks of one `lesson_id`, each with the folder of its record.
         checkpoint_seconds: least time between two training checkpoints.
+        remat: as in `fit`.
 
     Returns:
         For each task its run, or the error that ended it while the others went on.
@@ -92,7 +97,7 @@ def train(tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float) -> list[
     pupils = [pupil.take_up(task, directory, everywhere) for task, directory in tasks]
     lead, start = pupils[0].task, min(one.start for one in pupils)
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
-    learn = [step.learn(one.task.student, one.task.objective) for one in pupils]
+    learn = [step.learn(one.task.student, one.task.objective, remat) for one in pupils]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
     progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
     due = time.perf_counter() + checkpoint_seconds
@@ -135,7 +140,17 @@ def _save(pupils: list[Pupil], done: int, checkpoint_seconds: float) -> float:
         if one.learns(done):
             one.save()
     now = time.perf_counter()
-    return now + max(checkpoint_seconds, (now - began) / CHECKPOINT_SHARE if checkpoint_seconds else 0.0)
+    return now + checkpoint_pause(now - began, checkpoint_seconds)
+
+
+def checkpoint_pause(save_seconds: float, checkpoint_seconds: float) -> float:
+    """Seconds from one training checkpoint to the next: at least those asked for, and more where saving is slow.
+
+    Args:
+        save_seconds: what the last one took.
+        checkpoint_seconds: least time between two; 0 saves after every step.
+    """
+    return max(checkpoint_seconds, save_seconds / CHECKPOINT_SHARE if checkpoint_seconds else 0.0)
 
 
 def _report(pupils: list[Pupil], done: int, progress: Progress) -> None:

@@ -148,3 +148,12 @@ def test_published_figures(name: str, gmacs: float, published: float) -> None:
     kernels = [leaf.size for leaf in jax.tree.leaves(variables) if leaf.ndim == 4 and leaf.shape[:3] != (1, 1, 1)]
     standardised = sum(kernels) if name.startswith("bit") else 0
     assert round((found + 5 * normalised(model, variables, 224) + 4 * standardised) / 1e9, 2) == published
+
+
+def test_rematerialisation_keeps_little_more_than_the_outputs_of_units() -> None:
+    """For the gradient of a batch: these, parameters and images at least, and at most half of what is kept without."""
+    model, shape = models.create("bit_r11w8", 10), (28, 28, 1)
+    kept, again = (cost.kept_bytes(model, shape, 64, remat=remat) for remat in (False, True))
+    numbers = 14 * 14 * 32 + 7 * 7 * 64 + 4 * 4 * 128  # outputs of the three units
+    least = 4 * (64 * (numbers + 28 * 28) + cost.parameters(model, shape))
+    assert 0.9 * least < again < kept / 2  # biases are parameters that no gradient needs

@@ -8,7 +8,7 @@ import sys
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError, unknown
 
-NAMES = ("folding", "classroom", "input", "step", "store")
+NAMES = ("folding", "classroom", "input", "step", "store", "loop", "memory", "scaling", "roofline", "profile")
 
 
 def main(arguments: list[str] | None = None) -> int:

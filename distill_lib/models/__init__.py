@@ -22,6 +22,9 @@ DTYPES = ("float32", "bfloat16")
 
 Variables = dict[str, dict]
 
+UNIT = "unit"
+"""What every family calls the outputs of its residual units, which are kept where the rest is computed again."""
+
 
 def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
     """Builds the model of that name.
@@ -97,15 +100,32 @@ def logits(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Arr
     return output
 
 
-def train_logits(model: nn.Module, variables: Variables, images: jax.Array) -> tuple[jax.Array, Variables]:
+def train_logits(
+    model: nn.Module, variables: Variables, images: jax.Array, *, remat: bool = False
+) -> tuple[jax.Array, Variables]:
     """Predicts as in training, where BatchNorm uses the statistics of the batch, over all devices.
+
+    Args:
+        model: the module.
+        variables: its parameters, and with BatchNorm its running statistics.
+        images: (batch, height, width, colours), float32 in [-1, 1].
+        remat: whether only the outputs of residual units are kept for the gradient and the rest is computed again then
+            (rematerialisation); the same gradients, to rounding.
 
     Returns:
         Logits (batch, num_classes) float32, and the other variables after it: {"batch_stats": ...}, or nothing without
         BatchNorm.
     """
-    output, changed = model.apply(variables, images, train=True, mutable=["batch_stats"])
-    return output, dict(changed)
+
+    def forward(variables: Variables, images: jax.Array) -> tuple[jax.Array, Variables]:
+        output, changed = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return output, dict(changed)
+
+    if not remat:
+        return forward(variables, images)
+    import jax
+
+    return jax.checkpoint(forward, policy=jax.checkpoint_policies.save_only_these_names(UNIT))(variables, images)
 
 
 def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[str, jax.Array]:

@@ -17,7 +17,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
+from distill_lib.models import UNIT
 from distill_lib.models.group_norm import GroupNorm
 
 STAGES = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -114,7 +116,7 @@ class ResidualUnit(nn.Module):
         x = nn.relu(GroupNorm(self.groups, name="gn2")(x))
         x = StandardizedConv(self.width, 3, self.stride, self.folded, name="conv2")(x)
         x = nn.relu(GroupNorm(self.groups, name="gn3")(x))
-        return shortcut + StandardizedConv(features, 1, 1, self.folded, name="conv3")(x)
+        return checkpoint_name(shortcut + StandardizedConv(features, 1, 1, self.folded, name="conv3")(x), UNIT)
 
 
 class Stage(nn.Module):

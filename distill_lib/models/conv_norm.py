@@ -18,7 +18,9 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from distill_lib.models import UNIT
 from distill_lib.models.group_norm import GroupNorm
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -228,7 +230,7 @@ class InvertedResidual(nn.Module):
         if squeeze:
             x = SqueezeExcite(divisible_by_8(expanded / 4), name="squeeze")(x)
         x = ConvNorm(features, self.layers, name="project")(x, train)
-        return shortcut + x if x.shape == shortcut.shape else x
+        return checkpoint_name(shortcut + x if x.shape == shortcut.shape else x, UNIT)
 
 
 class Stage(nn.Module):

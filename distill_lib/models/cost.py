@@ -52,6 +52,31 @@ def parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.shapes(model, image_shape)["params"]))
 
 
+def kept_bytes(model: nn.Module, image_shape: tuple[int, int, int], batch_size: int, *, remat: bool = False) -> int:
+    """Counts the memory of what a forward pass keeps for the gradient, parameters that it needs again included.
+
+    Args:
+        model: the module.
+        image_shape: (height, width, colours).
+        batch_size: images at once.
+        remat: as in `models.train_logits`.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    def kept(variables: models.Variables, images: jax.Array) -> Any:
+        rest = {name: tree for name, tree in variables.items() if name != "params"}
+
+        def forward(params: dict) -> tuple[jax.Array, models.Variables]:
+            return models.train_logits(model, {"params": params} | rest, images, remat=remat)
+
+        return jax.vjp(forward, variables["params"], has_aux=True)[1]
+
+    images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
+    leaves = jax.tree.leaves(jax.eval_shape(kept, models.shapes(model, image_shape), images))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
 def _count(jaxpr: Any) -> int:
     return sum(_equation(equation) for equation in jaxpr.eqns)
 

@@ -22,8 +22,10 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from distill_lib.errors import DistillError
+from distill_lib.models import UNIT
 
 WIDTHS = {"vit_ti16": 192, "vit_s16": 384, "vit_b16": 768}
 HEAD_WIDTH = 64
@@ -98,7 +100,7 @@ class Block(nn.Module):
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_0")(x)
         x = x + Attention(self.heads, self.dtype, name="MultiHeadDotProductAttention_1")(y)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_2")(x)
-        return x + Mlp(self.dtype, name="MlpBlock_3")(y)
+        return checkpoint_name(x + Mlp(self.dtype, name="MlpBlock_3")(y), UNIT)
 
 
 class Encoder(nn.Module):
