@@ -77,7 +77,7 @@ def judging(network: str, dataset: str, device: str = DEVICE) -> Budget:
         device: a name in `devices.names()`.
     """
     recipe = recipes.get(dataset, presets.FOREIGN[0], policy="same/ic", teacher=network)
-    student, answer = _per_image(recipe)
+    _, answer = _per_image(recipe)
     images = datasets.get(dataset).counts["test"]
     whole = cost_estimate.Estimate(answer * images, devices.get(device), 1, cost_estimate.UTILISATION)
     return Budget(0, answer * images, 0.0, whole.device_hours, False)
