@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill_lib import presets, recipes
+from distill_lib import presets, recipes, views
 from distill_lib.errors import unknown
 from distill_lib.recipes import Recipe
 
@@ -82,6 +82,13 @@ _SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 _SGD_RATES = {"learning_rate": (0.03, 0.3)}
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "consistency": Experiment(
+        "Is the teacher consistent?",
+        "Figs. 2, 3 and 9 to 12",
+        "Teacher and student must see the same pixels: fixed teachers and independent views are worse.",
+        {"fashion": tuple(Arm(views.NAMES[policy], {"policy": policy}, "medium") for policy in views.POLICIES)},
+        tuple((views.NAMES["same/ic"], views.NAMES[policy]) for policy in ("fix/cc", "fix/ic_ens", "ind/ic")),
+    ),
     "patience": Experiment(
         "Is the teacher patient?",
         "Fig. 4 and Table 4",

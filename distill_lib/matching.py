@@ -1,4 +1,4 @@
-"""Which records belong to a recipe: those whose settings are the same in all that decides the result but chance."""
+"""Which records belong to a recipe: those with the same settings in all that decides the result but chance."""
 
 from __future__ import annotations
 

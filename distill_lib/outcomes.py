@@ -48,7 +48,7 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
         rows.append(
             {"arm": arm.name}
             | {title: findings.mean_spread(values) for title, values in shares.items() if len(values)}
-            | {"epochs": f"{own['epochs'].iloc[0]:,.0f}", "n": len(own), "settings tried": int(own["tried"].iloc[0])}
+            | {"epochs": f"{own['epochs'].iloc[0]:,.0f}", "n": str(len(own)), "settings tried": str(own["tried"].iloc[0])}
         )
     return pd.DataFrame(rows).fillna("")
 

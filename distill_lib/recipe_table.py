@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distill_lib import budget, cost_estimate, devices, presets, recipes, records
+from distill_lib import budget, cost_estimate, devices, paper_presets, presets, recipes, records
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
@@ -43,9 +43,13 @@ def table(dataset: str, device: str = budget.DEVICE, runs: pd.DataFrame | None =
 
 
 def notes(dataset: str) -> list[str]:
-    """What the presets of a data set decide where the sources are silent or contradict each other, each once."""
+    """What the presets of a data set decide where the sources are silent or contradict each other, each once.
+
+    The last of them may concern the set itself, and then no preset names it.
+    """
     described = [presets.describe(dataset, name) for name in recipes.variants(dataset) if name != "smoke"]
-    return list(dict.fromkeys(note for preset in described for note in preset.notes))
+    own = [paper_presets.SET_NOTES[dataset]] if dataset in paper_presets.SET_NOTES else []
+    return list(dict.fromkeys([*(note for preset in described for note in preset.notes), *own]))
 
 
 def hours(spent: budget.Budget) -> str:

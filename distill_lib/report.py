@@ -101,7 +101,7 @@ def show(shown: list[Entry]) -> HTML:
     ]
     table = pd.DataFrame(rows).to_html(index=False, border=0, justify="left", escape=False)
     listed = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return HTML(f'<div class="report">{table}<ol>{listed}</ol></div>')
+    return HTML(f'<div class="wide">{table}<ol>{listed}</ol></div>')
 
 
 def _entry(row: dict[str, str], runs: pd.DataFrame, device: str) -> Entry:

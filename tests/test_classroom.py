@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -154,9 +155,9 @@ def test_a_fixed_mean_over_crops_depends_on_the_temperature(teacher: Path) -> No
 
 
 @pytest.mark.parametrize("policy", ["fix/cc", "same/ic"])
-def test_a_mean_of_probabilities_depends_on_the_temperature(policy: str, teacher: Path) -> None:
+def test_a_mean_of_probabilities_depends_on_the_temperature(policy: str, teacher: Path, tmp_path: Path) -> None:
     """Several teachers, fixed or not: their mean is taken at the loss's temperature."""
-    several = f"{teacher} + {teacher}"
+    several = f"{teacher} + {shutil.copy(teacher, tmp_path / 'another.npz')}"
     ids = {
         (mean, temperature): train.prepare(
             tiny.recipe(several, policy=policy, temperature=temperature, ensemble=mean)

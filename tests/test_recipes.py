@@ -102,8 +102,10 @@ def test_every_preset_can_be_built() -> None:
             recipe = recipes.get(dataset, variant)
             assert (recipe.dataset, recipe.variant, recipe.study) == (dataset, variant, f"{dataset}_{variant}")
             models.create(recipe.student, datasets.get(dataset).num_classes)
-            assert recipe.teacher in teachers.names() or not recipe.has_teacher
-            images = datasets.MOCK_EXAMPLES if variant == "smoke" else datasets.get(dataset).counts["train"]
+            assert set(recipe.teacher.split(" + ")) <= set(teachers.names()) or not recipe.has_teacher
+            assert recipe.start in (None, *teachers.names())
+            shown = datasets.get(recipe.transfer_set or dataset)
+            images = datasets.MOCK_EXAMPLES if variant == "smoke" else shown.counts["train"]
             assert recipe.steps(images) > recipe.warmup_steps
 
 
@@ -121,7 +123,7 @@ def test_policies_of_the_paper_have_a_teacher_and_baselines_have_none(policy: st
             (("fashion", "fast"), {}),
             "unknown variant of fashion 'fast'.*Valid: quick, .*long, longest, smoke",
         ),
-        ((("flowers", "quick"), {}), "unknown variant of flowers 'quick'.*Valid: fast, medium, long, smoke"),
+        ((("flowers", "quick"), {}), "unknown variant of flowers 'quick'.*Valid: fast, medium, long, mix_1000,.*smoke"),
         ((("fashion", "quick"), {"policy": "same"}), "unknown policy 'same'.*Valid: fix/rs, .*mix, labels, labels/mix"),
         ((("fashion", "quick"), {"mixup": "image"}), "unknown mixup 'image'.*Valid: batch, example"),
         ((("fashion", "quick"), {"lr": 1.0}), "unknown recipe setting 'lr'.*Valid: policy, .*learning_rate"),

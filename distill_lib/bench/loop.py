@@ -133,7 +133,7 @@ def _compiled(work: Task) -> Callable[[int], None]:
     asked = work.teacher.variables if work.teacher and work.asks_teacher else ()
     material = step.Material(train.images, work.targets(), train.extents)
     fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, asked, np.float32(recipe.temperature)))
-    teach, learn = step.teach(work.plan), step.learn(work.student, not recipe.has_teacher)
+    teach, learn = step.teach(work.plan), step.learn(work.student, work.objective)
     settings = jax.device_put(work.settings)
 
     def run(steps: int) -> None:

@@ -62,7 +62,7 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
     work = task.prepare(recipes.get(dataset, variant, **given))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     states = [step.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
-    learn = step.learn(work.student, not work.recipe.has_teacher, remat)
+    learn = step.learn(work.student, work.objective, remat)
     opened = lessons.open_lessons(work, 0, mesh)
     for _, lesson in zip(range(STEPS), opened, strict=False):
         for number, state in enumerate(states):

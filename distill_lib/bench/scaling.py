@@ -80,7 +80,7 @@ def _case(axis: str, value: int, options: argparse.Namespace) -> tuple[Callable[
         work = _enlarged(work, value)
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     given = iter(lessons.open_lessons(work, 0, mesh))
-    learn = step.learn(work.student, not work.recipe.has_teacher)
+    learn = step.learn(work.student, work.objective)
     students = value if axis == "students" else 1
     states = [step.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
 

@@ -60,7 +60,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         crop_area=tuple(case["area"]),
         whole=0.0,
     )
-    learn = step.learn(nets["student"], not frozen)
+    learn = step.learn(nets["student"], step.Objective(labels=not frozen))
     lesson = (_rendered if case["renders"] else _cropped)(case, plan, images, variables)
     return _Step(state, settings, lesson, learn), facts
 

@@ -1,0 +1,90 @@
+"""The report: every number of the paper is there, with a command that exists, and with what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import made_up
+import pandas as pd
+import pytest
+
+from distill_lib import budget, paper, recipes, records, report, set_page, teachers
+
+NO_RUNS = pd.DataFrame(columns=["run_id", "study", "policy", "epochs", "seed", "test_top1"])
+
+
+@pytest.fixture(autouse=True)
+def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting the operations of the paper's networks has tests of its own, and takes long."""
+    monkeypatch.setattr(budget.cost_estimate, "operations_per_image", lambda recipe: 1e10 * (1 + recipe.has_teacher))
+
+
+def written(tmp_path: Path, dataset: str, variant: str, top1: list[float], **settings: Any) -> pd.DataFrame:
+    """Made-up records of a preset, one a seed."""
+    for seed, share in enumerate(top1):
+        record = made_up.write_run(tmp_path, "medium", "mix", seed)
+        recipe = recipes.get(dataset, variant, seed=seed, **settings)
+        record |= {"recipe": vars(recipe), "result": record["result"] | {"test_top1": share}, "study": recipe.study}
+        record |= {"run_id": recipe.run_id()}
+        records.write(tmp_path / recipe.study / recipe.run_id(), record, [])
+    return records.read(tmp_path)
+
+
+def test_all_numbers_appear_with_a_command_or_a_reason() -> None:
+    """In the groups of the page, and each command names a preset, a network or a set that there is."""
+    entries = report.entries(NO_RUNS)
+    assert len(entries) == 143
+    page = (Path(__file__).parent.parent / "book" / "report.md").read_text()
+    assert all(f'report.entries(runs, "{name}")' in page for name in report.experiments())
+    for row, entry in zip(paper.table().to_dict("records"), entries, strict=True):
+        again = paper.repeat(row["repeat"])
+        assert entry.paper == row["value"] and entry.command == again.command
+        if again.kind == "train":
+            assert again.name in recipes.variants(again.dataset)
+            assert entry.here == report.NOT_RUN and entry.hours
+        elif again.kind == "judge":
+            assert again.name in teachers.names() and entry.here == report.NOT_RUN and entry.hours
+        elif again.kind == "check":
+            assert again.dataset in recipes.names() and entry.here and entry.verdict
+        else:
+            assert not entry.command and not entry.here and entry.notes
+
+
+def test_without_runs_only_the_cards_can_disagree() -> None:
+    """They do in one place, and the note says why."""
+    (entry,) = report.disagreements(NO_RUNS)
+    assert (entry.dataset, entry.here) == ("Food101", "train[:90%]|train[90%:]|validation")
+    assert "no split `test`" in entry.notes[0]
+    found = report.counts(NO_RUNS)
+    assert found["all"] == 143 and found["disagrees"] == 1 and found["agrees"] == 8
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.9201, "agrees"), (0.90, "disagrees")])
+def test_a_measured_number_is_shown_with_its_runs_and_judged(tmp_path: Path, share: float, verdict: str) -> None:
+    """Under whichever name of the preset it was run; the paper has 92.83."""
+    runs = written(tmp_path, "flowers", "fast", [share, share + 0.002])
+    entries = report.entries(runs, "patience on Flowers")
+    (entry,) = [entry for entry in entries if entry.here != report.NOT_RUN]
+    assert (entry.epochs, entry.paper, entry.verdict) == ("10,000", "92.83", verdict)
+    assert entry.here.startswith(f"{100 * share + 0.1:.2f}") and "n = 2: " in entry.here
+    assert all(run_id in entry.here for run_id in runs.loc[runs["dataset"] == "flowers", "run_id"])
+    assert (entry in report.disagreements(runs)) == (verdict == "disagrees")
+    assert ("<strong>disagrees</strong>" in report.show(entries).data) == (verdict == "disagrees")
+
+
+def test_a_failed_run_of_the_paper_is_not_compared(tmp_path: Path) -> None:
+    """N/A is no number; 0.10 is one, and a good run of ours disagrees with it."""
+    runs = written(tmp_path, "imagenet", "s160_mix_4800", [0.8])
+    found = {entry.paper: entry for entry in report.entries(runs, "resolutions") if entry.here != report.NOT_RUN}
+    assert {value: entry.verdict for value, entry in found.items()} == {"N/A": "", "0.1": "disagrees"}
+    assert any("failed" in note for note in found["0.1"].notes)
+
+
+def test_the_page_of_a_set_shows_its_presets_numbers_and_results(tmp_path: Path) -> None:
+    """With records and without."""
+    assert "no records yet" in set_page.results("pets", NO_RUNS).data
+    runs = written(tmp_path, "pets", "fast", [0.87])
+    assert "87.00" in set_page.results("pets", runs).data and "from_food_1000" in set_page.presets("pets", runs).data
+    numbers = set_page.numbers("pets", runs).data
+    assert "~30" in numbers and "train[:90%]" in numbers and "92.83" not in numbers
