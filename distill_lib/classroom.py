@@ -15,11 +15,12 @@ from typing import Any
 
 import jax
 
-from distill_lib import pupil, step
+from distill_lib import learning, pupil, step
+from distill_lib.assembly import prepare
 from distill_lib.errors import DistillError, unknown
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
-from distill_lib.task import Task, prepare
+from distill_lib.task import Task
 from distill_lib.train import folder, train
 
 GRIDS: dict[str, dict[str, Sequence[float]]] = {
@@ -57,10 +58,10 @@ def fit(
         workdir: the results folder; None finds it.
         class_size: students that are taught together at most; None chooses it from the device's memory.
         checkpoint_seconds: least time between two training checkpoints.
-        loading: how images come, as in `task.prepare`.
+        loading: how images come, as in `assembly.prepare`.
         workers: threads that decode, where images are decoded on the way.
-        replay: folder of stored answers that all of them replay, as in `task.prepare`.
-        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
+        replay: folder of stored answers that all of them replay, as in `assembly.prepare`.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `learning.learn`.
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
@@ -136,7 +137,7 @@ def affordable(task: Task) -> int:
     Students learn one after the other, so activations are needed for one at a time; what grows with the class is
     parameters and optimiser state.
     """
-    of_each = step.state_bytes(task.student, task.image_shape, task.recipe.optimizer)
+    of_each = learning.state_bytes(task.student, task.image_shape, task.recipe.optimizer)
     return max(1, int(STATE_SHARE * _memory() / of_each))
 
 

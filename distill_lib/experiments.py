@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class Arm:
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     variant: str | None = None
-    tries: dict[str, Sequence[Any]] = field(default_factory=dict)
+    tries: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -297,8 +297,8 @@ def plan(
     found = []
     for arm in arms(name, dataset):
         for first in recipes_of(arm, dataset, variant, start=start, seed=seeds[0], **overrides):
-            shared = {"view_seed": first.seed} if shared_views and len(seeds) > 1 else {}
-            found += [dataclasses.replace(first, seed=seed, **shared) for seed in seeds]
+            view_seed = first.seed if shared_views and len(seeds) > 1 else first.view_seed
+            found += [dataclasses.replace(first, seed=seed, view_seed=view_seed) for seed in seeds]
     return list(dict.fromkeys(found))
 
 

@@ -45,10 +45,11 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
             continue
         columns = {"test top-1 (%)": "test_top1", "agreement (%)": "test_agreement"}
         shares = {title: 100 * own[column].dropna() for title, column in columns.items() if column in own}
+        one = own.iloc[0]
         rows.append(
             {"arm": arm.name}
             | {title: findings.mean_spread(values) for title, values in shares.items() if len(values)}
-            | {"epochs": f"{own['epochs'].iloc[0]:,.0f}", "n": str(len(own)), "settings tried": str(own["tried"].iloc[0])}
+            | {"epochs": f"{one['epochs']:,.0f}", "n": str(len(own)), "settings tried": str(one["tried"])}
         )
     return pd.DataFrame(rows).fillna("")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from distill_lib import checkpoints, cka, evaluate, optim, records, resume
 from distill_lib.errors import DistillError
-from distill_lib.step import State
+from distill_lib.learning import State
 from distill_lib.task import RUN, SPLITS, Task
 
 

@@ -1,8 +1,8 @@
-"""One training step in two halves: a lesson is rendered and answered once, and any number of students learn from it.
+"""The first half of a training step: a lesson is rendered and answered once, and any number of students learn from it.
 
-The teacher's forward pass is most of a step, so it is not part of the student's program: students that differ in
-learning rate, weight decay, temperature, initialisation or architecture share it, and each is moved by the very program
-that would move it alone.
+The teacher's forward pass is most of a step, so it is not part of the student's program (`learning`): students that
+differ in learning rate, weight decay, temperature, initialisation or architecture share it, and each is moved by the
+very program that would move it alone.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from distill_lib import losses, models, optim, views
+from distill_lib import models, views
 from distill_lib.answers import Answers, Stored
 from distill_lib.models.ensemble import Ensemble
 
@@ -69,84 +67,6 @@ class Crops(NamedTuple):
     targets: jax.Array | np.ndarray
 
 
-class State(NamedTuple):
-    """What a step changes.
-
-    Attributes:
-        step: steps done.
-        params: what the optimiser moves.
-        statistics: the student's other variables, such as running means of BatchNorm; often empty.
-        opt_state: of the optimiser.
-        loss_sum: sum of the losses since the last report.
-    """
-
-    step: jax.Array
-    params: dict
-    statistics: dict
-    opt_state: Any
-    loss_sum: jax.Array
-
-    @property
-    def variables(self) -> models.Variables:
-        """The student as `models.logits` wants it."""
-        return {"params": self.params} | self.statistics
-
-
-class Settings(NamedTuple):
-    """The numbers of a recipe that do not change the student's program, so that grids and seeds compile it once."""
-
-    learning_rate: jax.Array
-    weight_decay: jax.Array
-    temperature: jax.Array
-    total_steps: jax.Array
-    warmup_steps: jax.Array
-    label_share: jax.Array
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a student's program depends on beside its architecture.
-
-    Attributes:
-        labels: whether lessons hold shares of labels (cross-entropy) rather than a teacher's logits.
-        distance: a name in `losses.DISTANCES`.
-        scaled: whether the loss is multiplied by T^2.
-        optimizer, schedule, decay: as in `optim.create`.
-    """
-
-    labels: bool = False
-    distance: str = "kl"
-    scaled: bool = True
-    optimizer: str = "adam"
-    schedule: str = "cosine"
-    decay: str = "schedule"
-
-    def loss(self, logits: jax.Array, lesson: Lesson, settings: Settings) -> jax.Array:
-        """How far logits (batch, classes) are from what the lesson wants, (batch,) float32."""
-        if self.labels:
-            return losses.cross_entropy(logits, lesson.wanted)
-        if self.distance == "kl":
-            found = losses.kl(logits, lesson.wanted, temperature=settings.temperature, scaled=self.scaled)
-        else:
-            found = losses.DISTANCES[self.distance](logits, lesson.wanted)
-        if lesson.labels is None:
-            return found
-        share = settings.label_share
-        return (1 - share) * found + share * losses.cross_entropy(logits, lesson.labels)
-
-    def transform(self, settings: Settings) -> optax.GradientTransformation:
-        """The optimiser with these settings."""
-        return optim.create(
-            self.optimizer,
-            settings.learning_rate,
-            settings.weight_decay,
-            total_steps=settings.total_steps,
-            warmup_steps=settings.warmup_steps,
-            schedule=self.schedule,
-            decay=self.decay,
-        )
-
-
 @dataclass(frozen=True)
 class Plan:
     """Everything that the program of a lesson depends on; runs that share it share the compiled program.
@@ -176,43 +96,6 @@ class Plan:
     mixup_beta: float = 1.0
     mixup_folded: bool = False
     with_labels: bool = False
-
-
-def initial_state(
-    student: nn.Module,
-    seed: int,
-    image_shape: tuple[int, int, int],
-    *,
-    optimizer: str = "adam",
-    start: models.Variables | None = None,
-) -> State:
-    """The state before the first step.
-
-    Args:
-        student: the module to train.
-        seed: of the initialisation.
-        image_shape: height, width and colours of a rendered image.
-        optimizer: a name in `optim.OPTIMIZERS`.
-        start: the student's first variables; None draws them.
-    """
-    if start is None:
-        start = models.init(student, jax.random.fold_in(jax.random.key(seed), 0), image_shape)
-    statistics = {name: tree for name, tree in start.items() if name != "params"}
-    params = jax.tree.map(jnp.asarray, start["params"])
-    opt_state = _untuned(optimizer).init(params)
-    return State(jnp.zeros((), jnp.int32), params, statistics, opt_state, jnp.zeros(()))
-
-
-def state_bytes(student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam") -> int:
-    """Memory that the state of one student takes: parameters, statistics and optimiser state; nothing is computed."""
-    variables = models.shapes(student, image_shape)
-    opt_state = jax.eval_shape(_untuned(optimizer).init, variables["params"])
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((variables, opt_state)))
-
-
-def _untuned(optimizer: str) -> optax.GradientTransformation:
-    """An optimiser for its state alone, whose form no setting changes."""
-    return optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0)
 
 
 def use_compilation_cache() -> None:
@@ -323,32 +206,3 @@ def _answered(
         return Lesson(shown, shares)
     assert plan.teacher is not None
     return Lesson(shown, plan.teacher.logits(teacher, show, temperature), shares if plan.with_labels else None)
-
-
-@functools.lru_cache(maxsize=64)
-def learn(
-    student: nn.Module, objective: Objective = Objective(), remat: bool = False
-) -> Callable[[State, Settings, Lesson], State]:
-    """The second half of a step, jitted; the state it is given is donated.
-
-    Args:
-        student: the module that is trained.
-        objective: what it minimises, and how.
-        remat: as in `models.train_logits`.
-
-    Returns:
-        A function of (state, settings, lesson) to the next state.
-    """
-
-    def moved(state: State, settings: Settings, lesson: Lesson) -> State:
-        def mean_loss(params: dict) -> tuple[jax.Array, dict]:
-            variables = {"params": params} | state.statistics
-            logits, statistics = models.train_logits(student, variables, lesson.shown, remat=remat)
-            return objective.loss(logits, lesson, settings).mean(), statistics
-
-        (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        updates, opt_state = objective.transform(settings).update(gradients, state.opt_state, state.params)
-        params = jax.tree.map(jnp.add, state.params, updates)
-        return State(state.step + 1, params, statistics, opt_state, state.loss_sum + loss)
-
-    return jax.jit(moved, donate_argnums=0)

@@ -24,11 +24,12 @@ from jax.sharding import AxisType
 from distill_lib import answers, archive, lessons, notebooks, recipes, step
 from distill_lib.answers import Answers
 from distill_lib.archive import Store
+from distill_lib.assembly import prepare
 from distill_lib.errors import DistillError
 from distill_lib.progress import Progress
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
-from distill_lib.task import Task, prepare
+from distill_lib.task import Task
 
 REPORT_SECONDS = 10
 
@@ -42,7 +43,7 @@ def store(
         recipe: a run whose teacher is asked in every step; of the student nothing matters but `resolution`.
         folder: where the answers go; one that was begun for the same views is completed.
         kept: logits that are kept of each answer; as many as there are classes keep all.
-        loading: how images come, as in `task.prepare`.
+        loading: how images come, as in `assembly.prepare`.
         workers: threads that decode, where images are decoded on the way.
 
     Returns:

@@ -18,12 +18,13 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from distill_lib import lessons, pupil, records, step
+from distill_lib import learning, lessons, pupil, records, step
+from distill_lib.assembly import prepare
 from distill_lib.errors import DistillError
 from distill_lib.progress import Progress
 from distill_lib.pupil import Pupil, Run
 from distill_lib.recipes import Recipe
-from distill_lib.task import Task, prepare
+from distill_lib.task import Task
 
 CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
 LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
@@ -46,11 +47,11 @@ def fit(
         recipe: what to run.
         workdir: the results folder; None finds it (see `records.find_results`).
         checkpoint_seconds: least time between two training checkpoints.
-        loading: how images come, as in `task.prepare`; streamed runs have names of their own.
+        loading: how images come, as in `assembly.prepare`; streamed runs have names of their own.
         workers: threads that decode, where images are decoded on the way.
         on_bad_image: "substitute" or "raise": what is done about broken images that are met on the way.
-        replay: folder of stored answers that are replayed, as in `task.prepare`; such runs have names of their own.
-        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
+        replay: folder of stored answers that are replayed, as in `assembly.prepare`; such runs have names of their own.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `learning.learn`.
 
     Returns:
         The run; its record lies in `workdir/<study>/<run id>/`.
@@ -97,7 +98,7 @@ def train(
     pupils = [pupil.take_up(task, directory, everywhere) for task, directory in tasks]
     lead, start = pupils[0].task, min(one.start for one in pupils)
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
-    learn = [step.learn(one.task.student, one.task.objective, remat) for one in pupils]
+    learn = [learning.learn(one.task.student, one.task.objective, remat) for one in pupils]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
     progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
     due = time.perf_counter() + checkpoint_seconds

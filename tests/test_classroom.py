@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import classroom, resume, step, train
+from distill_lib import assembly, classroom, learning, resume, step, train
 from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
@@ -146,10 +146,12 @@ def test_what_cannot_share_lessons_is_taught_apart(teacher: Path, tmp_path: Path
 def test_a_fixed_mean_over_crops_depends_on_the_temperature(teacher: Path) -> None:
     """Its outputs are means at the loss's temperature, so students of two temperatures cannot share them."""
     one, two = (
-        train.prepare(tiny.recipe(teacher, policy="fix/ic_ens", temperature=temperature)) for temperature in (1, 2)
+        assembly.prepare(tiny.recipe(teacher, policy="fix/ic_ens", temperature=temperature)) for temperature in (1, 2)
     )
     assert one.lesson_id != two.lesson_id
-    one, two = (train.prepare(tiny.recipe(teacher, policy="fix/cc", temperature=temperature)) for temperature in (1, 2))
+    one, two = (
+        assembly.prepare(tiny.recipe(teacher, policy="fix/cc", temperature=temperature)) for temperature in (1, 2)
+    )
     assert one.lesson_id == two.lesson_id
     np.testing.assert_array_equal(one.targets(), two.targets())
 
@@ -159,7 +161,7 @@ def test_a_mean_of_probabilities_depends_on_the_temperature(policy: str, teacher
     """Several teachers, fixed or not: their mean is taken at the loss's temperature."""
     several = f"{teacher} + {shutil.copy(teacher, tmp_path / 'another.npz')}"
     ids = {
-        (mean, temperature): train.prepare(
+        (mean, temperature): assembly.prepare(
             tiny.recipe(several, policy=policy, temperature=temperature, ensemble=mean)
         ).lesson_id
         for mean in ("logits", "probabilities")
@@ -170,12 +172,12 @@ def test_a_mean_of_probabilities_depends_on_the_temperature(policy: str, teacher
 
 def test_the_size_of_a_class_follows_from_memory(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the memory for parameters and optimiser state, and always at least one student."""
-    task = train.prepare(tiny.recipe(teacher))
+    task = assembly.prepare(tiny.recipe(teacher))
     monkeypatch.setattr(classroom, "_memory", lambda: 0)
     assert classroom.affordable(task) == 1
-    state = step.initial_state(task.student, 0, (8, 8, 1))
+    state = learning.initial_state(task.student, 0, (8, 8, 1))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) - 8  # the step counter and the sum of losses
-    assert step.state_bytes(task.student, (8, 8, 1)) == size
+    assert learning.state_bytes(task.student, (8, 8, 1)) == size
     monkeypatch.setattr(classroom, "_memory", lambda: 20 * size)
     assert classroom.affordable(task) == 10
 

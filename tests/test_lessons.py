@@ -11,7 +11,7 @@ import pytest
 import tiny
 from jax.sharding import AxisType
 
-from distill_lib import decode, lessons, loader, train
+from distill_lib import assembly, decode, lessons, loader, train
 from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
@@ -24,7 +24,7 @@ GREY_LEVEL = 2 / 255  # in [-1, 1]
 
 def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[Lesson]:
     """A few lessons from a step on."""
-    task = train.prepare(recipe, loading=loading, workers=0)
+    task = assembly.prepare(recipe, loading=loading, workers=0)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     given = lessons.open_lessons(task, start, mesh)
     found = [jax.device_get(lesson) for lesson in islice(given, count)]
@@ -87,7 +87,7 @@ def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(
     """Also where an image stands in for a broken one, which has no outputs that make sense."""
     recipe, sound = tiny.recipe(teacher, policy="fix/cc"), decode.known
     (before,) = some(recipe, "stream", count=1)
-    task = train.prepare(recipe, loading="stream")
+    task = assembly.prepare(recipe, loading="stream")
     first, *_ = loader.batch_indices(recipe.order_seed, 0, recipe.batch_size, task.examples)
     assert task.source is not None
     broken = task.source.encoded(int(first)).image
@@ -106,8 +106,8 @@ def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(
 def test_what_cannot_be_loaded_so_is_told(teacher: Path) -> None:
     """One line that says what to choose."""
     with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
-        train.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), loading="stream")
+        assembly.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), loading="stream")
     with pytest.raises(DistillError, match="unknown on_bad_image 'skip'"):
-        train.prepare(tiny.recipe(teacher), on_bad_image="skip")
+        assembly.prepare(tiny.recipe(teacher), on_bad_image="skip")
     with pytest.raises(DistillError, match="unknown loading 'strem'. Did you mean 'stream'"):
-        train.prepare(tiny.recipe(teacher), loading="strem")
+        assembly.prepare(tiny.recipe(teacher), loading="strem")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import checkpoints, loader, models, step, train
+from distill_lib import assembly, checkpoints, learning, loader, models, step, train
 from distill_lib.models import mobilenet_v3
 from distill_lib.models.conv_norm import Row
 from distill_lib.recipes import Recipe
@@ -32,12 +32,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_teacher(tmp_path_factory.mktemp("teachers") / "teacher.npz")
 
 
-def taken(recipe: Recipe, *, remat: bool = False) -> tuple[step.State, step.State]:
+def taken(recipe: Recipe, *, remat: bool = False) -> tuple[learning.State, learning.State]:
     """The state before and after the first step."""
-    task = train.prepare(recipe)
-    start = step.initial_state(task.student, recipe.seed, task.image_shape)
+    task = assembly.prepare(recipe)
+    start = learning.initial_state(task.student, recipe.seed, task.image_shape)
     before = jax.device_get(start)
-    learn = step.learn(task.student, remat=remat)
+    learn = learning.learn(task.student, remat=remat)
     return before, jax.device_get(learn(start, task.settings, first_lesson(task)))
 
 
@@ -66,7 +66,7 @@ def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) ->
             assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
 
 
-def moments(state: step.State) -> dict:
+def moments(state: learning.State) -> dict:
     """Adam's first moments: after one step the gradients, but for their size."""
     parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: hasattr(part, "mu"))
     (found,) = [part.mu for part in parts if hasattr(part, "mu")]
@@ -92,7 +92,7 @@ def test_running_statistics_follow_the_batches(teacher: Path) -> None:
     assert np.abs(new["mean"]).max() > 1e-3
     assert not np.allclose(new["var"], old["var"])
 
-    task = train.prepare(recipe)
+    task = assembly.prepare(recipe)
     put_out = models.features(task.student, before.variables, first_lesson(task).shown)["stem/conv"]
     np.testing.assert_allclose(new["mean"], 0.1 * put_out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
 

@@ -15,7 +15,7 @@ import pytest
 import tiny
 from jax.sharding import AxisType
 
-from distill_lib import archive, checkpoints, classroom, findings, lessons, records, store, task, train
+from distill_lib import archive, assembly, checkpoints, classroom, findings, lessons, records, store, task, train
 from distill_lib.errors import DistillError
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.pupil import Run
@@ -64,8 +64,8 @@ def some(work: task.Task, start: int, count: int) -> list[lessons.Lesson]:
 def test_replayed_lessons_are_the_live_ones(policy: str, loading: str, kept: int, stored: Callable) -> None:
     """Bit for bit what is shown, and to half precision what is wanted; from any step on, across shards and epochs."""
     recipe, folder = stored(kept, loading, policy=policy)
-    live = task.prepare(recipe, loading=loading, workers=0)
-    replay = task.prepare(recipe, like=live, loading=loading, workers=0, replay=folder)
+    live = assembly.prepare(recipe, loading=loading, workers=0)
+    replay = assembly.prepare(recipe, like=live, loading=loading, workers=0, replay=folder)
     for start in (0, 4):
         for ours, theirs in zip(some(replay, start, 7), some(live, start, 7), strict=True):
             np.testing.assert_array_equal(ours.shown, theirs.shown)
@@ -83,7 +83,7 @@ def test_a_student_of_stored_answers_ends_where_the_live_one_does(
         asked: list[int] = []
         original = Ensemble.logits
         patch.setattr(Ensemble, "logits", lambda *given: (asked.append(1), original(*given))[1])
-        some(task.prepare(recipe, replay=folder), 0, 3)
+        some(assembly.prepare(recipe, replay=folder), 0, 3)
         assert not asked
     run = train.fit(recipe, tmp_path, replay=folder)
     for ours, theirs in zip(run.rows, live.rows, strict=True):
@@ -132,13 +132,13 @@ def test_storing_goes_on_after_a_kill_and_to_more_steps(
             store.store(recipe, folder, 10)
     assert archive.load(folder).steps == 5
     with pytest.raises(DistillError, match="answers for 5 steps, this run has 12"):
-        task.prepare(recipe, replay=folder)
+        assembly.prepare(recipe, replay=folder)
     shorter = dataclasses.replace(recipe, epochs=2.0)
     assert store.store(shorter, folder, 10).steps == 8
     assert store.store(recipe, folder, 10).steps == 12
     for path in whole.glob("*.npz"):
         assert path.read_bytes() == (folder / path.name).read_bytes()
-    task.prepare(shorter, replay=folder)
+    assembly.prepare(shorter, replay=folder)
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +180,9 @@ def test_another_teacher_is_refused(nine: tuple[Recipe, Path], tmp_path: Path) -
     path = tmp_path / "teacher.npz"
     checkpoints.save_npz(path, tiny.random_params(tiny.STUDENT, 10, seed=9), {"model": tiny.STUDENT})
     with pytest.raises(DistillError, match="answers for teacher [0-9a-f]{64}, this run has teacher [0-9a-f]{64}"):
-        task.prepare(dataclasses.replace(recipe, teacher=str(path)), replay=folder)
+        assembly.prepare(dataclasses.replace(recipe, teacher=str(path)), replay=folder)
     with pytest.raises(DistillError, match=r"stored = 9 wants stored answers: name their folder as well \(replay\)"):
-        task.prepare(dataclasses.replace(recipe, stored=9))
+        assembly.prepare(dataclasses.replace(recipe, stored=9))
 
 
 def test_the_command_stores_and_tells_what_is_wrong(
@@ -196,7 +196,7 @@ def test_the_command_stores_and_tells_what_is_wrong(
     for _ in range(2):
         assert store.main(command) == 0
         assert "12 steps, 192 views, 10 logits of each" in capsys.readouterr().out
-    train.prepare(recipe, replay=tmp_path / "answers")
+    assembly.prepare(recipe, replay=tmp_path / "answers")
     for words, message in {
         ("--keep", "0"): "at least 1 logit of each answer has to be kept, got 0",
         ("-p", "policy", "fix/cc"): "policy fix/cc asks no teacher in its steps: there is nothing to store",

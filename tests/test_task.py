@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import checkpoints, lessons, step, task, train
+from distill_lib import assembly, checkpoints, learning, lessons, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 def first_lesson(recipe: Recipe) -> Lesson:
     """What the first step shows."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    return next(iter(lessons.open_lessons(task.prepare(recipe), 0, mesh)))
+    return next(iter(lessons.open_lessons(assembly.prepare(recipe), 0, mesh)))
 
 
 @pytest.mark.parametrize("classes", [10, 3], ids=["same classes", "other classes"])
@@ -29,16 +29,16 @@ def test_a_student_may_start_from_a_checkpoint(classes: int, teacher: Path, tmp_
     start = tmp_path / "start.npz"
     saved = tiny.random_params(tiny.STUDENT, classes, seed=5)
     checkpoints.save_npz(start, saved, {"model": tiny.STUDENT})
-    begun = task.prepare(tiny.recipe(teacher, start=str(start)))
+    begun = assembly.prepare(tiny.recipe(teacher, start=str(start)))
     params = jax.device_get(begun.initial_state().params)
     for name, value in checkpoints.flatten(params).items():
         wanted = (
             np.zeros_like(value) if name.startswith("head/") and classes != 10 else checkpoints.flatten(saved)[name]
         )
         np.testing.assert_array_equal(value, wanted, err_msg=name)
-    other = task.prepare(tiny.recipe(teacher))
+    other = assembly.prepare(tiny.recipe(teacher))
     assert begun.run_id != other.run_id and begun.lesson_id == other.lesson_id, "they can be taught together"
-    again = task.prepare(tiny.recipe(teacher), like=begun)
+    again = assembly.prepare(tiny.recipe(teacher), like=begun)
     assert again.start is None and again.run_id == other.run_id
 
 
@@ -46,12 +46,12 @@ def test_a_student_may_continue_a_run(teacher: Path, tmp_path: Path) -> None:
     """By the run's name, so that a record holds no path of a machine."""
     first = train.fit(tiny.recipe(teacher, epochs=2, warmup_steps=1, evaluations=1), tmp_path)
     name = f"run:{first.record['study']}/{first.record['run_id']}"
-    begun = task.prepare(tiny.recipe(teacher, start=name), results=tmp_path)
+    begun = assembly.prepare(tiny.recipe(teacher, start=name), results=tmp_path)
     found = checkpoints.flatten(jax.device_get(begun.initial_state().params))
     for path, value in checkpoints.flatten(first.variables["params"]).items():
         np.testing.assert_array_equal(found[path], value)
     with pytest.raises(DistillError, match="run:fashion_smoke/none has no student at .*: train that run first"):
-        task.prepare(tiny.recipe(teacher, start="run:fashion_smoke/none"), results=tmp_path)
+        assembly.prepare(tiny.recipe(teacher, start="run:fashion_smoke/none"), results=tmp_path)
 
 
 def test_a_start_of_another_architecture_is_refused(teacher: Path, tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_a_start_of_another_architecture_is_refused(teacher: Path, tmp_path: Pat
     start = tmp_path / "wide.npz"
     checkpoints.save_npz(start, tiny.random_params("bit_r11w8", 10), {"model": "bit_r11w8"})
     with pytest.raises(DistillError, match="wide.npz"):
-        task.prepare(tiny.recipe(teacher, start=str(start)))
+        assembly.prepare(tiny.recipe(teacher, start=str(start)))
     with pytest.raises(DistillError, match="no checkpoint at nowhere.npz"):
-        task.prepare(tiny.recipe(teacher, start="nowhere.npz"))
+        assembly.prepare(tiny.recipe(teacher, start="nowhere.npz"))
 
 
 def test_transfer_images_are_shown_and_own_images_judge(teacher: Path, tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_transfer_images_are_shown_and_own_images_judge(teacher: Path, tmp_path:
 
     Labels of the other set name other classes, so accuracy on the training images is not in the record.
     """
-    moved = task.prepare(tiny.recipe(teacher, transfer_set="flowers", epochs=2, evaluations=1, warmup_steps=1))
-    usual = task.prepare(tiny.recipe(teacher, epochs=2))
+    moved = assembly.prepare(tiny.recipe(teacher, transfer_set="flowers", epochs=2, evaluations=1, warmup_steps=1))
+    usual = assembly.prepare(tiny.recipe(teacher, epochs=2))
     assert moved.image_shape == usual.image_shape and moved.run_id != usual.run_id
     assert moved.lesson_id != usual.lesson_id and moved.identity("test") == usual.identity("test")
     assert moved.data["train"].images.shape[1:] != usual.data["train"].images.shape[1:]
@@ -96,16 +96,16 @@ def test_labels_ride_along_where_the_loss_asks_for_them(policy: str, teacher: Pa
 def test_parts_of_the_loss_are_shared_out(teacher: Path) -> None:
     """(1 - share) of the distance and a share of the cross-entropy; another distance stands in for the divergence."""
     recipe = tiny.recipe(teacher, label_share=0.25, temperature=3.0, temperature_squared=False)
-    begun, lesson = task.prepare(recipe), first_lesson(recipe)
+    begun, lesson = assembly.prepare(recipe), first_lesson(recipe)
     logits = jax.numpy.asarray(np.random.default_rng(0).normal(size=lesson.wanted.shape), jax.numpy.float32)
 
     def loss(**changes: object) -> np.ndarray:
-        return np.asarray(step.Objective(**changes).loss(logits, lesson, begun.settings))  # type: ignore[arg-type]
+        return np.asarray(learning.Objective(**changes).loss(logits, lesson, begun.settings))  # type: ignore[arg-type]
 
     taught = begun.objective.loss(logits, lesson, begun.settings)
-    labels = step.losses.cross_entropy(logits, lesson.labels)
-    plain = step.losses.kl(logits, lesson.wanted, temperature=3.0, scaled=False)
+    labels = learning.losses.cross_entropy(logits, lesson.labels)
+    plain = learning.losses.kl(logits, lesson.wanted, temperature=3.0, scaled=False)
     np.testing.assert_allclose(taught, 0.75 * plain + 0.25 * labels, rtol=1e-5)
-    squared = step.losses.squared_euclidean(logits, lesson.wanted)
+    squared = learning.losses.squared_euclidean(logits, lesson.wanted)
     np.testing.assert_allclose(loss(distance="l2"), 0.75 * squared + 0.25 * labels, rtol=1e-5)
-    np.testing.assert_allclose(loss(labels=True), step.losses.cross_entropy(logits, lesson.wanted), rtol=1e-5)
+    np.testing.assert_allclose(loss(labels=True), learning.losses.cross_entropy(logits, lesson.wanted), rtol=1e-5)

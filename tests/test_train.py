@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import checkpoints, datasets, loader, optim, records, step, train, views
+from distill_lib import assembly, checkpoints, datasets, learning, loader, optim, records, step, train, views
 from distill_lib.errors import DistillError
 from distill_lib.train import Run
 
@@ -99,13 +99,13 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
 ) -> None:
     """Consistency of the whole training step: only where the two see different pictures do they disagree."""
 
-    def start_at_the_teacher(*_: Any, **__: Any) -> step.State:
+    def start_at_the_teacher(*_: Any, **__: Any) -> learning.State:
         params = jax.tree.map(jax.numpy.asarray, checkpoints.load_npz(teacher))
         opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
         zero = jax.numpy.zeros((), jax.numpy.int32)
-        return step.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
+        return learning.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
 
-    monkeypatch.setattr(step, "initial_state", start_at_the_teacher)
+    monkeypatch.setattr(learning, "initial_state", start_at_the_teacher)
     recipe = tiny.recipe(teacher, policy=policy, learning_rate=1e-12, weight_decay=0, seed=1)
     run = train.fit(recipe, tmp_path)
     if policy == "ind/ic":
@@ -119,9 +119,9 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
 def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     """The first loss of function matching, put together by hand from loader, views, models and the plain formula."""
     recipe = tiny.recipe(teacher, policy="mix", mixup="example")
-    task = train.prepare(recipe)
+    task = assembly.prepare(recipe)
     batch = task.data["train"].images[loader.batch_indices(recipe.seed, 0, 16, 64)]
-    student = step.initial_state(task.student, recipe.seed, (8, 8, 1))
+    student = learning.initial_state(task.student, recipe.seed, (8, 8, 1))
     assert task.teacher is not None
     key = jax.random.fold_in(step.view_key(recipe.seed), 0)
 
@@ -139,7 +139,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     lesson = step.teach(task.plan)(
         step.view_key(recipe.seed), 0, step.Material(*train_set[:2]), indices, task.teacher.variables, 2.0
     )
-    after = step.learn(task.student)(student, task.settings, lesson)
+    after = learning.learn(task.student)(student, task.settings, lesson)
     np.testing.assert_allclose(after.loss_sum, expected, rtol=1e-4)
     assert int(after.step) == 1
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_run_is_told_before_anything_is_written(
 
 def test_fewer_training_images_are_the_first_ones(teacher: Path) -> None:
     """`train_images` shortens the training split alone."""
-    task = train.prepare(tiny.recipe(teacher, train_images=32))
-    whole = train.prepare(tiny.recipe(teacher))
+    task = assembly.prepare(tiny.recipe(teacher, train_images=32))
+    whole = assembly.prepare(tiny.recipe(teacher))
     np.testing.assert_array_equal(task.data["train"].images, whole.data["train"].images[:32])
     assert len(task.data["test"].labels) == 64 and task.total_steps == 20

@@ -64,26 +64,27 @@ def _steps(dataset: str, variant: str, students: int, forms: tuple[str, ...]) ->
     import jax.numpy as jnp
     import numpy as np
 
-    from distill_lib import loader, recipes, step, task
+    from distill_lib import assembly, learning, loader, recipes, step
 
-    work = task.prepare(recipes.get(dataset, variant))
+    work = assembly.prepare(recipes.get(dataset, variant))
     assert work.teacher is not None
     train, recipe = work.data["train"], work.recipe
     indices = loader.batch_indices(0, 0, recipe.batch_size, len(train.labels))
     material = step.Material(train.images, train.labels)
     fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, work.teacher.variables))
-    teach, learn = step.teach(work.plan), step.learn(work.student)
+    teach, learn = step.teach(work.plan), learning.learn(work.student)
     move = learn.__wrapped__  # type: ignore[attr-defined]  # the function inside the jitted one
     unrolled = jax.jit(
         lambda states, lesson: [move(state, work.settings, lesson) for state in states], donate_argnums=0
     )
     mapped = jax.jit(jax.vmap(move, in_axes=(0, None, None)), donate_argnums=0)
     states = {
-        form: [step.initial_state(work.student, seed, work.image_shape) for seed in range(students)] for form in forms
+        form: [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
+        for form in forms
     }
     if FORMS[2] in forms:
         states[FORMS[2]] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states[FORMS[2]])
-    single = [step.initial_state(work.student, 0, work.image_shape)]
+    single = [learning.initial_state(work.student, 0, work.image_shape)]
 
     def one() -> None:
         single[0] = jax.block_until_ready(learn(single[0], work.settings, teach(*fixed, 1.0)))

@@ -27,7 +27,7 @@ SAVED = (("fashion", "quick", {}), ("flowers", "smoke", {"student": "bit_r50x1",
 _FIRST_STEP = """
 import json, sys, time
 import jax
-from distill_lib import recipes, train
+from distill_lib import assembly, recipes, train
 
 def stop(ahead, lesson, pupils):  # the loop calls this after every step
     jax.block_until_ready([one.state for one in pupils])
@@ -85,11 +85,11 @@ def checkpoint_share(save_seconds: float, pause: float) -> float:
 
 def _loop(options: argparse.Namespace, batch: int) -> dict[str, Any]:
     """Two runs of different length share set-up, evaluation and record; what is between them is the loop alone."""
-    from distill_lib import recipes, task
+    from distill_lib import assembly, recipes
 
     short, steps = 20, options.steps if batch < 64 else options.steps // 4
     recipe = recipes.get(options.dataset, options.variant, batch_size=batch, evaluations=1, warmup_steps=1)
-    work = task.prepare(recipe)
+    work = assembly.prepare(recipe)
     few, many = (_of_length(work, length) for length in (short, short + steps))
     compiled = _compiled(work)
     spent: dict[str, list[float]] = {"loop": [], "alone": []}
@@ -126,18 +126,18 @@ def _compiled(work: Task) -> Callable[[int], None]:
     import jax
     import numpy as np
 
-    from distill_lib import loader, step
+    from distill_lib import learning, loader, step
 
     recipe, train = work.recipe, work.data["train"]
     indices = loader.batch_indices(0, 0, recipe.batch_size, work.examples)
     asked = work.teacher.variables if work.teacher and work.asks_teacher else ()
     material = step.Material(train.images, work.targets(), train.extents)
     fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, asked, np.float32(recipe.temperature)))
-    teach, learn = step.teach(work.plan), step.learn(work.student, work.objective)
+    teach, learn = step.teach(work.plan), learning.learn(work.student, work.objective)
     settings = jax.device_put(work.settings)
 
     def run(steps: int) -> None:
-        state = step.initial_state(work.student, 0, work.image_shape)
+        state = learning.initial_state(work.student, 0, work.image_shape)
         for _ in range(steps):
             state = learn(state, settings, teach(*fixed))
         jax.block_until_ready(state)
@@ -154,9 +154,9 @@ def _seconds(function: Callable[[], Any]) -> float:
 def _checkpoint(dataset: str, variant: str, changes: dict[str, Any], *, rounds: int) -> dict[str, Any]:
     import jax
 
-    from distill_lib import pupil, recipes, task, train
+    from distill_lib import assembly, pupil, recipes, train
 
-    work = task.prepare(recipes.get(dataset, variant, **changes))
+    work = assembly.prepare(recipes.get(dataset, variant, **changes))
     with tempfile.TemporaryDirectory() as folder:
         one = pupil.take_up(work, Path(folder), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
         spent = []

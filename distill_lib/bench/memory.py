@@ -54,15 +54,15 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
     """
     import jax
 
-    from distill_lib import lessons, recipes, records, step, task
+    from distill_lib import assembly, learning, lessons, recipes, records
     from distill_lib.models import cost
 
     given = dict(given)
     dataset, variant, students, remat = (given.pop(name) for name in ("dataset", "variant", "students", "remat"))
-    work = task.prepare(recipes.get(dataset, variant, **given))
+    work = assembly.prepare(recipes.get(dataset, variant, **given))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    states = [step.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
-    learn = step.learn(work.student, work.objective, remat)
+    states = [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
+    learn = learning.learn(work.student, work.objective, remat)
     opened = lessons.open_lessons(work, 0, mesh)
     for _, lesson in zip(range(STEPS), opened, strict=False):
         for number, state in enumerate(states):
@@ -77,7 +77,7 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
         "peak (MB)": peak,
         "program (MB)": round(analysis.temp_size_in_bytes / 2**20, 1) if analysis else None,
         "kept (MB)": round(kept / 2**20, 1),
-        "state (MB)": round(step.state_bytes(work.student, work.image_shape) / 2**20, 3),
+        "state (MB)": round(learning.state_bytes(work.student, work.image_shape) / 2**20, 3),
     }
 
 

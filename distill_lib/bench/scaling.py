@@ -72,17 +72,17 @@ def _case(axis: str, value: int, options: argparse.Namespace) -> tuple[Callable[
     """A step as the training loop does it, waited for, and the images that all students saw in it."""
     import jax
 
-    from distill_lib import lessons, recipes, step, task
+    from distill_lib import assembly, learning, lessons, recipes
 
     changed = {"batch size": "batch_size", "pixels": "resolution"}.get(axis)
-    work = task.prepare(recipes.get(options.dataset, options.variant, **({changed: value} if changed else {})))
+    work = assembly.prepare(recipes.get(options.dataset, options.variant, **({changed: value} if changed else {})))
     if axis == "training images":
         work = _enlarged(work, value)
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     given = iter(lessons.open_lessons(work, 0, mesh))
-    learn = step.learn(work.student, work.objective)
+    learn = learning.learn(work.student, work.objective)
     students = value if axis == "students" else 1
-    states = [step.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
+    states = [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
 
     def run() -> None:
         lesson = next(given)

@@ -62,10 +62,10 @@ def _fashion(rounds: int) -> list[dict[str, Any]]:
     import numpy as np
     from jax.sharding import AxisType
 
-    from distill_lib import lessons, recipes, store, task
+    from distill_lib import assembly, lessons, recipes, store
 
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
-    live = task.prepare(recipe)
+    live = assembly.prepare(recipe)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     given = zip(range(live.total_steps), lessons.open_lessons(live, 0, mesh), strict=False)
     rows = _weighed("fashion, mix", [np.asarray(lesson.wanted) for _, lesson in given], KEPT["fashion"])
@@ -74,7 +74,7 @@ def _fashion(rounds: int) -> list[dict[str, Any]]:
         for row in rows:
             folder = Path(place) / str(row["kept"])
             store.store(recipe, folder, row["kept"])
-            courses[str(row["kept"])] = _course(task.prepare(recipe, like=live, replay=folder), mesh)
+            courses[str(row["kept"])] = _course(assembly.prepare(recipe, like=live, replay=folder), mesh)
         seconds = {
             name: _of_each(whole, live.total_steps)
             for name, whole in timing.interleaved(courses, rounds=rounds).items()
@@ -129,14 +129,14 @@ def _course(work: Any, mesh: Any) -> Callable[[], Any]:
     """All steps of a task, without reports: lessons as training gets them, and one student."""
     import jax
 
-    from distill_lib import lessons, step
+    from distill_lib import learning, lessons
 
-    learn = step.learn(work.student)
+    learn = learning.learn(work.student)
 
     def run() -> None:
         for shard in work.store.folder.glob("*.npz") if work.store else ():
             shard.touch()  # so that it is read from the disk again
-        state = step.initial_state(work.student, 0, work.image_shape)
+        state = learning.initial_state(work.student, 0, work.image_shape)
         for _, lesson in zip(range(work.total_steps), lessons.open_lessons(work, 0, mesh), strict=False):
             state = learn(state, work.settings, lesson)
         jax.block_until_ready(state)
@@ -149,20 +149,20 @@ def _paper(rounds: int, batch: int, side: int) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from distill_lib import answers, models, step
+    from distill_lib import answers, learning, models, step
     from distill_lib.models.ensemble import Ensemble, Member
 
     classes, shape = 1000, (side, side, 3)
     model = models.create("bit_r152x2", classes)
     folded, variables = models.fold(model, models.init(model, jax.random.key(0), shape))
     student = models.create("bit_r50x1", classes)
-    learn = step.learn(student)
+    learn = learning.learn(student)
     rate, decay, temperature = (jax.numpy.float32(value) for value in (3e-2, 3e-4, 1))
-    settings = step.Settings(rate, decay, temperature, jax.numpy.int32(9), jax.numpy.int32(1))
+    settings = learning.Settings(rate, decay, temperature, jax.numpy.int32(9), jax.numpy.int32(1))
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
     material, place = step.Material(images, np.zeros(batch, np.int32)), np.arange(batch)
     said = jax.device_get(answers.keep(jax.random.normal(jax.random.key(1), (batch, classes)), 10))
-    state = [step.initial_state(student, 0, shape)]
+    state = [learning.initial_state(student, 0, shape)]
 
     def moves(teacher: Any, asked: Any) -> Callable[[], None]:
         plan = step.Plan("mix", teacher, classes, batch, side, "batch", (0.05, 1.0), 0.0)

@@ -19,7 +19,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     import jax
     import numpy as np
 
-    from distill_lib import checkpoints, models, optim, step
+    from distill_lib import checkpoints, learning, models, optim, step
     from distill_lib.models import cost
     from distill_lib.models.ensemble import Ensemble, Member
 
@@ -47,9 +47,10 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     params = jax.device_put(weights["student"]["params"])
     opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
     zero = jax.numpy.zeros(())
-    state = step.State(jax.numpy.zeros((), int), params, {}, opt_state, zero)
+    state = learning.State(jax.numpy.zeros((), int), params, {}, opt_state, zero)
     numbers: list[Any] = [np.float32(case[name]) for name in ("learning_rate", "weight_decay", "temperature")]
-    settings = jax.device_put(step.Settings(*numbers, *(np.int32(case[name]) for name in ("steps", "warmup_steps"))))
+    numbers += [np.int32(case[name]) for name in ("steps", "warmup_steps")]
+    settings = jax.device_put(learning.Settings(*numbers))
     plan = step.Plan(
         policy=case["policy"],
         teacher=Ensemble(frozen) if frozen else None,
@@ -60,7 +61,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         crop_area=tuple(case["area"]),
         whole=0.0,
     )
-    learn = step.learn(nets["student"], step.Objective(labels=not frozen))
+    learn = learning.learn(nets["student"], learning.Objective(labels=not frozen))
     lesson = (_rendered if case["renders"] else _cropped)(case, plan, images, variables)
     return _Step(state, settings, lesson, learn), facts
 
