@@ -18,6 +18,7 @@ TINY = cases.Case(
     {"distill_lib": 3, cases.PLAIN: 1.2},
 )
 FACTS = {
+    "device": "gpu",
     "parameters": {"student": 10, "teacher": 30},
     "macs": {"student": 100, "teacher": 700},
     "logits": {"student": [[1.0, -4.0]], "teacher": [[2.0, 0.0]]},
@@ -84,6 +85,7 @@ def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("other", "said"),
     [
+        ({"device": "cpu"}, "device cpu instead of gpu"),
         ({"parameters": {"student": 10, "teacher": 31}}, "parameters .*31.* instead of .*30"),
         ({"macs": {"student": 90, "teacher": 700}}, "macs .*90.* instead of .*100"),
         ({"logits": {"student": [[1.0, -4.1]], "teacher": [[2.0, 0.0]]}}, r"logits differ by 0\.025"),

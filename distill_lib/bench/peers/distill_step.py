@@ -13,7 +13,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
-        The function of a step, and facts: version, parameters, multiply-accumulates of an image, logits of the check
+        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, logits of the check
         images, and the measured peak of the device in floating-point operations a second.
     """
     import jax
@@ -29,6 +29,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     images, shown = np.load(case["images"]), np.load(case["check"])
     facts = {
         "version": f"jax {jax.__version__}",
+        "device": jax.default_backend(),
         "parameters": {role: cost.parameters(net, shape) for role, net in nets.items()},
         "macs": {role: cost.macs(net, shape) for role, net in nets.items()},
         "peak": _peak(case["dtype"]),
