@@ -129,8 +129,8 @@ def difference(case: Case, form: str, ours: dict[str, Any], theirs: dict[str, An
     """Largest difference of logits of the same images, relative to the largest logit.
 
     Raises:
-        DistillError: if the devices or the networks differ: in parameters, in multiply-accumulates where a peer counts them, or in
-            logits by more than rounding.
+        DistillError: if the devices or the networks differ: in parameters, in multiply-accumulates where a peer counts
+            them, or in logits by more than rounding.
     """
     for fact in ("device", "parameters", "macs"):
         if theirs.get(fact, ours[fact]) != ours[fact]:

@@ -13,8 +13,8 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
-        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, logits of the check
-        images, and the measured peak of the device in floating-point operations a second.
+        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, logits of the
+        check images, and the measured peak of the device in floating-point operations a second.
     """
     import jax
     import numpy as np

@@ -85,8 +85,8 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
-        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, and logits of the
-        check images.
+        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, and logits of
+        the check images.
     """
     import numpy as np
 
