@@ -129,10 +129,10 @@ def difference(case: Case, form: str, ours: dict[str, Any], theirs: dict[str, An
     """Largest difference of logits of the same images, relative to the largest logit.
 
     Raises:
-        DistillError: if the networks differ: in parameters, in multiply-accumulates where a peer counts them, or in
-            logits by more than rounding.
+        DistillError: if the devices or the networks differ: in parameters, in multiply-accumulates where a peer counts
+            them, or in logits by more than rounding.
     """
-    for fact in ("parameters", "macs"):
+    for fact in ("device", "parameters", "macs"):
         if theirs.get(fact, ours[fact]) != ours[fact]:
             raise DistillError(f"{form} does other work in {case.name}: {fact} {theirs[fact]} instead of {ours[fact]}.")
     pairs = [(np.array(ours["logits"][role]), np.array(theirs["logits"][role])) for role in ours["logits"]]

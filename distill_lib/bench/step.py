@@ -134,31 +134,31 @@ def _rows(case: Case, places: dict[str, Place], options: argparse.Namespace) -> 
         about = describe(case, batch, Path(folder))
         jobs: dict[str, peer.Job] = {}
         reasons: dict[str, str] = {}
+        differences: dict[str, float] = {}
         for form in forms:
             if places[form].python is None:
                 reasons[form] = f"not run: {places[form].missing}"
                 continue
             try:
-                jobs[form] = stack.enter_context(_job(form, about, places[form], Path(folder)))
+                job = jobs[form] = stack.enter_context(_job(form, about, places[form], Path(folder)))
             except DistillError as error:
                 if form != COMPILED:  # wants a compiler of its own, which need not be there
                     raise
                 reasons[form] = f"not run: {error}"
-        facts = {form: job.facts for form, job in jobs.items()}
-        differences = {form: difference(case, form, facts["distill_lib"], facts[form]) for form in jobs}
+                continue
+            differences[form] = difference(case, form, jobs["distill_lib"].facts, job.facts)
         spent: dict[str, list[float]] = {form: [] for form in jobs}
         for _ in range(options.rounds):
             for form, job in jobs.items():
                 spent[form].append(job.ask(str(case.calls)))
-    seconds = {form: summary(each) for form, each in spent.items()}
     rows = []
     for form in forms:
-        if form in reasons:
-            rows.append(_row(case, form, reasons[form]))
-            continue
-        version = " ".join(filter(None, [places[form].version, facts[form].get("version", "")]))
-        same = {"logits differ by": differences[form], "version": version}
-        rows.append(_row(case, form, seconds, batch, facts) | same)
+        row = _row(case, form, reasons.get(form, "")) | {"images": batch}
+        if form in jobs:
+            version = " ".join(filter(None, [places[form].version, jobs[form].facts.get("version", "")]))
+            row |= _measured(case, form, {name: summary(each) for name, each in spent.items()}, batch, jobs)
+            row |= {"logits differ by": differences[form], "version": version}
+        rows.append(row)
     return rows
 
 
@@ -177,25 +177,34 @@ def _job(form: str, about: dict[str, Any], place: Place, folder: Path) -> Iterat
         yield job
 
 
-def _row(
-    case: Case, form: str, seconds: dict[str, Timing] | str, batch: int = 0, facts: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """A row of the table; with a reason instead of seconds, one that was not run."""
-    goal = case.goals.get(form)
-    wanted = goal and (
-        f"at least {goal:g}" + ("" if form != "distill_lib" else " images/s" if goal > 1 else " of peak")
-    )
-    row: dict[str, Any] = {"case": case.name, "form": form, "images": batch or case.batch, "side": case.side}
-    row |= {"dtype": "float32" if form == "big_vision" else case.dtype, "step": seconds}
+def _row(case: Case, form: str, reason: str) -> dict[str, Any]:
+    """A row of the table, of a step that was not run for that reason."""
+    row: dict[str, Any] = {"case": case.name, "form": form, "images": case.batch, "side": case.side}
+    row |= {"dtype": "float32" if form == "big_vision" else case.dtype, "step": reason}
     row |= dict.fromkeys(("images/s", "times as long", "share of peak"))
-    row |= {"goal": wanted, "met": None}
-    row |= dict.fromkeys(("student parameters", "teacher parameters", "GMAC", "logits differ by", "version"))
-    if isinstance(seconds, str) or facts is None:
-        return row
-    ours, own = facts["distill_lib"], seconds[form].median
-    work = batch * (3 * ours["macs"]["student"] + ours["macs"].get("teacher", 0))
-    found = {"images/s": batch / own, "times as long": own / seconds["distill_lib"].median}
-    found["share of peak"] = 2 * work / own / ours["peak"]
-    reached = found["times as long" if form != "distill_lib" else "images/s" if (goal or 0) > 1 else "share of peak"]
-    counted = {f"{role} parameters": facts[form]["parameters"].get(role) for role in ("student", "teacher")}
-    return row | found | counted | {"step": seconds[form], "met": goal and reached >= goal, "GMAC": work / 1e9}
+    goal = case.goals.get(form)
+    row |= {"goal": f"{_judged_by(form, goal)} at least {goal:g}" if goal else None, "met": None}
+    return row | dict.fromkeys(("student parameters", "teacher parameters", "GMAC", "logits differ by", "version"))
+
+
+def _judged_by(form: str, goal: float) -> str:
+    if form != "distill_lib":
+        return "times as long"
+    return "images/s" if goal > 1 else "share of peak"
+
+
+def _measured(
+    case: Case, form: str, seconds: dict[str, Timing], batch: int, jobs: dict[str, peer.Job]
+) -> dict[str, Any]:
+    """What a step that was run adds to its row."""
+    ours, own, goal = jobs["distill_lib"].facts, seconds[form], case.goals.get(form)
+    work = batch * (3 * ours["macs"]["student"] + ours["macs"].get("teacher", 0))  # backward is twice forward
+    found: dict[str, Any] = {
+        "step": own,
+        "images/s": batch / own.median,
+        "times as long": own.median / seconds["distill_lib"].median,
+        "share of peak": 2 * work / own.median / ours["peak"],
+    }
+    counted = {f"{role} parameters": jobs[form].facts["parameters"].get(role) for role in ("student", "teacher")}
+    met = found[_judged_by(form, goal)] >= goal if goal else None
+    return found | counted | {"met": met, "GMAC": work / 1e9}

@@ -16,7 +16,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
-        The function of a step, and facts: version, parameters and logits of the check images.
+        The function of a step, and facts: version, device, parameters and logits of the check images.
     """
     sys.path.insert(0, case["checkout"])
     import jax
@@ -37,6 +37,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     answers = {role: jax.jit(models[role].apply)({"params": params[role]}, shown)[0] for role in models}
     facts = {
         "version": f"jax {jax.__version__}",
+        "device": jax.default_backend(),
         "parameters": {role: sum(leaf.size for leaf in jax.tree.leaves(params[role])) for role in models},
         "logits": {role: np.asarray(logits).tolist() for role, logits in answers.items()},
     }

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PEAK_SIDE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # of the matrices whose product is taken as the device's peak
+PEAK_SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}  # of the matrices whose product is taken as the device's peak
 
 
 def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
-        The function of a step, and facts: version, parameters, multiply-accumulates of an image, logits of the check
-        images, and the measured peak of the device in floating-point operations a second.
+        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, logits of the
+        check images, and the measured peak of the device in floating-point operations a second.
     """
     import jax
     import numpy as np
@@ -29,6 +29,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     images, shown = np.load(case["images"]), np.load(case["check"])
     facts = {
         "version": f"jax {jax.__version__}",
+        "device": jax.default_backend(),
         "parameters": {role: cost.parameters(net, shape) for role, net in nets.items()},
         "macs": {role: cost.macs(net, shape) for role, net in nets.items()},
         "peak": _peak(case["dtype"]),
@@ -120,7 +121,7 @@ def _peak(dtype: str) -> float:
     import jax
     import jax.numpy as jnp
 
-    side = PEAK_SIDE.get(jax.default_backend(), 2048)
+    side = PEAK_SIDE[jax.default_backend()]
     one = jnp.ones((side, side), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(one, one))

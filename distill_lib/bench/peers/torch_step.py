@@ -85,8 +85,8 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
-        The function of a step, and facts: version, parameters, multiply-accumulates of an image, and logits of the
-        check images.
+        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, and logits of
+        the check images.
     """
     import numpy as np
 
@@ -100,6 +100,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         logits = {role: net(shown).float().tolist() for role, net in nets.items()}
     facts = {
         "version": f"torch {torch.__version__}",
+        "device": "gpu" if device.type == "cuda" else "cpu",
         "parameters": {role: sum(value.numel() for value in net.parameters()) for role, net in nets.items()},
         "macs": {role: _macs(net, shown[:1]) for role, net in nets.items()},
         "logits": logits,
