@@ -68,7 +68,7 @@ class Store:
         Raises:
             DistillError: naming the first setting that differs and both values, or how many steps are missing.
         """
-        for name, wanted in json.loads(json.dumps(dict(about))).items():
+        for name, wanted in _plain(about).items():
             if (found := self.header["about"].get(name)) != wanted:
                 raise DistillError(
                     f"{self.folder} holds answers for {name} {found}, this run has {name} {wanted}: replay with the "
@@ -168,7 +168,7 @@ def begin(
             raise DistillError(f"{folder} holds something else; name an empty folder for the answers.")
         shard_steps = max(1, min(SHARD_STEPS, SHARD_BYTES // (batch_size * answers.size(kept, num_classes))))
         facts = {"format": FORMAT, "kept": kept, "steps": 0, "views": 0, "bytes": 0, "shard_steps": shard_steps}
-        return _written(Store(folder, facts | {"about": dict(about)}))
+        return _written(Store(folder, facts | {"about": _plain(about)}))
     store = load(folder)
     if store.kept != kept:
         raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {kept}; name another folder.")
@@ -207,6 +207,11 @@ def load(folder: str | os.PathLike) -> Store:
 def mean_pixels(shown: jax.Array | np.ndarray) -> np.ndarray:
     """The mean of each image (batch, size, size, colours) of a batch, (batch,) float32: it tells views apart."""
     return np.asarray(jnp.mean(jnp.asarray(shown), axis=(1, 2, 3)))
+
+
+def _plain(about: Fields) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(dict(about)))
 
 
 def _written(store: Store) -> Store:

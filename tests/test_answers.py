@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_lib import answers
@@ -38,10 +38,9 @@ def test_all_logits_come_back_to_half_precision(seed: int, spread: float, shift:
     np.testing.assert_allclose(found, tempered(logits, temperature), atol=4e-4)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 999), st.sampled_from([0.5, 3]), st.sampled_from([1, 3, 11]), st.sampled_from([0.5, 1, 4, 20]))
-def test_the_rest_has_its_probability_at_the_temperature(
-    seed: int, spread: float, kept: int, temperature: float
-) -> None:
+def test_the_rest_has_its_probability(seed: int, spread: float, kept: int, temperature: float) -> None:
     """The likeliest classes keep theirs, and the others share what is left evenly: at the temperature of the loss."""
     logits = drawn(seed, spread, 7)
     expected, found = tempered(logits, temperature), tempered(replayed(logits, kept, temperature), temperature)
@@ -60,7 +59,7 @@ def test_at_another_temperature_the_rest_weighs_too_much_or_too_little(temperatu
     found, expected = (tempered(each, temperature) for each in (replayed(logits, 3), logits))
     order = np.argsort(-logits, axis=-1)[:, 3:]
     excess = (np.take_along_axis(found, order, -1) - np.take_along_axis(expected, order, -1)).sum(-1)
-    assert (sign * excess > 1e-3).all() if sign else (abs(excess) < 1e-3).all()
+    assert (sign * excess > 2e-4).all() if sign else (abs(excess) < 2e-4).all()
 
 
 def test_a_sure_teacher_gives_finite_answers() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distill_lib.bench import __main__ as command
-from distill_lib.bench import folding, timing
+from distill_lib.bench import folding, store, timing
 
 
 def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
@@ -37,6 +38,17 @@ def test_folding_is_measured_on_both_forms_of_one_network(monkeypatch: pytest.Mo
     (row,) = folding.measure(["--rounds", "3"])
     assert row["relative error"] < 1e-4
     assert row["ratio"] == pytest.approx(row["as trained"].median / row["folded"].median)
+
+
+def test_stored_answers_are_weighed_as_they_lie_on_disk() -> None:
+    """Bytes of the files, the mass that is left out, and how far what is replayed lies from the answers."""
+    logits = [np.random.default_rng(step).normal(0, 3, (8, 300)).astype(np.float32) for step in range(2)]
+    whole, few = store._weighed("made up", logits, (300, 3))
+    assert whole["rest of the mass"] == 0 and whole["KL to the live answer"] < 1e-5
+    exponentials = np.sort(np.exp(np.concatenate(logits)), axis=-1)
+    expected = (exponentials[:, :-3].sum(-1) / exponentials.sum(-1)).mean()
+    assert few["rest of the mass"] == pytest.approx(expected, rel=1e-4) and few["KL to the live answer"] > 0.01
+    assert 300 < whole["bytes a view"] < 2 * 300 + 100 and 14 < few["bytes a view"] < whole["bytes a view"] / 3
 
 
 def test_an_unknown_benchmark_is_told(capsys: pytest.CaptureFixture[str]) -> None:

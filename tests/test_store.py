@@ -57,7 +57,6 @@ def some(work: task.Task, start: int, count: int) -> list[lessons.Lesson]:
         ("mix", "device", 10),
         ("ind/ic", "device", 10),
         ("same/ic", "device", 9),
-        ("mix", "stream", 10),
         ("ind/ic", "stream", 9),
     ],
 )
@@ -154,7 +153,7 @@ def nine(stored: Callable) -> tuple[Recipe, Path]:
         ({"policy": "same/ic"}, "policy mix, this run has policy same/ic"),
         ({"resolution": 7}, "resolution 8, this run has resolution 7"),
         ({"batch_size": 8}, "batch_size 16, this run has batch_size 8"),
-        ({"crop_area": (0.1, 1.0)}, r"crop_area \[0.05, 1.0\], this run has crop_area \[0.1, 1.0\]"),
+        ({"crop_area": (0.1, 1.0)}, r"crop_area \[0.25, 1.0\], this run has crop_area \[0.1, 1.0\]"),
         ({"mixup": "example"}, "mixup batch, this run has mixup example"),
         ({"train_images": 48}, "examples 64, this run has examples 48"),
         ({"temperature": 5}, "temperature 2.0, this run has temperature 5.0"),

@@ -68,7 +68,7 @@ def _fashion(rounds: int) -> list[dict[str, Any]]:
     live = assembly.prepare(recipe)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     given = zip(range(live.total_steps), lessons.open_lessons(live, 0, mesh), strict=False)
-    rows = _weighed("fashion, mix", [np.asarray(lesson.wanted) for _, lesson in given], KEPT["fashion"])
+    rows = _weighed("Fashion, mix", [np.asarray(lesson.wanted) for _, lesson in given], KEPT["fashion"])
     with tempfile.TemporaryDirectory() as place:
         courses = {"live step": _course(live, mesh)}
         for row in rows:
@@ -99,7 +99,7 @@ def _imagenet() -> list[dict[str, Any]]:
 
     keys = jax.random.split(jax.random.key(0), CROPS // 16)
     said = [np.asarray(asked(photographs.load(name), key)) for name in photographs.FILES for key in keys]
-    return _weighed("ImageNet, crops of photographs", said, KEPT["imagenet"])
+    return _weighed("ImageNet, crops", said, KEPT["imagenet"])
 
 
 def _weighed(case: str, logits: list[Any], several: tuple[int, ...]) -> list[dict[str, Any]]:
