@@ -74,11 +74,11 @@ def _lengths(series: str, *epochs: int) -> list[str]:
 
 _SAME, _MIX = {"policy": "same/ic"}, {"policy": "mix"}
 _LENGTHS = ("short", "medium", "long")
-_BOTH = "fashion@28 + fashion@36"
+_BOTH = {"teacher": "fashion@28 + fashion@36"}
 _PROBABILITIES = {"ensemble": "probabilities"}
 _SQUARED = "temperature 5, without T\N{SUPERSCRIPT TWO}"
 _RATES = {"learning_rate": (1e-2, 1e-1)}  # beside the preset's .03
-_SGD = {"optimizer": "sgd", "learning_rate": 0.1}
+_SGD: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1}
 _SGD_RATES = {"learning_rate": (0.03, 0.3)}
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -130,8 +130,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             "fashion": (
                 Arm("teacher and student at 28", _MIX),
                 Arm("teacher at 36, student at 28", _MIX | {"teacher": "fashion@36"}),
-                Arm("teachers at 28 and 36, mean of logits", _MIX | {"teacher": _BOTH}),
-                Arm("teachers at 28 and 36, mean of probabilities", _MIX | {"teacher": _BOTH} | _PROBABILITIES),
+                Arm("teachers at 28 and 36, mean of logits", _MIX | _BOTH),
+                Arm("teachers at 28 and 36, mean of probabilities", _MIX | _BOTH | _PROBABILITIES),
                 Arm("teacher and student at 20", _MIX | {"resolution": 20}),
                 Arm("teacher at 28, student at 20", _MIX | {"teacher": "fashion@28", "resolution": 20}),
             ),

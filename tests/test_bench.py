@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distill_lib.bench import __main__ as command
-from distill_lib.bench import folding, store, timing
+from distill_lib.bench import folding, lines, loop, profile, scaling, store, timing
 
 
 def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
@@ -55,3 +55,60 @@ def test_an_unknown_benchmark_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     """One line with the valid ones, and an exit code."""
     assert command.main(["fodling"]) == 1
     assert "error: unknown benchmark 'fodling'" in capsys.readouterr().err
+
+
+def test_a_line_is_fitted_to_what_was_measured() -> None:
+    """By least squares; R^2 is 1 on the line, and 0 where x explains nothing."""
+    exact = lines.fit([1, 2, 4], [5, 7, 11])
+    assert (exact.intercept, exact.slope, exact.r2) == pytest.approx((3, 2, 1))
+    assert lines.fit([1, 2, 3], [1, 3, 1]).r2 == pytest.approx(0)
+    assert lines.fit([1, 2], [4, 4]).r2 == 1
+
+
+def test_rows_of_an_axis_hold_its_line() -> None:
+    """Pixels are fitted as their number; images a second are those of the median."""
+    seconds = {side: timing.Timing(0.01 + 1e-5 * side**2, 0.0, 1.0, 3) for side in (20, 40)}
+    first, last = scaling.rows_of("pixels", seconds, dict.fromkeys(seconds, 128))
+    assert (first["intercept"], first["slope"]) == pytest.approx((0.01, 1e-5))
+    assert last["images/s"] == pytest.approx(128 / 0.026) and first["R2"] == pytest.approx(1)
+
+
+def test_the_loop_is_what_it_adds_to_its_compiled_calls() -> None:
+    """Pairs of rounds, so that a slow round slows both; a share of the step, and of one of 50 ms."""
+    found = loop.overhead([0.011, 0.021, 0.031], [0.010, 0.020, 0.030])
+    assert found == pytest.approx({"overhead (s)": 0.001, "share": 0.05, "share at 50 ms": 0.02})
+    assert loop.checkpoint_share(1, 99) == 0.01
+
+
+def test_what_is_left_on_the_table_is_what_a_perfect_part_would_save() -> None:
+    """Never less than nothing: a difference may be noise."""
+    found = profile.left_on_the_table(whole=10, without=6, least=1)
+    assert found == {"share": 0.4, "least (s)": 1, "left on the table": 0.3}
+    assert profile.left_on_the_table(whole=10, without=10, least=1)["left on the table"] == 0
+
+
+def test_operations_of_a_program_are_told_by_what_they_hold() -> None:
+    """A fusion is what is inside it, whatever it is called."""
+    program = """HloModule made_up
+%inner (p: f32[2,2]) -> f32[2,2] {
+  %p = f32[2,2]{1,0} parameter(0)
+  ROOT %d = f32[2,2]{1,0} dot(%p, %p), lhs_contracting_dims={1}
+}
+%plus (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+ENTRY %main (x: f32[2,2]) -> (f32[2,2], f32[]) {
+  %x = f32[2,2]{1,0} parameter(0)
+  %add_fusion.1 = f32[2,2]{1,0} fusion(%x), kind=kCustom, calls=%inner
+  %r = f32[] reduce(%x, %zero), dimensions={0,1}, to_apply=%plus
+  %t = f32[2,2]{1,0} transpose(%x), dimensions={1,0}
+  ROOT %pair = (f32[2,2]{1,0}, f32[]) tuple(%add_fusion.1, %r)
+}
+"""
+    kinds = profile.kinds_of(program)
+    assert {name: kinds[name] for name in ("add_fusion.1", "r", "t", "sum")} == {
+        "add_fusion.1": "matrix products",
+        "r": "sums",
+        "t": "copies",
+        "sum": "element-wise",
+    }

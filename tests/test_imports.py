@@ -184,4 +184,4 @@ def test_data_flow_one_way(module: str) -> None:
 def test_only_training_imports_training() -> None:
     """A chapter, a figure or a model that pulled in the training loop would make the book depend on it."""
     users = {path.stem for path in LIBRARY.rglob("*.py") if "train" in imported_by(path)}
-    assert users == {"classroom"}
+    assert users == {"classroom", "loop"}  # bench/loop.py times it

@@ -1,0 +1,145 @@
+"""What this project set itself as goals for speed, beside what the committed benchmarks found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from distill_lib.bench import timing
+
+Rows = list[dict[str, Any]]
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One number to reach.
+
+    Attributes:
+        about: what is measured.
+        benchmark: the record that holds it.
+        limit: the most that it may be.
+        found: reads it from the record's rows; None where they do not hold it.
+        shape: how a value is written.
+        accelerator: whether only a record from an accelerator counts.
+        options: of the benchmark's command, behind its name.
+        why: what a miss is due to.
+    """
+
+    about: str
+    benchmark: str
+    limit: float
+    found: Callable[[Rows], float | None]
+    shape: str = "{:.2f}"
+    accelerator: bool = False
+    options: str = ""
+    why: str = ""
+
+
+def _one(rows: Rows, key: str, **wanted: Any) -> float | None:
+    """A number of the last row with these values; of a timing, the median."""
+    for row in reversed(rows):
+        if all(row.get(name) == value for name, value in wanted.items()):
+            value = row.get(key)
+            return value.median if isinstance(value, timing.Timing) else value
+    return None
+
+
+def _class_over_single(rows: Rows) -> float | None:
+    share = _one(rows, "of as many runs", form="one program for each student", students=8)
+    return None if share is None else 8 * share
+
+
+GOALS = (
+    Goal(
+        "8 students of the embedded study, of the time of 8 runs",
+        "classroom",
+        0.65,
+        lambda rows: _one(rows, "of as many runs", form="one program for each student", students=8),
+    ),
+    Goal(
+        "8 students R50x1 with teacher R152x2, of the time of one",
+        "classroom",
+        2.7,
+        _class_over_single,
+        accelerator=True,
+        options=" --dataset flowers --variant fast --forms 1",
+    ),
+    Goal(
+        "training loop beside its compiled step, of a step of 50 ms",
+        "loop",
+        0.02,
+        lambda rows: _one(rows, "share at 50 ms", kind="loop"),
+        shape="{:.2%}",
+    ),
+    Goal(
+        "checkpoints, of a run of R50x1",
+        "loop",
+        0.01,
+        lambda rows: _one(rows, "share", kind="checkpoint", case="bit_r50x1"),
+        shape="{:.2%}",
+    ),
+    Goal(
+        "start to the end of the first step, of a second run (s)",
+        "loop",
+        10.0,
+        lambda rows: _one(rows, "first step", kind="start", case="second run"),
+        shape="{:.1f}",
+        why="most of it is importing, reading and tracing; compiled programs come from the cache",
+    ),
+)
+
+
+def table(results: Path | None = None) -> pd.DataFrame:
+    """Each goal, what was measured, and whether it is met or by how much it is missed.
+
+    Args:
+        results: the results folder; None finds it.
+
+    Returns:
+        A row a goal: goal, wanted, measured, verdict. What was not measured names the command that does.
+    """
+    rows = [_row(goal, timing.read(goal.benchmark, results)) for goal in GOALS]
+    steps = timing.read("step", results)
+    return pd.DataFrame(rows + _steps(steps["rows"] if steps else []))
+
+
+def verdict(value: float, limit: float, *, at_most: bool = True, why: str = "") -> str:
+    """Whether a value keeps to its limit, and by how much it does not."""
+    if (value <= limit) if at_most else (value >= limit):
+        return "met"
+    missed = f"missed by {abs(value / limit - 1):.0%}"
+    return f"{missed}: {why}" if why else missed
+
+
+def _row(goal: Goal, content: dict[str, Any] | None) -> dict[str, str]:
+    row = {"goal": goal.about, "wanted": "at most " + goal.shape.format(goal.limit)}
+    usable = content and (not goal.accelerator or not content["device"].startswith("CPU"))
+    value = goal.found(content["rows"]) if usable and content else None
+    if value is None:
+        where = " on a GPU" if goal.accelerator else ""
+        command = f"nox -s bench -- {goal.benchmark}{goal.options}{where}"
+        return row | {"measured": "", "verdict": f"{NOT_RUN}: {command}"}
+    return row | {"measured": goal.shape.format(value), "verdict": verdict(value, goal.limit, why=goal.why)}
+
+
+def _steps(rows: Rows) -> list[dict[str, str]]:
+    """The goals that the benchmark of the step holds itself to, which its rows state in words."""
+    found = []
+    for row in rows:
+        if not row.get("goal"):
+            continue
+        about = {"goal": f"{row['case']}: {row['form']}", "wanted": row["goal"]}
+        key = next((unit for unit in ("images/s", "share of peak") if unit.split()[-1] in row["goal"]), "times as long")
+        value = row.get(key)
+        if value is None:
+            found.append(about | {"measured": "", "verdict": str(row["step"])})
+            continue
+        limit = float(row["goal"].split()[2])
+        measured = {"measured": f"{value:.3g} {key}", "verdict": verdict(value, limit, at_most=False)}
+        found.append(about | measured)
+    return found

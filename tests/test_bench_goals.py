@@ -1,0 +1,62 @@
+"""Goals and numbers of the performance chapter: from records alone, and told where there are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill_lib import records
+from distill_lib.bench import goals, report, timing
+from distill_lib.style import NOTHING
+
+STARTS = [
+    {"kind": "start", "case": f"{name} run", "first step": timing.Timing(seconds, seconds, seconds, 3)}
+    for name, seconds in (("first", 30.0), ("second", 12.0))
+]
+
+
+def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
+    """By how much and why, or by which command; a record from a CPU says nothing of a goal for accelerators."""
+    classes = [{"form": "one program for each student", "students": 8, "of as many runs": 0.5}]
+    steps = [
+        {"case": "made up", "form": "distill_lib", "step": "not run: no GPU", "goal": "at least 0.45 of peak"},
+        {"case": "made up", "form": "torch", "step": None, "goal": "at least 1.2", "times as long": 1.5},
+    ]
+    for name, rows in (("loop", STARTS), ("classroom", classes), ("step", steps)):
+        timing.write(name, rows, tmp_path)
+    found = goals.table(tmp_path).set_index("goal")
+    verdicts = [found.loc[goal.about, "verdict"] for goal in goals.GOALS]
+    assert verdicts[0] == "met" and found.loc[goals.GOALS[0].about, "measured"] == "0.50"
+    assert verdicts[1].startswith("not run: nox -s bench -- classroom --dataset flowers")
+    assert verdicts[2] == "not run: nox -s bench -- loop"
+    assert verdicts[4].startswith("missed by 20%: ")
+    assert list(found["verdict"])[-2:] == ["not run: no GPU", "met"]
+
+
+def test_a_record_from_an_accelerator_counts_for_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the time of one run, eight students may take 2.7 times as much."""
+    environment = records.environment() | {"device": "made-up GPU"}
+    monkeypatch.setattr(records, "environment", lambda: environment)
+    share = {"form": "one program for each student", "students": 8, "of as many runs": 0.3}
+    timing.write("classroom", [share], tmp_path)
+    row = goals.table(tmp_path).set_index("goal").loc[goals.GOALS[1].about]
+    assert row["measured"] == "2.40" and row["verdict"] == "met"
+
+
+def test_facts_are_read_from_records_or_missing(tmp_path: Path) -> None:
+    """The same names either way, so that no sentence of the book fails."""
+    assert set(report.facts(tmp_path).values()) == {NOTHING}
+    timing.write("loop", STARTS, tmp_path)
+    left = {"model": "bit_r11w8", "case": "without GroupNorm", "share": 0.4, "left on the table": 0.3}
+    timing.write("profile", [left], tmp_path)
+    found = report.facts(tmp_path)
+    assert found["start-second"] == "12 s" and found["norm-small"] == "40 %"
+    assert found["left-small"] == "30 % of the step, more than a fifth"
+    assert report.rows("loop", tmp_path, case="first run") == STARTS[:1]
+    assert "No run: drawn" in report.provenance("roofline", results=tmp_path)
+
+
+def test_the_committed_records_hold_what_the_chapter_quotes() -> None:
+    """No sentence of the chapter says that there are no records yet."""
+    assert NOTHING not in report.facts().values()
