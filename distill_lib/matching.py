@@ -28,6 +28,8 @@ def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame
         recipe: what they repeat. Without a teacher, its name and the temperature do not count.
         **others: values, or functions of a value, that stand in for the recipe's.
     """
+    if "dataset" in runs:  # most records are of another set, and a column is quicker to look at than a row
+        runs = runs[runs["dataset"] == recipe.dataset]
     unneeded = CHANCE if recipe.has_teacher else (*CHANCE, "teacher", "temperature", "ensemble")
     fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unneeded}
     return matching(runs, fields | others)

@@ -57,7 +57,7 @@ def hours(spent: budget.Budget) -> str:
     if spent.hours is None:
         return "unknown"
     if spent.hours < 0.01:
-        return "< 0.01"
+        return "<0.01"
     return f"{spent.hours:,.{0 if spent.hours >= 10 else 2}f}{'*' if spent.measured else ''}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def show(shown: list[Entry]) -> HTML:
             "setting": html.escape(entry.setting),
             "epochs": entry.epochs,
             "paper": entry.paper,
-            "here": html.escape(entry.here),
+            "here": html.escape(entry.here).replace(NOT_RUN, NOT_RUN.replace(" ", findings.BLANK)),
             "": {DISAGREES: "<strong>disagrees</strong>"}.get(entry.verdict, entry.verdict),
             "hours": entry.hours,
             "type": f"<code>{html.escape(entry.command)}</code>" if entry.command else "",
@@ -100,8 +101,13 @@ def show(shown: list[Entry]) -> HTML:
         for entry in shown
     ]
     table = pd.DataFrame(rows).to_html(index=False, border=0, justify="left", escape=False)
-    listed = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    listed = "".join(f"<li>{marked(note)}</li>" for note in notes)
     return HTML(f'<div class="wide">{table}<ol>{listed}</ol></div>')
+
+
+def marked(note: str) -> str:
+    """A note as HTML, what stands between backticks as code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(note))
 
 
 def _entry(row: dict[str, str], runs: pd.DataFrame, device: str) -> Entry:

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from IPython.display import HTML
 
 
+_OFTEN_THE_SAME = ("px", "batch", "student", "teacher")
+_COLUMNS = (
+    "preset", "epochs", "steps", "hours", "policy", "T", "lr", "wd", *_OFTEN_THE_SAME, "other", "teacher PFLOP",
+    "student PFLOP", "notes", "source",
+)  # fmt: skip
+
+
 def presets(dataset: str, runs: pd.DataFrame, device: str = budget.DEVICE) -> HTML:
     """The presets as `python -m distill_lib.recipes` prints them, with their notes below.
 
@@ -21,17 +28,19 @@ def presets(dataset: str, runs: pd.DataFrame, device: str = budget.DEVICE) -> HT
         runs: the table of `records.read`, for measured speeds.
         device: what hours are given for.
     """
-    rows = pd.DataFrame(recipe_table.table(dataset, device, runs)).drop(columns=["px", "batch"])
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in recipe_table.notes(dataset))
-    basis = html.escape(recipe_table.basis(device))
-    return _html(f"{rows.to_html(index=False, border=0, justify='left')}<ol>{notes}</ol><p>{basis}</p>")
+    rows = pd.DataFrame(recipe_table.table(dataset, device, runs))[list(_COLUMNS)]
+    same = {name: rows[name].iloc[0] for name in _OFTEN_THE_SAME if rows[name].nunique() == 1}
+    told = f"<p>All of them: {', '.join(f'{name} {value}' for name, value in same.items())}.</p>" if same else ""
+    table = rows.drop(columns=list(same)).to_html(index=False, border=0, justify="left")
+    notes = "".join(f"<li>{report.marked(note)}</li>" for note in recipe_table.notes(dataset))
+    return _html(f"{told}{table}<ol>{notes}</ol><p>{html.escape(recipe_table.basis(device))}</p>")
 
 
 def numbers(dataset: str, runs: pd.DataFrame) -> HTML:
-    """The paper's numbers on this set beside ours, what to type and what it costs."""
-    entries = report.entries(runs)
-    rows = paper.table()["repeat"].map(lambda text: paper.repeat(text).dataset == dataset)
-    return report.show([entry for entry, own in zip(entries, rows, strict=True) if own])
+    """The paper's numbers on this set beside ours, what to type and what it costs; without those about the data."""
+    repeats = [paper.repeat(text) for text in paper.table()["repeat"]]
+    chosen = [again.dataset == dataset and again.kind != "check" for again in repeats]
+    return report.show([entry for entry, own in zip(report.entries(runs), chosen, strict=True) if own])
 
 
 def results(dataset: str, runs: pd.DataFrame) -> HTML:
