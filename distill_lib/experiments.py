@@ -252,6 +252,11 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 
 
+def budget(dataset: str) -> Recipe:
+    """The preset whose settings and length arms share on a data set that has such a one."""
+    return recipes.get(dataset, BUDGET[dataset])
+
+
 def get(name: str) -> Experiment:
     """Looks up an experiment; raises DistillError for an unknown name."""
     if name not in EXPERIMENTS:

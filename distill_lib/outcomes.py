@@ -60,12 +60,21 @@ def verdicts(runs: pd.DataFrame, name: str) -> list[str]:
     return [_verdict(found, first, second) for first, second in experiments.get(name).better]
 
 
-def against_first(runs: pd.DataFrame, name: str) -> list[Difference]:
-    """How far each arm with records lies above the experiment's first arm on the embedded set."""
+def what_matters(runs: pd.DataFrame, name: str) -> str:
+    """Which arms of an experiment differ from its first one on the embedded set by more than noise, in a sentence."""
     found = of_experiment(runs, name)
     first, *others = [arm.name for arm in experiments.arms(name, "fashion")]
-    known = set(found["arm"]) if len(found) else set()
-    return [_difference(found, other, first) for other in others if {other, first} <= known]
+    known = set(found["arm"])
+    differences = [_difference(found, other, first) for other in others if {other, first} <= known]
+    if not differences:
+        return findings.NONE
+    parts = {
+        "Better": [f"{one.first} ({claims.points(one)})" for one in differences if one.sign > 0],
+        "worse": [f"{one.first} ({claims.points(one)})" for one in differences if one.sign < 0],
+        "within noise": [one.first for one in differences if not one.sign],
+    }
+    said = "; ".join(f"{title}: {', '.join(arms) or 'none'}" for title, arms in parts.items())
+    return f"Beside {first}. {said}."
 
 
 def show(runs: pd.DataFrame, name: str) -> HTML:

@@ -1,0 +1,79 @@
+"""What records say of an experiment: the right ones are found, validation chooses, and noise is called noise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from distill_lib import experiments, outcomes
+from distill_lib.recipes import Recipe
+
+
+def row(recipe: Recipe, top1: float, validation: float | None = None) -> dict:
+    """A made-up row of `records.read`."""
+    about = {"run_id": f"{hash((recipe, top1)):x}", "study": recipe.study, "teacher_sha256": "abc"}
+    result = {"test_top1": top1, "validation_top1": validation or top1, "test_agreement": top1}
+    return about | dataclasses.asdict(recipe) | result
+
+
+def runs(shifts: dict[str, float], spread: float = 0.001) -> pd.DataFrame:
+    """Three seeds of the ablations' arms that are named, around 80 % plus a shift."""
+    rows = []
+    for arm in experiments.arms("ablations", "fashion"):
+        if arm.name in shifts:
+            (recipe,) = experiments.recipes_of(arm, "fashion")
+            seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in range(3)]
+            rows += [row(one, 0.8 + shifts[arm.name] + spread * (one.seed - 1)) for one in seeds]
+    return pd.DataFrame(rows)
+
+
+def test_records_belong_to_the_arm_whose_recipe_they_repeat() -> None:
+    """Whatever their seed, and none to two arms; arms without records say so."""
+    frame = runs({"function matching": 0.0, "lambda folded": 0.01})
+    found = outcomes.of_experiment(frame, "ablations")
+    assert list(found["arm"]) == ["function matching"] * 3 + ["lambda folded"] * 3
+    table = outcomes.table(frame, "ablations").set_index("arm")
+    assert table.loc["lambda folded", "n"] == "3" and "81.0" in table.loc["lambda folded", "test top-1 (%)"]
+    assert table.loc["squared distance", "test top-1 (%)"] == "no records yet"
+    assert outcomes.of_experiment(frame.iloc[:0], "ablations").empty
+
+
+def test_validation_images_choose_among_what_was_tried() -> None:
+    """The setting that is best on the test images is not shown if another is better on validation images."""
+    tried = [recipe for recipe in experiments.plan("optimizers", "fashion") if recipe.optimizer == "adam"]
+    scores = zip(tried, (0.80, 0.90, 0.70), (0.75, 0.70, 0.60), strict=True)
+    found = outcomes.of_experiment(pd.DataFrame([row(*one) for one in scores]), "optimizers")
+    assert list(found["test_top1"]) == [0.80] and list(found["tried"]) == [3]
+
+
+def test_an_arm_that_continues_a_run_is_found_whatever_it_continues() -> None:
+    planned = experiments.plan("initialization", "fashion", start="run:fashion_compare/abc")
+    found = outcomes.of_experiment(pd.DataFrame([row(recipe, 0.8) for recipe in planned]), "initialization")
+    assert list(found["arm"]) == [arm.name for arm in experiments.arms("initialization", "fashion")]
+
+
+@pytest.mark.parametrize(("shift", "word"), [(0.02, "Better: lambda folded"), (-0.02, "worse: lambda folded")])
+def test_what_matters_is_what_is_more_than_noise(shift: float, word: str) -> None:
+    """Two points at a spread of a tenth are seen, at a spread of five they are noise."""
+    arms = {"function matching": 0.0, "lambda folded": shift}
+    assert word in outcomes.what_matters(runs(arms), "ablations")
+    assert "within noise: lambda folded" in outcomes.what_matters(runs(arms, spread=0.05), "ablations")
+    assert "no such records" in outcomes.what_matters(runs({}), "ablations")
+
+
+def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
+    """The claim is that the first arm of a pair is better."""
+    arms = experiments.arms("optimizers", "fashion")
+    rows = [
+        row(dataclasses.replace(experiments.recipes_of(arm, "fashion")[0], seed=seed), 0.8 + shift + 0.001 * seed)
+        for arm, shift in zip(arms, (0.0, 0.03, -0.03), strict=True)
+        for seed in range(3)
+    ]
+    said = outcomes.verdicts(pd.DataFrame(rows), "optimizers")
+    assert said[0].endswith("+3.0 points; agrees.") and said[1].endswith("3.0 points; disagrees.")
+    assert outcomes.verdicts(runs({}), "optimizers") == [
+        "Shampoo against Adam: no records yet.",
+        "Muon against Adam: no records yet.",
+    ]
