@@ -59,7 +59,5 @@ def test_a_start_is_put_in_where_an_arm_wants_one() -> None:
 def test_unknown_names_are_told() -> None:
     with pytest.raises(DistillError, match="unknown experiment 'optimisers'. Did you mean 'optimizers'"):
         experiments.plan("optimisers", "fashion")
-    with pytest.raises(
-        DistillError, match="unknown dataset of the experiment mobilenet 'pets'.*Valid: fashion, imagenet"
-    ):
+    with pytest.raises(DistillError, match="unknown dataset of the experiment mobilenet 'pets'.*Valid: fashion, "):
         experiments.plan("mobilenet", "pets")
