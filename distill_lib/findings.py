@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from distill_lib import datasets, records, views
+from distill_lib import datasets, matching, records, views
 
 LENGTHS = ("short", "medium", "long", "longest")
 """Variants of `fashion` whose records come with the book."""
@@ -25,7 +25,8 @@ FIXED = ("fix/rs", "fix/cc", "fix/ic_ens")
 INDEPENDENT = ("ind/rc", "ind/ic")
 SETTINGS = (
     "student", "teacher", "teacher_sha256", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay",
-    "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops",
+    "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
+    "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set",
 )  # fmt: skip
 ORDER = [*views.BASELINES, *views.POLICIES]
 BLANK = "\N{NO-BREAK SPACE}"
@@ -108,7 +109,9 @@ def _most_common_settings(runs: pd.DataFrame) -> pd.DataFrame:
     columns = [name for name in SETTINGS if name in runs]
     if runs.empty or not columns:
         return runs
-    described = runs[columns].astype(str).agg("|".join, axis=1)
+    named = [name for name in columns if name != "teacher_sha256"]  # which is no field of a recipe
+    values = {name: [matching.value_of(run, name) for run in runs[named].to_dict("records")] for name in named}
+    described = runs.assign(**values)[columns].astype(str).agg("|".join, axis=1)
     usual = described.groupby([runs["study"], runs["policy"]]).transform(lambda group: group.mode().iloc[0])
     return runs[described == usual]
 

@@ -142,3 +142,14 @@ def test_replayed_runs_stand_beside_the_live_ones_and_never_among_them(tmp_path:
     alone = findings.replayed(runs[runs["stored"].notna()])
     assert alone["difference"].tolist() == [None, None]
     assert findings.replayed(runs.drop(columns="stored")).empty
+
+
+def test_a_record_that_is_older_than_a_field_was_run_at_its_default() -> None:
+    """So runs from before and after a field was added are one study, and a run at another value is none of it."""
+    frame = table(
+        policy=["mix"] * 4,
+        test_top1=[0.80, 0.81, 0.82, 0.10],
+        optimizer=[None, "adam", None, "sgd"],
+        mixup_folded=[np.nan, False, np.nan, False],
+    )
+    assert findings.study(frame)["test_top1"].tolist() == [0.80, 0.81, 0.82]
