@@ -27,7 +27,12 @@ EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
 BENCHMARKS = ("folding", "classroom", "step", "store", "loop", "memory", "scaling", "roofline", "profile")
-SMOKE = {  # fewer runs than the notebooks' own lists have; one for each data set that has presets
+COMPARISONS = (
+    "ablations", "imagenet", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain", "patience",
+    "resolutions_and_ensembles",
+)  # fmt: skip
+SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own lists have; one for each set with presets
+    **{name: [["-p", "seeds", "[0]"]] for name in COMPARISONS},
     "consistency": [["-p", "policies", "[labels, same/ic]"]],
     "sweep": [["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"]],
     "distill": [
