@@ -10,7 +10,7 @@ from distill_lib.errors import DistillError, unknown
 
 
 def summarise(study: str, *, mock: bool = False) -> str:
-    """The table of a study and where it comes from.
+    """The table of a study and where it comes from; runs that replayed stored answers are left out.
 
     Args:
         study: name of a folder in the results folder, such as "fashion_quick".
@@ -22,7 +22,7 @@ def summarise(study: str, *, mock: bool = False) -> str:
     frame = records.read(mock=mock)
     if study not in set(frame["study"]):
         raise unknown("study", study, sorted(set(frame["study"])))
-    frame = frame[frame["study"] == study]
+    frame = findings.live(frame[frame["study"] == study])
     table = findings.results_table(frame).to_string(index=False)
     return f"{table}\n\n{records.provenance(frame)}"
 
