@@ -114,7 +114,8 @@ class Decoded:
                 if index not in self._told:
                     self._told.add(index)
                     place = f"image {index} of {self._source.dataset.name} {self._source.split}, {name},"
-                    print(f"{place} cannot be decoded ({error}); black is shown", file=sys.stderr, flush=True)
+                    # in one piece: threads that print would mix their lines
+                    sys.stderr.write(f"{place} cannot be decoded ({error}); black is shown\n")
                 return np.zeros((size, size, channels), np.uint8)
 
         return crop
