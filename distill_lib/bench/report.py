@@ -50,7 +50,7 @@ def table(shown: Rows, columns: dict[str, str] | None = None) -> pd.DataFrame:
 def facts(results: Path | None = None) -> dict[str, str]:
     """Single numbers as text; each says that there are no records yet where it has none."""
     found: dict[str, str] = {}
-    for name, (benchmark, wanted, read) in _FACTS.items():
+    for name, (benchmark, wanted, read) in FACTS.items():
         chosen = rows(benchmark, results, **wanted)
         found[name] = read(chosen) if chosen else NOTHING
     return found
@@ -97,7 +97,7 @@ def _largest(key: str) -> Callable[[Rows], str]:
 
 
 _BATCHES = {"axis": "batch size", "student": LARGE}
-_FACTS: dict[str, tuple[str, dict[str, Any], Callable[[Rows], str]]] = {
+FACTS: dict[str, tuple[str, dict[str, Any], Callable[[Rows], str]]] = {
     "peak-float32": ("roofline", {"case": "float32 matrix product"}, _scaled("FLOP/s", 1e-9, "GFLOP/s")),
     "peak-bfloat16": ("roofline", {"case": "bfloat16 matrix product"}, _scaled("FLOP/s", 1e-9, "GFLOP/s")),
     "peak-bytes": ("roofline", {"case": "triad"}, _scaled("bytes/s", 1e-9, "GB/s")),
