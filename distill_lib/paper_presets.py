@@ -78,10 +78,7 @@ SET_NOTES = {
 _WARMUP = "{} warm-up steps of {:,} in all: most of a short run is warm-up, in the paper too."
 _SUN = "Learning rate .003 as in Table 4; the released configuration has .001."
 _FLOWERS = "The teacher is not reached: 96.93 against 97.82 in the paper, and 97.50 by transfer."
-_FIXED = (
-    "Which fixed teacher Table 3 means is not said: the central crop (`fix/cc`) is taken. Its answers are computed of "
-    "images in memory, into which ImageNet does not fit: the command is refused, unless `train_images` makes it fit."
-)
+_FIXED = "Which fixed teacher Table 3 means is not said: the central crop (`fix/cc`) is taken."
 _SHAMPOO = (
     "The learning rate is not published: Adam's .03 is taken, and the step size is grafted from Adam's. That the row "
     "is Shampoo's is inferred. Its speed-up of four holds roughly: {} after 1,200 epochs against {} after 4,800."

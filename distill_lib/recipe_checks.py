@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from distill_lib import models, views
+from distill_lib import models, presets, views
 from distill_lib.cards import CARDS
 from distill_lib.errors import DistillError, unknown
 
 if TYPE_CHECKING:
     from distill_lib.recipes import Recipe
-
-FOREIGN = ("tfds:", "folder:")
-"""How names of data sets without a card begin."""
 
 
 def refuse_impossible(recipe: Recipe) -> None:
@@ -47,7 +44,7 @@ def _check_ensemble(teacher: str, mean: str) -> None:
 
 def _check_transfer_set(source: str, dataset: str) -> None:
     known = [card.name for card in CARDS if "train" in card.counts]
-    if source not in known and not source.startswith(FOREIGN):
+    if source not in known and not presets.is_foreign(source):
         raise unknown("transfer_set", source, [*known, "tfds:NAME", "folder:PATH"])
     if source == dataset:
         raise DistillError(f"transfer_set {source} is the data set itself: name another, or leave transfer_set out.")
