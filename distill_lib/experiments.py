@@ -72,7 +72,8 @@ def _lengths(series: str, *epochs: int) -> list[str]:
     return [f"{series}_{length}" for length in epochs]
 
 
-_SAME, _MIX = {"policy": "same/ic"}, {"policy": "mix"}
+_SAME: dict[str, Any] = {"policy": "same/ic"}
+_MIX: dict[str, Any] = {"policy": "mix"}
 _LENGTHS = ("short", "medium", "long")
 _BOTH = {"teacher": "fashion@28 + fashion@36"}
 _PROBABILITIES = {"ensemble": "probabilities"}
