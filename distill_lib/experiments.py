@@ -80,6 +80,11 @@ _PROBABILITIES = {"ensemble": "probabilities"}
 _SQUARED = "temperature 5, without T\N{SUPERSCRIPT TWO}"
 _RATES = {"learning_rate": (1e-2, 1e-1)}  # beside the preset's .03
 _SGD: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1}
+_DOMAINS: dict[str, dict[str, Any]] = {
+    "clothes": {},
+    "patches of photographs": {"transfer_set": "patches"},
+    "handwritten digits": {"transfer_set": "digits", "epochs": 100 * 1_020 / 1_797},  # as many steps
+}
 _SGD_RATES = {"learning_rate": (0.3,)}
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -202,11 +207,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "fashion": tuple(
                 Arm(name + (", mixed" if policy == "mix" else ""), {"policy": policy} | settings)
                 for policy in ("same/ic", "mix")
-                for name, settings in {
-                    "clothes": {},
-                    "patches of photographs": {"transfer_set": "patches"},
-                    "handwritten digits": {"transfer_set": "digits", "epochs": 100 * 1_020 / 1_797},
-                }.items()
+                for name, settings in _DOMAINS.items()
             ),
             "pets": _rows("mix_1000", "from_food_1000", "from_imagenet_1000"),
             "sun397": _rows("mix_100", "from_food_100", "from_imagenet_100"),
