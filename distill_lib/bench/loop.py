@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 GOAL_STEP = 0.05  # seconds; the overhead is told as a share of a step of this length too
 CHECKPOINT_SECONDS = 60.0  # the least time between two checkpoints, as `train.fit` has it
 JUDGED = 64  # images of each split
-SAVED = (("fashion", "quick", {}), ("flowers", "smoke", {"student": "bit_r50x1", "resolution": 128}))
+SAVED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("fashion", "quick", {}),
+    ("flowers", "smoke", {"student": "bit_r50x1", "resolution": 128}),
+)
 
 _FIRST_STEP = """
 import json, sys, time
