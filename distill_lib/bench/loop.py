@@ -115,7 +115,9 @@ def _hardly_judged(work: Task) -> Task:
 
     from distill_lib import exams
 
-    few = {split: exams.InMemory(work.data[split], work.recipe.eval_side, JUDGED) for split in work.exams}
+    few: dict[str, exams.Exam] = {
+        split: exams.InMemory(work.data[split], work.recipe.eval_side, JUDGED) for split in work.exams
+    }
     return dataclasses.replace(work, exams=few)
 
 
