@@ -71,7 +71,7 @@ def growth(rows: Rows) -> Figure:
         values = np.array([row["value"] for row in here], float)
         images = np.array([row["images/s"] * row["step"].median for row in here])  # in a step
         dense = np.geomspace(values[0], values[-1], 60)
-        seconds = here[0]["intercept"] + here[0]["slope"] * scaling.amount(name, dense)
+        seconds = here[0]["intercept"] + here[0]["slope"] * np.array([scaling.amount(name, value) for value in dense])
         axes.plot(dense, np.interp(dense, values, images) / seconds, color=FITTED, linewidth=1)
         spread = [[images[i] / row["step"].high, images[i] / row["step"].low] for i, row in enumerate(here)]
         axes.vlines(values, *np.transpose(spread), color=MEASURED, linewidth=1)
@@ -99,7 +99,7 @@ def memory(rows: Rows, student: str) -> Figure:
         without_data(figure, left)
         return without_data(figure, right)
     x, y = (np.array(each, float) for each in zip(*classes, strict=True))
-    line = lines.fit(x, y)
+    line = lines.fit(x.tolist(), y.tolist())
     left.plot(x, line.intercept + line.slope * x, color=FITTED, linewidth=1)
     left.plot(x, y, "o", color=MEASURED)
     left.set(xlabel=NAMES["students"], title="peak memory (MB)", ylim=(0, 1.1 * y.max()))

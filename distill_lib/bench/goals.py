@@ -134,12 +134,11 @@ def _steps(rows: Rows) -> list[dict[str, str]]:
         if not row.get("goal"):
             continue
         about = {"goal": f"{row['case']}: {row['form']}", "wanted": row["goal"]}
-        key = next((unit for unit in ("images/s", "share of peak") if unit.split()[-1] in row["goal"]), "times as long")
+        key, _, limit = row["goal"].partition(" at least ")
         value = row.get(key)
         if value is None:
             found.append(about | {"measured": "", "verdict": str(row["step"])})
             continue
-        limit = float(row["goal"].split()[2])
-        measured = {"measured": f"{value:.3g} {key}", "verdict": verdict(value, limit, at_most=False)}
+        measured = {"measured": f"{value:.3g} {key}", "verdict": verdict(value, float(limit), at_most=False)}
         found.append(about | measured)
     return found

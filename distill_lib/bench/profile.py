@@ -13,7 +13,6 @@ import glob
 import os
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -188,16 +187,17 @@ def _profiled(run: Callable[[], Any], kinds: dict[str, str], calls: int = 5) -> 
     import jax
 
     run()
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(calls):
                 run()
         for path in glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True):
             for operation, duration in _operations(jax.profiler.ProfileData.from_file(path)):
-                spent[kinds.get(operation, "other")] += duration
+                kind = kinds.get(operation, "other")
+                spent[kind] = spent.get(kind, 0.0) + duration
     total = sum(spent.values())
-    return {kind: duration / total for kind, duration in spent.most_common()} if total else {}
+    return {kind: spent[kind] / total for kind in sorted(spent, key=lambda kind: -spent[kind])}
 
 
 def _operations(profile: Any) -> list[tuple[str, float]]:

@@ -117,7 +117,11 @@ def network(
     counted = 2.0 * cost.macs(model, shape) * count * (3 if learns else 1)
     analysis = compiled.cost_analysis() or {}
     moved, median = float(analysis.get("bytes accessed", float("nan"))), seconds["step"].median
-    case = {"kind": "network", "case": f"{name}, {'loss and gradient' if learns else 'forward'}", "dtype": dtype}
+    case: dict[str, Any] = {
+        "kind": "network",
+        "case": f"{name}, {'loss and gradient' if learns else 'forward'}",
+        "dtype": dtype,
+    }
     case |= {"images": count, "side": side, **seconds, "operations": counted}
     case |= {"operations by compiler": float(analysis.get("flops", float("nan"))), "bytes": moved}
     rates = {"FLOP/s": counted / median, "bytes/s": moved / median, "FLOP/byte": counted / moved}
