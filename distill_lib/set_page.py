@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _OFTEN_THE_SAME = ("px", "batch", "student", "teacher")
 _COLUMNS = (
-    "preset", "epochs", "steps", "hours", "policy", "T", "lr", "wd", *_OFTEN_THE_SAME, "other", "teacher PFLOP",
-    "student PFLOP", "notes", "source",
+    "preset", "notes", "epochs", "steps", "hours", "policy", "T", "lr", "wd", *_OFTEN_THE_SAME, "other",
+    "teacher PFLOP", "student PFLOP", "source",
 )  # fmt: skip
 
 
