@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from distill_lib import claims, experiments, findings, matching
-from distill_lib.experiments import PRETRAINED, Arm
+from distill_lib.arms import PRETRAINED, Arm
 from distill_lib.findings import Difference
 
 if TYPE_CHECKING:

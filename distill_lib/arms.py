@@ -1,0 +1,246 @@
+"""The paper's experiments as tables: what is compared with what, on which data.
+
+An experiment is a list of arms. An arm is a recipe, by what it changes in a preset. On the embedded set all arms have
+the budget of the preset `compare` unless they say otherwise; on the paper's sets an arm is a row of its tables.
+
+References:
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill_lib import views
+
+PRETRAINED = "pretrained"
+"""Stands for the start of an arm whose student continues another run, which `experiments.plan` is told."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison.
+
+    Attributes:
+        name: what tables and figures call it.
+        settings: fields of a recipe that differ from the preset.
+        variant: the preset; None takes the experiment's budget.
+        tries: further values of settings that are tried, by field; validation images choose among them.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    variant: str | None = None
+    tries: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared.
+
+    Attributes:
+        title: the question.
+        source: where the paper asks it.
+        claim: what the paper found, in our words; empty where it leaves the question open.
+        arms: by data set; the first one is what the others are compared with.
+        better: pairs of arms of the embedded set: the first names more test images, if the claim holds.
+    """
+
+    title: str
+    source: str
+    claim: str
+    arms: dict[str, tuple[Arm, ...]]
+    better: tuple[tuple[str, str], ...] = ()
+
+
+def _rows(*names: str) -> tuple[Arm, ...]:
+    """Arms that are presets."""
+    return tuple(Arm(name, variant=name) for name in names)
+
+
+def _lengths(series: str, *epochs: int) -> list[str]:
+    return [f"{series}_{length}" for length in epochs]
+
+
+_SAME: dict[str, Any] = {"policy": "same/ic"}
+_MIX: dict[str, Any] = {"policy": "mix"}
+_LENGTHS = ("short", "medium", "long")
+_BOTH = {"teacher": "fashion@28 + fashion@36"}
+_PROBABILITIES = {"ensemble": "probabilities"}
+_SQUARED = "temperature 5, without T\N{SUPERSCRIPT TWO}"
+_RATES = {"learning_rate": (1e-2, 1e-1)}  # beside the preset's .03
+_SGD: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1}
+_DOMAINS: dict[str, dict[str, Any]] = {
+    "clothes": {},
+    "patches of photographs": {"transfer_set": "patches"},
+    "handwritten digits": {"transfer_set": "digits", "epochs": 100 * 1_020 / 1_797},  # as many steps
+}
+_SGD_RATES = {"learning_rate": (0.3,)}
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "consistency": Experiment(
+        "Is the teacher consistent?",
+        "Figs. 2, 3 and 9 to 12",
+        "Teacher and student must see the same pixels: fixed teachers and independent views are worse.",
+        {"fashion": tuple(Arm(views.NAMES[policy], {"policy": policy}, "medium") for policy in views.POLICIES)},
+        tuple((views.NAMES["same/ic"], views.NAMES[policy]) for policy in ("fix/cc", "fix/ic_ens", "ind/ic")),
+    ),
+    "patience": Experiment(
+        "Is the teacher patient?",
+        "Fig. 4 and Table 4",
+        "Accuracy grows with the length of the schedule, past training from scratch and past transfer.",
+        {
+            "fashion": tuple(
+                Arm(f"{policy}, {variant}", {"policy": policy}, variant)
+                for policy in ("labels", "same/ic", "mix")
+                for variant in _LENGTHS
+            ),
+            "flowers": _rows(*_lengths("mix", 1_000, 10_000, 100_000, 1_000_000), "scratch_10000", "transfer_10000"),
+            "pets": _rows(*_lengths("mix", 300, 1_000, 3_000, 10_000, 30_000), "scratch_10000", "transfer_10000"),
+            "food": _rows(*_lengths("mix", 100, 1_000, 3_000), "scratch_1000", "transfer_1000"),
+            "sun397": _rows(*_lengths("mix", 100, 1_000, 3_000), "scratch_1000", "transfer_1000"),
+        },
+        (("mix, long", "mix, medium"), ("mix, medium", "mix, short"), ("mix, long", "labels, long")),
+    ),
+    "imagenet": Experiment(
+        "Does it hold on ImageNet?",
+        "Figs. 1 and 5 (left), Table 3",
+        "A fixed teacher is overtaken by consistent teaching, and that, in long runs, by function matching.",
+        {
+            "fashion": tuple(
+                Arm(f"{policy}, {variant}", {"policy": policy}, variant)
+                for policy in ("fix/cc", "same/ic", "mix")
+                for variant in _LENGTHS
+            ),
+            "imagenet": _rows(
+                *(name for series in ("fixed", "same", "mix") for name in _lengths(series, 30, 90, 300, 1_200, 9_600))
+            ),
+        },
+        (("same/ic, long", "fix/cc, long"), ("mix, long", "same/ic, long")),
+    ),
+    "resolutions_and_ensembles": Experiment(
+        "Another resolution, another teacher?",
+        "Table 1",
+        "A teacher that sees more pixels than its student helps a little, and so does a second teacher.",
+        {
+            "fashion": (
+                Arm("teacher and student at 28", _MIX),
+                Arm("teacher at 36, student at 28", _MIX | {"teacher": "fashion@36"}),
+                Arm("teachers at 28 and 36, mean of logits", _MIX | _BOTH),
+                Arm("teachers at 28 and 36, mean of probabilities", _MIX | _BOTH | _PROBABILITIES),
+                Arm("teacher and student at 20", _MIX | {"resolution": 20}),
+                Arm("teacher at 28, student at 20", _MIX | {"teacher": "fashion@28", "resolution": 20}),
+            ),
+            "imagenet": _rows("mix_300", "t384_mix_300", "s160_mix_300", "ensemble_mix_1200", "mix_1200"),
+        },
+        (
+            ("teacher at 28, student at 20", "teacher and student at 20"),
+            ("teacher at 36, student at 28", "teacher and student at 28"),
+            ("teachers at 28 and 36, mean of logits", "teacher and student at 28"),
+        ),
+    ),
+    "mobilenet": Experiment(
+        "Another student?",
+        "Section 3.6 and Table 3",
+        "The recipe carries over to MobileNet, with GroupNorm as with BatchNorm, and the larger student learns more.",
+        {
+            "fashion": (
+                Arm("ResNet, width 8", _SAME),
+                Arm("ResNet, width 16", _SAME | {"student": "bit_r11w16"}),
+                Arm("MobileNet small, GroupNorm", _SAME | {"student": "mobilenet_v3_small_gn"}),
+                Arm("MobileNet small, BatchNorm", _SAME | {"student": "mobilenet_v3_small_bn"}),
+                Arm("MobileNet large, GroupNorm", _SAME | {"student": "mobilenet_v3_large_gn"}),
+            ),
+            "imagenet": _rows(
+                "mobilenet_300", "mobilenet_2t_300", "mobilenet_small_300", "mobilenet_bn_300", "mobilenet_bn_2t_300"
+            ),
+        },
+        (
+            ("ResNet, width 16", "ResNet, width 8"),
+            ("MobileNet large, GroupNorm", "MobileNet small, GroupNorm"),
+        ),
+    ),
+    "optimizers": Experiment(
+        "Does a better optimiser save patience?",
+        "Section 3.4, Fig. 5 (middle), appendix D",
+        "Shampoo gets further than Adam in equally many steps.",
+        {
+            "fashion": (
+                Arm("Adam", _SAME),  # its rate was chosen before, see the study
+                Arm("Shampoo", _SAME | {"optimizer": "shampoo"}, tries=_RATES),
+                Arm("Muon", _SAME | {"optimizer": "muon"}, tries=_RATES),
+            ),
+            "imagenet": _rows("same_300", "shampoo_same_300", "mix_300", "shampoo_mix_300"),
+        },
+        (("Shampoo", "Adam"), ("Muon", "Adam")),
+    ),
+    "initialization": Experiment(
+        "Does it help to start from trained weights?",
+        "Section 3.5 and Fig. 5 (right)",
+        "Pre-trained weights help short runs, and make no difference in long ones.",
+        {
+            "fashion": (
+                Arm("from scratch, 30 epochs", _SAME | {"epochs": 30}),
+                Arm("pre-trained, 30 epochs", _SAME | {"epochs": 30, "start": PRETRAINED}),
+                Arm("from scratch, 100 epochs", _SAME),
+                Arm("pre-trained, 100 epochs", _SAME | {"start": PRETRAINED}),
+            ),
+            "imagenet": _rows("same_300", "bitm_same_300", "same_1200", "bitm_same_1200"),
+        },
+        (("pre-trained, 30 epochs", "from scratch, 30 epochs"),),
+    ),
+    "out_of_domain": Experiment(
+        "Must the images be of the domain?",
+        "Section 3.8 and Fig. 6",
+        "Images of another domain teach something, the student's own most.",
+        {
+            "fashion": tuple(
+                Arm(name + (", mixed" if policy == "mix" else ""), {"policy": policy} | settings)
+                for policy in ("same/ic", "mix")
+                for name, settings in _DOMAINS.items()
+            ),
+            "pets": _rows("mix_1000", "from_food_1000", "from_imagenet_1000"),
+            "sun397": _rows("mix_100", "from_food_100", "from_imagenet_100"),
+        },
+        (("clothes", "patches of photographs"), ("clothes", "handwritten digits")),
+    ),
+    "labels": Experiment(
+        "How far do labels alone get?",
+        "Fig. 7",
+        "Labels alone are worse than a teacher, with Adam as with SGD, with mixup and without.",
+        {
+            "fashion": (
+                Arm("consistent teaching", _SAME),
+                Arm("labels", {"policy": "labels"}),
+                Arm("labels + mixup", {"policy": "labels/mix"}),
+                Arm("labels, SGD", {"policy": "labels"} | _SGD, tries=_SGD_RATES),
+                Arm("labels + mixup, SGD", {"policy": "labels/mix"} | _SGD, tries=_SGD_RATES),
+            ),
+            "imagenet": _rows("mix_300", *(f"labels_{name}_300" for name in ("adam", "mix_adam", "sgd", "mix_sgd"))),
+        },
+        tuple(("consistent teaching", name) for name in ("labels", "labels + mixup")),
+    ),
+    "ablations": Experiment(
+        "What does the paper leave open?",
+        "not in the paper",
+        "",
+        {
+            "fashion": (
+                Arm("function matching", _MIX),
+                Arm("lambda for each image", _MIX | {"mixup": "example"}),
+                Arm("lambda folded", _MIX | {"mixup_folded": True}),
+                Arm("lambda ~ Beta(0.2, 0.2)", _MIX | {"mixup_beta": 0.2}),
+                Arm("temperature 5", _MIX | {"temperature": 5.0}),
+                Arm(_SQUARED, _MIX | {"temperature": 5.0, "temperature_squared": False}),
+                Arm("half labels in the loss", _MIX | {"label_share": 0.5}),
+                Arm("Euclidean distance", _MIX | {"distance": "euclidean"}),
+                Arm("squared distance", _MIX | {"distance": "l2"}),
+                Arm("distance of log-probabilities", _MIX | {"distance": "logsoftmax_euclidean"}),
+                Arm("the teacher's first guess", _MIX | {"distance": "hard"}),
+                Arm("AdamW's weight decay", _MIX | {"decay": "adamw", "weight_decay": 3.3e-3}),
+            )
+        },
+    ),
+}
