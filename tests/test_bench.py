@@ -30,6 +30,8 @@ def test_a_benchmark_leaves_a_record(tmp_path: Path) -> None:
     assert "medians of 5 rounds" in timing.provenance(content)
     assert timing.read("never_run", tmp_path) is None
     assert timing.table(rows).splitlines()[1].split() == ["a", "12.0", "ms", "1.23", "8"]
+    of_two_kinds = timing.table([{"form": "a", "ratio": 1.5}, {"form": "b", "images": 8}]).splitlines()
+    assert of_two_kinds[0].split() == ["form", "ratio", "images"] and of_two_kinds[2].split() == ["b", "8"]
 
 
 def test_folding_is_measured_on_both_forms_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None:

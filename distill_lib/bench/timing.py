@@ -109,8 +109,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def cells(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The rows as text; of a `Timing` the median, in milliseconds."""
-    return [{key: _cell(value) for key, value in row.items()} for row in rows]
+    """The rows as text, all with the columns of any of them; of a `Timing` the median, in milliseconds."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: _cell(row[key]) if key in row else "" for key in columns} for row in rows]
 
 
 def _cell(value: Any) -> str:
