@@ -64,9 +64,17 @@ def _lengths(series: str, *epochs: int) -> list[str]:
     return [f"{series}_{length}" for length in epochs]
 
 
+def _by_length(*policies: str) -> tuple[Arm, ...]:
+    """Arms of the embedded set: each policy at each length of the study."""
+    return tuple(
+        Arm(f"{policy}, {variant}", {"policy": policy}, variant)
+        for policy in policies
+        for variant in ("short", "medium", "long")
+    )
+
+
 _SAME: dict[str, Any] = {"policy": "same/ic"}
 _MIX: dict[str, Any] = {"policy": "mix"}
-_LENGTHS = ("short", "medium", "long")
 _BOTH = {"teacher": "fashion@28 + fashion@36"}
 _PROBABILITIES = {"ensemble": "probabilities"}
 _SQUARED = "temperature 5, without T\N{SUPERSCRIPT TWO}"
@@ -92,11 +100,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Fig. 4 and Table 4",
         "Accuracy grows with the length of the schedule, past training from scratch and past transfer.",
         {
-            "fashion": tuple(
-                Arm(f"{policy}, {variant}", {"policy": policy}, variant)
-                for policy in ("labels", "same/ic", "mix")
-                for variant in _LENGTHS
-            ),
+            "fashion": _by_length("labels", "same/ic", "mix"),
             "flowers": _rows(*_lengths("mix", 1_000, 10_000, 100_000, 1_000_000), "scratch_10000", "transfer_10000"),
             "pets": _rows(*_lengths("mix", 300, 1_000, 3_000, 10_000, 30_000), "scratch_10000", "transfer_10000"),
             "food": _rows(*_lengths("mix", 100, 1_000, 3_000), "scratch_1000", "transfer_1000"),
@@ -109,11 +113,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Figs. 1 and 5 (left), Table 3",
         "A fixed teacher is overtaken by consistent teaching, and that, in long runs, by function matching.",
         {
-            "fashion": tuple(
-                Arm(f"{policy}, {variant}", {"policy": policy}, variant)
-                for policy in ("fix/cc", "same/ic", "mix")
-                for variant in _LENGTHS
-            ),
+            "fashion": _by_length("fix/cc", "same/ic", "mix"),
             "imagenet": _rows(
                 *(name for series in ("fixed", "same", "mix") for name in _lengths(series, 30, 90, 300, 1_200, 9_600))
             ),
