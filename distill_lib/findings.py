@@ -110,7 +110,7 @@ def _most_common_settings(runs: pd.DataFrame) -> pd.DataFrame:
     if runs.empty or not columns:
         return runs
     named = [name for name in columns if name != "teacher_sha256"]  # which is no field of a recipe
-    values = {name: [matching.value_of(run, name) for run in runs[named].to_dict("records")] for name in named}
+    values = {name: [str(matching.value_of(run, name)) for run in runs[named].to_dict("records")] for name in named}
     described = runs.assign(**values)[columns].astype(str).agg("|".join, axis=1)
     usual = described.groupby([runs["study"], runs["policy"]]).transform(lambda group: group.mode().iloc[0])
     return runs[described == usual]

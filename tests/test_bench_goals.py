@@ -20,8 +20,8 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     """By how much and why, or by which command; a record from a CPU says nothing of a goal for accelerators."""
     classes = [{"form": "one program for each student", "students": 8, "of as many runs": 0.5}]
     steps = [
-        {"case": "made up", "form": "distill_lib", "step": "not run: no GPU", "goal": "at least 0.45 of peak"},
-        {"case": "made up", "form": "torch", "step": None, "goal": "at least 1.2", "times as long": 1.5},
+        {"case": "made up", "form": "distill_lib", "step": "not run: no GPU", "goal": "share of peak at least 0.45"},
+        {"case": "made up", "form": "torch", "step": None, "goal": "times as long at least 1.2", "times as long": 1.5},
     ]
     for name, rows in (("loop", STARTS), ("classroom", classes), ("step", steps)):
         timing.write(name, rows, tmp_path)
