@@ -116,9 +116,11 @@ def memory(rows: Rows, student: str) -> Figure:
 
 def label_ends_log(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     """Names lines at the right end of a panel whose vertical axis is logarithmic."""
-    for height, text, colour in ends:
+    last = float("inf")
+    for height, text, colour in sorted(ends, reverse=True):
+        last = min(height, last / 1.25)  # a line of text below the one above
         place = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
-        axes.annotate(text, (1.02, height), color=colour, **place)
+        axes.annotate(text, (1.02, last), color=colour, **place)
 
 
 def _plain(axes: Axes) -> None:

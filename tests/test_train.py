@@ -175,7 +175,7 @@ def test_a_finished_run_is_reused(
     """The second call trains nothing, says so, changes no file and returns the same."""
     first = run_of("same/ic")
     before = snapshot(results)
-    monkeypatch.setattr(step, "learn", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(learning, "learn", lambda *_: pytest.fail("trained again"))
     capsys.readouterr()
     again = train.fit(tiny.recipe(teacher), results)
     assert f"{first.record['run_id']}: reused, finished on" in capsys.readouterr().out
@@ -204,7 +204,7 @@ def test_a_results_folder_that_cannot_be_written_is_told_before_training(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file stands in its place."""
-    monkeypatch.setattr(step, "learn", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(learning, "learn", lambda *_: pytest.fail("trained"))
     (tmp_path / "results").write_text("in the way")
     with pytest.raises(DistillError, match="cannot write .*make the folder writable or name another") as caught:
         train.fit(tiny.recipe(teacher), tmp_path / "results")
@@ -215,7 +215,7 @@ def test_a_damaged_record_is_told_and_kept(
     run_of: Callable[[str], Run], teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A truncated run.json is neither reused nor silently overwritten."""
-    monkeypatch.setattr(step, "learn", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(learning, "learn", lambda *_: pytest.fail("trained"))
     recipe = tiny.recipe(teacher)
     folder = tmp_path / "fashion_smoke" / recipe.run_id(checkpoints.sha256(teacher))
     folder.mkdir(parents=True)
