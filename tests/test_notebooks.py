@@ -75,7 +75,7 @@ def test_notebooks_are_committed_clean_and_explain_their_parameters(name: str) -
 def test_a_notebook_is_found_by_name_or_path(tmp_path: Path) -> None:
     assert notebooks.find("distill", EXPERIMENTS.parent).samefile(EXPERIMENTS / "distill.ipynb")
     assert notebooks.find(str(EXPERIMENTS / "distill.ipynb"), tmp_path) == EXPERIMENTS / "distill.ipynb"
-    with pytest.raises(DistillError, match="unknown notebook 'distil'. Did you mean 'distill'. Valid: ablations, consistency"):
+    with pytest.raises(DistillError, match="unknown notebook 'distil'. Did you mean 'distill'. Valid: ablations"):
         notebooks.find("distil", EXPERIMENTS)
 
 
