@@ -54,7 +54,8 @@ def plan(
         variant: "smoke" for tiny runs on mock data; another preset for the arms that name none; None for their budget.
         seeds: of the first weights, and of order and views.
         start: what arms begin from that continue another run.
-        shared_views: whether all runs have the views of the first seed, so that they can be taught as one class.
+        shared_views: whether runs have the views of the first seed, so that they can be taught as one class; those that
+            start from given weights have their own.
         **overrides: fields of `Recipe` for all arms; None keeps each arm's value.
 
     Returns:
@@ -66,7 +67,9 @@ def plan(
     found = []
     for arm in arms(name, dataset):
         for first in recipes_of(arm, dataset, variant, start=start, seed=seeds[0], **overrides):
-            view_seed = first.seed if shared_views and len(seeds) > 1 else first.view_seed
+            # students that start from the same weights would not differ if they saw the same views too
+            shared = shared_views and len(seeds) > 1 and first.start is None
+            view_seed = first.seed if shared else first.view_seed
             found += [dataclasses.replace(first, seed=seed, view_seed=view_seed) for seed in seeds]
     return list(dict.fromkeys(found))
 

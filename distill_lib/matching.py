@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CHANCE = ("variant", "seed", "view_seed", "evaluations", "dtype")
 """Fields that runs of one experiment may differ in."""
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+_DECIDING = [name for name in _DEFAULTS if name not in CHANCE]
 
 Wanted = Mapping[str, Any]
 """Fields of a recipe, and for each the value that it must have, or a function that says whether a value will do."""
@@ -49,9 +50,10 @@ def matching(runs: pd.DataFrame, wanted: Wanted) -> pd.DataFrame:
         return runs.iloc[:0]
     kept = [all(_fits(run, name, value) for name, value in wanted.items()) for run in runs.to_dict("records")]
     found = runs[kept]
-    deciding = [name for name in _DEFAULTS if name in found and name not in CHANCE]
-    same = found[[*deciding, "seed"]].astype(str).duplicated()
-    return found[~same]
+    first: dict[tuple[str, ...], int] = {}
+    for number, run in enumerate(found.to_dict("records")):
+        first.setdefault(tuple(str(value_of(run, name)) for name in (*_DECIDING, "seed")), number)
+    return found.iloc[list(first.values())]
 
 
 def value_of(run: Mapping[str, Any], name: str) -> Any:

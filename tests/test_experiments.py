@@ -51,6 +51,9 @@ def test_a_start_is_put_in_where_an_arm_wants_one() -> None:
     """The other arms begin at random; the run before it is of another domain."""
     planned = experiments.plan("initialization", "fashion", start="run:a/b")
     assert [recipe.start for recipe in planned] == [None, "run:a/b", None, "run:a/b"]
+    several = experiments.plan("initialization", "fashion", seeds=[0, 1], start="run:a/b")
+    assert len({recipe.order_seed for recipe in several if recipe.start}) == 2, "from equal weights, over other views"
+    assert len({recipe.order_seed for recipe in several if not recipe.start}) == 1
     (before,) = experiments.pretraining("fashion")
     assert before.transfer_set == "digits" and before.start is None
     assert experiments.pretraining("imagenet") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import made_up
+import pandas as pd
 import pytest
 
 from distill_lib import matching, recipes, records
@@ -33,6 +34,8 @@ def test_what_an_old_record_does_not_hold_is_the_default(tmp_path: Path) -> None
     assert len(matching.of_recipe(runs, recipes.get("fashion", "medium"))) == 1
     assert matching.of_recipe(runs, recipes.get("fashion", "medium", mixup_folded=True)).empty
     assert len(matching.matching(runs, {"optimizer": lambda name: name in ("adam", "muon")})) == 1
+    both = pd.concat([runs, records.read(tmp_path)])
+    assert len(matching.of_recipe(both, recipes.get("fashion", "medium"))) == 1, "a seed counts once"
 
 
 def test_temperature_and_teacher_do_not_count_without_a_teacher(tmp_path: Path) -> None:
