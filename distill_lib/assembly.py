@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -144,12 +145,17 @@ def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool, workers
         for split, source in opened.items():
             judged_by[split] = exams.Decoded(source, side, judged.get(split))
         train = opened["train"]
-        return Task(recipe, {}, judged_by, classes, dataset.channels, len(train), None, train, workers, mock)
-    data = {split: datasets.arrays(split=split, **options[split]) for split in SPLITS}
-    for split, arrays in data.items():
-        judged_by[split] = exams.InMemory(arrays, side, judged.get(split))
-    examples = len(data["train"].labels)
-    return Task(recipe, data, judged_by, classes, dataset.channels, examples, None, None, workers, mock)
+        return Task(recipe, None, judged_by, classes, dataset.channels, len(train), None, train, workers, mock)
+    resident = datasets.arrays(split="train", **options["train"])
+    judged_by["train"] = exams.InMemory(lambda: resident, side, judged["train"])
+    for split in SPLITS[1:]:
+        judged_by[split] = exam = exams.InMemory(
+            functools.partial(datasets.arrays, split=split, **options[split]), side
+        )
+        if dataset.origin != "embedded":
+            _ = exam.arrays  # a broken image stops a run before it trains; the package's own are read when they are due
+    examples = len(resident.labels)
+    return Task(recipe, resident, judged_by, classes, dataset.channels, examples, None, None, workers, mock)
 
 
 def _check(task: Task) -> None:

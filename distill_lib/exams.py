@@ -34,21 +34,30 @@ class Exam(Protocol):
 
 
 class InMemory:
-    """An exam on images that are in memory whole."""
+    """An exam on images that are in memory whole, from when they are first asked for."""
 
-    def __init__(self, arrays: datasets.Arrays, side: float, limit: int | None) -> None:
-        self._arrays, self._side = datasets.first(arrays, limit), side
-        self.labels = self._arrays.labels
+    def __init__(self, read: Callable[[], datasets.Arrays], side: float, limit: int | None = None) -> None:
+        self._read, self._side, self._limit = read, side, limit
+
+    @functools.cached_property
+    def arrays(self) -> datasets.Arrays:
+        """The images that are shown, and their labels."""
+        return datasets.first(self._read(), self._limit)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """See `Exam`."""
+        return self.arrays.labels
 
     def predict(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
         """See `Exam`."""
         predict = evaluate.predictor(network, resolution=resolution, side=self._side)
-        return predict(variables, self._arrays.images, self._arrays.extents)
+        return predict(variables, self.arrays.images, self.arrays.extents)
 
     def features(self, network: nn.Module | Ensemble, variables: Any, resolution: int, limit: int) -> np.ndarray:
         """See `Exam`."""
         predict = evaluate.predictor(network, resolution=resolution, side=self._side, output="features")
-        shown = datasets.first(self._arrays, limit)
+        shown = datasets.first(self.arrays, limit)
         return predict(variables, shown.images, shown.extents)
 
 

@@ -51,7 +51,8 @@ class Resident:
     def __init__(self, task: Task, start: int, mesh: jax.sharding.Mesh) -> None:
         self._task, self._start = task, start
         self._teach, self._split = step.teach(task.plan), NamedSharding(mesh, PartitionSpec("data"))
-        train = task.data["train"]
+        train = task.train
+        assert train is not None
         material = step.Material(train.images, task.targets(), train.extents)
         self._asked, self._temperature = _asked(task, mesh), np.float32(task.recipe.temperature)
         self._key, self._material = jax.device_put(

@@ -23,7 +23,7 @@ class Task:
 
     Attributes:
         recipe: what shall run.
-        data: splits in memory; empty where images are decoded on the way.
+        train: training images in memory; None where they are decoded on the way.
         exams: what students are judged by, by split.
         num_classes: length of the logits.
         colours: colour channels of the images.
@@ -40,7 +40,7 @@ class Task:
     """
 
     recipe: Recipe
-    data: dict[str, datasets.Arrays]
+    train: datasets.Arrays | None
     exams: dict[str, exams.Exam]
     num_classes: int
     colours: int
@@ -200,7 +200,8 @@ class Task:
             key = (self.identity("train"), policy, *once.values())
             once |= {"channels": self.colours, "workers": self.workers}
             return _once(key, lambda: fixed.logits(teacher, source, policy, **once))
-        train = self.data["train"]
+        train = self.train
+        assert train is not None
         if policy.relation != "fixed" or teacher is None:
             return train.labels
         options: dict[str, Any] = {

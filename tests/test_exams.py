@@ -46,7 +46,7 @@ def test_decoded_and_in_memory_are_the_same_exam(padded: bool) -> None:
     else:
         arrays = datasets.Arrays(images, LABELS)
     model, variables = tiny.linear(3, size * size * 3)
-    decoded, resident = exams.Decoded(source(images), side, None), exams.InMemory(arrays, side, None)
+    decoded, resident = exams.Decoded(source(images), side, None), exams.InMemory(lambda: arrays, side, None)
     found = decoded.predict(model, variables, size)
     np.testing.assert_allclose(found, answers(variables, images[:, 2:30, 2:30]), rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(found, resident.predict(model, variables, size), rtol=1e-4, atol=1e-3)
@@ -103,7 +103,8 @@ def test_features_are_those_of_the_first_images_and_of_all_members() -> None:
     mean = (images[:2] / 127.5 - 1).mean(axis=(1, 2))
     both = Ensemble((Member(Brightness()), Member(Brightness(), input_range=(0.0, 1.0))))
     expected = np.concatenate([mean, mean / 2 + 0.5], axis=1)
-    for exam in (exams.InMemory(datasets.Arrays(images, LABELS), 1.0, None), exams.Decoded(source(images), 1.0, None)):
+    resident = exams.InMemory(lambda: datasets.Arrays(images, LABELS), 1.0)
+    for exam in (resident, exams.Decoded(source(images), 1.0, None)):
         np.testing.assert_allclose(exam.features(Brightness(), head, 32, 2), mean, atol=1e-5)
         np.testing.assert_allclose(exam.features(both, (head, head), 32, 2), expected, atol=1e-5)
 

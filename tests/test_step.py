@@ -43,7 +43,7 @@ def taken(recipe: Recipe, *, remat: bool = False) -> tuple[learning.State, learn
 
 def first_lesson(task: Task) -> step.Lesson:
     """What the first step shows and answers."""
-    recipe, images = task.recipe, task.data["train"]
+    recipe, images = task.recipe, task.train
     indices = loader.batch_indices(recipe.seed, 0, recipe.batch_size, 64)
     assert task.teacher is not None
     material = step.Material(images.images, images.labels)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from distill_lib import assembly, checkpoints, learning, lessons, train
+from distill_lib import assembly, checkpoints, datasets, learning, lessons, recipes, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
@@ -73,7 +74,7 @@ def test_transfer_images_are_shown_and_own_images_judge(teacher: Path, tmp_path:
     usual = assembly.prepare(tiny.recipe(teacher, epochs=2))
     assert moved.image_shape == usual.image_shape and moved.run_id != usual.run_id
     assert moved.lesson_id != usual.lesson_id and moved.identity("test") == usual.identity("test")
-    assert moved.data["train"].images.shape[1:] != usual.data["train"].images.shape[1:]
+    assert moved.train.images.shape[1:] != usual.train.images.shape[1:]
     result = train.fit(moved.recipe, tmp_path).record["result"]
     assert {"train_kl", "train_agreement", "test_top1", "validation_ece"} <= set(result)
     assert "train_top1" not in result and "train_ece" not in result
@@ -109,3 +110,18 @@ def test_parts_of_the_loss_are_shared_out(teacher: Path) -> None:
     squared = learning.losses.squared_euclidean(logits, lesson.wanted)
     np.testing.assert_allclose(loss(distance="l2"), 0.75 * squared + 0.25 * labels, rtol=1e-5)
     np.testing.assert_allclose(loss(labels=True), learning.losses.cross_entropy(logits, lesson.wanted), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dataset", "before"), [("fashion", ["train"]), ("flowers", ["train", "validation", "test"])])
+def test_images_are_read_when_they_are_due(dataset: str, before: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come with the package, so that a run starts sooner; others beforehand, since some may be broken."""
+    read, arrays = [], datasets.arrays
+
+    def listed(*args: Any, split: str, **options: Any) -> datasets.Arrays:
+        read.append(split)
+        return arrays(*args, split=split, **options)
+
+    monkeypatch.setattr(datasets, "arrays", listed)
+    task = assembly.prepare(recipes.get(dataset, "smoke", policy="labels"))
+    assert read == before
+    assert len(task.labels("test")) and sorted(read) == sorted({*before, "test"})

@@ -120,7 +120,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     """The first loss of function matching, put together by hand from loader, views, models and the plain formula."""
     recipe = tiny.recipe(teacher, policy="mix", mixup="example")
     task = assembly.prepare(recipe)
-    batch = task.data["train"].images[loader.batch_indices(recipe.seed, 0, 16, 64)]
+    batch = task.train.images[loader.batch_indices(recipe.seed, 0, 16, 64)]
     student = learning.initial_state(task.student, recipe.seed, (8, 8, 1))
     assert task.teacher is not None
     key = jax.random.fold_in(step.view_key(recipe.seed), 0)
@@ -135,7 +135,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     ours, theirs = (np.asarray(logits, np.float64) / 2 for logits in by_hand(student.variables, unfolded))
     p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (theirs, ours))
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
-    indices, train_set = loader.batch_indices(recipe.seed, 0, 16, 64), task.data["train"]
+    indices, train_set = loader.batch_indices(recipe.seed, 0, 16, 64), task.train
     lesson = step.teach(task.plan)(
         step.view_key(recipe.seed), 0, step.Material(*train_set[:2]), indices, task.teacher.variables, 2.0
     )
@@ -250,5 +250,5 @@ def test_fewer_training_images_are_the_first_ones(teacher: Path) -> None:
     """`train_images` shortens the training split alone."""
     task = assembly.prepare(tiny.recipe(teacher, train_images=32))
     whole = assembly.prepare(tiny.recipe(teacher))
-    np.testing.assert_array_equal(task.data["train"].images, whole.data["train"].images[:32])
-    assert len(task.data["test"].labels) == 64 and task.total_steps == 20
+    np.testing.assert_array_equal(task.train.images, whole.train.images[:32])
+    assert len(task.exams["test"].labels) == 64 and task.total_steps == 20

@@ -68,7 +68,8 @@ def _steps(dataset: str, variant: str, students: int, forms: tuple[str, ...]) ->
 
     work = assembly.prepare(recipes.get(dataset, variant))
     assert work.teacher is not None
-    train, recipe = work.data["train"], work.recipe
+    assert work.train is not None
+    train, recipe = work.train, work.recipe
     indices = loader.batch_indices(0, 0, recipe.batch_size, len(train.labels))
     material = step.Material(train.images, train.labels)
     fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, work.teacher.variables))

@@ -115,10 +115,11 @@ def _hardly_judged(work: Task) -> Task:
 
     from distill_lib import exams
 
-    few: dict[str, exams.Exam] = {
-        split: exams.InMemory(work.data[split], work.recipe.eval_side, JUDGED) for split in work.exams
-    }
-    return dataclasses.replace(work, exams=few)
+    def short(exam: exams.Exam) -> exams.Exam:
+        assert isinstance(exam, exams.InMemory)
+        return exams.InMemory(lambda: exam.arrays, work.recipe.eval_side, JUDGED)
+
+    return dataclasses.replace(work, exams={split: short(exam) for split, exam in work.exams.items()})
 
 
 def _of_length(work: Task, steps: int) -> Task:
@@ -146,7 +147,8 @@ def _compiled(work: Task) -> Callable[[int], None]:
     from distill_lib import learning, loader, step
     from distill_lib.train import LESSONS_AHEAD
 
-    recipe, train = work.recipe, work.data["train"]
+    assert work.train is not None
+    recipe, train = work.recipe, work.train
     indices = loader.batch_indices(0, 0, recipe.batch_size, work.examples)
     asked = work.teacher.variables if work.teacher and work.asks_teacher else ()
     material = step.Material(train.images, work.targets(), train.extents)

@@ -97,7 +97,8 @@ def _enlarged(work: Task, images: int) -> Task:
     """The task with its training images repeated to that number."""
     import numpy as np
 
-    train = work.data["train"]
+    train = work.train
+    assert train is not None
     chosen = np.resize(np.arange(len(train.labels)), images)
     repeated = train._replace(images=train.images[chosen], labels=train.labels[chosen])
-    return dataclasses.replace(work, data=work.data | {"train": repeated}, examples=images)
+    return dataclasses.replace(work, train=repeated, examples=images)
