@@ -100,7 +100,8 @@ ALLOWED = {
     "download": {"errors", "checkpoints"},
     "published": {"errors", "checkpoints", "download", "models", "naming"},
     "paper_presets": {"cards"},
-    "presets": {"errors", "paper_presets"},
+    "hyper_rule": {"cards", "paper_presets"},
+    "presets": {"errors", "hyper_rule", "paper_presets"},
     "recipe_checks": {"cards", "errors", "models", "presets", "views"},
     "recipes": {"errors", "losses", "optim", "presets", "recipe_checks", "recipe_table", "views"},
     "matching": {"recipes"},
@@ -127,7 +128,7 @@ ALLOWED = {
     "host_views": {"boxes", "errors"},
     "chunks": {"decode", "errors", "host_views", "loader"},
     "stream": {"boxes", "chunks", "errors", "host_views", "loader", "views"},
-    "exams": {"datasets", "decode", "evaluate", "models"},
+    "exams": {"datasets", "decode", "evaluate", "models", "views"},
     "task": {
         "answers",
         "archive",
