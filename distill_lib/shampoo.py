@@ -170,14 +170,15 @@ def scale_by_shampoo(
         epsilon: ridge of the matrices, relative to their largest eigenvalue.
         interval: steps between two computations of the roots; the paper's is 1.
         start: steps that take the grafted step itself, while the first statistics are gathered.
-        mesh: devices along one axis "data", which share the matrices between them; None keeps all on one. The size of
-            the state depends on their number.
+        mesh: devices along one axis "data", which share the matrices between them; None, or one device, keeps all on
+            one. The size of the state depends on their number.
 
     Returns:
         The optax transformation, without learning rate and sign; its state begins with a `ShampooState`.
     """
+    shared = mesh if mesh is not None and mesh.size > 1 else None
     return optax.chain(
-        _precondition(block_size, decay, epsilon, interval, start, mesh),
+        _precondition(block_size, decay, epsilon, interval, start, shared),
         optax.trace(momentum, nesterov=True),
         optax.scale(1 - momentum),
     )

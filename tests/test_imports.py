@@ -111,7 +111,7 @@ ALLOWED = {
     "answers": set(),
     "archive": {"answers", "checkpoints", "errors"},
     "step": {"answers", "models", "views"},
-    "learning": {"losses", "models", "optim", "step"},
+    "learning": {"losses", "models", "optim", "shampoo", "step"},
     "multilabel": set(),
     "cka": set(),
     "evaluate": {"losses", "models", "multilabel", "views"},
