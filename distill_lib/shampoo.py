@@ -7,7 +7,8 @@ as Adam moves them, but for the momentum.
 
 References:
     Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
-    Anil et al., "Scalable second order optimization for deep learning", 2020.
+    Anil et al., "Scalable second order optimization for deep learning", 2020; released settings for ResNet-50:
+    google-research/google-research, scalable_shampoo/README.md.
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D: blocks of
     128 x 128, roots computed in every step and shared out over the devices, Nesterov momentum, grafted step size.
 """
