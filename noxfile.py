@@ -39,6 +39,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
         *(["-p", "dataset", name] for name in ("fashion", "fashion_mnist", "flowers", "pets", "food", "sun397")),
         ["-p", "dataset", "imagenet", "-p", "loading", "stream"],
     ],
+    "teacher": [[], ["-p", "dataset", "flowers"]],
 }
 ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,8 @@ def _measured(recipe: Recipe, device: str, runs: pd.DataFrame | None) -> float |
     if runs is None or not needed <= set(runs):
         return None
     short = device.removesuffix(" SXM")  # a data sheet's name and what a driver says have this part in common
-    alike = runs["device"].str.contains(short, regex=False) & runs["images_per_second"].notna()
+    whole = rf"(?<!\w){re.escape(short)}(?!\w)"  # an L40 is no L4
+    alike = runs["device"].str.contains(whole) & runs["images_per_second"].notna()
     alike &= (runs["student"] == recipe.student) & (runs["resolution"] == recipe.resolution)
     relation = views.policy(recipe.policy).relation
     kinds = {relation} if relation in ("none", "fixed") else {"same", "independent"}

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from distill_lib.errors import unknown
 
-_NVIDIA = "NVIDIA, data sheet of the {} (with sparsity twice as much)"
-_GOOGLE = "Google Cloud, TPU documentation, system architecture of {}"
+_PAPER = "NVIDIA, white paper on the {}"
+_SHEET = "NVIDIA, data sheet of the {} TFLOPS with sparsity, half of it without"
+_GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Device:
 
     Attributes:
         name: as its maker writes it; of a TPU, one chip.
-        peak: floating-point operations a second of dense bfloat16 matrix products, two for each multiply-accumulate.
+        peak: floating-point operations a second of dense bfloat16 matrix products that are summed in float32, two for
+            each multiply-accumulate.
         source: of the peak.
     """
 
@@ -26,12 +28,18 @@ class Device:
 
 
 DEVICES = (
-    Device("H200 SXM", 989e12, _NVIDIA.format("H200 Tensor Core GPU")),
-    Device("H100 SXM", 989e12, _NVIDIA.format("H100 Tensor Core GPU")),
-    Device("A100", 312e12, _NVIDIA.format("A100 Tensor Core GPU")),
+    Device("H200 SXM", 989.4e12, _SHEET.format("H200: 1,979")),
+    Device("H100 SXM", 989.4e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
+    Device("A100", 312e12, _PAPER.format("A100 architecture, table 4")),
+    Device("B200 SXM", 2_250e12, _SHEET.format("HGX B200: 4,500")),
+    Device("L4", 121e12, _SHEET.format("L4: 242")),
+    Device("RTX 4090", 165.2e12, _PAPER.format("Ada architecture, appendix A")),
+    Device("V100", 125e12, _PAPER.format("V100 architecture (SXM2; of float16, as it has no bfloat16)")),
     Device("TPU v3", 123e12, _GOOGLE.format("TPU v3")),
     Device("TPU v4", 275e12, _GOOGLE.format("TPU v4")),
     Device("TPU v5e", 197e12, _GOOGLE.format("TPU v5e")),
+    Device("TPU v5p", 459e12, _GOOGLE.format("TPU v5p")),
+    Device("TPU v6e", 918e12, _GOOGLE.format("TPU v6e")),
 )
 
 

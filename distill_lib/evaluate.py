@@ -153,6 +153,7 @@ def top1_under_crops(
     area: views.Range,
     crops: int = 20,
     batch_size: int = 500,
+    extents: np.ndarray | None = None,
 ) -> float:
     """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
 
@@ -165,6 +166,7 @@ def top1_under_crops(
         area: smallest and largest area of a crop, as fractions of the image.
         crops: views of each image.
         batch_size: images at a time.
+        extents: (n, 2) true height and width of each image in its canvas, in pixels; None where they fill it.
 
     Returns:
         A share in [0, 1].
@@ -172,14 +174,18 @@ def top1_under_crops(
     size, answer = min(batch_size, len(images)), _answer(model, "logits")
 
     @jax.jit
-    def right(variables: Any, chunk: jax.Array, wanted: jax.Array, key: jax.Array) -> jax.Array:
-        view = views.sample(key, size, area=area, image_aspect=views.aspect(chunk))
-        found = answer(variables, lambda side: views.render(chunk, view, side or resolution))
+    def right(
+        variables: Any, chunk: jax.Array, sizes: jax.Array | None, wanted: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        view = views.sample(key, size, area=area, image_aspect=views.aspect(chunk, sizes))
+        found = answer(variables, lambda side: views.render(chunk, view, side or resolution, sizes))
         return jnp.mean(found.argmax(-1) == wanted)
 
     shares = []
     for start in range(0, len(images) - size + 1, size):
-        chunk, wanted = jnp.asarray(images[start : start + size]), jnp.asarray(labels[start : start + size])
+        part = slice(start, start + size)
+        chunk, wanted = jnp.asarray(images[part]), jnp.asarray(labels[part])
+        sizes = None if extents is None else jnp.asarray(extents[part])
         keys = jax.random.split(jax.random.key(start), crops)
-        shares += [right(variables, chunk, wanted, key) for key in keys]
+        shares += [right(variables, chunk, sizes, wanted, key) for key in keys]
     return float(np.mean([float(share) for share in shares]))

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import flax.linen as nn
 import numpy as np
 
-from distill_lib import datasets, decode, evaluate
+from distill_lib import datasets, decode, evaluate, views
 from distill_lib.models.ensemble import Ensemble
 
 KEPT_BYTES = 2 * 2**30  # crops of an exam that are kept between two uses; larger ones are decoded each time
 FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
 AT_ONCE = 2_000  # images of a larger exam that are in memory at a time
+CROPPED_IMAGES = 10_000  # the first of a split, that are shown under random crops
 
 
 class Exam(Protocol):
@@ -147,3 +148,26 @@ def open_exam(name: str, split: str, side: float, *, mock: bool = False, limit: 
         DistillError: as in `datasets.load`.
     """
     return Decoded(datasets.load(name, split, limit=limit, mock=mock), side, limit)
+
+
+def top1_under_crops(
+    name: str, network: nn.Module, variables: Any, *, resolution: int, area: views.Range, mock: bool = False
+) -> float:
+    """Mean top-1 on test images under random inception crops, as `evaluate.top1_under_crops`.
+
+    Args:
+        name: data set, as in `datasets.get`; of a large one, the first `CROPPED_IMAGES` test images are taken.
+        network: the module that predicts.
+        variables: of the module.
+        resolution: height and width to render at, in pixels.
+        area: smallest and largest area of a crop, as fractions of the image.
+        mock: invented images, as in `datasets.load`.
+
+    Raises:
+        DistillError: as in `datasets.load`.
+    """
+    count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
+    images, labels, _, extents = datasets.arrays(name, "test", count, mock=mock)
+    return evaluate.top1_under_crops(
+        network, variables, images, labels, resolution=resolution, area=area, extents=extents
+    )

@@ -14,6 +14,8 @@ from distill_lib.recipes import Recipe
 
 BUDGET = {"fashion": "compare"}
 """The preset whose settings and length all arms share that do not name one, by data set."""
+TEACHER = {"fashion_teacher": "full"}
+"""The preset that makes a teacher, by data set; that of the paper's sets is `teacher`."""
 
 
 def budget(dataset: str) -> Recipe:
@@ -82,6 +84,25 @@ def pretraining(dataset: str, variant: str | None = None) -> list[Recipe]:
     return recipes_of(arm, dataset, variant)
 
 
+def teacher(dataset: str, variant: str | None = None, **overrides: Any) -> Recipe:
+    """The recipe that makes a teacher from labels.
+
+    Args:
+        dataset: what it shall know.
+        variant: "smoke" for a tiny run on mock data; another preset than that of teachers; None for that.
+        **overrides: fields of `Recipe`; None keeps the preset's.
+
+    Raises:
+        DistillError: for unknown names and settings that make no sense.
+    """
+    usual = TEACHER.get(dataset, "teacher")
+    if variant != "smoke":
+        return recipes.get(dataset, variant or usual, **overrides)
+    given = {field: value for field, value in overrides.items() if value is not None}
+    (kept,) = _settings(Arm("teacher", variant=usual), dataset, variant)
+    return recipes.get(dataset, variant, **(kept | given))
+
+
 def recipes_of(
     arm: Arm, dataset: str, variant: str | None = None, *, start: str | None = None, **overrides: Any
 ) -> list[Recipe]:
@@ -99,9 +120,11 @@ def recipes_of(
 def _settings(arm: Arm, dataset: str, variant: str | None) -> list[dict[str, Any]]:
     """What an arm changes, for each value that is tried; of what keeps smoke runs small, nothing."""
     if variant == "smoke":
-        row = presets.tables(dataset)[1][arm.variant] if arm.variant else {}
+        row = presets.describe(dataset, arm.variant).settings if arm.variant else {}
         kept = {field: value for field, value in (row | arm.settings).items() if field not in presets.SMOKE}
         kept.pop("ensemble", None)  # of one mock teacher there is no mean
+        if kept.get("start") != PRETRAINED:
+            kept.pop("start", None)  # weights of a large network
         return [kept]
     tried = [[(field, value) for value in values] for field, values in arm.tries.items()]
     return [dict(arm.settings), *(arm.settings | dict(values) for values in itertools.product(*tried) if values)]

@@ -15,8 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from distill_lib import losses, models, optim
+from distill_lib import losses, models, optim, shampoo
 from distill_lib.step import Lesson
 
 
@@ -85,8 +86,8 @@ class Objective:
         share = settings.label_share
         return (1 - share) * found + share * losses.cross_entropy(logits, lesson.labels)
 
-    def transform(self, settings: Settings) -> optax.GradientTransformation:
-        """The optimiser with these settings."""
+    def transform(self, settings: Settings, mesh: Mesh | None = None) -> optax.GradientTransformation:
+        """The optimiser with these settings, its state laid out as `spread` does it if a mesh is given."""
         return optim.create(
             self.optimizer,
             settings.learning_rate,
@@ -95,6 +96,7 @@ class Objective:
             warmup_steps=settings.warmup_steps,
             schedule=self.schedule,
             decay=self.decay,
+            mesh=mesh,
         )
 
 
@@ -106,7 +108,7 @@ def initial_state(
     optimizer: str = "adam",
     start: models.Variables | None = None,
 ) -> State:
-    """The state before the first step.
+    """The state before the first step; `spread` lays it out on devices.
 
     Args:
         student: the module to train.
@@ -130,14 +132,46 @@ def state_bytes(student: nn.Module, image_shape: tuple[int, int, int], optimizer
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((variables, opt_state)))
 
 
-def _untuned(optimizer: str) -> optax.GradientTransformation:
+def spread(state: State, optimizer: str, mesh: Mesh) -> State:
+    """Lays a state out on devices, as the steps of `learn` with this mesh want it.
+
+    Shampoo's matrices are shared out, and zeros fill them up to a multiple of the devices; all else is everywhere.
+
+    Args:
+        state: as `initial_state` or `gathered` gives it.
+        optimizer: a name in `optim.OPTIMIZERS`.
+        mesh: devices along one axis "data".
+    """
+    wanted = jax.eval_shape(_untuned(optimizer, mesh).init, state.params)
+    opt_state = jax.tree.map(_filled, state.opt_state, wanted)
+    specs = jax.tree.map(lambda _: PartitionSpec(), state)._replace(opt_state=shampoo.state_specs(opt_state))
+    return jax.device_put(
+        state._replace(opt_state=opt_state), jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    )
+
+
+def gathered(state: State, optimizer: str) -> State:
+    """Undoes the filling of `spread`, so that a checkpoint can be taken up on any number of devices."""
+    wanted = jax.eval_shape(_untuned(optimizer).init, state.params)
+    return state._replace(opt_state=jax.tree.map(_filled, state.opt_state, wanted))
+
+
+def _filled(leaf: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """A stack of matrices with as many of them as another; zeros are appended, or taken off."""
+    if leaf.shape == like.shape:
+        return leaf
+    missing = max(0, like.shape[0] - len(leaf))
+    return jnp.pad(leaf[: like.shape[0]], ((0, missing), (0, 0), (0, 0)))
+
+
+def _untuned(optimizer: str, mesh: Mesh | None = None) -> optax.GradientTransformation:
     """An optimiser for its state alone, whose form no setting changes."""
-    return optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0)
+    return optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0, mesh=mesh)
 
 
 @functools.lru_cache(maxsize=64)
 def learn(
-    student: nn.Module, objective: Objective = Objective(), remat: bool = False
+    student: nn.Module, objective: Objective = Objective(), remat: bool = False, mesh: Mesh | None = None
 ) -> Callable[[State, Settings, Lesson], State]:
     """The second half of a step, jitted; the state it is given is donated.
 
@@ -145,6 +179,8 @@ def learn(
         student: the module that is trained.
         objective: what it minimises, and how.
         remat: as in `models.train_logits`.
+        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; the states are
+            then those of `spread`. None has each device do all of it.
 
     Returns:
         A function of (state, settings, lesson) to the next state.
@@ -157,7 +193,7 @@ def learn(
             return objective.loss(logits, lesson, settings).mean(), statistics
 
         (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        updates, opt_state = objective.transform(settings).update(gradients, state.opt_state, state.params)
+        updates, opt_state = objective.transform(settings, mesh).update(gradients, state.opt_state, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         return State(state.step + 1, params, statistics, opt_state, state.loss_sum + loss)
 

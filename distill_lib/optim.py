@@ -1,10 +1,12 @@
 """The optimisers of the study: clipped gradients, decoupled weight decay on kernels, linear warm-up and decay to zero.
 
 The paper's students are trained by Adam with cosine decay; Shampoo with quadratic decay is its faster alternative.
+Teachers are fine-tuned by plain SGD, whose learning rate falls in steps.
 
 References:
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and
     appendix; the order of the chain is the released configuration's.
+    Kolesnikov et al., "Big Transfer (BiT): General visual representation learning", ECCV 2020, section 3.3.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from distill_lib import shampoo
 from distill_lib.errors import unknown
 
 Number = float | jax.Array
-OPTIMIZERS = ("adam", "sgd", "shampoo", "muon")
-SCHEDULES = ("cosine", "quadratic")
+OPTIMIZERS = ("adam", "sgd", "sgd_unclipped", "shampoo", "muon")
+SCHEDULES = ("cosine", "quadratic", "staircase")
 DECAYS = ("schedule", "adamw")
+STAIRS = (3, 6, 9)  # tenths of a run after which the staircase falls
+STAIR = 0.1  # what is left after each
 
 
 def warmup_cosine(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
@@ -36,8 +40,7 @@ def warmup_cosine(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
 
     def multiplier(step: jax.Array) -> jax.Array:
         progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        rise = jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), 1.0)
-        return rise * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+        return _rise(step, warmup_steps) * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
 
     return multiplier
 
@@ -47,10 +50,27 @@ def warmup_quadratic(total_steps: Number, warmup_steps: Number) -> optax.Schedul
 
     def multiplier(step: jax.Array) -> jax.Array:
         progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        rise = jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), 1.0)
-        return rise * jnp.square(1.0 - jnp.clip(progress, 0.0, 1.0))
+        return _rise(step, warmup_steps) * jnp.square(1.0 - jnp.clip(progress, 0.0, 1.0))
 
     return multiplier
+
+
+def warmup_staircase(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
+    """As `warmup_cosine`, but constant after the warm-up and divided by 10 after 30, 60 and 90 % of all steps.
+
+    The schedule of BiT's fine-tuning (its section 3.3).
+    """
+
+    def multiplier(step: jax.Array) -> jax.Array:
+        fallen = sum(10 * step >= tenths * total_steps for tenths in STAIRS)  # in whole numbers: no step is rounded
+        return _rise(step, warmup_steps) * STAIR**fallen
+
+    return multiplier
+
+
+def _rise(step: jax.Array, warmup_steps: Number) -> jax.Array:
+    """The linear part: from 0 to 1, and 1 ever after."""
+    return jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), 1.0)
 
 
 def is_kernel(params: optax.Params) -> optax.Params:
@@ -83,14 +103,15 @@ def create(
 
     Args:
         optimizer: one of `OPTIMIZERS`. "adam" keeps its first moment in bfloat16. "sgd" has plain momentum of 0.9, kept
-            in bfloat16, as the paper's code base has it for training on labels. "shampoo" is
+            in bfloat16, as the paper's code base has it for training on labels. "sgd_unclipped" keeps it in float32
+            and takes gradients of any length as they are, as BiT's fine-tuning does. "shampoo" is
             `shampoo.scale_by_shampoo`. "muon" is `optax.contrib.muon`: it moves all kernels but the head's, seen as
             matrices, by steps of the size of Adam's, and all else by Adam with Nesterov momentum.
         learning_rate: peak learning rate.
         weight_decay: fraction of each kernel that is taken off a step, at the schedule's peak.
         total_steps: steps of the whole run.
         warmup_steps: steps of the linear warm-up.
-        schedule: one of `SCHEDULES`, how learning rate and weight decay fall to 0.
+        schedule: one of `SCHEDULES`, how learning rate and weight decay fall.
         decay: one of `DECAYS`: weight decay as in the paper, or multiplied by the learning rate as in AdamW.
         mesh: devices along one axis "data" between which Shampoo shares its matrices; None keeps them on one.
 
@@ -105,7 +126,7 @@ def create(
     if decay not in DECAYS:
         raise unknown("decay", decay, DECAYS)
     return optax.chain(
-        optax.clip_by_global_norm(1.0),
+        optax.identity() if optimizer == "sgd_unclipped" else optax.clip_by_global_norm(1.0),
         _core(optimizer, mesh),
         optax.scale(learning_rate),
         optax.add_decayed_weights(weight_decay * learning_rate if decay == "adamw" else weight_decay, mask=is_kernel),
@@ -122,15 +143,16 @@ def multiplier(schedule: str, total_steps: Number, warmup_steps: Number) -> opta
     """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
-    return (warmup_cosine if schedule == "cosine" else warmup_quadratic)(total_steps, warmup_steps)
+    named = {"cosine": warmup_cosine, "quadratic": warmup_quadratic, "staircase": warmup_staircase}
+    return named[schedule](total_steps, warmup_steps)
 
 
 def _core(optimizer: str, mesh: Mesh | None) -> optax.GradientTransformation:
-    """What turns a clipped gradient into a direction."""
+    """What turns a gradient into a direction."""
     if optimizer == "adam":
         return optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=jnp.bfloat16)
-    if optimizer == "sgd":
-        return optax.trace(0.9, accumulator_dtype=jnp.bfloat16)
+    if optimizer in ("sgd", "sgd_unclipped"):
+        return optax.trace(0.9, accumulator_dtype=jnp.bfloat16 if optimizer == "sgd" else jnp.float32)
     if optimizer == "shampoo":
         return shampoo.scale_by_shampoo(mesh=mesh)
     muon = optax.contrib.muon(1.0, consistent_rms=0.2, muon_weight_dimension_numbers=_muon_axes)

@@ -1,8 +1,11 @@
-"""Presets: the settings of every recipe that has a name; those of the paper's own runs are in `paper_presets`."""
+"""Presets: the settings of every recipe that has a name.
+
+Those of the paper's own runs are in `paper_presets`, and those of its teachers in `hyper_rule`.
+"""
 
 from __future__ import annotations
 
-from distill_lib import paper_presets
+from distill_lib import hyper_rule, paper_presets
 from distill_lib.errors import unknown
 from distill_lib.paper_presets import Preset
 
@@ -37,7 +40,10 @@ def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: 
     }
 
 
-_PAPER = {dataset: paper_presets.presets(dataset) for dataset in paper_presets.COMMON}
+_PAPER = {
+    dataset: paper_presets.presets(dataset) | {"teacher": hyper_rule.preset(dataset)}
+    for dataset in paper_presets.COMMON
+}
 VARIANTS: dict[str, dict[str, dict]] = {
     "fashion": {
         "quick": {"epochs": 100},

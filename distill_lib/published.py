@@ -86,6 +86,12 @@ def _student(resolution: int, top1: float, source: str) -> Checkpoint:
     return Checkpoint(name, "bit_r50x1", f"{_BIT}/distill/{name}.npz", 1000, resolution, 25_549_352, top1, source)
 
 
+def _bitm(network: str, parameters: int) -> Checkpoint:
+    source = "none: pre-trained on ImageNet-21k (21,843 classes), to start from"
+    name, model = f"BiT-M-{network}", f"bit_{network.lower()}"
+    return Checkpoint(name, model, f"{_BIT}/{name}.npz", 21_843, 224, parameters, None, source)
+
+
 def _augreg(size: str, parameters: int, top1: float, settings: str, learning_rate: str) -> Checkpoint:
     file = (
         f"{size}_16-i21k-300ep-lr_0.001-{settings}-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_{learning_rate}-res_224.npz"
@@ -104,16 +110,8 @@ _ALL = (
     _teacher("sun128", 397, 128, 233_864_717, 74.22, _TABLE_4),
     _student(160, 80.5, "released README; arXiv 2106.05237, table 1: 80.49 after 9,600 epochs"),
     _student(224, 82.8, "released README; timm: 82.82, as table 3 of arXiv 2106.05237 for two teachers"),
-    Checkpoint(
-        "BiT-M-R50x1",
-        "bit_r50x1",
-        f"{_BIT}/BiT-M-R50x1.npz",
-        21_843,
-        224,
-        68_256_659,
-        None,
-        "none: pre-trained on ImageNet-21k (21,843 classes), to start from",
-    ),
+    _bitm("R50x1", 68_256_659),
+    _bitm("R152x2", 321_728_979),
     _augreg("Ti", 5_717_416, 75.45, "aug_none-wd_0.03", "0.03"),
     _augreg("S", 22_050_664, 81.40, "aug_light1-wd_0.03", "0.03"),
     _augreg("B", 86_567_656, 84.53, "aug_medium1-wd_0.1", "0.01"),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, cka, evaluate, optim, records, resume
+from distill_lib import checkpoints, cka, evaluate, learning, optim, records, resume
 from distill_lib.errors import DistillError
 from distill_lib.learning import State
 from distill_lib.task import RUN, SPLITS, Task
@@ -96,7 +96,8 @@ class Pupil:
         jax.block_until_ready(self.state)
         checkpoints.write_atomically(self.directory / "metrics.csv", records.to_csv(self.rows))
         facts = {"seconds": self._spent(), "resumed": self.resumed}
-        resume.save(self.directory / "checkpoint", int(self.state.step), self.state, facts)
+        state = learning.gathered(self.state, self.task.recipe.optimizer)
+        resume.save(self.directory / "checkpoint", int(state.step), state, facts)
 
     def finish(self, class_size: int, bad_images: int | None = None) -> Run:
         """Evaluates the student on all splits, and writes its parameters and its record.
@@ -144,23 +145,25 @@ def _teacher(task: Task) -> dict | None:
     return teacher | {"stored": stored | {"bytes": task.store.header["bytes"], "views": task.store.header["views"]}}
 
 
-def take_up(task: Task, directory: Path, sharding: jax.sharding.Sharding) -> Pupil:
+def take_up(task: Task, directory: Path, mesh: jax.sharding.Mesh) -> Pupil:
     """Starts a student, or goes on from its newest training checkpoint.
 
     Args:
         task: what it learns.
         directory: folder of its record.
-        sharding: where its state lives.
+        mesh: devices along one axis "data", on which its state lives (see `learning.spread`).
 
     Raises:
         DistillError: if the checkpoint or the table beside it is damaged.
     """
     checkpoints.write_atomically(directory / "recipe.json", records.to_json(task.recipe))
-    state = jax.device_put(task.initial_state(), sharding)
+    optimizer = task.recipe.optimizer
+    state = task.initial_state()
     found = resume.load(directory / "checkpoint", state)
     if found is None:
-        return Pupil(task, directory, state)
+        return Pupil(task, directory, learning.spread(state, optimizer, mesh))
     state, facts = found
+    state = learning.spread(state, optimizer, mesh)
     start = int(state.step)
     rows = [row for row in records.read_rows(directory / "metrics.csv") if row["step"] <= start]
     print(f"{task.run_id}: resumed at step {start} of {task.total_steps}", flush=True)

@@ -7,7 +7,8 @@ as Adam moves them, but for the momentum.
 
 References:
     Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
-    Anil et al., "Scalable second order optimization for deep learning", 2020.
+    Anil et al., "Scalable second order optimization for deep learning", 2020; released settings for ResNet-50:
+    google-research/google-research, scalable_shampoo/README.md.
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D: blocks of
     128 x 128, roots computed in every step and shared out over the devices, Nesterov momentum, grafted step size.
 """
@@ -170,14 +171,15 @@ def scale_by_shampoo(
         epsilon: ridge of the matrices, relative to their largest eigenvalue.
         interval: steps between two computations of the roots; the paper's is 1.
         start: steps that take the grafted step itself, while the first statistics are gathered.
-        mesh: devices along one axis "data", which share the matrices between them; None keeps all on one. The size of
-            the state depends on their number.
+        mesh: devices along one axis "data", which share the matrices between them; None, or one device, keeps all on
+            one. The size of the state depends on their number.
 
     Returns:
         The optax transformation, without learning rate and sign; its state begins with a `ShampooState`.
     """
+    shared = mesh if mesh is not None and mesh.size > 1 else None
     return optax.chain(
-        _precondition(block_size, decay, epsilon, interval, start, mesh),
+        _precondition(block_size, decay, epsilon, interval, start, shared),
         optax.trace(momentum, nesterov=True),
         optax.scale(1 - momentum),
     )

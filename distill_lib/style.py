@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which stays apart under the common colour blindnesses; markers tell the policies apart again
 COLOURS = {
-    "labels": "#6b6b6b", "labels/mix": "#a8a8a8",
+    "labels": "#6b6b6b", "labels/mix": "#a8a8a8", "labels/rc": "#4d4d4d", "labels/rc/mix": "#c4c4c4",
     "fix/rs": "#8c510a", "fix/cc": "#d55e00", "fix/ic_ens": "#e69f00",
     "ind/rc": "#b07aa1", "ind/ic": "#cc79a7",
     "same/rc": "#56b4e9", "same/ic": "#0072b2", "mix": "#009e73",
 }  # fmt: skip
 MARKERS = {
-    "labels": "x", "labels/mix": "+", "fix/rs": "v", "fix/cc": "s", "fix/ic_ens": "D", "ind/rc": "<", "ind/ic": "^",
-    "same/rc": "p", "same/ic": "o", "mix": "P",
+    "labels": "x", "labels/mix": "+", "labels/rc": "1", "labels/rc/mix": "2", "fix/rs": "v", "fix/cc": "s",
+    "fix/ic_ens": "D", "ind/rc": "<", "ind/ic": "^", "same/rc": "p", "same/ic": "o", "mix": "P",
 }  # fmt: skip
 INK, FAINT = "#222222", "#8a8a8a"
 WIDTH = 7.0  # inches: the book's text column

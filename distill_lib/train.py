@@ -95,10 +95,10 @@ def train(
     """
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    pupils = [pupil.take_up(task, directory, everywhere) for task, directory in tasks]
+    pupils = [pupil.take_up(task, directory, mesh) for task, directory in tasks]
     lead, start = pupils[0].task, min(one.start for one in pupils)
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
-    learn = [learning.learn(one.task.student, one.task.objective, remat) for one in pupils]
+    learn = [learning.learn(one.task.student, one.task.objective, remat, mesh) for one in pupils]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
     progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
     due = time.perf_counter() + checkpoint_seconds

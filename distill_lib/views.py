@@ -80,8 +80,10 @@ POLICIES = {
 BASELINES = {
     "labels": Policy(None, "none", "inception"),
     "labels/mix": Policy(None, "none", "inception", mix=True),
+    "labels/rc": Policy(None, "none", "mild"),
+    "labels/rc/mix": Policy(None, "none", "mild", mix=True),
 }
-"""Training from hard labels, without a teacher (the paper's Fig. 7)."""
+"""Training from hard labels, without a teacher: students (the paper's Fig. 7), and with mild crops teachers (BiT)."""
 
 NAMES = {
     "fix/rs": "fixed teacher, whole image",
@@ -94,6 +96,8 @@ NAMES = {
     "mix": "function matching",
     "labels": "labels",
     "labels/mix": "labels + mixup",
+    "labels/rc": "labels, mild crops",
+    "labels/rc/mix": "labels, mild crops + mixup",
 }
 """Policies in words, as figures print them."""
 

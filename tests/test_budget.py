@@ -44,6 +44,9 @@ def test_a_record_of_the_same_networks_gives_the_hours() -> None:
     assert found.measured and found.hours == pytest.approx(797 * 128 / 100 / 3600)
     h100 = budget.budget(recipe, "H100 SXM", run(device="NVIDIA H100 80GB HBM3"))
     assert h100.measured and h100.hours == found.hours
+    cpu = "CPU, 2 cores (x86_64)"
+    assert budget.budget(recipe, cpu, run(device=cpu)).measured
+    assert not budget.budget(recipe, "L4", run(device="NVIDIA L40S")).measured
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,16 @@ def test_top1_under_crops_of_even_images_is_top1() -> None:
     assert share == pytest.approx(4 / 6)
 
 
+def test_top1_under_crops_sees_nothing_beyond_an_image_in_its_canvas() -> None:
+    """Dark images in the corner of a bright canvas are dark under every crop."""
+    images, labels = np.full((4, 12, 12, 1), 255, np.uint8), np.zeros(4, int)
+    images[:, :6, :8] = 0
+    options: dict = {"resolution": 4, "area": (0.3, 1.0), "crops": 5}
+    extents = np.full((4, 2), (6, 8), np.int32)
+    assert evaluate.top1_under_crops(Brightness(), {}, images, labels, extents=extents, **options) == 1
+    assert evaluate.top1_under_crops(Brightness(), {}, images, labels, **options) < 1
+
+
 def test_top1_under_crops_looks_at_crops() -> None:
     """A prediction that depends on what is cropped is right sometimes only, and other numbers of crops differ."""
     images = np.zeros((4, 16, 16, 1), np.uint8)

@@ -22,6 +22,7 @@ def test_every_arm_is_a_recipe(name: str, dataset: str) -> None:
     assert len(planned) >= 2 * len(arms)
     assert {recipe.student for recipe in planned} <= set(models.names())
     for recipe in experiments.plan(name, dataset, "smoke"):
+        assert recipe.start is None, "a smoke run loads no weights"
         assert (recipe.variant, recipe.epochs, recipe.student) == ("smoke", 2, recipes.get("fashion", "smoke").student)
 
 

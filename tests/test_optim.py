@@ -143,6 +143,18 @@ def test_quadratic_schedule_at_its_corners(step: int, expected: float) -> None:
     np.testing.assert_allclose(schedule(jnp.asarray(step)), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("total", [500, 10_000, 20_000])
+def test_staircase_falls_to_a_tenth_after_30_60_and_90_percent(total: int) -> None:
+    """Flat between a linear warm-up and the end, and each stair exactly where it belongs; constants or traced."""
+    schedule = jax.jit(lambda total, step: optim.multiplier("staircase", total, 100)(step))
+    stairs = [(0, 0.0), (50, 0.5), (100, 1.0), (total, 1e-3), (2 * total, 1e-3)]
+    for tenths, before in ((3, 1.0), (6, 0.1), (9, 0.01)):
+        stairs += [(tenths * total // 10 - 1, before), (tenths * total // 10, before / 10)]
+    for step, expected in stairs:
+        np.testing.assert_allclose(schedule(jnp.int32(total), jnp.int32(step)), expected, rtol=1e-5, err_msg=f"{step}")
+        np.testing.assert_allclose(optim.warmup_staircase(total, 100)(jnp.asarray(step)), expected, rtol=1e-5)
+
+
 def test_without_warmup_the_schedule_starts_at_its_peak() -> None:
     """A run without warm-up must not waste its first step."""
     np.testing.assert_allclose(optim.warmup_cosine(10, 0)(jnp.asarray(0)), 1.0, atol=1e-6)
@@ -200,6 +212,15 @@ def test_sgd_has_plain_momentum_of_the_clipped_gradient() -> None:
         np.testing.assert_allclose(updates["head"]["kernel"], -LEARNING_RATE * velocity, rtol=2**-6, atol=1e-6)
 
 
+def test_unclipped_sgd_takes_gradients_as_they_are() -> None:
+    """v <- .9 v + g for gradients of any length, v kept in float32."""
+    gradients = [make_gradients(make_params(), step) for step in range(3)]
+    velocity = 0.0
+    for tree, updates in zip(gradients, moved(gradients, "sgd_unclipped"), strict=True):
+        velocity = 0.9 * velocity + tree["head"]["kernel"]
+        np.testing.assert_allclose(updates["head"]["kernel"], -LEARNING_RATE * velocity, rtol=1e-5, atol=1e-7)
+
+
 def test_muon_makes_steps_of_hidden_kernels_orthogonal() -> None:
     """A convolution's step, seen as (h w in, out), has nearly equal singular values; head and scales move by NAdam."""
     gradients = [make_gradients(make_params(), 1)]
@@ -232,7 +253,7 @@ def test_shampoo_is_part_of_the_chain() -> None:
     ("names", "expected"),
     [
         ({"optimizer": "shampo"}, "optimizer 'shampo'. Did you mean 'shampoo'"),
-        ({"schedule": "linear"}, "schedule 'linear'. Valid: cosine, quadratic"),
+        ({"schedule": "linear"}, "schedule 'linear'. Valid: cosine, quadratic, staircase"),
         ({"decay": "adam"}, "decay 'adam'. Did you mean 'adamw'"),
     ],
 )

@@ -61,11 +61,11 @@ def test_presets_have_the_settings_that_the_paper_gives(row: dict[str, str]) -> 
 
 
 def test_every_row_of_the_papers_tables_is_a_preset_and_the_other_way_round() -> None:
-    """Beside these there are only fast, medium and long, the figure without numbers, and the smoke test."""
+    """Beside these there are only fast, medium and long, the figure without numbers, teachers, and the smoke test."""
     used = {row["repeat"] for row in ROWS if row["repeat"].startswith("train")}
     for dataset in ("flowers", "pets", "food", "sun397", "imagenet"):
         for variant in recipes.variants(dataset):
-            named = variant in ("fast", "medium", "long", "smoke") or variant.startswith("from_")
+            named = variant in ("fast", "medium", "long", "teacher", "smoke") or variant.startswith("from_")
             assert named or f"train {dataset} {variant}" in used, variant
 
 

@@ -171,7 +171,7 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"crop_area": (float("nan"), 1.0)}, "crop_area must be two fractions"),
         ({"eval_side": 0}, "eval_side and whole are fractions"),
         ({"whole": 1.5}, "eval_side and whole are fractions"),
-        ({"optimizer": "lion"}, "unknown optimizer 'lion'.*Valid: adam, sgd, shampoo, muon"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'.*Valid: adam, sgd, .*shampoo, muon"),
         ({"distance": "cosine"}, "unknown distance 'cosine'.*Valid: kl, .*hard"),
         ({"temperature_squared": 1}, "temperature_squared must be a bool, got 1"),
         ({"mixup_beta": 0}, "mixup_beta must be above 0"),

@@ -19,6 +19,7 @@ import tiny
 
 from distill_lib import resume, train
 from distill_lib.errors import DistillError
+from distill_lib.recipes import Recipe
 from distill_lib.train import Run
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -254,21 +255,41 @@ def test_a_truncated_checkpoint_is_told_or_harmless(tmp_path: Path) -> None:
     assert refused
 
 
-def test_a_resumed_run_tells_a_damaged_table(
-    teacher: Path, tmp_path: Path, unbroken: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rows before the stop come from metrics.csv; a damaged one must not become a curve with a hole."""
+def stop_at(step: int, recipe: Recipe, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains up to a step, before which the last checkpoint was written."""
     save = resume.save
 
-    def stop_at_eight(folder: Path, done: int, *rest: object) -> None:
-        if done == 8:
+    def stop(folder: Path, done: int, *rest: object) -> None:
+        if done == step:
             raise KeyboardInterrupt
         save(folder, done, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "save", stop_at_eight)
+        patch.setattr(resume, "save", stop)
         with pytest.raises(KeyboardInterrupt):
-            train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path, checkpoint_seconds=0)
+            train.fit(recipe, results, checkpoint_seconds=0)
+
+
+def test_what_devices_share_is_taken_up_on_any_number_of_them(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shampoo's matrices: on as many devices the bits of an unbroken run, on one device its numbers, to rounding."""
+    recipe = tiny.recipe(teacher, optimizer="shampoo", epochs=3.5)  # 14 steps, of which the last four take its own
+    unbroken = train.fit(recipe, tmp_path / "unbroken")
+    stop_at(13, recipe, tmp_path / "two", monkeypatch)
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    assert assert_same(train.fit(recipe, tmp_path / "two").directory, unbroken)["resumed"] == 1
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    one = train.fit(recipe, tmp_path / "one")
+    assert (one.record["resumed"], one.record["device_count"]) == (1, 1)
+    np.testing.assert_allclose(one.rows[-1]["loss"], unbroken.rows[-1]["loss"], rtol=1e-3)
+
+
+def test_a_resumed_run_tells_a_damaged_table(
+    teacher: Path, tmp_path: Path, unbroken: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows before the stop come from metrics.csv; a damaged one must not become a curve with a hole."""
+    stop_at(8, tiny.recipe(teacher, policy="mix", epochs=3), tmp_path, monkeypatch)
     table = tmp_path / "fashion_smoke" / unbroken.record["run_id"] / "metrics.csv"
     content = table.read_bytes()
     table.write_bytes(content[: content.rindex(b",")])

@@ -67,6 +67,8 @@ def test_the_eight_policies_are_the_papers() -> None:
     assert {key: (row.teacher, row.student, row.mix) for key, row in views.BASELINES.items()} == {
         "labels": (None, "inception", False),
         "labels/mix": (None, "inception", True),
+        "labels/rc": (None, "mild", False),
+        "labels/rc/mix": (None, "mild", True),
     }
     assert set(views.NAMES) == set(ALL)
 
