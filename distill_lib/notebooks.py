@@ -8,14 +8,14 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import yaml
 
 from distill_lib import records
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, command_line, unknown
 
 EXPERIMENTS = Path("book") / "experiments"
 _JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared", "notebooks"}
@@ -208,24 +208,17 @@ def _in_one_line(name: str, message: str) -> str:
     return first if name == DistillError.__name__ else f"{name}: {first}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: `python -m distill_lib.notebooks distill -p dataset flowers -p variant fast`."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.notebooks", description="Run an experiment notebook.")
     parser.add_argument("notebook", help="name of a notebook in book/experiments, or a path ending in .ipynb")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     parser.add_argument("--output", type=Path, help="where the executed copy goes (results/notebooks/NAME.ipynb)")
     options = parser.parse_args(arguments)
-    try:
-        path = find(options.notebook)
-        output = options.output or records.find_results() / "notebooks" / path.name
-        run(path, output, {name: parse_value(value) for name, value in options.p})
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
-    return 0
+    path = find(options.notebook)
+    output = options.output or records.find_results() / "notebooks" / path.name
+    run(path, output, {name: parse_value(value) for name, value in options.p})
 
 
 if __name__ == "__main__":

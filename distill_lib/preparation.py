@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from distill_lib import catalog, fashion, originals, readers
 from distill_lib.cards import Dataset
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, command_line
 from distill_lib.remedies import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
 
 
@@ -220,6 +219,7 @@ def _records(path: str) -> int | None:
     return number
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 if all the sets are present."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.datasets", description="Check and prepare data sets.")
@@ -231,18 +231,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preparing.add_argument("--register-checksums", action="store_true", help="accept downloads that TFDS does not know")
     options = parser.parse_args(arguments)
     ready = True
-    try:
-        for name in options.names or catalog.names():
-            if options.command == "prepare":
-                prepare(name, register_checksums=options.register_checksums)
-            found = status(name)
-            ready &= found.present
-            notes = () if found.present else (f"  Note: {hint}" for hint in found.hints)
-            print("\n".join([*found.lines(), *notes]))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command starts the unfinished set again.", file=sys.stderr)
-        return 130
+    for name in options.names or catalog.names():
+        if options.command == "prepare":
+            prepare(name, register_checksums=options.register_checksums)
+        found = status(name)
+        ready &= found.present
+        notes = () if found.present else (f"  Note: {hint}" for hint in found.hints)
+        print("\n".join([*found.lines(), *notes]))
     return 0 if ready else 1

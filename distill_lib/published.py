@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ import numpy as np
 
 from distill_lib import checkpoints, naming
 from distill_lib.download import check_digest, fetch
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, command_line, unknown
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -267,7 +267,8 @@ def table(folder: Path | None = None) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: `python -m distill_lib.published` prints the table, with names it fetches them."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.published", description="Published checkpoints.")
     parser.add_argument(
@@ -275,18 +276,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--folder", type=Path, help="look here alone, and download into it")
     options = parser.parse_args(arguments)
-    try:
-        if not options.names:
-            print(table(options.folder))
-        for name in options.names:
-            print(resolve(name, folder=options.folder))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
-    return 0
+    if not options.names:
+        print(table(options.folder))
+    for name in options.names:
+        print(resolve(name, folder=options.folder))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from distill_lib import answers, archive, lessons, notebooks, recipes, step
 from distill_lib.answers import Answers
 from distill_lib.archive import Store
 from distill_lib.assembly import prepare
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, command_line
 from distill_lib.progress import Progress
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
@@ -101,7 +101,8 @@ def _asked(part: Iterable[Lesson], kept: int, temperature: float) -> tuple[list[
     return said, means
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.store", description="Store a teacher's answers.")
     parser.add_argument("folder", help="where the answers go; one that was begun is completed")
@@ -113,19 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = {"dataset": "fashion", "variant": "quick"}
     settings |= {name: notebooks.parse_value(value) for name, value in options.p}
-    try:
-        made = store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
+    made = store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
     print(
         f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
         f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
     )
-    return 0
 
 
 if __name__ == "__main__":
