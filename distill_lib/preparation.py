@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_lib import catalog, fashion, originals, readers
+from distill_lib import catalog, fashion, folders, originals, readers
 from distill_lib.cards import Dataset
 from distill_lib.errors import DistillError, command_line
+from distill_lib.folders import FOLDER
 from distill_lib.remedies import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
 
 
@@ -68,7 +69,7 @@ def status(name: str) -> Status:
     Raises:
         DistillError: unknown name.
     """
-    if name.startswith(catalog.FOLDER):
+    if name.startswith(FOLDER):
         return _folder_status(name)
     dataset = catalog.get(name)
     place, problem, state = _found(dataset)
@@ -118,7 +119,7 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
     found = status(name)
     if found.present:
         return found
-    dataset = None if name.startswith(catalog.FOLDER) else catalog.get(name)
+    dataset = None if name.startswith(FOLDER) else catalog.get(name)
     if dataset is None or dataset.origin != "tfds":
         raise DistillError(f"{name} is not prepared but read as it is: {found.problem}. {found.remedy}")
     if found.state == "incomplete":
@@ -153,7 +154,7 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
 
 
 def _folder_status(name: str) -> Status:
-    place = str(catalog.folder_path(name))
+    place = str(folders.path_of(name))
     try:
         dataset = catalog.get(name)
     except DistillError as error:
