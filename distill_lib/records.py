@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,7 +282,8 @@ def _peak_memory_mb() -> float:
         return round(stats["peak_bytes_in_use"] / 2**20, 1)
     import resource
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of what the system counts in
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
 def _device() -> str:
