@@ -56,8 +56,11 @@ def find(name: str, start: Path | None = None) -> Path:
     return path
 
 
-def parameters_of(notebook: Path) -> list[str]:
-    """Names that a notebook's cell with the tag `parameters` assigns, in their order.
+def parameters_of(notebook: Path) -> dict[str, bool]:
+    """What a notebook's cell with the tag `parameters` assigns.
+
+    Returns:
+        Whether the default is a list, by name, in their order.
 
     Raises:
         DistillError: if the file is not a notebook.
@@ -68,8 +71,12 @@ def parameters_of(notebook: Path) -> list[str]:
         statements = ast.parse("\n".join(sources)).body
     except (ValueError, KeyError, TypeError, SyntaxError) as error:
         raise DistillError(f"{notebook} is not a notebook with a cell of parameters ({error}).") from error
-    targets = [target for line in statements if isinstance(line, ast.Assign) for target in line.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name) and target.id not in _JUPYTER_NAMES]
+    assigned = [(target, line.value) for line in statements if isinstance(line, ast.Assign) for target in line.targets]
+    return {
+        target.id: isinstance(value, ast.List)
+        for target, value in assigned
+        if isinstance(target, ast.Name) and target.id not in _JUPYTER_NAMES
+    }
 
 
 class _Loader(yaml.SafeLoader):
@@ -151,7 +158,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     Args:
         notebook: the .ipynb file.
         output: where the executed copy goes; it is kept when a cell fails.
-        parameters: values of its parameters.
+        parameters: values of its parameters; a single one stands for a list of one where the notebook has a list.
 
     Raises:
         DistillError: if a parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
@@ -160,9 +167,10 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     for name in parameters:
         if name not in known:
             raise unknown("parameter", name, known)
+    lists = {name: [value] for name, value in parameters.items() if known[name] and not isinstance(value, list)}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _execute(notebook, output, parameters)
+        _execute(notebook, output, parameters | lists)
     except OSError as error:
         raise DistillError(
             f"cannot write {output} ({error}): choose another with --output or DISTILL_RESULTS."
