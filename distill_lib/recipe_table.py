@@ -55,9 +55,8 @@ def hours(spent: budget.Budget) -> str:
     """Device-hours as text, with a star where they were measured."""
     if spent.hours is None:
         return "unknown"
-    if spent.hours < 0.01:
-        return "<0.01"
-    return f"{spent.hours:,.{0 if spent.hours >= 10 else 2}f}{'*' if spent.measured else ''}"
+    shown = "<0.01" if spent.hours < 0.01 else f"{spent.hours:,.{0 if spent.hours >= 10 else 2}f}"
+    return f"{shown}{'*' if spent.measured else ''}"
 
 
 def basis(device: str) -> str:

@@ -77,8 +77,10 @@ def _completed(begun: Store, task: Task) -> Store:
     """Writes the shards that are missing."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
-    progress = Progress(str(begun.folder), total, recipe.batch_size, begun.steps)
-    with contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given:
+    with (
+        contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given,
+        contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
+    ):
         steps = iter(given)
         while begun.steps < total:
             count = min(begun.header["shard_steps"], total - begun.steps)
@@ -86,7 +88,6 @@ def _completed(begun: Store, task: Task) -> Store:
             if time.perf_counter() - told > REPORT_SECONDS or begun.steps == total:
                 told = time.perf_counter()
                 progress.report(begun.steps)
-    progress.close()
     return begun
 
 

@@ -100,9 +100,11 @@ def train(
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
     learn = [learning.learn(one.task.student, one.task.objective, remat) for one in pupils]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
-    progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
     due = time.perf_counter() + checkpoint_seconds
-    with contextlib.closing(lessons.open_lessons(lead, start, mesh)) as given:
+    with (
+        contextlib.closing(lessons.open_lessons(lead, start, mesh)) as given,
+        contextlib.closing(Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)) as progress,
+    ):
         for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
             for number, one in enumerate(pupils):
                 if one.learns(done):
@@ -114,7 +116,6 @@ def train(
                     break
             if time.perf_counter() > due and done < lead.total_steps:
                 due = _save(pupils, done, checkpoint_seconds)
-    progress.close()
     return [one.error or one.finish(len(pupils), given.bad_images) for one in pupils]
 
 
