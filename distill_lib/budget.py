@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill_lib import cost_estimate, datasets, devices, presets, recipes, views
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import unknown
 from distill_lib.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def budget(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = Non
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
     if device not in known and device not in recorded:
         raise unknown("device", device, [*known, *sorted(recorded)])
-    images = training_images(recipe)
+    images = cost_estimate.training_images(recipe)
     steps = recipe.steps(images)
     teacher, student = _operations(recipe, images, steps)
     if (speed := _measured(recipe, device, runs)) is not None:
@@ -81,17 +81,6 @@ def judging(network: str, dataset: str, device: str = DEVICE) -> Budget:
     images = datasets.get(dataset).counts["test"]
     whole = cost_estimate.Estimate(answer * images, devices.get(device), 1, cost_estimate.UTILISATION)
     return Budget(0, answer * images, 0.0, whole.device_hours, False)
-
-
-def training_images(recipe: Recipe) -> int:
-    """How many images a recipe's student learns from; raises DistillError where only the prepared set tells."""
-    if recipe.variant == "smoke":
-        return datasets.MOCK_EXAMPLES
-    name = recipe.transfer_set or recipe.dataset
-    count = datasets.get(name).counts.get("train")
-    if count is None:
-        raise DistillError(f"the number of training images of {name} is known once it is prepared.")
-    return min(count, recipe.train_images or count)
 
 
 def _operations(recipe: Recipe, images: int, steps: int) -> tuple[float, float]:
@@ -128,7 +117,7 @@ def _measured(recipe: Recipe, device: str, runs: pd.DataFrame | None) -> float |
         alike &= runs["class_size"].fillna(1) == 1
     for name, usual in (("dtype", "float32"), ("optimizer", "adam")):
         if name in runs:
-            alike &= runs[name].fillna(usual) == getattr(recipe, name, usual)
+            alike &= runs[name].fillna(usual) == getattr(recipe, name)
     found = runs[alike]
     count = found.get("device_count", 1)
     speed = float((found["images_per_second"] / count).median()) if len(found) else math.nan

@@ -65,7 +65,7 @@ def operations_per_image(recipe: Recipe) -> float:
     shape = (recipe.resolution, recipe.resolution, dataset.channels)
     macs = STUDENT_PASSES * cost.macs(models.create(recipe.student, dataset.num_classes), shape)
     if views.policy(recipe.policy).relation not in ("none", "fixed"):
-        macs += sum(_teacher_macs(name.strip(), dataset.num_classes, shape) for name in recipe.teacher.split(" + "))
+        macs += sum(_teacher_macs(*part, dataset.num_classes, shape) for part in teachers.parts(recipe.teacher))
     return 2.0 * macs
 
 
@@ -83,11 +83,17 @@ def estimate(recipe: Recipe, device: Device, count: int, utilisation: float = UT
     """
     if not 0 < utilisation <= 1:
         raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
-    images = recipe.train_images or datasets.get(recipe.dataset).counts.get("train")
-    if images is None:
-        raise DistillError(f"the number of training images of {recipe.dataset} is known once it is prepared.")
-    shown = recipe.steps(images) * recipe.batch_size
+    shown = recipe.steps(training_images(recipe)) * recipe.batch_size
     return Estimate(shown * operations_per_image(recipe), device, count, utilisation)
+
+
+def training_images(recipe: Recipe) -> int:
+    """How many images a recipe's student learns from; raises DistillError where only the prepared set tells."""
+    shown = datasets.get(recipe.transfer_set or recipe.dataset)
+    count = datasets.training_images(shown, recipe.train_images, mock=recipe.variant == "smoke")
+    if count is None:
+        raise DistillError(f"the number of training images of {shown.name} is known once it is prepared.")
+    return count
 
 
 def table(
@@ -116,13 +122,13 @@ def table(
     return pd.DataFrame(rows)
 
 
-def _teacher_macs(name: str, num_classes: int, shape: tuple[int, int, int]) -> int:
+def _teacher_macs(name: str, side: int | None, num_classes: int, shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one answer; a teacher that wants a size of its own gets it."""
     if name in teachers.EMBEDDED:
         facts = checkpoints.load_metadata(teachers.EMBEDDED[name])
-        model, side = facts["model"], facts.get("resolution") or shape[0]
+        model, own = facts["model"], facts.get("resolution") or shape[0]
     elif name in published.CHECKPOINTS:
-        model, side = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
+        model, own = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
     else:
         raise unknown("teacher", name, [*teachers.EMBEDDED, *published.CHECKPOINTS])
-    return cost.macs(models.create(model, num_classes), (side, side, shape[2]))
+    return cost.macs(models.create(model, num_classes), (side or own, side or own, shape[2]))

@@ -64,13 +64,6 @@ def test_a_record_of_something_else_gives_no_hours(other: dict) -> None:
     assert found.hours is None and not found.measured and found.steps == 797
 
 
-def test_images_of_another_set_are_counted() -> None:
-    """As many steps as the schedule has on them."""
-    assert budget.training_images(recipes.get("pets", "from_food_1000")) == 68_175
-    own, other = (budget.training_images(recipes.get("fashion", "medium", train_images=n)) for n in (None, 255))
-    assert (own, other) == (1_020, 255)
-
-
 def test_an_unknown_device_is_told_with_those_that_are_known() -> None:
     with pytest.raises(DistillError, match="unknown device 'H1000'.*Valid: H200 SXM.*made up"):
         budget.budget(recipes.get("fashion", "medium"), "H1000", run())

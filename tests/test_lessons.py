@@ -107,6 +107,12 @@ def test_what_cannot_be_loaded_so_is_told(teacher: Path) -> None:
     """One line that says what to choose."""
     with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
         assembly.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), loading="stream")
+    streamed = assembly.prepare(tiny.recipe(teacher), loading="stream")
+    with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
+        assembly.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), streamed, loading="stream")
+    assert assembly.prepare(tiny.recipe(teacher), streamed).source is None, "another loading is not taken over"
+    with pytest.raises(DistillError, match="workers must not be negative, got -1"):
+        assembly.prepare(tiny.recipe(teacher), workers=-1)
     with pytest.raises(DistillError, match="unknown on_bad_image 'skip'"):
         assembly.prepare(tiny.recipe(teacher), on_bad_image="skip")
     with pytest.raises(DistillError, match="unknown loading 'strem'. Did you mean 'stream'"):

@@ -276,6 +276,7 @@ def test_grey_images_have_one_channel() -> None:
         ({"hosts": 2, "host": 2}, "host 2 of 2"),
         ({"batch_size": 38}, "a batch of 38 is larger than the data of 37 examples"),
         ({"start_step": -1}, "step -1 is negative"),
+        ({"workers": -1}, "workers must not be negative, got -1"),
     ],
 )
 def test_bad_input_is_told_at_once(options: dict, message: str) -> None:

@@ -143,7 +143,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     rows = []
     with peer.interpreter(options.tensorflow, "TensorFlow", "--tensorflow", ["tensorflow-cpu"]) as tensorflow:
         for quality in options.quality:
-            for cores in dict.fromkeys((1, peer.cores())):
+            for cores in dict.fromkeys((1, stream.cores())):
                 rows += _rows(quality, cores, tensorflow, options)
     return rows
 

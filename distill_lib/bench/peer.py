@@ -136,8 +136,3 @@ def interpreter(wanted: str | None, name: str, option: str, packages: Sequence[s
         if done.returncode:
             raise DistillError(f"{name} could not be installed: give a Python that has it to {option}.")
         yield str(python)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
