@@ -8,7 +8,6 @@ profile of the same program then says which kinds of operations the time went in
 
 from __future__ import annotations
 
-import argparse
 import glob
 import os
 import re
@@ -50,8 +49,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         that a perfect one would take, and what is left on the table, as a share of the whole. "operations": the share
         of the profiled time by kind of operation.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench profile", description=measure.__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = timing.parser(measure, rounds=15)
     parser.add_argument("--models", nargs="+", default=[case[0] for case in CASES], choices=[case[0] for case in CASES])
     options = parser.parse_args(arguments)
     speed = roofline.triad_peak(options.rounds)["bytes/s"]
