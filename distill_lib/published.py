@@ -192,8 +192,10 @@ def load(
     expected = models.shapes(model, image_shape)
     flat = naming.to_ours(checkpoints.flatten(checkpoints.load_npz(path)))
     flat = {name: _float32(name, value, path) for name, value in flat.items()}
-    flat = _positioned(flat, checkpoints.flatten(expected["params"]), image_shape[0])
-    flat = _headed(flat, checkpoints.flatten(expected["params"]), str(path), replace_head)
+    shapes = checkpoints.flatten(expected["params"])
+    flat, notice = naming.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
+    if notice:
+        print(notice)
     tree = checkpoints.match(checkpoints.unflatten(flat), checkpoints.pack(expected), str(path))
     return checkpoints.unpack(tree)
 
@@ -238,21 +240,6 @@ def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: 
         return flat
     resized = checkpoints.flatten(vit.resize_positions(checkpoints.unflatten(flat), side))
     return flat | {_POSITIONS: np.asarray(resized[_POSITIONS])}
-
-
-def _headed(
-    flat: dict[str, np.ndarray], expected: Mapping[str, Any], source: str, replace_head: bool
-) -> dict[str, np.ndarray]:
-    have, want = naming.class_counts(flat, expected)
-    if have != want and not replace_head:
-        raise DistillError(
-            f"{source} has a head of {have} classes, the model one of {want}; "
-            "choose a file for these classes (`published.load` can start from a head of zeros: replace_head=True)."
-        )
-    fitted, notice = naming.fit_head(flat, expected, source)
-    if notice:
-        print(notice)
-    return fitted
 
 
 def table(folder: Path | None = None) -> str:
