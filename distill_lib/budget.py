@@ -7,7 +7,6 @@ are in the first and not in the second.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,27 +76,18 @@ def judging(network: str, dataset: str, device: str = DEVICE) -> Budget:
         device: a name in `devices.names()`.
     """
     recipe = recipes.get(dataset, presets.FOREIGN[0], policy="same/ic", teacher=network)
-    _, answer = _per_image(recipe)
     images = datasets.get(dataset).counts["test"]
-    whole = cost_estimate.Estimate(answer * images, devices.get(device), 1, cost_estimate.UTILISATION)
-    return Budget(0, answer * images, 0.0, whole.device_hours, False)
+    answers = images * cost_estimate.teacher_operations(recipe)
+    whole = cost_estimate.Estimate(answers, devices.get(device), 1, cost_estimate.UTILISATION)
+    return Budget(0, answers, 0.0, whole.device_hours, False)
 
 
 def _operations(recipe: Recipe, images: int, steps: int) -> tuple[float, float]:
     """Operations of teacher and student over a whole run; a fixed teacher answers once for each image and crop."""
     policy, shown = views.policy(recipe.policy), steps * recipe.batch_size
-    student, answer = _per_image(recipe)
     crops = recipe.ensemble_crops if policy.teacher == "inception_mean" else 1
-    return answer * (images * crops if policy.relation == "fixed" else shown), student * shown
-
-
-def _per_image(recipe: Recipe) -> tuple[float, float]:
-    """Operations of one image: of the student in training, and of one answer of the teacher, 0 without one."""
-    plain = dataclasses.replace(recipe, policy="labels", label_share=0.0, transfer_set=None, ensemble="logits")
-    student = cost_estimate.operations_per_image(plain)
-    if not recipe.has_teacher:
-        return student, 0.0
-    return student, cost_estimate.operations_per_image(dataclasses.replace(plain, policy="same/ic")) - student
+    answers = images * crops if policy.relation == "fixed" else shown
+    return answers * cost_estimate.teacher_operations(recipe), shown * cost_estimate.student_operations(recipe)
 
 
 def _measured(recipe: Recipe, device: str, runs: pd.DataFrame | None) -> float | None:
@@ -113,6 +103,8 @@ def _measured(recipe: Recipe, device: str, runs: pd.DataFrame | None) -> float |
     alike &= runs["policy"].map(lambda key: views.policy(key).relation in kinds)
     if recipe.has_teacher:
         alike &= runs["teacher"] == recipe.teacher
+    if "stored" in runs:  # nobody was asked
+        alike &= runs["stored"].isna()
     if "class_size" in runs:
         alike &= runs["class_size"].fillna(1) == 1
     for name, usual in (("dtype", "float32"), ("optimizer", "adam")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,12 +47,28 @@ class Estimate:
         return self.device_hours / self.count / 24
 
 
-@functools.lru_cache(maxsize=64)  # tracing a network of 152 layers takes seconds
 def operations_per_image(recipe: Recipe) -> float:
-    """Floating-point operations that one image costs in a step: the teacher once, the student three times.
+    """Floating-point operations that one image costs in a step; a teacher that is not asked there costs nothing.
 
-    Convolutions and matrix products only, as `models.cost.macs` counts them. A fixed teacher, which is asked before the
-    first step, and labels cost the student alone.
+    Raises:
+        DistillError: as `teacher_operations`.
+    """
+    asked = views.policy(recipe.policy).relation not in ("none", "fixed")
+    return student_operations(recipe) + (teacher_operations(recipe) if asked else 0.0)
+
+
+def student_operations(recipe: Recipe) -> float:
+    """Floating-point operations of a student that learns from one image: three times those of its answer.
+
+    Convolutions and matrix products only, as `models.cost.macs` counts them.
+    """
+    dataset = datasets.get(recipe.dataset)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+    return 2.0 * STUDENT_PASSES * cost.macs(models.create(recipe.student, dataset.num_classes), shape)
+
+
+def teacher_operations(recipe: Recipe) -> float:
+    """Floating-point operations of a teacher's answer to one image, counted likewise; 0 without a teacher.
 
     Args:
         recipe: its teacher is embedded or published, or several such, joined by " + ".
@@ -61,12 +76,11 @@ def operations_per_image(recipe: Recipe) -> float:
     Raises:
         DistillError: if a teacher is of another kind: its network is not known without its file.
     """
+    if not recipe.has_teacher:
+        return 0.0
     dataset = datasets.get(recipe.dataset)
     shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    macs = STUDENT_PASSES * cost.macs(models.create(recipe.student, dataset.num_classes), shape)
-    if views.policy(recipe.policy).relation not in ("none", "fixed"):
-        macs += sum(_teacher_macs(*part, dataset.num_classes, shape) for part in teachers.parts(recipe.teacher))
-    return 2.0 * macs
+    return 2.0 * sum(_teacher_macs(*part, dataset.num_classes, shape) for part in teachers.parts(recipe.teacher))
 
 
 def estimate(recipe: Recipe, device: Device, count: int, utilisation: float = UTILISATION) -> Estimate:

@@ -56,6 +56,7 @@ def test_a_record_of_the_same_networks_gives_the_hours() -> None:
         {"class_size": 8},
         {"teacher": "mock"},
         {"dtype": "bfloat16"},
+        {"stored": 3.0},
     ],
 )
 def test_a_record_of_something_else_gives_no_hours(other: dict) -> None:
