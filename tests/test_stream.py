@@ -108,7 +108,7 @@ def test_a_batch_shows_what_the_device_renders(policy: str) -> None:
             assert pictures.dtype == np.uint8 and pictures.shape == (BATCH, size, size, 3)
             box, flip = np.asarray(view.box), np.asarray(view.flip)
             for place, image in enumerate(images):
-                (expected,) = decode.crop(image, box[place], [size], bool(flip[place]))
+                (expected,) = decode.crops(image, [decode.Look(box[place], bool(flip[place]), size)])
                 assert np.abs(pictures[place].astype(int) - expected).max() <= 1
 
 
