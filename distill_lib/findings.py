@@ -185,7 +185,7 @@ class Difference:
         first, second: policies.
         epochs: length of the schedule.
         value: difference of the means.
-        error: its standard error, from the pooled spread; NaN where no group has several seeds.
+        error: its standard error; NaN where too few runs tell it.
         runs: runs behind the smaller of the two means.
     """
 

@@ -15,10 +15,9 @@ from distill_lib.recipes import Recipe
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("policy", "student", "teacher", "resolution", "batch_size")
 OWN_COLUMN = {
-    "dataset", "variant", "epochs", "temperature", "learning_rate", "weight_decay", "crop_area", "eval_side",
-    "ensemble_crops", "evaluations", *COLUMNS,
+    "dataset", "variant", "policy", "student", "teacher", "epochs", "batch_size", "resolution", "temperature",
+    "learning_rate", "weight_decay", "crop_area", "ensemble_crops", "eval_side", "evaluations",
 }  # fmt: skip
 """Fields that have a column, or are the same for all presets of a set; others are told where they are not usual."""
 

@@ -1,8 +1,8 @@
 """Training: one loop for one student or a class of them, and a record for each at the end.
 
-Deliberately absent: data augmentation outside of `views`, labels in the distillation loss, early stopping, weight
-averaging, and any randomness that is not a function of (seed, step, position in the batch). So a run that is killed and
-started again ends with the same bits on the same machine.
+Deliberately absent: data augmentation outside of `views`, early stopping, weight averaging, and any randomness that is
+not a function of (seed, step, position in the batch). So a run that is killed and started again ends with the same bits
+on the same machine.
 """
 
 from __future__ import annotations
