@@ -25,7 +25,7 @@ _BY_NAME = {dataset.name: dataset for dataset in CARDS}
 
 
 def names() -> tuple[str, ...]:
-    """The names of all data sets that have a card; `imagenet_v2` and `imagenet_real` are for evaluation only."""
+    """Names of all data sets that have a card; some are for evaluation or for transfer alone, as their splits tell."""
     return tuple(_BY_NAME)
 
 

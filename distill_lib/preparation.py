@@ -69,6 +69,7 @@ def status(name: str) -> Status:
     Raises:
         DistillError: unknown name.
     """
+    name = str(name)  # a notebook may be given a number
     if name.startswith(FOLDER):
         return _folder_status(name)
     dataset = catalog.get(name)

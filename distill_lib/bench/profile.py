@@ -8,11 +8,10 @@ profile of the same program then says which kinds of operations the time went in
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_lib.bench import roofline, timing
@@ -190,8 +189,8 @@ def _profiled(run: Callable[[], Any], kinds: dict[str, str], calls: int = 5) -> 
         with jax.profiler.trace(folder):
             for _ in range(calls):
                 run()
-        for path in glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True):
-            for operation, duration in _operations(jax.profiler.ProfileData.from_file(path)):
+        for path in Path(folder).rglob("*.xplane.pb"):
+            for operation, duration in _operations(jax.profiler.ProfileData.from_file(str(path))):
                 kind = kinds.get(operation, "other")
                 spent[kind] = spent.get(kind, 0.0) + duration
     total = sum(spent.values())
