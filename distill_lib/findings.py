@@ -28,6 +28,7 @@ SETTINGS = (
     "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
     "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set",
 )  # fmt: skip
+REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common
 ORDER = [*views.BASELINES, *views.POLICIES]
 BLANK = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
@@ -44,13 +45,15 @@ def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image:
 
     Returns:
         The rows of these presets whose teacher was asked in every step. Of each preset and policy only the most common
-        settings stay, so that an own run with another learning rate is never averaged into the study.
+        settings stay, so that an own run with another learning rate is never averaged into the study; and of those each
+        seed once, whether it was taught alone or in a class.
     """
     kept = live(runs)
     kept = kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])]
     if every_image and "train_images" in kept:
         kept = kept[kept["train_images"].isna()]
-    return _most_common_settings(kept)
+    found = _most_common_settings(kept)
+    return found.drop_duplicates([name for name in REPEATED if name in found]) if "seed" in found else found
 
 
 def scarce(runs: pd.DataFrame) -> pd.DataFrame:
