@@ -44,12 +44,23 @@ def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image:
         every_image: keep only runs on all training images.
 
     Returns:
-        The rows of these presets whose teacher was asked in every step. Of each preset and policy only the most common
-        settings stay, so that an own run with another learning rate is never averaged into the study; and of those each
-        seed once, whether it was taught alone or in a class.
+        The rows of these presets, as `comparable` leaves them.
+    """
+    kept = runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])]
+    return comparable(kept, every_image=every_image)
+
+
+def comparable(runs: pd.DataFrame, *, every_image: bool = True) -> pd.DataFrame:
+    """Runs that may be averaged: those whose teacher was not replayed.
+
+    Of each preset and policy only the most common settings stay, so that a run with another learning rate is never
+    averaged in; and of those each seed once, whether it was taught alone or in a class.
+
+    Args:
+        runs: the table of `records.read`.
+        every_image: keep only runs on all training images.
     """
     kept = live(runs)
-    kept = kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])]
     if every_image and "train_images" in kept:
         kept = kept[kept["train_images"].isna()]
     found = _most_common_settings(kept)

@@ -167,7 +167,9 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     for name in parameters:
         if name not in known:
             raise unknown("parameter", name, known)
-    lists = {name: [value] for name, value in parameters.items() if known[name] and not isinstance(value, list)}
+    lists = {
+        name: [value] for name, value in parameters.items() if known[name] and not isinstance(value, list | tuple)
+    }
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         _execute(notebook, output, parameters | lists)

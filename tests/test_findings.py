@@ -77,7 +77,7 @@ def test_differences_need_both_policies_at_a_length() -> None:
 
 
 def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Path) -> None:
-    """Fresh runs, grids, parts of the data, trials with other settings and a second run of a seed are never averaged."""
+    """Fresh runs, grids, parts of the data, other settings and a second run of a seed are never averaged in."""
     made_up.write_everything(tmp_path)
     trial = made_up.write_run(tmp_path, "medium", "mix", 5, learning_rate=0.5)
     longer = made_up.write_run(tmp_path, "long", "mix", 0, epochs=1500)
