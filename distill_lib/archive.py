@@ -84,7 +84,7 @@ class Store:
         """The answers of a step, counted from 0, as NumPy arrays; raises DistillError where their file is damaged."""
         shard, place = divmod(step, self.header["shard_steps"])
         held = _shard(self.folder, shard)
-        if place >= len(held.get("logits", ())):
+        if place >= len(held["logits"]):
             raise DistillError(
                 f"{_path(self.folder, shard)} does not hold step {step}; delete {self.folder} and store it again."
             )
@@ -232,7 +232,10 @@ def _shard(folder: Path, shard: int) -> dict[str, np.ndarray]:
         raise DistillError(
             f"cannot read {path} ({error.strerror}); check the folder, or delete it and store the answers again."
         ) from error
-    return _held(path, changed)
+    held = _held(path, changed)
+    if not {"logits", "means"} <= held.keys():
+        raise DistillError(f"{path} holds no answers; delete {folder} and store them again.")
+    return held
 
 
 @functools.lru_cache(maxsize=2)

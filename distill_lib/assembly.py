@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -59,18 +60,20 @@ def prepare(
     """
     if on_bad_image not in stream.ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
+    stream.crew(workers)  # tells a bad number now
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
-    if like and _same(recipe, like.recipe, DATA_FIELDS):
+    shown = datasets.get(recipe.transfer_set) if recipe.transfer_set else dataset
+    _check_size(recipe, shown)
+    streams = _streams(recipe, (dataset, shown), loading)
+    if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == (like.source is not None):
         task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
     else:
-        shown = datasets.get(recipe.transfer_set or recipe.dataset)
-        task = _with_data(recipe, dataset, _streams(recipe, shown, loading), workers)
+        task = _with_data(recipe, dataset, streams)
         fingerprints = [datasets.fingerprint(one) for one in dict.fromkeys((recipe.dataset, shown.name))]
-        task = dataclasses.replace(task, fingerprint="".join(fingerprints), on_bad_image=on_bad_image)
-    task = _started(task, results)
-    _check(task)
+        task = dataclasses.replace(task, fingerprint="".join(fingerprints))
+    task = _started(dataclasses.replace(task, workers=workers, on_bad_image=on_bad_image), results)
     if not recipe.has_teacher:
         return _replaying(task, replay)
     if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
@@ -102,11 +105,11 @@ def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
     return dataclasses.replace(task, recipe=dataclasses.replace(recipe, stored=store.kept), store=store)
 
 
-def _streams(recipe: Recipe, dataset: datasets.Dataset, loading: str) -> bool:
-    """Whether training images are decoded on the way."""
+def _streams(recipe: Recipe, shown: Sequence[datasets.Dataset], loading: str) -> bool:
+    """Whether images are decoded on the way."""
     if loading not in LOADING:
         raise unknown("loading", loading, LOADING)
-    large = recipe.variant != "smoke" and not datasets.fits(dataset)
+    large = recipe.variant != "smoke" and not all(map(datasets.fits, shown))
     streams = loading == "stream" or (loading == "auto" and large)
     policy = views.policy(recipe.policy)
     if streams and policy.relation == "fixed" and policy.teacher not in fixed.SIDES:
@@ -132,7 +135,7 @@ def _started(task: Task, results: str | os.PathLike | None) -> Task:
     return dataclasses.replace(task, start=start, start_sha256=checkpoints.sha256(path))
 
 
-def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool, workers: int | None) -> Task:
+def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool) -> Task:
     mock, side, classes = recipe.variant == "smoke", recipe.eval_side, dataset.num_classes
     judged = {"train": TRAIN_EVALUATION_IMAGES}
     judged_by: dict[str, exams.Exam] = {}
@@ -145,7 +148,7 @@ def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool, workers
         for split, source in opened.items():
             judged_by[split] = exams.Decoded(source, side, judged.get(split))
         train = opened["train"]
-        return Task(recipe, None, judged_by, classes, dataset.channels, len(train), None, train, workers, mock)
+        return Task(recipe, None, judged_by, classes, dataset.channels, len(train), None, train, None, mock)
     resident = datasets.arrays(split="train", **options["train"])
     judged_by["train"] = exams.InMemory(lambda: resident, side, judged["train"])
     for split in SPLITS[1:]:
@@ -155,24 +158,20 @@ def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool, workers
         if dataset.origin != "embedded":
             _ = exam.arrays  # a broken image stops a run before it trains; the package's own are read when they are due
     examples = len(resident.labels)
-    return Task(recipe, resident, judged_by, classes, dataset.channels, examples, None, None, workers, mock)
+    return Task(recipe, resident, judged_by, classes, dataset.channels, examples, None, None, None, mock)
 
 
-def _check(task: Task) -> None:
-    """Raises DistillError if batch or schedule do not fit the data or the devices."""
-    recipe = task.recipe
-    if recipe.batch_size > task.examples:
-        raise DistillError(
-            f"batch_size {recipe.batch_size} is larger than the data ({task.examples} training images); "
-            "choose a smaller batch_size."
-        )
+def _check_size(recipe: Recipe, shown: datasets.Dataset) -> None:
+    """Raises DistillError if batch or schedule do not fit the training images, as far as known, or the devices."""
+    images = datasets.training_images(shown, recipe.train_images, mock=recipe.variant == "smoke")
+    if images is not None:
+        recipe.check_length(images)
     if jax.process_count() > 1:
         raise DistillError("training on several hosts is not supported yet: start one process with all devices of one.")
     if recipe.batch_size % jax.device_count():
         raise DistillError(
             f"batch_size {recipe.batch_size} cannot be shared by {jax.device_count()} devices; choose a multiple."
         )
-    recipe.steps(task.examples)
 
 
 def _same(one: Recipe, other: Recipe, fields: tuple[str, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,13 @@ def roofline(rows: Rows) -> Figure:
     for dtype, roof in roofs.items():
         axes.plot(x, np.minimum(speed * x, roof) / 1e9, color=INK if dtype == "float32" else FAINT, linewidth=1)
         ends.append((roof / 1e9, f"{dtype} products", INK if dtype == "float32" else FAINT))
-    for row, colour, shape in zip(points, _cycled(HUES), _cycled(SHAPES), strict=False):
+    for row, colour, shape in zip(points, itertools.cycle(HUES), itertools.cycle(SHAPES), strict=False):
         name = f"{row['case']} ({row['dtype']})" if len({each["dtype"] for each in points}) > 1 else row["case"]
         axes.plot(row["FLOP/byte"], row["FLOP/s"] / 1e9, shape, color=colour, markersize=7, label=name)
     axes.set(xscale="log", yscale="log", xlabel="operations for each byte read or written", ylabel="GFLOP/s")
     _plain(axes)
     axes.legend(loc="lower right", fontsize=8)
-    label_ends_log(axes, ends)
+    _label_ends_log(axes, ends)
     return figure
 
 
@@ -114,7 +115,7 @@ def memory(rows: Rows, student: str) -> Figure:
     return figure
 
 
-def label_ends_log(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+def _label_ends_log(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     """Names lines at the right end of a panel whose vertical axis is logarithmic."""
     last = float("inf")
     for height, text, colour in sorted(ends, reverse=True):
@@ -129,7 +130,3 @@ def _plain(axes: Axes) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.set_major_locator(LogLocator())
         axis.set_minor_locator(NullLocator())
-
-
-def _cycled(values: tuple[str, ...]) -> list[str]:
-    return list(values) * 4

@@ -7,14 +7,13 @@ are in the first and not in the second.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distill_lib import cost_estimate, datasets, devices, presets, recipes, views
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import unknown
 from distill_lib.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def budget(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = Non
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
     if device not in known and device not in recorded:
         raise unknown("device", device, [*known, *sorted(recorded)])
-    images = training_images(recipe)
+    images = cost_estimate.training_images(recipe)
     steps = recipe.steps(images)
     teacher, student = _operations(recipe, images, steps)
     if (speed := _measured(recipe, device, runs)) is not None:
@@ -78,38 +77,18 @@ def judging(network: str, dataset: str, device: str = DEVICE) -> Budget:
         device: a name in `devices.names()`.
     """
     recipe = recipes.get(dataset, presets.FOREIGN[0], policy="same/ic", teacher=network)
-    _, answer = _per_image(recipe)
     images = datasets.get(dataset).counts["test"]
-    whole = cost_estimate.Estimate(answer * images, devices.get(device), 1, cost_estimate.UTILISATION)
-    return Budget(0, answer * images, 0.0, whole.device_hours, False)
-
-
-def training_images(recipe: Recipe) -> int:
-    """How many images a recipe's student learns from; raises DistillError where only the prepared set tells."""
-    if recipe.variant == "smoke":
-        return datasets.MOCK_EXAMPLES
-    name = recipe.transfer_set or recipe.dataset
-    count = datasets.get(name).counts.get("train")
-    if count is None:
-        raise DistillError(f"the number of training images of {name} is known once it is prepared.")
-    return min(count, recipe.train_images or count)
+    answers = images * cost_estimate.teacher_operations(recipe)
+    whole = cost_estimate.Estimate(answers, devices.get(device), 1, cost_estimate.UTILISATION)
+    return Budget(0, answers, 0.0, whole.device_hours, False)
 
 
 def _operations(recipe: Recipe, images: int, steps: int) -> tuple[float, float]:
     """Operations of teacher and student over a whole run; a fixed teacher answers once for each image and crop."""
     policy, shown = views.policy(recipe.policy), steps * recipe.batch_size
-    student, answer = _per_image(recipe)
     crops = recipe.ensemble_crops if policy.teacher == "inception_mean" else 1
-    return answer * (images * crops if policy.relation == "fixed" else shown), student * shown
-
-
-def _per_image(recipe: Recipe) -> tuple[float, float]:
-    """Operations of one image: of the student in training, and of one answer of the teacher, 0 without one."""
-    plain = dataclasses.replace(recipe, policy="labels", label_share=0.0, transfer_set=None, ensemble="logits")
-    student = cost_estimate.operations_per_image(plain)
-    if not recipe.has_teacher:
-        return student, 0.0
-    return student, cost_estimate.operations_per_image(dataclasses.replace(plain, policy="same/ic")) - student
+    answers = images * crops if policy.relation == "fixed" else shown
+    return answers * cost_estimate.teacher_operations(recipe), shown * cost_estimate.student_operations(recipe)
 
 
 def _measured(recipe: Recipe, device: str, runs: pd.DataFrame | None) -> float | None:
@@ -126,11 +105,13 @@ def _measured(recipe: Recipe, device: str, runs: pd.DataFrame | None) -> float |
     alike &= runs["policy"].map(lambda key: views.policy(key).relation in kinds)
     if recipe.has_teacher:
         alike &= runs["teacher"] == recipe.teacher
+    if "stored" in runs:  # nobody was asked
+        alike &= runs["stored"].isna()
     if "class_size" in runs:
         alike &= runs["class_size"].fillna(1) == 1
     for name, usual in (("dtype", "float32"), ("optimizer", "adam")):
         if name in runs:
-            alike &= runs[name].fillna(usual) == getattr(recipe, name, usual)
+            alike &= runs[name].fillna(usual) == getattr(recipe, name)
     found = runs[alike]
     count = found.get("device_count", 1)
     speed = float((found["images_per_second"] / count).median()) if len(found) else math.nan

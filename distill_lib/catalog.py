@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,16 @@ import numpy as np
 from distill_lib import folders
 from distill_lib.cards import CARDS, SPLITS, Dataset
 from distill_lib.errors import DistillError, unknown
+from distill_lib.folders import FOLDER
 from distill_lib.readers import data_dir, data_folder, quiet
 
-TFDS, FOLDER = "tfds:", "folder:"
+TFDS = "tfds:"
 ASSUMED = "assumed until the set is prepared"
 _BY_NAME = {dataset.name: dataset for dataset in CARDS}
 
 
 def names() -> tuple[str, ...]:
-    """The names of all data sets that have a card; `imagenet_v2` and `imagenet_real` are for evaluation only."""
+    """Names of all data sets that have a card; some are for evaluation or for transfer alone, as their splits tell."""
     return tuple(_BY_NAME)
 
 
@@ -43,17 +42,12 @@ def get(name: str) -> Dataset:
         DistillError: unknown name, a TFDS set that is no image classification, or a folder that is not as it must be.
     """
     if name.startswith(FOLDER):
-        return folders.card(name, folder_path(name))
+        return folders.card(name, folders.path_of(name))
     if name.startswith(TFDS):
         return _from_tfds(name)
     if name not in _BY_NAME:
         raise unknown("dataset", name, [*_BY_NAME, "tfds:NAME", "folder:PATH"])
     return _BY_NAME[name]
-
-
-def folder_path(name: str) -> Path:
-    """The path in "folder:/path", absolute, with ~ resolved."""
-    return Path(os.path.abspath(Path(name.removeprefix(FOLDER)).expanduser()))
 
 
 def class_names(name: str) -> tuple[str, ...]:
@@ -82,7 +76,7 @@ def _names_in_tfds(builder: str, label: str) -> tuple[str, ...]:
 
 def fingerprint(name: str) -> str:
     """What a run's name must include beside the data set's: the state of a folder of pictures; empty for other sets."""
-    return folders.fingerprint(folder_path(name)) if name.startswith(FOLDER) else ""
+    return folders.fingerprint(folders.path_of(name)) if name.startswith(FOLDER) else ""
 
 
 def tfds_info(builder: str) -> Any:

@@ -70,6 +70,8 @@ def fit(
     Raises:
         DistillError: if data, teacher or folder are not usable. Earlier records stay intact.
     """
+    if not recipes:
+        raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
     if class_size is not None and class_size < 1:
         raise DistillError(f"class_size must be at least 1, got {class_size}.")
     step.use_compilation_cache()
@@ -111,8 +113,8 @@ def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> li
     Args:
         recipe: what all of them share. Without a teacher there is no temperature to vary.
         name: a key of `GRIDS`; None for the given axes alone.
-        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of the named grid's; None
-            keeps the grid's.
+        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of the named grid's; None or
+            no values keep the grid's.
 
     Raises:
         DistillError: if the grid is unknown, or a value makes no sense.
@@ -120,7 +122,7 @@ def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> li
     if name is not None and name not in GRIDS:
         raise unknown("grid", name, GRIDS)
     named: dict[str, Iterable] = dict(GRIDS[name]) if name else {}
-    chosen = named | {field: values for field, values in axes.items() if values is not None}
+    chosen = named | {field: values for field, values in axes.items() if values}
     if not recipe.has_teacher:
         chosen.pop("temperature", None)
     found = [recipe]

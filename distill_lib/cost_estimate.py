@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,12 +47,28 @@ class Estimate:
         return self.device_hours / self.count / 24
 
 
-@functools.lru_cache(maxsize=64)  # tracing a network of 152 layers takes seconds
 def operations_per_image(recipe: Recipe) -> float:
-    """Floating-point operations that one image costs in a step: the teacher once, the student three times.
+    """Floating-point operations that one image costs in a step; a teacher that is not asked there costs nothing.
 
-    Convolutions and matrix products only, as `models.cost.macs` counts them. A fixed teacher, which is asked before the
-    first step, and labels cost the student alone.
+    Raises:
+        DistillError: as `teacher_operations`.
+    """
+    asked = views.policy(recipe.policy).relation not in ("none", "fixed")
+    return student_operations(recipe) + (teacher_operations(recipe) if asked else 0.0)
+
+
+def student_operations(recipe: Recipe) -> float:
+    """Floating-point operations of a student that learns from one image: three times those of its answer.
+
+    Convolutions and matrix products only, as `models.cost.macs` counts them.
+    """
+    dataset = datasets.get(recipe.dataset)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+    return 2.0 * STUDENT_PASSES * cost.macs(models.create(recipe.student, dataset.num_classes), shape)
+
+
+def teacher_operations(recipe: Recipe) -> float:
+    """Floating-point operations of a teacher's answer to one image, counted likewise; 0 without a teacher.
 
     Args:
         recipe: its teacher is embedded or published, or several such, joined by " + ".
@@ -61,12 +76,11 @@ def operations_per_image(recipe: Recipe) -> float:
     Raises:
         DistillError: if a teacher is of another kind: its network is not known without its file.
     """
+    if not recipe.has_teacher:
+        return 0.0
     dataset = datasets.get(recipe.dataset)
     shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    macs = STUDENT_PASSES * cost.macs(models.create(recipe.student, dataset.num_classes), shape)
-    if views.policy(recipe.policy).relation not in ("none", "fixed"):
-        macs += sum(_teacher_macs(name.strip(), dataset.num_classes, shape) for name in recipe.teacher.split(" + "))
-    return 2.0 * macs
+    return 2.0 * sum(_teacher_macs(*part, dataset.num_classes, shape) for part in teachers.parts(recipe.teacher))
 
 
 def estimate(recipe: Recipe, device: Device, count: int, utilisation: float = UTILISATION) -> Estimate:
@@ -83,11 +97,17 @@ def estimate(recipe: Recipe, device: Device, count: int, utilisation: float = UT
     """
     if not 0 < utilisation <= 1:
         raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
-    images = recipe.train_images or datasets.get(recipe.dataset).counts.get("train")
-    if images is None:
-        raise DistillError(f"the number of training images of {recipe.dataset} is known once it is prepared.")
-    shown = recipe.steps(images) * recipe.batch_size
+    shown = recipe.steps(training_images(recipe)) * recipe.batch_size
     return Estimate(shown * operations_per_image(recipe), device, count, utilisation)
+
+
+def training_images(recipe: Recipe) -> int:
+    """How many images a recipe's student learns from; raises DistillError where only the prepared set tells."""
+    shown = datasets.get(recipe.transfer_set or recipe.dataset)
+    count = datasets.training_images(shown, recipe.train_images, mock=recipe.variant == "smoke")
+    if count is None:
+        raise DistillError(f"the number of training images of {shown.name} is known once it is prepared.")
+    return count
 
 
 def table(
@@ -116,13 +136,13 @@ def table(
     return pd.DataFrame(rows)
 
 
-def _teacher_macs(name: str, num_classes: int, shape: tuple[int, int, int]) -> int:
+def _teacher_macs(name: str, side: int | None, num_classes: int, shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one answer; a teacher that wants a size of its own gets it."""
     if name in teachers.EMBEDDED:
         facts = checkpoints.load_metadata(teachers.EMBEDDED[name])
-        model, side = facts["model"], facts.get("resolution") or shape[0]
+        model, own = facts["model"], facts.get("resolution") or shape[0]
     elif name in published.CHECKPOINTS:
-        model, side = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
+        model, own = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
     else:
         raise unknown("teacher", name, [*teachers.EMBEDDED, *published.CHECKPOINTS])
-    return cost.macs(models.create(model, num_classes), (side, side, shape[2]))
+    return cost.macs(models.create(model, num_classes), (side or own, side or own, shape[2]))

@@ -172,7 +172,7 @@ def load(
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
     rows = _mock_rows(dataset, split, limit) if mock else _rows(dataset, split)
     dataset = dataclasses.replace(dataset, channels=channels or dataset.channels)
-    return Source(dataset, split, rows, limit or len(rows), canvas, mock)
+    return Source(dataset, split, rows, min(limit or len(rows), len(rows)), canvas, mock)
 
 
 def arrays(
@@ -226,6 +226,14 @@ def first(arrays: Arrays, count: int | None) -> Arrays:
     """The first so many examples; None takes all."""
     images, labels, mock, extents = arrays
     return Arrays(images[:count], labels[:count], mock, None if extents is None else extents[:count])
+
+
+def training_images(dataset: Dataset, limit: int | None = None, *, mock: bool = False) -> int | None:
+    """How many images there are to learn from, by the card; None where only the prepared set tells. See `load`."""
+    if mock:
+        return limit or MOCK_EXAMPLES
+    count = dataset.counts.get("train")
+    return None if count is None else min(count, limit or count)
 
 
 def fits(dataset: Dataset) -> bool:

@@ -100,19 +100,6 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     return _by_pillow(image, channels)
 
 
-def crop(
-    image: Encoded,
-    box: Sequence[float] | np.ndarray,
-    sizes: Sequence[int],
-    flip: bool = False,
-    channels: int = 3,
-    *,
-    shrink: bool = False,
-) -> tuple[np.ndarray, ...]:
-    """One crop at several sizes; see `crops`."""
-    return crops(image, [Look(box, flip, side) for side in sizes], channels, shrink=shrink)
-
-
 def crops(
     image: Encoded,
     looks: Sequence[Look],

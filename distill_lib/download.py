@@ -1,4 +1,4 @@
-"""Large files over https: resumed after a cut, checked before they get their name, and the same ones ever after.
+"""Large .npz files over https: resumed after a cut, checked before they get their name, and the same ones ever after.
 
 A file that is under way is kept beside its place as NAME.part. What a first use saw is recorded in a lock file, a JSON
 object of names and SHA-256 digests. Processes wait for each other by a file lock (`fcntl.flock`), so that two of them

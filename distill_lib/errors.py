@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import sys
+from collections.abc import Callable, Iterable, Sequence
 
 
 class DistillError(Exception):
     """A problem with a name, a file or a setting that the user can mend; its message is one line."""
+
+
+def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+    """Makes a command of a function of its arguments: what stops it is told in one line, and the exit code says so.
+
+    Args:
+        main: is given the arguments, or None for those of the process.
+
+    Returns:
+        A function of the same arguments to the exit code: what `main` returns, 0 for None; 1 where a `DistillError` or
+        the system stops it, and 130 where the user does.
+    """
+
+    @functools.wraps(main)
+    def run(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return main(arguments) or 0
+        except (DistillError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("error: interrupted; the same command goes on where it stopped, or starts again.", file=sys.stderr)
+            return 130
+
+    return run
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> DistillError:

@@ -39,7 +39,7 @@ def predictor(
     def one(variables: Any, chunk: tuple[jax.Array, jax.Array | None]) -> jax.Array:
         images, extents = chunk
         view = views.still(images.shape[0], side=side, image_aspect=views.aspect(images, extents))
-        return _answer(model, output)(variables, lambda side: views.render(images, view, side or resolution, extents))
+        return _answer(model, output)(variables, lambda size: views.render(images, view, size or resolution, extents))
 
     def predict(variables: Any, images: np.ndarray, extents: np.ndarray | None = None) -> np.ndarray:
         return _in_chunks(one, variables, (images, extents), batch_size)

@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_lib import presets, recipes
 from distill_lib.arms import EXPERIMENTS, PRETRAINED, Arm, Experiment
-from distill_lib.errors import unknown
+from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
 BUDGET = {"fashion": "compare"}
@@ -66,6 +66,8 @@ def plan(
     Raises:
         DistillError: for unknown names and settings that make no sense.
     """
+    if not seeds:
+        raise DistillError("there is nothing to run: name at least one seed.")
     found = []
     for arm in arms(name, dataset):
         for first in recipes_of(arm, dataset, variant, start=start, seed=seeds[0], **overrides):

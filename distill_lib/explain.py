@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from distill_lib import datasets, losses, models, optim
+from distill_lib.models import cost
 from distill_lib.pictures import TEACHER, show
 from distill_lib.recipes import Recipe
 from distill_lib.style import FAINT, INK, WIDTH, Raster, label_ends, panels, styled
@@ -22,8 +23,8 @@ LIGHT = "#b08fd8"  # a light shade of the teacher's colour
 
 def parameter_count(recipe: Recipe, num_classes: int, colours: int) -> int:
     """Number of parameters of a recipe's student."""
-    shapes = models.shapes(models.create(recipe.student, num_classes), (recipe.resolution, recipe.resolution, colours))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    shape = (recipe.resolution, recipe.resolution, colours)
+    return cost.parameters(models.create(recipe.student, num_classes), shape)
 
 
 def softened(logits: np.ndarray, names: Sequence[str], temperatures: Sequence[float] = TEMPERATURES) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from distill_lib.checkpoints import sha256
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, command_line
 from distill_lib.originals import Originals, read_originals
 
 DATA = Path(__file__).parent / "data"  # a TFDS data folder: DATA/fashion/1.0.0
@@ -270,8 +270,9 @@ def verify(source: Path | None, data: Path = DATA) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.fashion", description="Rebuild the embedded data set.")
     parser.add_argument("command", choices=("build", "verify"))
     parser.add_argument("--source", type=Path, help="folder of the four original IDX files (.gz or not)")
@@ -279,12 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "build" and options.out is None:
         parser.error("build needs --out DIR")
-    try:
-        print(verify(options.source) if options.command == "verify" else build(options.source, options.out))
-    except (DistillError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(verify(options.source) if options.command == "verify" else build(options.source, options.out))
 
 
 if __name__ == "__main__":

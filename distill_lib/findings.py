@@ -28,6 +28,7 @@ SETTINGS = (
     "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
     "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set",
 )  # fmt: skip
+REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common
 ORDER = [*views.BASELINES, *views.POLICIES]
 BLANK = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
@@ -43,14 +44,27 @@ def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image:
         every_image: keep only runs on all training images.
 
     Returns:
-        The rows of these presets whose teacher was asked in every step. Of each preset and policy only the most common
-        settings stay, so that an own run with another learning rate is never averaged into the study.
+        The rows of these presets, as `comparable` leaves them.
+    """
+    kept = runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])]
+    return comparable(kept, every_image=every_image)
+
+
+def comparable(runs: pd.DataFrame, *, every_image: bool = True) -> pd.DataFrame:
+    """Runs that may be averaged: those whose teacher was not replayed.
+
+    Of each preset and policy only the most common settings stay, so that a run with another learning rate is never
+    averaged in; and of those each seed once, whether it was taught alone or in a class.
+
+    Args:
+        runs: the table of `records.read`.
+        every_image: keep only runs on all training images.
     """
     kept = live(runs)
-    kept = kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])]
     if every_image and "train_images" in kept:
         kept = kept[kept["train_images"].isna()]
-    return _most_common_settings(kept)
+    found = _most_common_settings(kept)
+    return found.drop_duplicates([name for name in REPEATED if name in found]) if "seed" in found else found
 
 
 def scarce(runs: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +199,7 @@ class Difference:
         first, second: policies.
         epochs: length of the schedule.
         value: difference of the means.
-        error: its standard error, from the pooled spread; NaN where no group has several seeds.
+        error: its standard error; NaN where too few runs tell it.
         runs: runs behind the smaller of the two means.
     """
 

@@ -22,6 +22,7 @@ from distill_lib.cards import SPLITS, Dataset
 from distill_lib.errors import DistillError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+FOLDER = "folder:"  # before the path, in the name of such a data set
 _VALIDATION = ("validation", "val")
 
 
@@ -66,6 +67,18 @@ class PictureRows(Sequence[dict[str, Any]]):
             return {"image": (self.root / path).read_bytes(), "label": label, "file_name": path}
         except OSError as error:
             raise DistillError(f"{self.root / path} cannot be read ({error.strerror}): was it moved?") from error
+
+
+def absolute(name: str) -> str:
+    """A data set's name; that of a folder with its absolute path, ~ resolved."""
+    if not name.startswith(FOLDER):
+        return name
+    return FOLDER + os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER)))
+
+
+def path_of(name: str) -> Path:
+    """The absolute path in "folder:/path"."""
+    return Path(absolute(name).removeprefix(FOLDER))
 
 
 def scan(root: Path) -> Folder:
@@ -128,7 +141,7 @@ def fingerprint(root: Path) -> str:
     folder = scan(root)
     pictures = sorted(picture.path for split in folder.pictures.values() for picture in split)
     described = "\n".join(f"{path} {(root / path).stat().st_size}" for path in pictures)
-    return hashlib.sha256(described.encode()).hexdigest()[:8]
+    return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def _parts(root: Path) -> dict[str, Path]:
@@ -163,7 +176,8 @@ def _split(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
 
 
 def _digest(picture: Picture) -> bytes:
-    return hashlib.sha256(unicodedata.normalize("NFC", picture.path).encode()).digest()
+    path = unicodedata.normalize("NFC", picture.path)
+    return hashlib.sha256(path.encode(errors="surrogateescape")).digest()  # names need not be Unicode
 
 
 def _percentile(picture: Picture) -> int:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distill_lib import cka, datasets, evaluate, exams, multilabel, presets, records, teachers
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, command_line, unknown
 from distill_lib.exams import FEATURE_IMAGES
 
 TRAINED_ON = {"imagenet_v2": "imagenet", "imagenet_real": "imagenet"}
@@ -94,8 +95,9 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.judge", description="Judge a network on a data set.")
     parser.add_argument("network", help="a student.npz, or the name of a teacher")
     parser.add_argument("dataset", help="a data set, such as imagenet_v2")
@@ -106,13 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="the first so many images only")
     parser.add_argument("--mock", action="store_true", help="made-up images: the numbers mean nothing")
     options = vars(parser.parse_args(arguments))
-    try:
-        found = judge(options.pop("network"), options.pop("dataset"), **options)
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    found = judge(options.pop("network"), options.pop("dataset"), **options)
     print(("made-up images; the numbers mean nothing\n" if options["mock"] else "") + table(found))
-    return 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from distill_lib import checkpoints, models
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, command_line
 from distill_lib.models import efficientnet_lite
 
 NUM_CLASSES = 1000
@@ -149,18 +149,14 @@ def _kinds(place: str) -> dict[str, str]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.lite0", description="Convert the ImageNet teacher.")
     parser.add_argument("source", help="the published .pth file")
     parser.add_argument("target", help="the .npz to write")
     options = parser.parse_args(arguments)
-    try:
-        print(convert(options.source, options.target))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(convert(options.source, options.target))
 
 
 if __name__ == "__main__":

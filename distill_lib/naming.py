@@ -89,33 +89,37 @@ def to_big_transfer(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def fit_head(
-    params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any], source: str
+    params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any], source: str, *, replace: bool
 ) -> tuple[dict[str, np.ndarray], str | None]:
-    """Replaces a head of another number of classes by zeros, from which fine-tuning starts.
+    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, or refuses it.
 
     Args:
         params: flat parameters, by this library's names.
         expected_shapes: the model's flat parameters, or anything with a `shape` for each.
         source: name of the file, for the notice.
+        replace: whether such a head is replaced.
 
     Returns:
         The parameters, and one line that says what was replaced, or None if nothing was. Whatever else does not fit,
         the head's width among it, is left for `checkpoints.match` to tell.
+
+    Raises:
+        DistillError: if there is such a head, and it is not to be replaced.
     """
-    have, want = class_counts(params, expected_shapes)
+    have, want = _class_counts(params, expected_shapes)
     if have == want:
         return dict(params), None
+    if not replace:
+        raise DistillError(
+            f"{source} has a head of {have} classes, the model one of {want}; "
+            "choose a file for these classes (`published.load` can start from a head of zeros: replace_head=True)."
+        )
     heads = {name: np.zeros(expected_shapes[name].shape, np.float32) for name in ("head/kernel", "head/bias")}
     return {**params, **heads}, f"{source} has a head of {have} classes; it was replaced by zeros for {want} classes."
 
 
-def class_counts(params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any]) -> tuple[int, int]:
-    """Classes of the head in a file and in a model; equal too where the heads differ in more than that.
-
-    Args:
-        params: flat parameters, by this library's names.
-        expected_shapes: the model's flat parameters, or anything with a `shape` for each.
-    """
+def _class_counts(params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any]) -> tuple[int, int]:
+    """Classes of the head in a file and in a model; equal too where the heads differ in more than that."""
     shapes = [
         [tree[name].shape if name in tree else () for name in ("head/kernel", "head/bias")]
         for tree in (params, expected_shapes)

@@ -8,14 +8,14 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import yaml
 
 from distill_lib import records
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, command_line, unknown
 
 EXPERIMENTS = Path("book") / "experiments"
 _JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared", "notebooks"}
@@ -56,8 +56,11 @@ def find(name: str, start: Path | None = None) -> Path:
     return path
 
 
-def parameters_of(notebook: Path) -> list[str]:
-    """Names that a notebook's cell with the tag `parameters` assigns, in their order.
+def parameters_of(notebook: Path) -> dict[str, bool]:
+    """What a notebook's cell with the tag `parameters` assigns.
+
+    Returns:
+        Whether the default is a list, by name, in their order.
 
     Raises:
         DistillError: if the file is not a notebook.
@@ -68,8 +71,12 @@ def parameters_of(notebook: Path) -> list[str]:
         statements = ast.parse("\n".join(sources)).body
     except (ValueError, KeyError, TypeError, SyntaxError) as error:
         raise DistillError(f"{notebook} is not a notebook with a cell of parameters ({error}).") from error
-    targets = [target for line in statements if isinstance(line, ast.Assign) for target in line.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name) and target.id not in _JUPYTER_NAMES]
+    assigned = [(target, line.value) for line in statements if isinstance(line, ast.Assign) for target in line.targets]
+    return {
+        target.id: isinstance(value, ast.List)
+        for target, value in assigned
+        if isinstance(target, ast.Name) and target.id not in _JUPYTER_NAMES
+    }
 
 
 class _Loader(yaml.SafeLoader):
@@ -151,7 +158,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     Args:
         notebook: the .ipynb file.
         output: where the executed copy goes; it is kept when a cell fails.
-        parameters: values of its parameters.
+        parameters: values of its parameters; a single one stands for a list of one where the notebook has a list.
 
     Raises:
         DistillError: if a parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
@@ -160,9 +167,10 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     for name in parameters:
         if name not in known:
             raise unknown("parameter", name, known)
+    lists = {name: [value] for name, value in parameters.items() if known[name] and not isinstance(value, list | tuple)}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _execute(notebook, output, parameters)
+        _execute(notebook, output, parameters | lists)
     except OSError as error:
         raise DistillError(
             f"cannot write {output} ({error}): choose another with --output or DISTILL_RESULTS."
@@ -208,24 +216,17 @@ def _in_one_line(name: str, message: str) -> str:
     return first if name == DistillError.__name__ else f"{name}: {first}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: `python -m distill_lib.notebooks distill -p dataset flowers -p variant fast`."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.notebooks", description="Run an experiment notebook.")
     parser.add_argument("notebook", help="name of a notebook in book/experiments, or a path ending in .ipynb")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     parser.add_argument("--output", type=Path, help="where the executed copy goes (results/notebooks/NAME.ipynb)")
     options = parser.parse_args(arguments)
-    try:
-        path = find(options.notebook)
-        output = options.output or records.find_results() / "notebooks" / path.name
-        run(path, output, {name: parse_value(value) for name, value in options.p})
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
-    return 0
+    path = find(options.notebook)
+    output = options.output or records.find_results() / "notebooks" / path.name
+    run(path, output, {name: parse_value(value) for name, value in options.p})
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, eac
     """The first images of every class, a row a class.
 
     Args:
-        images: (n, height, width, colours) uint8.
+        images: (n, height, width, 1) uint8.
         labels: (n,) classes.
         names: of the classes.
         each: images a class.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from distill_lib import findings, records, views
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, command_line
 from distill_lib.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 
 
@@ -260,20 +260,19 @@ def _name(frame: pd.DataFrame, policy: str) -> str:
     return frame.loc[frame["policy"] == policy, "name"].iloc[0] if "name" in frame else views.NAMES[policy]
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
     """Saves the study's first figure: `python -m distill_lib.plots book/images/consistency.png`."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.plots", description=main.__doc__)
     parser.add_argument("file", type=Path, help="where the figure goes; the suffix decides the format")
     path = parser.parse_args(arguments).file
+    runs = records.read()
+    figure = patience(findings.study(runs), None, findings.teacher_top1(runs))
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        runs = records.read()
-        figure = patience(findings.study(runs), None, findings.teacher_top1(runs))
-        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
-    except (DistillError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    except ValueError as error:  # of Matplotlib, which lists the formats that it knows
+        raise DistillError(str(error)) from error
 
 
 if __name__ == "__main__":

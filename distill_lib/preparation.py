@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_lib import catalog, fashion, originals, readers
+from distill_lib import catalog, fashion, folders, originals, readers
 from distill_lib.cards import Dataset
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, command_line
+from distill_lib.folders import FOLDER
 from distill_lib.remedies import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
 
 
@@ -69,7 +69,8 @@ def status(name: str) -> Status:
     Raises:
         DistillError: unknown name.
     """
-    if name.startswith(catalog.FOLDER):
+    name = str(name)  # a notebook may be given a number
+    if name.startswith(FOLDER):
         return _folder_status(name)
     dataset = catalog.get(name)
     place, problem, state = _found(dataset)
@@ -119,7 +120,7 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
     found = status(name)
     if found.present:
         return found
-    dataset = None if name.startswith(catalog.FOLDER) else catalog.get(name)
+    dataset = None if name.startswith(FOLDER) else catalog.get(name)
     if dataset is None or dataset.origin != "tfds":
         raise DistillError(f"{name} is not prepared but read as it is: {found.problem}. {found.remedy}")
     if found.state == "incomplete":
@@ -154,7 +155,7 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
 
 
 def _folder_status(name: str) -> Status:
-    place = str(catalog.folder_path(name))
+    place = str(folders.path_of(name))
     try:
         dataset = catalog.get(name)
     except DistillError as error:
@@ -220,6 +221,7 @@ def _records(path: str) -> int | None:
     return number
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 if all the sets are present."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.datasets", description="Check and prepare data sets.")
@@ -231,18 +233,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preparing.add_argument("--register-checksums", action="store_true", help="accept downloads that TFDS does not know")
     options = parser.parse_args(arguments)
     ready = True
-    try:
-        for name in options.names or catalog.names():
-            if options.command == "prepare":
-                prepare(name, register_checksums=options.register_checksums)
-            found = status(name)
-            ready &= found.present
-            notes = () if found.present else (f"  Note: {hint}" for hint in found.hints)
-            print("\n".join([*found.lines(), *notes]))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command starts the unfinished set again.", file=sys.stderr)
-        return 130
+    for name in options.names or catalog.names():
+        if options.command == "prepare":
+            prepare(name, register_checksums=options.register_checksums)
+        found = status(name)
+        ready &= found.present
+        notes = () if found.present else (f"  Note: {hint}" for hint in found.hints)
+        print("\n".join([*found.lines(), *notes]))
     return 0 if ready else 1

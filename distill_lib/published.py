@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ import numpy as np
 
 from distill_lib import checkpoints, naming
 from distill_lib.download import check_digest, fetch
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, command_line, unknown
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -190,8 +190,10 @@ def load(
     expected = models.shapes(model, image_shape)
     flat = naming.to_ours(checkpoints.flatten(checkpoints.load_npz(path)))
     flat = {name: _float32(name, value, path) for name, value in flat.items()}
-    flat = _positioned(flat, checkpoints.flatten(expected["params"]), image_shape[0])
-    flat = _headed(flat, checkpoints.flatten(expected["params"]), str(path), replace_head)
+    shapes = checkpoints.flatten(expected["params"])
+    flat, notice = naming.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
+    if notice:
+        print(notice)
     tree = checkpoints.match(checkpoints.unflatten(flat), checkpoints.pack(expected), str(path))
     return checkpoints.unpack(tree)
 
@@ -238,21 +240,6 @@ def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: 
     return flat | {_POSITIONS: np.asarray(resized[_POSITIONS])}
 
 
-def _headed(
-    flat: dict[str, np.ndarray], expected: Mapping[str, Any], source: str, replace_head: bool
-) -> dict[str, np.ndarray]:
-    have, want = naming.class_counts(flat, expected)
-    if have != want and not replace_head:
-        raise DistillError(
-            f"{source} has a head of {have} classes, the model one of {want}; "
-            "choose a file for these classes (`published.load` can start from a head of zeros: replace_head=True)."
-        )
-    fitted, notice = naming.fit_head(flat, expected, source)
-    if notice:
-        print(notice)
-    return fitted
-
-
 def table(folder: Path | None = None) -> str:
     """All published checkpoints in columns: name, model, size, top-1, where it is at hand, source of top-1."""
     rows = [("name", "model", "size", "top-1 %", "at hand", "source of top-1")]
@@ -265,7 +252,8 @@ def table(folder: Path | None = None) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: `python -m distill_lib.published` prints the table, with names it fetches them."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.published", description="Published checkpoints.")
     parser.add_argument(
@@ -273,18 +261,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--folder", type=Path, help="look here alone, and download into it")
     options = parser.parse_args(arguments)
-    try:
-        if not options.names:
-            print(table(options.folder))
-        for name in options.names:
-            print(resolve(name, folder=options.folder))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
-    return 0
+    if not options.names:
+        print(table(options.folder))
+    for name in options.names:
+        print(resolve(name, folder=options.folder))
 
 
 if __name__ == "__main__":

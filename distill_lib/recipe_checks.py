@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from distill_lib import models, presets, views
+from distill_lib import models, presets, published, teachers, views
 from distill_lib.cards import CARDS
 from distill_lib.errors import DistillError, unknown
 
@@ -16,30 +15,40 @@ if TYPE_CHECKING:
 def refuse_impossible(recipe: Recipe) -> None:
     """Raises DistillError, with the reason, where a recipe's parts cannot work together.
 
-    An ensemble of one teacher, mixup without a second image, images of a set that is the student's own, a resolution
-    that the student cannot take, or a schedule that ends within its warm-up.
+    A teacher of other classes, an ensemble of one, mixup without a second image, images of a set that is the student's
+    own, a resolution that a network cannot take, a batch that is larger than the data, or a schedule that ends within
+    its warm-up.
     """
     if recipe.has_teacher:
-        _check_ensemble(recipe.teacher, recipe.ensemble)
+        _check_teachers(recipe)
     if views.policy(recipe.policy).mix and recipe.batch_size < 2:
         raise DistillError(f"policy {recipe.policy} mixes two images of a batch: batch_size must be at least 2, got 1.")
     if recipe.transfer_set is not None:
         _check_transfer_set(recipe.transfer_set, recipe.dataset)
     models.check_resolution(recipe.student, recipe.resolution)
     if recipe.variant != "smoke" and (images := _training_images(recipe)) is not None:
-        recipe.steps(images)
+        recipe.check_length(images)
 
 
-def _check_ensemble(teacher: str, mean: str) -> None:
-    names = [name.strip() for name in re.split(r"\s\+\s", teacher)]
-    twice = next((name for name in names if names.count(name) > 1), None)
+def _check_teachers(recipe: Recipe) -> None:
+    parts = teachers.parts(recipe.teacher)
+    twice = next((name for name, side in parts if parts.count((name, side)) > 1), None)
     if twice is not None:
         raise DistillError(f"teacher {twice} is named twice, and its mean with itself is itself: name another, or one.")
-    if mean == "probabilities" and len(names) == 1:
+    if recipe.ensemble == "probabilities" and len(parts) == 1:
         raise DistillError(
-            f"ensemble {mean} is a mean over several teachers, and {teacher} is one: name others after ' + ', or leave "
-            "ensemble out."
+            f"ensemble {recipe.ensemble} is a mean over several teachers, and {recipe.teacher} is one: name others "
+            "after ' + ', or leave ensemble out."
         )
+    classes = {card.name: card.num_classes for card in CARDS}.get(recipe.dataset)
+    for name, side in parts:
+        if (known := published.CHECKPOINTS.get(name)) is None:
+            continue
+        models.check_resolution(known.model, side or known.resolution)
+        if classes not in (None, known.num_classes):
+            raise DistillError(
+                f"teacher {name} knows {known.num_classes} classes, and {recipe.dataset} has {classes}: name another."
+            )
 
 
 def _check_transfer_set(source: str, dataset: str) -> None:

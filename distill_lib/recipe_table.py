@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distill_lib import budget, cost_estimate, devices, paper_presets, presets, recipes, records
 from distill_lib.bench import timing
-from distill_lib.errors import DistillError
+from distill_lib.errors import command_line
 from distill_lib.recipes import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("policy", "student", "teacher", "resolution", "batch_size")
 OWN_COLUMN = {
-    "dataset", "variant", "epochs", "temperature", "learning_rate", "weight_decay", "crop_area", "eval_side",
-    "ensemble_crops", "evaluations", *COLUMNS,
+    "dataset", "variant", "policy", "student", "teacher", "epochs", "batch_size", "resolution", "temperature",
+    "learning_rate", "weight_decay", "crop_area", "ensemble_crops", "eval_side", "evaluations",
 }  # fmt: skip
 """Fields that have a column, or are the same for all presets of a set; others are told where they are not usual."""
 
@@ -56,9 +54,8 @@ def hours(spent: budget.Budget) -> str:
     """Device-hours as text, with a star where they were measured."""
     if spent.hours is None:
         return "unknown"
-    if spent.hours < 0.01:
-        return "<0.01"
-    return f"{spent.hours:,.{0 if spent.hours >= 10 else 2}f}{'*' if spent.measured else ''}"
+    shown = "<0.01" if spent.hours < 0.01 else f"{spent.hours:,.{0 if spent.hours >= 10 else 2}f}"
+    return f"{shown}{'*' if spent.measured else ''}"
 
 
 def basis(device: str) -> str:
@@ -106,23 +103,19 @@ def unusual(recipe: Recipe) -> list[str]:
     return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.recipes", description="Print presets and their costs.")
     parser.add_argument("dataset", nargs="?", help="a data set with presets; all of them if none is named")
     known = ", ".join(devices.names())
     parser.add_argument("--device", default=budget.DEVICE, help=f"{known}, or a device as records name it")
     options = parser.parse_args(arguments)
-    try:
-        runs = records.read()
-        for dataset in [options.dataset] if options.dataset else recipes.names():
-            rows = table(dataset, options.device, runs)
-            print(f"{dataset}\n\n{timing.table(rows)}\n")
-            for number, note in enumerate(notes(dataset), 1):
-                print(f"{number}. {note}")
-            print()
-        print(basis(options.device))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    runs = records.read()
+    for dataset in [options.dataset] if options.dataset else recipes.names():
+        rows = table(dataset, options.device, runs)
+        print(f"{dataset}\n\n{timing.table(rows)}\n")
+        for number, note in enumerate(notes(dataset), 1):
+            print(f"{number}. {note}")
+        print()
+    print(basis(options.device))

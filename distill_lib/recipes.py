@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from distill_lib import losses, optim, presets, recipe_checks, views
+from distill_lib import folders, losses, models, optim, presets, recipe_checks, views
 from distill_lib.errors import DistillError, unknown
+from distill_lib.models import ensemble
 
+_ENDLESS = 1e300  # a number that no setting can have, and that both float and int can
 MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 kB
 
 
@@ -119,10 +119,7 @@ class Recipe:
             if not 0 <= seed < 2**32:
                 raise DistillError(f"seed must be from 0 to 2**32 - 1 (JAX uses 32 bits of it), got {seed}.")
         if self.train_images is not None and self.train_images < self.batch_size:
-            raise DistillError(
-                f"batch_size {self.batch_size} is larger than the data ({self.train_images} training images); "
-                f"choose batch_size <= {self.train_images} or more train_images."
-            )
+            self.check_length(self.train_images)
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise DistillError(f"crop_area must be two fractions 0 < low <= high <= 1, got {self.crop_area}.")
         if not 0 < self.eval_side <= 1 or not 0 <= self.whole <= 1:
@@ -164,6 +161,15 @@ class Recipe:
         """Whether the student learns from a teacher rather than from labels."""
         return self.policy in views.POLICIES
 
+    def check_length(self, num_examples: int) -> None:
+        """Raises DistillError where a batch or the warm-up is too large for `num_examples` images."""
+        if self.batch_size > num_examples:
+            raise DistillError(
+                f"batch_size {self.batch_size} is larger than the data ({num_examples} training images); "
+                f"choose batch_size <= {num_examples} or more train_images."
+            )
+        self.steps(num_examples)
+
     def steps(self, num_examples: int) -> int:
         """Training steps over `num_examples` images; raises DistillError where they are not more than the warm-up."""
         steps = round(self.epochs * num_examples / self.batch_size)
@@ -197,12 +203,19 @@ _NAMES = {
     "schedule": optim.SCHEDULES,
     "decay": optim.DECAYS,
     "distance": tuple(losses.DISTANCES),
+    "ensemble": ensemble.MEANS,
+    "dtype": models.DTYPES,
+}
+_KINDS = {
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
 }
 
 
 def _check_types(recipe: Recipe) -> None:
     """Turns whole numbers given as floats, and lists, into the declared types; refuses anything else."""
-    wanted = {"int": int, "float": float, "str": str, "bool": bool}
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         if field.name == "crop_area":
@@ -211,14 +224,14 @@ def _check_types(recipe: Recipe) -> None:
                 raise DistillError(f"crop_area must be two fractions such as [0.05, 1.0], got {value!r}.")
             object.__setattr__(recipe, field.name, (float(value[0]), float(value[1])))
             continue
-        optional, kind = field.type.endswith("| None"), wanted[field.type.split()[0]]
+        optional, (kind, words) = field.type.endswith("| None"), _KINDS[field.type.split()[0]]
         if value is None and optional:
             continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind in (int, float) and number and math.isfinite(value) and kind(value) == value:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _ENDLESS
+        if kind in (int, float) and number and kind(value) == value:
             object.__setattr__(recipe, field.name, kind(value))
         elif kind in (int, float) or not isinstance(value, kind):
-            raise DistillError(f"{field.name} must be {'a ' + field.type}, got {value!r}.")
+            raise DistillError(f"{field.name} must be {words}{' or None' if optional else ''}, got {value!r}.")
 
 
 def names() -> list[str]:
@@ -245,8 +258,7 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
     Raises:
         DistillError: for an unknown name, a setting that makes no sense, or a teacher that nobody named.
     """
-    if dataset.startswith("folder:"):  # one run has one name, from whichever folder it is started
-        dataset = "folder:" + os.path.abspath(os.path.expanduser(dataset.removeprefix("folder:")))
+    dataset = folders.absolute(str(dataset))  # one run has one name, from whichever folder it is started
     common, rows = presets.tables(dataset)
     if variant not in variants(dataset):
         raise unknown(f"variant of {dataset}", variant, variants(dataset))
@@ -255,6 +267,8 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
         if name not in settable:
             raise unknown("recipe setting", name, settable)
     given = {name: value for name, value in overrides.items() if value is not None}
+    if "transfer_set" in given:
+        given["transfer_set"] = folders.absolute(str(given["transfer_set"]))
     preset = presets.SMOKE if variant == "smoke" else rows[variant]
     recipe = Recipe(dataset=dataset, variant=variant, **(common | preset | given))
     if recipe.has_teacher and recipe.teacher == presets.TEACHERLESS:

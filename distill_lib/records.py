@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def describe(
         run_id: name of the run.
         mock: whether the data were made up, so that the run must never reach a figure.
         result: final metrics; accuracies as shares in [0, 1].
-        timing: `steps`, `wall_seconds`, `images_per_second` and `resumed` (how often the run was taken up again).
+        timing: `steps`, `wall_seconds`, `images_per_second`, `class_size` (students that were taught together),
+            `resumed` (how often the run was taken up again), and `bad_images` where there may be any.
         teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
 
     Returns:
@@ -281,7 +283,8 @@ def _peak_memory_mb() -> float:
         return round(stats["peak_bytes_in_use"] / 2**20, 1)
     import resource
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of what the system counts in
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
 def _device() -> str:

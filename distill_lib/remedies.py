@@ -95,16 +95,15 @@ def manual_hints(dataset: Dataset) -> tuple[str, ...]:
 
 def card_text(dataset: Dataset) -> str:
     """The card of a data set in Markdown: size, splits, licence, citation, preparation and traps."""
-    splits = [f"{split} {dataset.counts[split]:,} (`{part}`)" for split, part in dataset.splits.items()]
-    if dataset.origin == "originals":
-        splits = [f"{split} {dataset.counts[split]:,} ({part})" for split, part in dataset.splits.items()]
+    packaged = dataset.origin == "package"
+    quote = "" if packaged or dataset.origin == "originals" else "`"  # around an expression of TFDS, not around words
+    splits = [f"{split} {dataset.counts[split]:,} ({quote}{part}{quote})" for split, part in dataset.splits.items()]
     colours = "grey" if dataset.channels == 1 else "colour"
     shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
     disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
+    disk = "part of the packages" if packaged else disk
     files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
-    where = f"images of {dataset.builder}" if dataset.origin == "package" else f"TFDS `{dataset.builder}`"
-    if dataset.origin == "package":
-        splits, disk = [f"train {dataset.counts['train']:,} (all images)"], "part of the packages"
+    where = f"images of {dataset.builder}" if packaged else f"TFDS `{dataset.builder}`"
     lines = [
         f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
         f"- **Splits**: {'; '.join(splits)}.",

@@ -44,8 +44,8 @@ def numbers(dataset: str, runs: pd.DataFrame) -> HTML:
 
 
 def results(dataset: str, runs: pd.DataFrame) -> HTML:
-    """All records on this set: mean and spread over the seeds of each preset, policy and length."""
-    own = runs[runs["dataset"] == dataset] if "dataset" in runs else runs.iloc[:0]
+    """Mean and spread over the seeds of each preset, policy and length, of the records that are comparable."""
+    own = findings.comparable(runs[runs["dataset"] == dataset] if "dataset" in runs else runs.iloc[:0])
     if own.empty:
         return _html(f"<p>{claims.NO_RECORDS}</p>")
     rows = []

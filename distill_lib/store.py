@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from distill_lib import answers, archive, lessons, notebooks, recipes, step
 from distill_lib.answers import Answers
 from distill_lib.archive import Store
 from distill_lib.assembly import prepare
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, command_line
 from distill_lib.progress import Progress
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
@@ -77,8 +77,10 @@ def _completed(begun: Store, task: Task) -> Store:
     """Writes the shards that are missing."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
-    progress = Progress(str(begun.folder), total, recipe.batch_size, begun.steps)
-    with contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given:
+    with (
+        contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given,
+        contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
+    ):
         steps = iter(given)
         while begun.steps < total:
             count = min(begun.header["shard_steps"], total - begun.steps)
@@ -86,7 +88,6 @@ def _completed(begun: Store, task: Task) -> Store:
             if time.perf_counter() - told > REPORT_SECONDS or begun.steps == total:
                 told = time.perf_counter()
                 progress.report(begun.steps)
-    progress.close()
     return begun
 
 
@@ -101,7 +102,8 @@ def _asked(part: Iterable[Lesson], kept: int, temperature: float) -> tuple[list[
     return said, means
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.store", description="Store a teacher's answers.")
     parser.add_argument("folder", help="where the answers go; one that was begun is completed")
@@ -113,19 +115,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = {"dataset": "fashion", "variant": "quick"}
     settings |= {name: notebooks.parse_value(value) for name, value in options.p}
-    try:
-        made = store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
+    made = store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
     print(
         f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
         f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
     )
-    return 0
 
 
 if __name__ == "__main__":

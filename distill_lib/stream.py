@@ -148,7 +148,7 @@ def batches(
         channels: 1 (grey) or 3.
         host: number of the equal, contiguous share of the batch that is wanted.
         hosts: number of shares.
-        workers: how many decode; 0 decodes when a batch is asked for; None takes one for each core.
+        workers: how many decode, see `crew`; 0 decodes when a batch is asked for.
         kind: of the workers, one of `WORKERS`.
         on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
         shrink: as in `decode.crops`.
@@ -174,7 +174,7 @@ def batches(
         draws.append(host_views.Crop(str(row.teacher), row.flip, True, area=area, whole=whole))
     looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
     teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
-    workers = _cores() if workers is None else workers
+    workers = crew(workers)
     work = Chunks(
         source=source,
         seed=seed,
@@ -205,7 +205,14 @@ def _share(batch_size: int, host: int, hosts: int) -> int:
     return batch_size // hosts
 
 
-def _cores() -> int:
+def crew(workers: int | None) -> int:
+    """How many workers decode: one for each core where no number is given; raises DistillError for one below 0."""
+    if workers is not None and workers < 0:
+        raise DistillError(f"workers must not be negative, got {workers}: 0 decodes without any.")
+    return cores() if workers is None else workers
+
+
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from distill_lib import findings, records
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import command_line, unknown
 
 
 def summarise(study: str, *, mock: bool = False) -> str:
@@ -27,17 +28,13 @@ def summarise(study: str, *, mock: bool = False) -> str:
     return f"{table}\n\n{records.provenance(frame)}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m distill_lib.summary", description="Print what a study measured.")
     parser.add_argument("study", help="a folder of results/, such as fashion_quick")
     study = parser.parse_args(arguments).study
-    try:
-        print(summarise(study, mock=study.endswith("_smoke")))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(summarise(study, mock=study.endswith("_smoke")))
 
 
 if __name__ == "__main__":

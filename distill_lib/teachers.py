@@ -27,7 +27,7 @@ EMBEDDED = {
 MOCK = "mock"
 """Name of the teacher with random weights that smoke runs on mock data learn from."""
 
-_AT = re.compile(r"(.*?)(?:@(\d+))?", re.DOTALL)  # a name, and the side that it is shown
+_AT = re.compile(r"(.*?)(?:@([1-9]\d*))?", re.DOTALL)  # a name, and the side that it is shown
 
 Variables = tuple[models.Variables, ...]
 
@@ -94,10 +94,7 @@ def load(
     Raises:
         DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
     """
-    found = [
-        _member(part.strip(), num_classes, (resolution, resolution, colours), dtype)
-        for part in re.split(r"\s\+\s", name)
-    ]
+    found = [_member(*part, num_classes, (resolution, resolution, colours), dtype) for part in parts(name)]
     members, variables, hashes = zip(*found, strict=True)
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     return Teacher(name, Ensemble(members, ensemble), variables, sha256, colours)
@@ -108,20 +105,32 @@ def names() -> list[str]:
     return [*EMBEDDED, *published.CHECKPOINTS, MOCK]
 
 
+def parts(name: str) -> list[tuple[str, int | None]]:
+    """The networks that a teacher's name stands for: of each its own name, and the side in pixels behind an "@".
+
+    Raises:
+        DistillError: if one of them is neither a known name nor an .npz; whether the file is there is not looked at.
+    """
+    found: list[tuple[str, int | None]] = []
+    for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
+        own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
+        if own not in names() and not own.endswith(".npz"):
+            raise unknown("teacher", own, [*names(), "a path ending in .npz"])
+        found.append((own, int(side) if side else None))
+    return found
+
+
 def resolve(name: str) -> Path:
     """Path of the checkpoint that a name in `EMBEDDED`, a published name or a path stands for; raises DistillError."""
     return EMBEDDED[name] if name in EMBEDDED else published.resolve(name)
 
 
 def _member(
-    name: str, num_classes: int, image_shape: tuple[int, int, int], dtype: str
+    name: str, side: int | None, num_classes: int, image_shape: tuple[int, int, int], dtype: str
 ) -> tuple[Member, models.Variables, str]:
-    name, side = _AT.fullmatch(name).groups()  # type: ignore[union-attr]  # it matches anything
-    shown = {"resolution": int(side)} if side else {}
+    shown = {"resolution": side} if side else {}
     if name == MOCK:
         return _folded(*_mock(num_classes, image_shape, dtype), shown, "mock")
-    if name not in EMBEDDED and name not in published.CHECKPOINTS and not name.endswith(".npz"):
-        raise unknown("teacher", name, [*names(), "a path ending in .npz"])
     path = resolve(name)
     facts = checkpoints.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
@@ -190,11 +199,9 @@ def fixed_logits(
     for start in range(0, len(images), 512):
         chunk, key = jnp.asarray(images[start : start + 512]), jax.random.key(start)
         sizes = None if extents is None else jnp.asarray(extents[start : start + 512])
-        said = [
-            answer(teacher.variables, chunk, sizes, jax.random.fold_in(key, number))
-            for number in range(crops if mean_over_crops else 1)
-        ]
-        chunks.append(np.asarray(sum(said)) / len(said))
+        count = crops if mean_over_crops else 1
+        keys = (jax.random.fold_in(key, number) for number in range(count))
+        chunks.append(np.asarray(sum(answer(teacher.variables, chunk, sizes, each) for each in keys)) / count)
     if not mean_over_crops:
         return np.concatenate(chunks)
     return temperature * np.log(np.maximum(np.concatenate(chunks), np.finfo(np.float32).tiny))

@@ -1,8 +1,8 @@
 """Training: one loop for one student or a class of them, and a record for each at the end.
 
-Deliberately absent: data augmentation outside of `views`, labels in the distillation loss, early stopping, weight
-averaging, and any randomness that is not a function of (seed, step, position in the batch). So a run that is killed and
-started again ends with the same bits on the same machine.
+Deliberately absent: data augmentation outside of `views`, early stopping, weight averaging, and any randomness that is
+not a function of (seed, step, position in the batch). So a run that is killed and started again ends with the same bits
+on the same machine.
 """
 
 from __future__ import annotations
@@ -100,9 +100,11 @@ def train(
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
     learn = [learning.learn(one.task.student, one.task.objective, remat, mesh) for one in pupils]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
-    progress = Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)
     due = time.perf_counter() + checkpoint_seconds
-    with contextlib.closing(lessons.open_lessons(lead, start, mesh)) as given:
+    with (
+        contextlib.closing(lessons.open_lessons(lead, start, mesh)) as given,
+        contextlib.closing(Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)) as progress,
+    ):
         for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
             for number, one in enumerate(pupils):
                 if one.learns(done):
@@ -114,7 +116,6 @@ def train(
                     break
             if time.perf_counter() > due and done < lead.total_steps:
                 due = _save(pupils, done, checkpoint_seconds)
-    progress.close()
     return [one.error or one.finish(len(pupils), given.bad_images) for one in pupils]
 
 

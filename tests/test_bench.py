@@ -42,6 +42,14 @@ def test_folding_is_measured_on_both_forms_of_one_network(monkeypatch: pytest.Mo
     assert row["ratio"] == pytest.approx(row["as trained"].median / row["folded"].median)
 
 
+def test_one_round_has_no_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    """Told before anything is measured."""
+    with pytest.raises(SystemExit, match="2"):
+        folding.measure(["--rounds", "1"])
+    said = capsys.readouterr().err
+    assert "python -m distill_lib.bench folding" in said and "at least 2 are needed, got 1" in said
+
+
 def test_stored_answers_are_weighed_as_they_lie_on_disk() -> None:
     """Bytes of the files, the mass that is left out, and how far what is replayed lies from the answers."""
     logits = [np.random.default_rng(step).normal(0, 3, (8, 300)).astype(np.float32) for step in range(2)]

@@ -59,19 +59,13 @@ def test_a_record_of_the_same_networks_gives_the_hours() -> None:
         {"class_size": 8},
         {"teacher": "mock"},
         {"dtype": "bfloat16"},
+        {"stored": 3.0},
     ],
 )
 def test_a_record_of_something_else_gives_no_hours(other: dict) -> None:
     """And without a peak nothing is estimated either."""
     found = budget.budget(recipes.get("fashion", "medium", policy="mix"), "made up", run(**other))
     assert found.hours is None and not found.measured and found.steps == 797
-
-
-def test_images_of_another_set_are_counted() -> None:
-    """As many steps as the schedule has on them."""
-    assert budget.training_images(recipes.get("pets", "from_food_1000")) == 68_175
-    own, other = (budget.training_images(recipes.get("fashion", "medium", train_images=n)) for n in (None, 255))
-    assert (own, other) == (1_020, 255)
 
 
 def test_an_unknown_device_is_told_with_those_that_are_known() -> None:

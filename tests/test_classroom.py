@@ -183,7 +183,9 @@ def test_the_size_of_a_class_follows_from_memory(teacher: Path, monkeypatch: pyt
 
 
 def test_an_empty_class_is_told(teacher: Path, tmp_path: Path) -> None:
-    """A size below one teaches nobody."""
+    """A size below one, and no recipe, teach nobody."""
+    with pytest.raises(DistillError, match="there is nothing to run: name at least one policy"):
+        classroom.fit([], tmp_path)
     with pytest.raises(DistillError, match="class_size must be at least 1, got 0"):
         classroom.fit([tiny.recipe(teacher)], tmp_path, class_size=0)
 
@@ -195,6 +197,6 @@ def test_the_papers_grid_is_all_of_its_combinations(teacher: Path) -> None:
     assert len(set(found)) == 80 and {recipe.order_seed for recipe in found} == {base.seed}
     assert {recipe.learning_rate for recipe in found} == {3e-4, 1e-3, 3e-3, 1e-2}
     assert len(classroom.grid(tiny.recipe(teacher, policy="labels"), "paper")) == 20
-    assert len(classroom.grid(base, "paper", temperature=[1], weight_decay=None)) == 20
+    assert len(classroom.grid(base, "paper", temperature=[1], weight_decay=None, learning_rate=[])) == 20
     with pytest.raises(DistillError, match="unknown grid 'papre'.*Valid: paper, small"):
         classroom.grid(base, "papre")

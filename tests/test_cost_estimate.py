@@ -24,6 +24,21 @@ def test_a_teacher_of_its_own_size_is_counted_at_that_size() -> None:
     one, both = (recipes.get("imagenet", "long", teacher=name) for name in ("R50x1_224", "R50x1_224 + R50x1_160"))
     added = cost_estimate.operations_per_image(both) - cost_estimate.operations_per_image(one)
     assert added == 2 * cost.macs(models.create("bit_r50x1", 1000), (160, 160, 3))
+    small, large = (recipes.get("fashion", "quick", teacher=name) for name in ("fashion", "fashion@36"))
+    added = cost_estimate.operations_per_image(large) - cost_estimate.operations_per_image(small)
+    network = models.create("bit_r11w24", 10)
+    assert added == 2 * (cost.macs(network, (36, 36, 1)) - cost.macs(network, (28, 28, 1)))
+
+
+def test_images_of_another_set_are_counted() -> None:
+    """As many steps as the schedule has on them."""
+    assert cost_estimate.training_images(recipes.get("pets", "from_food_1000")) == 68_175
+    few = (recipes.get("fashion", "medium", train_images=n) for n in (None, 255))
+    assert [cost_estimate.training_images(recipe) for recipe in few] == [1_020, 255]
+    recipe = recipes.get("pets", "from_food_1000")
+    shown = recipe.steps(68_175) * recipe.batch_size
+    operations = cost_estimate.estimate(recipe, MADE_UP, 1).operations
+    assert operations == shown * cost_estimate.operations_per_image(recipe)
 
 
 def test_hours_follow_from_operations_peak_and_utilisation() -> None:

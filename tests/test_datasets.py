@@ -192,3 +192,4 @@ def test_a_split_may_lack_only_what_cannot_be_decoded(prepared: Path, monkeypatc
                 datasets.load("photos", "train")
         else:
             assert len(datasets.load("photos", "train")) == 918
+            assert len(datasets.load("photos", "train", limit=count)) == 918

@@ -82,7 +82,7 @@ def test_crops_equal_decode_and_crop_and_bilinear_resize(golden: dict) -> None:
     for name in cases:
         top, left, high, wide, size = map(int, name.split("/")[1:])
         box = (top / height, left / width, high / height, wide / width)
-        (found,) = decode.crop(golden["jpeg"].tobytes(), box, [size])
+        (found,) = decode.crops(golden["jpeg"].tobytes(), [decode.Look(box, False, size)])
         difference = np.abs(found.astype(int) - golden[name])
         # TensorFlow's decoder knows nothing beyond the crop, so its upsampled colour differs in the outermost pixels.
         assert difference.mean() < 0.1 and (difference <= 1).mean() > 0.97, (name, difference.mean())
@@ -165,7 +165,7 @@ def test_several_crops_of_one_decoding_are_those_of_each_alone() -> None:
     wanted = [decode.Look((0, 0.1, 0.3, 0.5), True, 16), decode.Look((0.5, 0.2, 0.5, 0.4), False, 24)]
     for look, found in zip(wanted, decode.crops(data, wanted), strict=True):
         np.testing.assert_array_equal(found, decode.crops(data, [look])[0])
-    small, large = decode.crop(data, wanted[0].box, (16, 24), True)
+    small, large = decode.crops(data, [wanted[0], wanted[0]._replace(size=24)])
     np.testing.assert_array_equal(small, decode.crops(data, wanted[:1])[0])
     assert large.shape == (24, 24, 3)
 
@@ -287,7 +287,7 @@ def test_an_image_of_one_pixel_has_crops_and_an_evaluation(kind: str) -> None:
     """Any box of it is that pixel."""
     data = encoded(Image.new("RGB", (1, 1), (90, 90, 90)), kind)
     assert decode.known(data)[:2] == (1, 1)
-    assert (decode.crop(data, (0.3, 0.2, 0.5, 0.4), [8])[0] == 90).all()
+    assert (decode.crops(data, [decode.Look((0.3, 0.2, 0.5, 0.4), False, 8)])[0] == 90).all()
     assert (decode.evaluation(data, 8, 6) == 90).all()
 
 
@@ -357,6 +357,6 @@ def test_boxes_of_views_fit_every_image() -> None:
         view = host_views.sample(key, np.arange(8), host_views.Crop(), np.full(8, width / height))
         pixels = picture(height, width)
         for box, flip in zip(view.box, view.flip, strict=True):
-            (found,) = decode.crop(pixels, box, [6], bool(flip))
+            (found,) = decode.crops(pixels, [decode.Look(box, bool(flip), 6)])
             assert pixels.min() <= found.min() and found.max() <= pixels.max()
     assert set(boxes.CROPS) >= {"whole", "inception"}

@@ -65,3 +65,8 @@ def test_unknown_names_are_told() -> None:
         experiments.plan("optimisers", "fashion")
     with pytest.raises(DistillError, match="unknown dataset of the experiment mobilenet 'pets'.*Valid: fashion, "):
         experiments.plan("mobilenet", "pets")
+
+
+def test_no_seeds_are_nothing_to_run() -> None:
+    with pytest.raises(DistillError, match="name at least one seed"):
+        experiments.plan("labels", "fashion", seeds=[])

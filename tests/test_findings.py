@@ -77,10 +77,11 @@ def test_differences_need_both_policies_at_a_length() -> None:
 
 
 def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Path) -> None:
-    """Fresh runs, grids, parts of the data, and trials with other settings are never averaged in."""
+    """Fresh runs, grids, parts of the data, other settings and a second run of a seed are never averaged in."""
     made_up.write_everything(tmp_path)
     trial = made_up.write_run(tmp_path, "medium", "mix", 5, learning_rate=0.5)
     longer = made_up.write_run(tmp_path, "long", "mix", 0, epochs=1500)
+    made_up.write_run(tmp_path, "medium", "mix", 1, view_seed=0)  # the same seed again, in a class
     runs = records.read(tmp_path)
     study = findings.study(runs)
     assert set(study["study"]) == {"fashion_short", "fashion_medium", "fashion_long"}

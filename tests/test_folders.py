@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -155,6 +157,14 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     """With the path as it was understood."""
     with pytest.raises(DistillError, match=f"there is no folder {tmp_path / 'x'}"):
         datasets.load(f"folder:{tmp_path}/y/../x", "train")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_names_need_not_be_unicode(tmp_path: Path) -> None:
+    """Archives of other systems leave such names behind."""
+    fill(tmp_path)
+    (tmp_path / "roses" / "0.png").rename(tmp_path / "roses" / os.fsdecode(b"\xe9.png"))
+    assert len(paths(folders.scan(tmp_path))) == 80 and folders.fingerprint(tmp_path)
 
 
 def test_the_fingerprint_follows_the_pictures(tmp_path: Path) -> None:

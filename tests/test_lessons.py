@@ -11,7 +11,7 @@ import pytest
 import tiny
 from jax.sharding import AxisType
 
-from distill_lib import assembly, decode, lessons, loader, train
+from distill_lib import assembly, datasets, decode, lessons, loader, recipes, train
 from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
@@ -103,10 +103,26 @@ def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(
     np.testing.assert_array_equal(after.wanted[0], task.targets()[(first + 1) % task.examples])
 
 
+@pytest.mark.parametrize("large", ["fashion", "digits"])
+def test_what_is_too_large_for_memory_is_streamed(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the images that are learnt from are many, or those that judge."""
+    cards = [datasets.get(name) for name in ("fashion", "digits")]
+    recipe = recipes.get("fashion", "quick", policy="same/ic", transfer_set="digits")
+    assert not assembly._streams(recipe, cards, "auto")
+    monkeypatch.setattr(datasets, "fits", lambda card: card.name != large)
+    assert assembly._streams(recipe, cards, "auto")
+
+
 def test_what_cannot_be_loaded_so_is_told(teacher: Path) -> None:
     """One line that says what to choose."""
     with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
         assembly.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), loading="stream")
+    streamed = assembly.prepare(tiny.recipe(teacher), loading="stream")
+    with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
+        assembly.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), streamed, loading="stream")
+    assert assembly.prepare(tiny.recipe(teacher), streamed).source is None, "another loading is not taken over"
+    with pytest.raises(DistillError, match="workers must not be negative, got -1"):
+        assembly.prepare(tiny.recipe(teacher), workers=-1)
     with pytest.raises(DistillError, match="unknown on_bad_image 'skip'"):
         assembly.prepare(tiny.recipe(teacher), on_bad_image="skip")
     with pytest.raises(DistillError, match="unknown loading 'strem'. Did you mean 'stream'"):

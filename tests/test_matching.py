@@ -6,7 +6,6 @@ from pathlib import Path
 
 import made_up
 import pandas as pd
-import pytest
 
 from distill_lib import matching, recipes, records
 
@@ -33,17 +32,21 @@ def test_what_an_old_record_does_not_hold_is_the_default(tmp_path: Path) -> None
     runs = records.read(tmp_path).drop(columns=["optimizer", "mixup_folded"])
     assert len(matching.of_recipe(runs, recipes.get("fashion", "medium"))) == 1
     assert matching.of_recipe(runs, recipes.get("fashion", "medium", mixup_folded=True)).empty
-    assert len(matching.matching(runs, {"optimizer": lambda name: name in ("adam", "muon")})) == 1
+    either = {"optimizer": lambda name: name in ("adam", "muon")}
+    assert len(matching.of_recipe(runs, recipes.get("fashion", "medium"), **either)) == 1
     both = pd.concat([runs, records.read(tmp_path)])
     assert len(matching.of_recipe(both, recipes.get("fashion", "medium"))) == 1, "a seed counts once"
 
 
 def test_temperature_and_teacher_do_not_count_without_a_teacher(tmp_path: Path) -> None:
-    """They change nothing in a run on labels."""
+    """They change nothing in a run on labels, whose seeds count once whatever they are."""
     made_up.write_run(tmp_path, "medium", "labels", 0, temperature=5, teacher="another")
+    made_up.write_run(tmp_path, "medium", "labels", 0, temperature=2)
     assert len(matching.of_recipe(records.read(tmp_path), recipes.get("fashion", "medium", policy="labels"))) == 1
 
 
-@pytest.mark.parametrize("wanted", [{}, {"policy": "mix"}])
-def test_no_records_are_no_match(tmp_path: Path, wanted: dict) -> None:
-    assert matching.matching(records.read(tmp_path), wanted).empty
+def test_no_records_are_no_match(tmp_path: Path) -> None:
+    """Neither where there are none at all, nor where there are none of the data set."""
+    assert matching.of_recipe(records.read(tmp_path), recipes.get("fashion", "medium")).empty
+    made_up.write_run(tmp_path, "medium", "mix", 0)
+    assert matching.of_recipe(records.read(tmp_path), recipes.get("pets", "fast")).empty

@@ -81,10 +81,20 @@ def test_a_notebook_is_found_by_name_or_path(tmp_path: Path) -> None:
 
 def test_parameters_are_the_assigned_names_in_order(tmp_path: Path) -> None:
     path = written(tmp_path / "a.ipynb", "b = 1  # first\na = None\ndeclared = dir()", "c = 2", tags=("parameters",))
-    assert notebooks.parameters_of(path) == ["b", "a"]
+    assert notebooks.parameters_of(path) == {"b": False, "a": False}
     path.write_text("{")
     with pytest.raises(DistillError, match=r"a\.ipynb is not a notebook"):
         notebooks.parameters_of(path)
+
+
+def test_one_value_stands_for_a_list_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-p seeds 3` and `-p policies mix` mean what they say, where the notebook has a list."""
+    path = written(tmp_path / "a.ipynb", "seeds = [0]\npolicies = []\nepochs = None", tags=("parameters",))
+    executed = []
+    monkeypatch.setattr(notebooks, "_execute", lambda *arguments: executed.append(arguments[2]))
+    given = {"seeds": "3", "policies": "mix", "epochs": "2"}
+    assert notebooks.main([str(path), *(word for pair in given.items() for word in ("-p", *pair))]) == 0
+    assert executed == [{"seeds": [3], "policies": ["mix"], "epochs": 2}]
 
 
 def test_refuse_unknown_lists_the_declared_names() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -103,6 +106,15 @@ def test_describe_says_where_a_number_comes_from() -> None:
     assert pd.Timestamp(record["date"]).tzinfo is not None
     assert "CPU" in record["device"] and record["device_count"] == 2 and record["peak_memory_mb"] > 10
     assert set(records.REQUIRED) <= set(record)
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 2**10), ("darwin", 1)])
+def test_peak_memory_is_told_in_mib(system: str, unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux counts in KiB, and macOS in bytes."""
+    used = lambda _: SimpleNamespace(ru_maxrss=3 * 2**20 // unit)  # noqa: E731
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", used)
+    assert records._peak_memory_mb() == 3
 
 
 def test_the_commit_is_that_of_the_code() -> None:

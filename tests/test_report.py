@@ -17,7 +17,8 @@ NO_RUNS = pd.DataFrame(columns=["run_id", "study", "policy", "epochs", "seed", "
 @pytest.fixture(autouse=True)
 def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting the operations of the paper's networks has tests of its own, and takes long."""
-    monkeypatch.setattr(budget.cost_estimate, "operations_per_image", lambda recipe: 1e10 * (1 + recipe.has_teacher))
+    for role in ("student", "teacher"):
+        monkeypatch.setattr(budget.cost_estimate, f"{role}_operations", lambda recipe: 1e10)
 
 
 def written(tmp_path: Path, dataset: str, variant: str, top1: list[float], **settings: Any) -> pd.DataFrame:
@@ -84,7 +85,8 @@ def test_a_failed_run_of_the_paper_is_not_compared(tmp_path: Path) -> None:
 def test_the_page_of_a_set_shows_its_presets_numbers_and_results(tmp_path: Path) -> None:
     """With records and without."""
     assert "no records yet" in set_page.results("pets", NO_RUNS).data
-    runs = written(tmp_path, "pets", "fast", [0.87])
+    written(tmp_path, "pets", "fast", [0.5], learning_rate=1.0)
+    runs = written(tmp_path, "pets", "fast", [0.87, 0.87])
     assert "87.00" in set_page.results("pets", runs).data and "from_food_1000" in set_page.presets("pets", runs).data
     numbers = set_page.numbers("pets", runs).data
     assert "~30" in numbers and "train[:90%]" not in numbers and "92.83" not in numbers

@@ -108,7 +108,7 @@ def test_a_batch_shows_what_the_device_renders(policy: str) -> None:
             assert pictures.dtype == np.uint8 and pictures.shape == (BATCH, size, size, 3)
             box, flip = np.asarray(view.box), np.asarray(view.flip)
             for place, image in enumerate(images):
-                (expected,) = decode.crop(image, box[place], [size], bool(flip[place]))
+                (expected,) = decode.crops(image, [decode.Look(box[place], bool(flip[place]), size)])
                 assert np.abs(pictures[place].astype(int) - expected).max() <= 1
 
 
@@ -276,6 +276,7 @@ def test_grey_images_have_one_channel() -> None:
         ({"hosts": 2, "host": 2}, "host 2 of 2"),
         ({"batch_size": 38}, "a batch of 38 is larger than the data of 37 examples"),
         ({"start_step": -1}, "step -1 is negative"),
+        ({"workers": -1}, "workers must not be negative, got -1"),
     ],
 )
 def test_bad_input_is_told_at_once(options: dict, message: str) -> None:

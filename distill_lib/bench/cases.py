@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_lib.bench import peer
+from distill_lib import stream
 from distill_lib.errors import DistillError
 
 CHECKED = 2  # images whose logits are compared
@@ -114,7 +114,7 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
     fields = ("classes", "side", "colours", "policy", "renders", "dtype")
     facts = {name: getattr(case, name) for name in fields} | {"roles": list(about)}
     facts |= {"images": str(images), "check": str(folder / "check.npy")}
-    sizes = {"batch": batch, "threads": peer.cores(), "area": [0.25, 1.0]}
+    sizes = {"batch": batch, "threads": stream.cores(), "area": [0.25, 1.0]}
     return about | facts | sizes | RECIPE
 
 

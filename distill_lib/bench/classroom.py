@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from distill_lib.bench import timing
 
+ONE, TEACHER = "teacher and one student", "teacher alone"
 FORMS = ("one program for each student", "unrolled in one program", "vmap")
 
 
@@ -20,45 +22,24 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     Returns:
         A row a form: seconds a step of the class, and the ratio to the students' steps alone.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench classroom", description=measure.__doc__)
+    parser = timing.parser(measure, rounds=15)
     parser.add_argument("--students", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--dataset", default="fashion")
     parser.add_argument("--variant", default="quick")
     parser.add_argument("--forms", type=int, default=len(FORMS), choices=range(1, len(FORMS) + 1))
     options = parser.parse_args(arguments)
-    steps = _steps(options.dataset, options.variant, options.students, FORMS[: options.forms])
-    seconds = timing.interleaved(steps, rounds=options.rounds)
-    alone = seconds["teacher and one student"].median
-    share = seconds["teacher alone"].median / alone
+    forms = FORMS[: options.forms]
+    seconds = timing.interleaved(_steps(options, forms), rounds=options.rounds)
+    alone = seconds[ONE].median
+    share = seconds[TEACHER].median / alone
     limit = (share + options.students * (1 - share)) / options.students
-    rows = [
-        {
-            "form": form,
-            "students": options.students,
-            "step": seconds[form],
-            "of as many runs": _share(seconds, form, options),
-        }
-        for form in FORMS[: options.forms]
-    ]
-    single = [
-        {"form": name, "students": students, "step": seconds[name], "of as many runs": ratio}
-        for name, students, ratio in (("teacher and one student", 1, 1.0), ("teacher alone", 0, share))
-    ]
-    least = {
-        "form": "teacher once, students as alone",
-        "students": options.students,
-        "step": "",
-        "of as many runs": limit,
-    }
-    return [*single, least, *rows]
+    rows: list[tuple] = [(ONE, 1, seconds[ONE], 1.0), (TEACHER, 0, seconds[TEACHER], share)]
+    rows += [("teacher once, students as alone", options.students, "", limit)]
+    rows += [(form, options.students, seconds[form], seconds[form].median / alone / options.students) for form in forms]
+    return [dict(zip(("form", "students", "step", "of as many runs"), row, strict=True)) for row in rows]
 
 
-def _share(seconds: dict[str, timing.Timing], form: str, options: argparse.Namespace) -> float:
-    return seconds[form].median / (options.students * seconds["teacher and one student"].median)
-
-
-def _steps(dataset: str, variant: str, students: int, forms: tuple[str, ...]) -> dict[str, Callable[[], Any]]:
+def _steps(options: argparse.Namespace, forms: tuple[str, ...]) -> dict[str, Callable[[], None]]:
     """A step of the teacher, of one student, and of a class in each form; every call is a whole step, waited for."""
     import jax
     import jax.numpy as jnp
@@ -66,45 +47,31 @@ def _steps(dataset: str, variant: str, students: int, forms: tuple[str, ...]) ->
 
     from distill_lib import assembly, learning, loader, recipes, step
 
-    work = assembly.prepare(recipes.get(dataset, variant))
+    work = assembly.prepare(recipes.get(options.dataset, options.variant))
     assert work.teacher is not None
     assert work.train is not None
     train, recipe = work.train, work.recipe
     indices = loader.batch_indices(0, 0, recipe.batch_size, len(train.labels))
     material = step.Material(train.images, train.labels)
     fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, work.teacher.variables))
-    teach, learn = step.teach(work.plan), learning.learn(work.student)
+    teach, learn = step.teach(work.plan), learning.learn(work.student, work.objective)
     move = learn.__wrapped__  # type: ignore[attr-defined]  # the function inside the jitted one
-    unrolled = jax.jit(
-        lambda states, lesson: [move(state, work.settings, lesson) for state in states], donate_argnums=0
-    )
+
+    def apart(states: Any, settings: Any, lesson: Any, moved: Callable = learn) -> Any:
+        return [moved(state, settings, lesson) for state in states]
+
+    unrolled = jax.jit(functools.partial(apart, moved=move), donate_argnums=0)
     mapped = jax.jit(jax.vmap(move, in_axes=(0, None, None)), donate_argnums=0)
-    states = {
-        form: [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
-        for form in forms
-    }
-    if FORMS[2] in forms:
-        states[FORMS[2]] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states[FORMS[2]])
-    single = [learning.initial_state(work.student, 0, work.image_shape)]
 
-    def one() -> None:
-        single[0] = jax.block_until_ready(learn(single[0], work.settings, teach(*fixed, 1.0)))
+    def taught(program: Callable, students: int) -> Callable[[], None]:
+        states: Any = [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
+        held = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *states) if program is mapped else states]
 
-    def each() -> None:
-        lesson = teach(*fixed, 1.0)
-        states[FORMS[0]] = jax.block_until_ready([learn(state, work.settings, lesson) for state in states[FORMS[0]]])
-
-    def together(form: str, program: Callable) -> Callable[[], None]:
         def run() -> None:
-            states[form] = jax.block_until_ready(program(states[form], teach(*fixed, 1.0)))
+            held[0] = jax.block_until_ready(program(held[0], work.settings, teach(*fixed, 1.0)))
 
         return run
 
-    found: dict[str, Callable[[], Any]] = {
-        "teacher alone": lambda: jax.block_until_ready(teach(*fixed, 1.0)),
-        "teacher and one student": one,
-        FORMS[0]: each,
-        FORMS[1]: together(FORMS[1], unrolled),
-        FORMS[2]: together(FORMS[2], lambda states, lesson: mapped(states, work.settings, lesson)),
-    }
-    return {name: function for name, function in found.items() if name not in FORMS or name in forms}
+    programs: dict[str, Callable] = dict(zip(FORMS, (apart, unrolled, mapped), strict=True))
+    found = {TEACHER: lambda: jax.block_until_ready(teach(*fixed, 1.0)), ONE: taught(apart, 1)}
+    return found | {form: taught(programs[form], options.students) for form in forms}

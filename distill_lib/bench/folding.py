@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from distill_lib.bench import timing
@@ -25,8 +24,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     Returns:
         A row a model: seconds of both, their ratio, and the largest difference of their logits.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench folding", description=measure.__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = timing.parser(measure, rounds=7)
     parser.add_argument("--models", nargs="+", default=[case[0] for case in CASES], choices=[case[0] for case in CASES])
     options = parser.parse_args(arguments)
     return [_row(*case, rounds=options.rounds) for case in CASES if case[0] in options.models]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import stream
-from distill_lib.bench import peer
+from distill_lib.bench import peer, timing
 from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
 
@@ -133,9 +133,8 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         A row for each quality, number of cores and form of tf.data: seconds an image of both (wall clock, and CPU with
         that of workers), images a second, and how many times as fast as tf.data this is.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench input", description=__doc__)
+    parser = timing.parser(measure, rounds=7)
     parser.add_argument("--tensorflow", help="a Python that has TensorFlow, or `install` for a throw-away one")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=8, help=f"batches of {BATCH} images in each round")
     parser.add_argument("--quality", type=int, nargs="+", default=[75, 95])
     parser.add_argument("--kind", default=stream.WORKERS[0], choices=stream.WORKERS)
@@ -143,7 +142,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     rows = []
     with peer.interpreter(options.tensorflow, "TensorFlow", "--tensorflow", ["tensorflow-cpu"]) as tensorflow:
         for quality in options.quality:
-            for cores in dict.fromkeys((1, peer.cores())):
+            for cores in dict.fromkeys((1, stream.cores())):
                 rows += _rows(quality, cores, tensorflow, options)
     return rows
 

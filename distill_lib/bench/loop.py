@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -55,11 +56,10 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         as shares. "checkpoint": seconds of one, and its share of a run. "start": seconds from the start of a process
         to the end of its first step.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench loop", description=measure.__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = timing.parser(measure, rounds=7)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 128])
-    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--starts", type=timing.several, default=3)
     parser.add_argument("--dataset", default="fashion")
     parser.add_argument("--variant", default="quick")
     options = parser.parse_args(arguments)
@@ -99,8 +99,8 @@ def _loop(options: argparse.Namespace, batch: int) -> dict[str, Any]:
     compiled = _compiled(work)
     spent: dict[str, list[float]] = {"loop": [], "alone": []}
     for number in range(options.rounds + 1):
-        difference = -_seconds(lambda: _trained(few)) + _seconds(lambda: _trained(many))
-        alone = _seconds(lambda: compiled(steps))
+        difference = timing.seconds(lambda: _trained(many)) - timing.seconds(lambda: _trained(few))
+        alone = timing.seconds(lambda: compiled(steps))
         if number:  # the first one compiles
             spent["loop"].append(difference / steps)
             spent["alone"].append(alone / steps)
@@ -111,8 +111,6 @@ def _loop(options: argparse.Namespace, batch: int) -> dict[str, Any]:
 
 def _hardly_judged(work: Task) -> Task:
     """The task with few images to be judged by, so that evaluation does not drown what is measured."""
-    import dataclasses
-
     from distill_lib import exams
 
     def short(exam: exams.Exam) -> exams.Exam:
@@ -123,8 +121,6 @@ def _hardly_judged(work: Task) -> Task:
 
 
 def _of_length(work: Task, steps: int) -> Task:
-    import dataclasses
-
     epochs = steps * work.recipe.batch_size / work.examples
     return dataclasses.replace(work, recipe=dataclasses.replace(work.recipe, epochs=epochs))
 
@@ -170,12 +166,6 @@ def _compiled(work: Task) -> Callable[[int], None]:
     return run
 
 
-def _seconds(function: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
-
-
 def _checkpoint(dataset: str, variant: str, changes: dict[str, Any], *, rounds: int) -> dict[str, Any]:
     import jax
     from jax.sharding import AxisType
@@ -188,7 +178,7 @@ def _checkpoint(dataset: str, variant: str, changes: dict[str, Any], *, rounds: 
         spent = []
         for number in range(rounds + 1):
             one.state = one.state._replace(step=one.state.step * 0 + number)  # a step that is there is not saved again
-            spent.append(_seconds(one.save))
+            spent.append(timing.seconds(one.save))
     save = timing.summary(spent[1:])
     pause = train.checkpoint_pause(save.median, CHECKPOINT_SECONDS)
     case = {"kind": "checkpoint", "case": work.recipe.student, "save": save, "pause (s)": pause}

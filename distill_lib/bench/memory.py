@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 from typing import Any
 
+from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 
 STEPS = 3
@@ -33,7 +33,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         is the working memory that the compiled student's program asks for; "kept (MB)" is what a forward pass keeps for
         the gradient, and "state (MB)" parameters and optimiser of one student.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench memory", description=measure.__doc__)
+    parser = timing.parser(measure)
     parser.add_argument("--cases", type=int, default=len(CASES), choices=range(1, len(CASES) + 1))
     options = parser.parse_args(arguments)
     return [

@@ -130,14 +130,8 @@ def interpreter(wanted: str | None, name: str, option: str, packages: Sequence[s
         yield wanted
         return
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        python = Path(folder, "Scripts" if os.name == "nt" else "bin", "python")
-        done = subprocess.run([python, "-m", "pip", "install", "--quiet", *packages])
-        if done.returncode:
-            raise DistillError(f"{name} could not be installed: give a Python that has it to {option}.")
-        yield str(python)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        python = str(Path(folder, "Scripts" if os.name == "nt" else "bin", "python"))
+        for command in ([sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install", "--quiet", *packages]):
+            if subprocess.run(command).returncode:
+                raise DistillError(f"{name} could not be installed: give a Python that has it to {option}.")
+        yield python

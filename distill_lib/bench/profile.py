@@ -8,12 +8,10 @@ profile of the same program then says which kinds of operations the time went in
 
 from __future__ import annotations
 
-import argparse
-import glob
-import os
 import re
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_lib.bench import roofline, timing
@@ -50,8 +48,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         that a perfect one would take, and what is left on the table, as a share of the whole. "operations": the share
         of the profiled time by kind of operation.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench profile", description=measure.__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = timing.parser(measure, rounds=15)
     parser.add_argument("--models", nargs="+", default=[case[0] for case in CASES], choices=[case[0] for case in CASES])
     options = parser.parse_args(arguments)
     speed = roofline.triad_peak(options.rounds)["bytes/s"]
@@ -192,8 +189,8 @@ def _profiled(run: Callable[[], Any], kinds: dict[str, str], calls: int = 5) -> 
         with jax.profiler.trace(folder):
             for _ in range(calls):
                 run()
-        for path in glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True):
-            for operation, duration in _operations(jax.profiler.ProfileData.from_file(path)):
+        for path in Path(folder).rglob("*.xplane.pb"):
+            for operation, duration in _operations(jax.profiler.ProfileData.from_file(str(path))):
                 kind = kinds.get(operation, "other")
                 spent[kind] = spent.get(kind, 0.0) + duration
     total = sum(spent.values())

@@ -7,8 +7,6 @@ References:
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +39,13 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     import jax
 
     accelerator = jax.default_backend() != "cpu"
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench roofline", description=measure.__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = timing.parser(measure, rounds=7)
     parser.add_argument("--models", nargs="+", default=[case[0] for case in CASES], choices=[case[0] for case in CASES])
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"] if accelerator else ["float32"])
+    dtypes = ("float32", "bfloat16")
+    parser.add_argument("--dtypes", nargs="+", default=dtypes if accelerator else dtypes[:1], choices=dtypes)
     parser.add_argument("--batch", type=int, default=256 if accelerator else None)
     options = parser.parse_args(arguments)
-    peaks = {dtype: matrix_peak(dtype, options.rounds) for dtype in ("float32", "bfloat16")}
+    peaks = {dtype: matrix_peak(dtype, options.rounds) for dtype in dtypes}
     rows: list[dict[str, Any]] = [
         {"kind": "peak", "case": f"{name} matrix product"} | row for name, row in peaks.items()
     ]
@@ -152,13 +150,7 @@ def _grown(make: Callable[[int], Callable[[], Any]], size: int, rounds: int) -> 
     while True:
         function = make(size)
         function()
-        fastest = min(_seconds(function) for _ in range(rounds))
+        fastest = min(timing.seconds(function) for _ in range(rounds))
         if fastest > LONG_ENOUGH:
             return size, fastest
         size *= 2
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began

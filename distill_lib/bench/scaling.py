@@ -30,8 +30,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         A row a case: the axis, its value, seconds a step, images a second (times students), and of its axis the line
         through the medians, seconds = intercept + slope * x, where x is the value, of pixels the number in an image.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench scaling", description=measure.__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = timing.parser(measure, rounds=9)
     parser.add_argument("--axes", nargs="+", default=list(AXES), choices=list(AXES))
     parser.add_argument("--dataset", default="fashion")
     parser.add_argument("--variant", default="quick")

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import distill_lib
-from distill_lib.bench import peer
+from distill_lib.bench import peer, timing
 from distill_lib.bench.cases import CASES, COMPILED, FOLDED, PLAIN, Case, describe, difference
 from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
@@ -61,11 +61,10 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         A row for each case and form: seconds a step, images a second, how many times as long as this library's step,
         the goal and whether it is met, achieved share of the measured peak, and what says that it is the same work.
     """
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench step", description=measure.__doc__)
+    parser = timing.parser(measure, rounds=7)
     parser.add_argument("--torch", help="a Python that has PyTorch, or `install` for a throw-away one")
     parser.add_argument("--big-vision", help="a checkout of big_vision, or `install` to clone it")
     parser.add_argument("--big-vision-python", help="a Python that has what big_vision imports; else one is made")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--batch", type=int, help="images a step, in all cases")
     options = parser.parse_args(arguments)

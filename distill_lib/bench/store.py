@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import tempfile
 from collections.abc import Callable
@@ -41,8 +40,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     """
     from distill_lib import step
 
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.bench store", description=measure.__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = timing.parser(measure, rounds=7)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=128)
@@ -131,7 +129,7 @@ def _course(work: Any, mesh: Any) -> Callable[[], Any]:
 
     from distill_lib import learning, lessons
 
-    learn = learning.learn(work.student)
+    learn = learning.learn(work.student, work.objective)
 
     def run() -> None:
         for shard in work.store.folder.glob("*.npz") if work.store else ():

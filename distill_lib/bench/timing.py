@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -36,7 +37,7 @@ def interleaved(functions: dict[str, Callable[[], Any]], *, rounds: int = 7, cal
 
     Args:
         functions: by name; each waits for its own result.
-        rounds: at least 3.
+        rounds: at least 2.
         calls: in each round.
 
     Returns:
@@ -47,17 +48,43 @@ def interleaved(functions: dict[str, Callable[[], Any]], *, rounds: int = 7, cal
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            began = time.perf_counter()
-            for _ in range(calls):
-                function()
-            spent[name].append((time.perf_counter() - began) / calls)
-    return {name: summary(seconds) for name, seconds in spent.items()}
+            spent[name].append(seconds(function, calls))
+    return {name: summary(each) for name, each in spent.items()}
 
 
-def summary(seconds: list[float]) -> Timing:
-    """Median and quartiles of rounds."""
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return Timing(median, low, high, len(seconds))
+def seconds(function: Callable[[], Any], calls: int = 1) -> float:
+    """Seconds a call, of so many one after the other."""
+    began = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - began) / calls
+
+
+def summary(rounds: list[float]) -> Timing:
+    """Median and quartiles of the seconds of rounds."""
+    low, median, high = statistics.quantiles(rounds, n=4, method="inclusive")
+    return Timing(median, low, high, len(rounds))
+
+
+def parser(measure: Callable[..., Any], rounds: int | None = None) -> argparse.ArgumentParser:
+    """The parser of a benchmark's options.
+
+    Args:
+        measure: the benchmark's own function, which names and describes it.
+        rounds: default of the option `--rounds`; None makes none.
+    """
+    name, about = measure.__module__.rpartition(".")[2], (measure.__doc__ or "").partition("\n")[0]
+    made = argparse.ArgumentParser(prog=f"python -m distill_lib.bench {name}", description=about)
+    if rounds is not None:
+        made.add_argument("--rounds", type=several, default=rounds, help=f"how often each is timed ({rounds})")
+    return made
+
+
+def several(text: str) -> int:
+    """A number of rounds, of which a median can be told; argparse tells what else there is."""
+    if (number := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"at least 2 are needed, got {number}")
+    return number
 
 
 def write(name: str, rows: list[dict[str, Any]], results: Path | None = None) -> Path:

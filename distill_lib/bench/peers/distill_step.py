@@ -19,7 +19,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     import jax
     import numpy as np
 
-    from distill_lib import checkpoints, learning, models, optim, step
+    from distill_lib import checkpoints, learning, models, step
     from distill_lib.models import cost
     from distill_lib.models.ensemble import Ensemble, Member
 
@@ -45,10 +45,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         said["teacher"] = answer(frozen[0].model, variables[0], shown)
     facts["logits"] = {role: np.asarray(logits).tolist() for role, logits in said.items()}
 
-    params = jax.device_put(weights["student"]["params"])
-    opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
-    zero = jax.numpy.zeros(())
-    state = learning.State(jax.numpy.zeros((), int), params, {}, opt_state, zero)
+    state = learning.initial_state(nets["student"], 0, shape, start=weights["student"])
     numbers: list[Any] = [np.float32(case[name]) for name in ("learning_rate", "weight_decay", "temperature")]
     numbers += [np.int32(case[name]) for name in ("steps", "warmup_steps")]
     settings = jax.device_put(learning.Settings(*numbers))
