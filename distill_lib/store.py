@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType
 
 from distill_lib import answers, archive, lessons, notebooks, recipes, step
 from distill_lib.answers import Answers
@@ -75,7 +74,7 @@ def store(
 
 def _completed(begun: Store, task: Task) -> Store:
     """Writes the shards that are missing."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = step.data_mesh()
     recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
     with (
         contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given,

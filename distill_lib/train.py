@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from distill_lib import learning, lessons, pupil, records, step
 from distill_lib.assembly import prepare
@@ -93,7 +93,7 @@ def train(
     Raises:
         DistillError: if a checkpoint is damaged or a folder cannot be written.
     """
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = step.data_mesh()
     everywhere = NamedSharding(mesh, PartitionSpec())
     pupils = [pupil.take_up(task, directory, mesh) for task, directory in tasks]
     lead, start = pupils[0].task, min(one.start for one in pupils)

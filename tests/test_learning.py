@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from distill_lib import learning, models, shampoo
+from distill_lib import learning, models, shampoo, step
 from distill_lib.step import Lesson
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -25,7 +25,7 @@ SETTINGS = learning.Settings(*(jnp.asarray(value) for value in (1e-2, 1e-4, 2.0,
 @pytest.fixture(scope="module")
 def mesh() -> Mesh:
     """Both devices."""
-    return jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    return step.data_mesh(2)
 
 
 @pytest.fixture(scope="module")

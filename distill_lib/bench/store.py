@@ -56,15 +56,13 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
 
 def _fashion(rounds: int) -> list[dict[str, Any]]:
     """The embedded study's networks, function matching: the first steps of the schedule `quick`."""
-    import jax
     import numpy as np
-    from jax.sharding import AxisType
 
-    from distill_lib import assembly, lessons, recipes, store
+    from distill_lib import assembly, lessons, recipes, step, store
 
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
     live = assembly.prepare(recipe)
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = step.data_mesh()
     given = zip(range(live.total_steps), lessons.open_lessons(live, 0, mesh), strict=False)
     rows = _weighed("Fashion, mix", [np.asarray(lesson.wanted) for _, lesson in given], KEPT["fashion"])
     with tempfile.TemporaryDirectory() as place:
