@@ -168,7 +168,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Shampoo gets further than Adam in equally many steps.",
         {
             "fashion": (
-                Arm("Adam", _SAME),  # its rate was chosen before, see the study
+                Arm("Adam", _SAME, tries=_RATES),
                 Arm("Shampoo", _SAME | {"optimizer": "shampoo"}, tries=_RATES),
                 Arm("Muon", _SAME | {"optimizer": "muon"}, tries=_RATES),
             ),
