@@ -19,6 +19,7 @@ NOT_RUN = "not run"
 TOLERANCE = 1.0
 """Points by which a mean may differ from the paper's number, which is of one run and has no spread, and still agree."""
 AGREES, DISAGREES = "agrees", "disagrees"
+PRESET = "PRESET"
 
 
 @dataclass(frozen=True)
@@ -83,26 +84,58 @@ def counts(runs: pd.DataFrame) -> dict[str, int]:
 
 
 def show(shown: list[Entry]) -> HTML:
-    """Entries as a table of a page, with their notes, each once, below it."""
+    """Entries as a table of a page, with their notes, each once, below it; columns that are empty are left out.
+
+    Commands that differ in the preset alone stand above the table, and the presets in it.
+    """
     from IPython.display import HTML
 
+    if not shown:
+        return HTML("<p>There are no such numbers.</p>")
     notes = list(dict.fromkeys(note for entry in shown for note in entry.notes))
+    starts = list(dict.fromkeys(_start(entry) for entry in shown if _start(entry)))
+    start = starts[0] if len(starts) == 1 else ""
     rows = [
         {
             "setting": html.escape(entry.setting),
             "epochs": entry.epochs,
-            "paper": entry.paper,
-            "here": html.escape(entry.here).replace(NOT_RUN, NOT_RUN.replace(" ", findings.BLANK)),
-            "": {DISAGREES: "<strong>disagrees</strong>"}.get(entry.verdict, entry.verdict),
-            "hours": entry.hours,
-            "type": f"<code>{html.escape(entry.command)}</code>" if entry.command else "",
+            "paper": _breakable(entry.paper),
+            "here": _here(entry),
+            "hours": html.escape(entry.hours),
+            "type": _command(entry, start),
             "notes": ", ".join(str(notes.index(note) + 1) for note in entry.notes),
         }
         for entry in shown
     ]
-    table = pd.DataFrame(rows).to_html(index=False, border=0, justify="left", escape=False)
+    frame = pd.DataFrame(rows)
+    frame = frame[[name for name in frame if frame[name].any()]].rename(columns={"type": PRESET} if start else {})
+    table = frame.to_html(index=False, border=0, justify="left", escape=False)
+    told = f"<p>To repeat a row: <code>{html.escape(start)} {PRESET}</code></p>" if start else ""
     listed = "".join(f"<li>{marked(note)}</li>" for note in notes)
-    return HTML(f'<div class="wide">{table}<ol>{listed}</ol></div>')
+    return HTML(f'<div class="wide">{told}{table}<ol>{listed}</ol></div>')
+
+
+def _start(entry: Entry) -> str:
+    """The command that trains a preset, without the preset; empty where the entry is none that is trained."""
+    return entry.command.rpartition(" ")[0] if " -p variant " in entry.command else ""
+
+
+def _command(entry: Entry, start: str) -> str:
+    """What to type; where all presets share the beginning of their command, the preset alone."""
+    alone = start and _start(entry) == start
+    text = entry.command.rpartition(" ")[2] if alone else entry.command
+    return f"<code>{html.escape(text)}</code>" if text else ""
+
+
+def _here(entry: Entry) -> str:
+    """Our number and the verdict."""
+    text = _breakable(html.escape(entry.here).replace(NOT_RUN, NOT_RUN.replace(" ", findings.BLANK)))
+    return f"{text} {({DISAGREES: f'<strong>{DISAGREES}</strong>'}).get(entry.verdict, entry.verdict)}"
+
+
+def _breakable(text: str) -> str:
+    """Text that may be broken behind the bars between splits."""
+    return text.replace("|", "|<wbr>")
 
 
 def marked(note: str) -> str:

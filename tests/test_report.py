@@ -81,10 +81,22 @@ def test_a_failed_run_of_the_paper_is_not_compared(tmp_path: Path) -> None:
     assert any("failed" in note for note in found["0.1"].notes)
 
 
-def test_the_page_of_a_set_shows_its_presets_numbers_and_results(tmp_path: Path) -> None:
-    """With records and without."""
+def test_the_page_of_a_set_shows_its_experiments_presets_numbers_and_results(tmp_path: Path) -> None:
+    """With records and without; every number of the paper once, those about the data left out."""
     assert "no records yet" in set_page.results("pets", NO_RUNS).data
+    assert "nox -s run -- patience -p dataset pets" in set_page.experiments("pets", NO_RUNS).data
     runs = written(tmp_path, "pets", "fast", [0.87])
-    assert "87.00" in set_page.results("pets", runs).data and "from_food_1000" in set_page.presets("pets", runs).data
-    numbers = set_page.numbers("pets", runs).data
-    assert "~30" in numbers and "train[:90%]" not in numbers and "92.83" not in numbers
+    assert "87.00" in set_page.results("pets", runs).data
+    presets, others = set_page.table("pets", runs).data, set_page.numbers("pets", runs).data
+    assert "fast, mix_1000" in presets and "87.00 disagrees" in presets and "~30" in presets
+    assert "91.03" in others and "~30" not in others
+    assert not any(other in presets + others for other in ("train[:90%]", "92.83"))
+
+
+def test_commands_that_differ_in_the_preset_alone_stand_above_the_table() -> None:
+    """Where they differ in more, each row has its own."""
+    shown = report.show(report.entries(NO_RUNS, "patience on Pets")).data
+    start = "nox -s run -- distill -p dataset pets -p variant"
+    assert shown.count(start) == 1 and "<code>mix_300</code>" in shown and "distill_lib.judge" in shown
+    several = report.show(report.entries(NO_RUNS)).data
+    assert f"{start} mix_300" in several and "train[:90%]|<wbr>train[90%:]" in several
