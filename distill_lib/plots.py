@@ -246,7 +246,7 @@ def _line(axes: Axes, runs: pd.DataFrame, policy: str, x: str) -> tuple[float, s
     means = findings.summary(runs, by=(x,))
     colour = COLOURS[policy]
     axes.plot(means[x], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
-    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.35, markersize=5, markeredgewidth=0)
+    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
     return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
 
 
