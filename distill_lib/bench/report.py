@@ -64,9 +64,9 @@ def about_memory(results: Path | None = None) -> str:
     if content is None:
         return "There are no records yet; `nox -s bench -- memory` makes them."
     text = (
-        f"A student more costs {found['memory-student']}; its parameters and optimiser are {found['memory-state']}. At "
-        f"the largest batch of the figure rematerialisation keeps {found['kept-again']} instead of {found['kept']}, and "
-        f"the compiled program asks for {found['program-again']} instead of {found['program']}."
+        f"A student more costs {found['memory-student']}; its parameters and optimiser are {found['memory-state']}. "
+        f"At the largest batch of the figure rematerialisation keeps {found['kept-again']} instead of {found['kept']}, "
+        f"and the compiled program asks for {found['program-again']} instead of {found['program']}."
     )
     if not content["device"].startswith("CPU"):
         return text
