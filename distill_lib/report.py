@@ -75,12 +75,25 @@ def disagreements(runs: pd.DataFrame) -> list[Entry]:
     return [entry for entry in entries(runs) if entry.verdict == DISAGREES]
 
 
-def counts(runs: pd.DataFrame) -> dict[str, int]:
-    """How many numbers the paper has, how many of them are measured here, agree and disagree."""
-    every = entries(runs)
-    verdicts = [entry.verdict for entry in every]
-    found = {"all": len(every), "not run": sum(entry.here == NOT_RUN for entry in every)}
-    return found | {AGREES: verdicts.count(AGREES), DISAGREES: verdicts.count(DISAGREES)}
+def in_words(runs: pd.DataFrame) -> str:
+    """How many numbers the paper has, what they are of, and what became of them here."""
+    kinds = [paper.repeat(text).kind for text in paper.table()["repeat"]]
+    verdicts: dict[str, list[str]] = {"accuracies": [], "data": [], "others": []}
+    for kind, entry in zip(kinds, entries(runs), strict=True):
+        of = {"check": "data", "none": "others"}.get(kind, "accuracies")
+        verdicts[of].append(NOT_RUN if entry.here == NOT_RUN else entry.verdict)
+    runnable, data = verdicts["accuracies"], verdicts["data"]
+    measured = [verdict for verdict in runnable if verdict != NOT_RUN]
+    said = f", {measured.count(AGREES)} agree and {measured.count(DISAGREES)} disagree" if measured else ""
+    sentences = (
+        f"The paper's tables hold {len(kinds)} numbers.",
+        f"{len(runnable)} are accuracies that a command here repeats; measured here so far: {len(measured)}{said}.",
+        f"{len(data)} say how its data are split, and {data.count(AGREES)} of these agree with what is used here.",
+        f"{len(verdicts['others'])} are of other systems or cannot be repeated, and their notes say why.",
+        f"An accuracy agrees when its mean is at most {TOLERANCE:g} point away: the paper gives one run for each, and no "
+        "spread.",
+    )
+    return " ".join(sentences)
 
 
 def show(shown: list[Entry]) -> HTML:
