@@ -90,8 +90,8 @@ def in_words(runs: pd.DataFrame) -> str:
         f"{len(runnable)} are accuracies that a command here repeats; measured here so far: {len(measured)}{said}.",
         f"{len(data)} say how its data are split, and {data.count(AGREES)} of these agree with what is used here.",
         f"{len(verdicts['others'])} are of other systems or cannot be repeated, and their notes say why.",
-        f"An accuracy agrees when its mean is at most {TOLERANCE:g} point away: the paper gives one run for each, and no "
-        "spread.",
+        f"An accuracy agrees when its mean is at most {TOLERANCE:g} point away: the paper gives one run each, and "
+        "no spread.",
     )
     return " ".join(sentences)
 
