@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 EMBEDDED = "fashion"
 SEEDS = (0, 1, 2)
 """Of the embedded set; the paper's own runs have one."""
-AGAIN = " -p results again"
-"""Has everything trained anew, in a folder of its own, where records of the same runs are at hand."""
+_AGAIN = " -p results again"
+"""Has everything trained anew, in a folder of its own: records of the same runs come with the book."""
 _SINGLE = ' -p seeds "[0]"'
 _OPTIONS = {
     ("consistency", EMBEDDED): f' -p variant medium -p policies "[{", ".join(views.POLICIES)}]" -p seeds "{[*SEEDS]}"'
@@ -27,14 +27,14 @@ _OWN_VIEWS = ("consistency", "patience", "imagenet")
 
 
 def command(name: str, dataset: str) -> str:
-    """What to type to repeat all arms of an experiment on a data set: on the paper's sets with one seed, as it did."""
-    seeds = "" if dataset == EMBEDDED else _SINGLE
-    return f"nox -s run -- {name} -p dataset {dataset}{_OPTIONS.get((name, dataset), seeds)}"
+    """What to type to train all arms of an experiment on a data set: on the paper's sets with one seed, as it did."""
+    options = _OPTIONS.get((name, dataset), "") + _AGAIN if dataset == EMBEDDED else _SINGLE
+    return f"nox -s run -- {name} -p dataset {dataset}{options}"
 
 
 def told(runs: pd.DataFrame, name: str) -> str:
     """How to repeat an experiment on the embedded set and what that takes, in Markdown."""
-    return f"To repeat it: `{command(name, EMBEDDED)}{AGAIN}`. {_took(runs, name)}"
+    return f"To repeat it: `{command(name, EMBEDDED)}`. {_took(runs, name)}"
 
 
 def table(runs: pd.DataFrame, device: str = budget.DEVICE, dataset: str | None = None) -> pd.DataFrame:
