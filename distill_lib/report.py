@@ -84,10 +84,10 @@ def in_words(runs: pd.DataFrame) -> str:
         verdicts[of].append(NOT_RUN if entry.here == NOT_RUN else entry.verdict)
     runnable, data = verdicts["accuracies"], verdicts["data"]
     measured = [verdict for verdict in runnable if verdict != NOT_RUN]
-    said = f", {measured.count(AGREES)} agree and {measured.count(DISAGREES)} disagree" if measured else ""
+    said = f": {measured.count(AGREES)} agree and {measured.count(DISAGREES)} disagree" if measured else ""
     sentences = (
         f"The paper's tables hold {len(kinds)} numbers.",
-        f"{len(runnable)} are accuracies that a command here repeats; measured here so far: {len(measured)}{said}.",
+        f"{len(runnable)} are accuracies that a command repeats, of which {len(measured)} are measured so far{said}.",
         f"{len(data)} say how its data are split, and {data.count(AGREES)} of these agree with what is used here.",
         f"{len(verdicts['others'])} are of other systems or cannot be repeated, and their notes say why.",
         f"An accuracy agrees when its mean is at most {TOLERANCE:g} point away: the paper gives one run each, and "

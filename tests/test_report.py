@@ -57,7 +57,9 @@ def test_without_runs_only_the_cards_can_disagree() -> None:
     assert (entry.dataset, entry.here) == ("Food101", "train[:90%]|train[90%:]|validation")
     assert "no split `test`" in entry.notes[0]
     assert "143 numbers" in report.in_words(NO_RUNS) and "9 say how" in report.in_words(NO_RUNS)
-    assert "so far: 0." in report.in_words(NO_RUNS) and "8 of these agree" in report.in_words(NO_RUNS)
+    assert "of which 0 are measured so far." in report.in_words(NO_RUNS) and "8 of these agree" in report.in_words(
+        NO_RUNS
+    )
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.9201, "agrees"), (0.90, "disagrees")])
@@ -71,7 +73,7 @@ def test_a_measured_number_is_shown_with_its_runs_and_judged(tmp_path: Path, sha
     assert all(run_id in entry.here for run_id in runs.loc[runs["dataset"] == "flowers", "run_id"])
     assert (entry in report.disagreements(runs)) == (verdict == "disagrees")
     agree = int(verdict == "agrees")
-    assert f"so far: 1, {agree} agree and {1 - agree} disagree." in report.in_words(runs)
+    assert f"1 are measured so far: {agree} agree and {1 - agree} disagree." in report.in_words(runs)
     assert ("<strong>disagrees</strong>" in report.show(entries).data) == (verdict == "disagrees")
 
 

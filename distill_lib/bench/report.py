@@ -29,7 +29,7 @@ def provenance(*benchmarks: str, results: Path | None = None) -> str:
     """Where and when benchmarks were run, or how to run them."""
     contents = {name: timing.read(name, results) for name in benchmarks}
     return " ".join(
-        timing.provenance(content) if content else f"No run: drawn from what nox -s bench -- {name} measures."
+        timing.provenance(content) if content else f"No run: drawn from what the benchmark {name} measures."
         for name, content in contents.items()
     )
 
