@@ -128,7 +128,10 @@ def _started(task: Task, results: str | os.PathLike | None) -> Task:
     if name.startswith(RUN):
         path = Path(results or records.find_results(), name.removeprefix(RUN), "student.npz")
         if not path.is_file():
-            raise DistillError(f"{name} has no student at {path}: train that run first, or name a checkpoint.")
+            raise DistillError(
+                f"{name} has no student at {path}: train that run first (where its record came without a student, in "
+                "another folder, as in `-p results again`), or name a checkpoint."
+            )
     else:
         path = teachers.resolve(name)
     start = published.load(path, task.student, task.image_shape, replace_head=True)

@@ -67,6 +67,7 @@ def growth(rows: Rows) -> Figure:
         figure, (axes,) = panels(1, height=2.4)
         return without_data(figure, axes)
     figure, several = panels(len(axes_names), height=2.5, sharey=True)
+    figure.get_layout_engine().set(wspace=0.08)  # numbers at the ends of two axes would touch
     for axes, name in zip(several, axes_names, strict=True):
         here = [row for row in rows if row["axis"] == name]
         values = np.array([row["value"] for row in here], float)
@@ -80,6 +81,7 @@ def growth(rows: Rows) -> Figure:
         axes.set(xscale="log", xlabel=NAMES[name])
         ticks(axes, values)
     several[0].set_ylabel("images/s")
+    several[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     several[0].set_ylim(bottom=0)
     return figure
 
@@ -93,12 +95,12 @@ def memory(rows: Rows, student: str) -> Figure:
         student: whose rows are shown.
     """
     shown = [row for row in rows if row["student"] == student]
-    figure, (left, right) = panels(2, height=2.7)
     classes = sorted((row["students"], row["peak (MB)"]) for row in shown if row["axis"] == "class size")
     batches = [row for row in shown if row["axis"] == "batch size"]
     if len(classes) < 2 or not batches:
-        without_data(figure, left)
-        return without_data(figure, right)
+        figure, (axes,) = panels(1, height=2.7)
+        return without_data(figure, axes)
+    figure, (left, right) = panels(2, height=2.7)
     x, y = (np.array(each, float) for each in zip(*classes, strict=True))
     line = lines.fit(x.tolist(), y.tolist())
     left.plot(x, line.intercept + line.slope * x, color=FITTED, linewidth=1)

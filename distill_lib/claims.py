@@ -79,12 +79,12 @@ def few_images(runs: pd.DataFrame) -> str:
     frame = findings.scarce(runs)
     if frame.empty:
         return "There are no runs on part of the training images yet."
-    frame = findings.with_image_counts(frame)
+    spread = findings.pooled_spread(frame)  # few images may have one seed alone
+    # the schedule in epochs follows the number of images, so that steps are equal: compare within such a group
+    frame = findings.with_image_counts(frame).assign(epochs=1.0)
     parts = []
     for images, group in frame.groupby("images"):
-        # the schedule in epochs follows the number of images, so that steps are equal: compare within this group
-        one_length = group.assign(epochs=1.0)
-        found = findings.differences(one_length, MIX, TRUNK)
+        found = findings.differences(group, MIX, TRUNK, spread=spread)
         if found:
             parts.append(f"{points(found[0])} with {images:,.0f} images")
     steps = sorted({int(step) for step in frame["steps"]})
@@ -135,11 +135,12 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out
-        where there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried.
+        where there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried. All of
+        the grid's shortest schedule.
     """
     grid = findings.selection(findings.grid(runs))
     study, rows = findings.study(runs), []
-    for policy, group in grid.groupby("policy", sort=False):
+    for policy, group in grid[grid["epochs"] == grid["epochs"].min()].groupby("policy", sort=False):
         best, used = group.iloc[0], study[study["policy"] == policy]
         row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": _settings(best)}
         row |= {"validation top-1 (%)": f"{100 * best['validation_top1']:.1f}"}
@@ -152,6 +153,19 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
                 row["cost"] = f"{100 * (best['validation_top1'] - tried['validation_top1'].iloc[0]):.1f}"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def handicaps(runs: pd.DataFrame) -> str:
+    """Which policies the study's settings suit badly, in a sentence; empty where each loses less than a point."""
+    table = chosen(runs)
+    lost = table[pd.to_numeric(table["cost"], errors="coerce") >= 1] if len(table) else table
+    if lost.empty:
+        return ""
+    told = listed([f"{row['policy']} {row['cost']} points" for _, row in lost.iterrows()])
+    return (
+        f"Mind what the study's settings cost here: {told}. Such a policy could do better with settings of its own, so "
+        "part of what it loses below may be due to them."
+    )
 
 
 def _settings(run: pd.Series) -> str:
@@ -232,8 +246,10 @@ def _judge(found: list[tuple[str, list[Difference]]], wanted: int) -> str:
 
 
 def points(difference: Difference) -> str:
-    """A difference in points, marked as noise where it is not more than two standard errors."""
+    """A difference in points, marked as noise where it is not more than two standard errors, or where none is known."""
     text = points_of(difference.value)
+    if math.isnan(difference.error):
+        return f"{text} (noise unknown: single runs)"
     return text if difference.sign else f"{text} (within noise)"
 
 

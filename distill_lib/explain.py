@@ -119,7 +119,7 @@ def schedules(recipes: Mapping[str, Recipe]) -> Figure:
     scaled = np.cumprod(1 - recipe.weight_decay * recipe.learning_rate * multiplier)
     right.plot(steps[1:], scaled[1:], "--", color=FAINT)
     left.legend(loc="lower left", bbox_to_anchor=(0.06, 0.0), handlelength=1.2)
-    left.set(xlabel="share of the run", title="multiplier of learning rate and weight decay")
+    left.set(xlabel="share of the run", title="multiplier of rate and decay")
     left.xaxis.set_major_formatter(PercentFormatter(1))
     right.set(xlabel="step", xscale="log", title="what decay alone leaves of a weight", ylim=(0, 1.05))
     right.yaxis.set_major_formatter(PercentFormatter(1))

@@ -217,14 +217,25 @@ class Difference:
         return 0 if abs(self.value) <= noise else int(math.copysign(1, self.value))
 
 
-def differences(runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1") -> list[Difference]:
-    """Compares two policies at every schedule that has both, the shortest first."""
+def differences(
+    runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1", spread: float | None = None
+) -> list[Difference]:
+    """Compares two policies at every schedule that has both, the shortest first.
+
+    Args:
+        runs: the table of `records.read`.
+        first: a policy.
+        second: the policy that it is compared with.
+        metric: a column of it.
+        spread: standard deviation between seeds; None pools it over `runs`, schedule by schedule.
+    """
     table = summary(runs, metric)
     a, b = (table[table["policy"] == policy].set_index("epochs") for policy in (first, second))
     found = []
     for epochs in sorted(set(a.index) & set(b.index)):
         one, other = a.loc[epochs], b.loc[epochs]
-        error = pooled_spread(runs, metric, epochs) * math.sqrt(1 / one["n"] + 1 / other["n"])
+        deviation = pooled_spread(runs, metric, epochs) if spread is None else spread
+        error = deviation * math.sqrt(1 / one["n"] + 1 / other["n"])
         fewest = int(min(one["n"], other["n"]))
         found.append(Difference(first, second, epochs, float(one["mean"] - other["mean"]), error, fewest))
     return found

@@ -58,7 +58,7 @@ def _row(name: str, side: int, colours: int, num_classes: int, differences: dict
         "parameters (M)": f"{cost.parameters(model, (side, side, colours)) / 1e6:.2f}",
         "GMAC": _rounded(cost.macs(model, (side, side, colours)) / 1e9),
         "input (px)": side,
-        "source": SOURCES[name.split("_")[0]],
+        "family": SOURCES[name.split("_")[0]],
         "difference from timm": f"{differences[name]:.0e}" if name in differences else "",
         "published files": len(files) or "",
     }

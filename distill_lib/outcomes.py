@@ -15,6 +15,8 @@ from distill_lib.findings import Difference
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+    from distill_lib.recipes import Recipe
+
 JUDGED = {1: "agrees", 0: "undecided", -1: "disagrees"}
 
 
@@ -51,13 +53,39 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
             | {title: findings.mean_spread(values) for title, values in shares.items() if len(values)}
             | {"epochs": f"{one['epochs']:,.0f}", "n": str(len(own)), "settings tried": str(one["tried"])}
         )
+    if all(row.get("settings tried", "1") == "1" for row in rows):
+        rows = [{title: text for title, text in row.items() if title != "settings tried"} for row in rows]
     return pd.DataFrame(rows).fillna("")
 
 
 def verdicts(runs: pd.DataFrame, name: str) -> list[str]:
     """A sentence for each comparison that the claim is about: the difference, its noise, and whether it agrees."""
     found = of_experiment(runs, name)
-    return [_verdict(found, first, second) for first, second in experiments.get(name).better]
+    pairs = [(first, second, *_judged(found, first, second)) for first, second in experiments.get(name).better]
+    return [
+        f"{first} minus {second}: {points}; {said}." if points else f"{first} against {second}: {said}."
+        for first, second, points, said in pairs
+    ]
+
+
+def overview(runs: pd.DataFrame) -> pd.DataFrame:
+    """All experiments on the embedded set: what the paper says, and each comparison that this is about, as text."""
+    rows = []
+    for name, experiment in experiments.EXPERIMENTS.items():
+        found = of_experiment(runs, name)
+        for first, second in experiment.better:
+            points, said = _judged(found, first, second)
+            row = {"experiment": experiment.title, "the paper": experiment.claim, "here": f"{first} minus {second}"}
+            rows.append(row | {"difference": points, "verdict": said})
+    table = pd.DataFrame(rows)
+    again = table["experiment"].duplicated()  # a question and its claim stand once
+    return table.assign(**{title: table[title].mask(again, "") for title in ("experiment", "the paper")})
+
+
+def compared(runs: pd.DataFrame, name: str, first: str, second: str) -> str:
+    """One arm minus another, with its noise, in words."""
+    points, said = _judged(of_experiment(runs, name), first, second)
+    return f"{first} minus {second}: {points or said}"
 
 
 def what_matters(runs: pd.DataFrame, name: str) -> str:
@@ -70,11 +98,10 @@ def what_matters(runs: pd.DataFrame, name: str) -> str:
         return findings.NONE
     parts = {
         "Better": [f"{one.first} ({claims.points(one)})" for one in differences if one.sign > 0],
-        "worse": [f"{one.first} ({claims.points(one)})" for one in differences if one.sign < 0],
-        "within noise": [one.first for one in differences if not one.sign],
+        "Worse": [f"{one.first} ({claims.points(one)})" for one in differences if one.sign < 0],
+        "Within noise": [one.first for one in differences if not one.sign],
     }
-    said = "; ".join(f"{title}: {', '.join(arms) or 'none'}" for title, arms in parts.items())
-    return f"Beside {first}. {said}."
+    return f"Beside {first}. " + " ".join(f"{title}: {claims.listed(arms) or 'none'}." for title, arms in parts.items())
 
 
 def show(runs: pd.DataFrame, name: str) -> HTML:
@@ -83,23 +110,23 @@ def show(runs: pd.DataFrame, name: str) -> HTML:
 
     claim = experiments.get(name).claim
     text = table(runs, name).to_html(index=False, border=0, justify="left")
-    return HTML(f"<p>{html.escape(claim)}</p>{text}{_listed(verdicts(runs, name))}")
+    said = f"<p><em>The paper says:</em> {html.escape(claim)}</p>" if claim else ""
+    return HTML(f"{said}{text}{_listed(verdicts(runs, name))}")
+
+
+def of_settings(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """The records that repeat a recipe of an arm; a start that is yet to be put in is any start."""
+    others = {"start": lambda start: start is not None} if recipe.start == PRETRAINED else {}
+    return matching.of_recipe(runs, recipe, **others)
 
 
 def _of_arm(runs: pd.DataFrame, arm: Arm, dataset: str) -> pd.DataFrame:
-    candidates = [
-        matching.of_recipe(runs, recipe, **({"start": _given} if recipe.start == PRETRAINED else {}))
-        for recipe in experiments.recipes_of(arm, dataset, start=PRETRAINED)
-    ]
+    candidates = [of_settings(runs, recipe) for recipe in experiments.recipes_of(arm, dataset, start=PRETRAINED)]
     found = [candidate for candidate in candidates if len(candidate)]
     if not found:
         return runs.iloc[:0].assign(arm=arm.name, tried=0)
     best = max(found, key=lambda rows: rows["validation_top1"].mean())
     return best.assign(arm=arm.name, tried=len(found))
-
-
-def _given(start: str | None) -> bool:
-    return start is not None
 
 
 def _difference(found: pd.DataFrame, first: str, second: str) -> Difference:
@@ -109,11 +136,12 @@ def _difference(found: pd.DataFrame, first: str, second: str) -> Difference:
     return Difference(first, second, epochs, float(one.mean() - other.mean()), variance**0.5, min(len(one), len(other)))
 
 
-def _verdict(found: pd.DataFrame, first: str, second: str) -> str:
+def _judged(found: pd.DataFrame, first: str, second: str) -> tuple[str, str]:
+    """The difference of two arms with its noise, and whether it agrees; no difference where one has no records."""
     if not {first, second} <= set(found["arm"]):
-        return f"{first} against {second}: {claims.NO_RECORDS}."
+        return "", claims.NO_RECORDS
     difference = _difference(found, first, second)
-    return f"{first} minus {second}: {claims.points(difference)}; {JUDGED[difference.sign]}."
+    return claims.points(difference), JUDGED[difference.sign]
 
 
 def _listed(sentences: Iterable[str]) -> str:

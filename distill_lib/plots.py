@@ -56,12 +56,17 @@ def accuracy_by_arm(runs: pd.DataFrame) -> Figure:
 
 
 def _accuracy_rows(groups: dict[str, pd.DataFrame]) -> Figure:
-    """Groups of runs from top to bottom, in the colours of their policies."""
+    """Groups of runs from top to bottom, in the colours of their policies; one far below all others as a number."""
     figure, (axes,) = panels(1, height=0.9 + 0.32 * max(len(groups), 2))
     if not groups:
         return without_data(figure, axes)
+    low, high = np.quantile([100 * group["test_top1"].mean() for group in groups.values()], (0.25, 0.75))
     for place, group in enumerate(reversed(groups.values())):
         shares, policy = 100 * group["test_top1"], group["policy"].iloc[0]
+        if shares.max() < low - 3 * (high - low) and len(groups) > 4:  # it would squeeze what is compared
+            beside = {"xycoords": ("axes fraction", "data"), "va": "center", "color": COLOURS[policy]}
+            axes.annotate(f"\N{LEFTWARDS ARROW} {shares.mean():.1f}", (0.01, place), **beside)
+            continue
         axes.plot(shares, [place] * len(shares), MARKERS[policy], color=COLOURS[policy], alpha=0.6)
         axes.plot(shares.mean(), place, "|", color=COLOURS[policy], markersize=14, markeredgewidth=2)
     axes.set(xlabel="test top-1 (%)", ylim=(-0.6, len(groups) - 0.4))
@@ -246,7 +251,7 @@ def _line(axes: Axes, runs: pd.DataFrame, policy: str, x: str) -> tuple[float, s
     means = findings.summary(runs, by=(x,))
     colour = COLOURS[policy]
     axes.plot(means[x], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
-    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.35, markersize=5, markeredgewidth=0)
+    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
     return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
 
 

@@ -19,6 +19,7 @@ NOT_RUN = "not run"
 TOLERANCE = 1.0
 """Points by which a mean may differ from the paper's number, which is of one run and has no spread, and still agree."""
 AGREES, DISAGREES = "agrees", "disagrees"
+PRESET = "PRESET"
 
 
 @dataclass(frozen=True)
@@ -74,35 +75,80 @@ def disagreements(runs: pd.DataFrame) -> list[Entry]:
     return [entry for entry in entries(runs) if entry.verdict == DISAGREES]
 
 
-def counts(runs: pd.DataFrame) -> dict[str, int]:
-    """How many numbers the paper has, how many of them are measured here, agree and disagree."""
-    every = entries(runs)
-    verdicts = [entry.verdict for entry in every]
-    found = {"all": len(every), "not run": sum(entry.here == NOT_RUN for entry in every)}
-    return found | {AGREES: verdicts.count(AGREES), DISAGREES: verdicts.count(DISAGREES)}
+def in_words(runs: pd.DataFrame) -> str:
+    """How many numbers the paper has, what they are of, and what became of them here."""
+    kinds = [paper.repeat(text).kind for text in paper.table()["repeat"]]
+    verdicts: dict[str, list[str]] = {"accuracies": [], "data": [], "others": []}
+    for kind, entry in zip(kinds, entries(runs), strict=True):
+        of = {"check": "data", "none": "others"}.get(kind, "accuracies")
+        verdicts[of].append(NOT_RUN if entry.here == NOT_RUN else entry.verdict)
+    runnable, data = verdicts["accuracies"], verdicts["data"]
+    measured = [verdict for verdict in runnable if verdict != NOT_RUN]
+    said = f": {measured.count(AGREES)} agree and {measured.count(DISAGREES)} disagree" if measured else ""
+    sentences = (
+        f"The paper's tables hold {len(kinds)} numbers.",
+        f"{len(runnable)} are accuracies that a command repeats, of which {len(measured)} are measured so far{said}.",
+        f"{len(data)} say how its data are split, and {data.count(AGREES)} of these agree with what is used here.",
+        f"{len(verdicts['others'])} are of other systems or cannot be repeated, and their notes say why.",
+        f"An accuracy agrees when its mean is at most {TOLERANCE:g} point away: the paper gives one run each, and "
+        "no spread.",
+    )
+    return " ".join(sentences)
 
 
 def show(shown: list[Entry]) -> HTML:
-    """Entries as a table of a page, with their notes, each once, below it."""
+    """Entries as a table of a page, with their notes, each once, below it; columns that are empty are left out.
+
+    Commands that differ in the preset alone stand above the table, and the presets in it.
+    """
     from IPython.display import HTML
 
+    if not shown:
+        return HTML("<p>There are no such numbers.</p>")
     notes = list(dict.fromkeys(note for entry in shown for note in entry.notes))
+    starts = list(dict.fromkeys(_start(entry) for entry in shown if _start(entry)))
+    start = starts[0] if len(starts) == 1 else ""
     rows = [
         {
             "setting": html.escape(entry.setting),
             "epochs": entry.epochs,
-            "paper": entry.paper,
-            "here": html.escape(entry.here).replace(NOT_RUN, NOT_RUN.replace(" ", findings.BLANK)),
-            "": {DISAGREES: "<strong>disagrees</strong>"}.get(entry.verdict, entry.verdict),
-            "hours": entry.hours,
-            "type": f"<code>{html.escape(entry.command)}</code>" if entry.command else "",
+            "paper": _breakable(entry.paper),
+            "here": _here(entry),
+            "hours": html.escape(entry.hours),
+            "type": _command(entry, start),
             "notes": ", ".join(str(notes.index(note) + 1) for note in entry.notes),
         }
         for entry in shown
     ]
-    table = pd.DataFrame(rows).to_html(index=False, border=0, justify="left", escape=False)
+    frame = pd.DataFrame(rows)
+    frame = frame[[name for name in frame if frame[name].any()]].rename(columns={"type": PRESET} if start else {})
+    table = frame.to_html(index=False, border=0, justify="left", escape=False)
+    told = f"<p>To repeat a row: <code>{html.escape(start)} {PRESET}</code></p>" if start else ""
     listed = "".join(f"<li>{marked(note)}</li>" for note in notes)
-    return HTML(f'<div class="wide">{table}<ol>{listed}</ol></div>')
+    return HTML(f'<div class="wide">{told}{table}<ol>{listed}</ol></div>')
+
+
+def _start(entry: Entry) -> str:
+    """The command that trains a preset, without the preset; empty where the entry is none that is trained."""
+    return entry.command.rpartition(" ")[0] if " -p variant " in entry.command else ""
+
+
+def _command(entry: Entry, start: str) -> str:
+    """What to type; where all presets share the beginning of their command, the preset alone."""
+    alone = start and _start(entry) == start
+    text = entry.command.rpartition(" ")[2] if alone else entry.command
+    return f"<code>{html.escape(text)}</code>" if text else ""
+
+
+def _here(entry: Entry) -> str:
+    """Our number and the verdict."""
+    text = _breakable(html.escape(entry.here).replace(NOT_RUN, NOT_RUN.replace(" ", findings.BLANK)))
+    return f"{text} {({DISAGREES: f'<strong>{DISAGREES}</strong>'}).get(entry.verdict, entry.verdict)}"
+
+
+def _breakable(text: str) -> str:
+    """Text that may be broken behind the bars between splits."""
+    return text.replace("|", "|<wbr>")
 
 
 def marked(note: str) -> str:

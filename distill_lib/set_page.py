@@ -1,13 +1,16 @@
-"""What the page of one of the paper's data sets shows: presets and their costs, the paper's numbers, own results."""
+"""What the page of one of the paper's data sets shows: experiments, presets and costs, the paper's numbers and ours."""
 
 from __future__ import annotations
 
+import dataclasses
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from distill_lib import budget, claims, findings, paper, recipe_table, report, views
+from distill_lib import budget, claims, effort, findings, paper, recipe_table, recipes, report, views
+from distill_lib.report import Entry
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -15,32 +18,39 @@ if TYPE_CHECKING:
 
 _OFTEN_THE_SAME = ("px", "batch", "student", "teacher")
 _COLUMNS = (
-    "preset", "notes", "epochs", "steps", "hours", "policy", "T", "lr", "wd", *_OFTEN_THE_SAME, "other",
-    "teacher PFLOP", "student PFLOP", "source",
+    "preset", "paper", "here", "hours", "epochs", "steps", "policy", "T", "lr", "wd", *_OFTEN_THE_SAME, "other",
+    "notes", "source",
 )  # fmt: skip
 
 
-def presets(dataset: str, runs: pd.DataFrame, device: str = budget.DEVICE) -> HTML:
-    """The presets as `python -m distill_lib.recipes` prints them, with their notes below.
+def experiments(dataset: str, runs: pd.DataFrame, device: str = budget.DEVICE) -> HTML:
+    """The notebooks that have arms on this set: what to type, how many students that trains, and what hours."""
+    rows = effort.table(runs, device, dataset).drop(columns="data")
+    rows["type"] = [f"<code>{html.escape(text)}</code>" for text in rows["type"]]
+    return _html(rows.to_html(index=False, border=0, justify="left", escape=False))
+
+
+def table(dataset: str, runs: pd.DataFrame, device: str = budget.DEVICE) -> HTML:
+    """The presets with their costs, the paper's numbers and ours; their notes below.
 
     Args:
         dataset: a data set with presets.
-        runs: the table of `records.read`, for measured speeds.
+        runs: the table of `records.read`, for results and measured speeds.
         device: what hours are given for.
     """
-    rows = pd.DataFrame(recipe_table.table(dataset, device, runs))[list(_COLUMNS)]
-    same = {name: rows[name].iloc[0] for name in _OFTEN_THE_SAME if rows[name].nunique() == 1}
+    rows = _merged(dataset, runs, device)
+    rows = rows[[name for name in _COLUMNS if name in rows and rows[name].any()]]
+    same = {name: rows[name].iloc[0] for name in _OFTEN_THE_SAME if name in rows and rows[name].nunique() == 1}
     told = f"<p>All of them: {', '.join(f'{name} {value}' for name, value in same.items())}.</p>" if same else ""
-    table = rows.drop(columns=list(same)).to_html(index=False, border=0, justify="left")
+    text = rows.drop(columns=list(same)).to_html(index=False, border=0, justify="left")
     notes = "".join(f"<li>{report.marked(note)}</li>" for note in recipe_table.notes(dataset))
-    return _html(f"{told}{table}<ol>{notes}</ol><p>{html.escape(recipe_table.basis(device))}</p>")
+    basis = html.escape(recipe_table.basis(device))
+    return _html(f'{told}<div class="lines">{text}</div><ol>{notes}</ol><p>{basis}</p>')
 
 
 def numbers(dataset: str, runs: pd.DataFrame) -> HTML:
-    """The paper's numbers on this set beside ours, what to type and what it costs; without those about the data."""
-    repeats = [paper.repeat(text) for text in paper.table()["repeat"]]
-    chosen = [again.dataset == dataset and again.kind != "check" for again in repeats]
-    return report.show([entry for entry, own in zip(report.entries(runs), chosen, strict=True) if own])
+    """The paper's numbers on this set that no preset repeats: of published networks, and of other systems."""
+    return report.show([entry for again, entry in _entries(dataset, runs) if again.kind != "train"])
 
 
 def results(dataset: str, runs: pd.DataFrame) -> HTML:
@@ -54,6 +64,37 @@ def results(dataset: str, runs: pd.DataFrame) -> HTML:
         row |= {"test top-1 (%)": findings.mean_spread(100 * group["test_top1"], 2)}
         rows.append(row | {"runs": ", ".join(sorted(group["run_id"]))})
     return _html(pd.DataFrame(rows).to_html(index=False, border=0, justify="left"))
+
+
+def _merged(dataset: str, runs: pd.DataFrame, device: str) -> pd.DataFrame:
+    """A row for each recipe, under all names that it has, with the paper's number and ours."""
+    names: dict[recipes.Recipe, list[str]] = {}
+    for variant in recipes.variants(dataset):
+        if variant != "smoke":
+            nameless = dataclasses.replace(recipes.get(dataset, variant), variant="")
+            names.setdefault(nameless, []).append(variant)
+    costs = {row["preset"]: row for row in recipe_table.table(dataset, device, runs)}
+    found: dict[str, list[Entry]] = {}
+    for again, entry in _entries(dataset, runs):
+        found.setdefault(again.name, []).append(entry)
+    rows = []
+    for several in names.values():
+        entries = [entry for name in several for entry in found.get(name, [])]
+        own = {"preset": ", ".join(several), "paper": _each([entry.paper for entry in entries])}
+        own["here"] = _each([f"{entry.here.partition(' (n')[0]} {entry.verdict}".strip() for entry in entries])
+        rows.append(costs[several[0]] | own)
+    return pd.DataFrame(rows)
+
+
+def _entries(dataset: str, runs: pd.DataFrame) -> list[tuple[paper.Repeat, Entry]]:
+    """The paper's numbers on a set, those about the data left out, with what repeats them."""
+    repeats = [paper.repeat(text) for text in paper.table()["repeat"]]
+    every = zip(repeats, report.entries(runs), strict=True)
+    return [(again, entry) for again, entry in every if again.dataset == dataset and again.kind != "check"]
+
+
+def _each(values: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
 
 
 def _html(text: str) -> HTML:

@@ -116,7 +116,9 @@ def ticks(axes: Axes, values: Iterable[float]) -> None:
     """Labels these values of a logarithmic horizontal axis, leaving out those that would touch a neighbour."""
     values = sorted(set(values))
     grid = axes.get_gridspec()
-    apart = 0.1 * (grid.ncols if grid else 1) * np.log(values[-1] / values[0])
+    columns = grid.ncols if grid else 1
+    share = {1: 0.1, 2: 0.28}.get(columns, 0.1 * columns)  # names at the ends of lines make two panels narrow
+    apart = share * np.log(values[-1] / values[0])
     shown = [values[-1]]
     for value in reversed(values[:-1]):
         if np.log(shown[-1] / value) >= apart and (value == values[0] or np.log(value / values[0]) >= apart):
@@ -135,8 +137,9 @@ def without_data(figure: Figure, axes: Axes) -> Figure:
     return figure
 
 
-def html_table(table: pd.DataFrame) -> HTML:
-    """A table as the book prints it, or a line that says it is empty."""
+def html_table(table: pd.DataFrame, *, escape: bool = True) -> HTML:
+    """A table as the book prints it, or a line that says it is empty; `escape` is False where cells are HTML."""
     from IPython.display import HTML
 
-    return HTML(f"<p>{NOTHING}</p>" if table.empty else table.to_html(index=False, border=0, justify="left"))
+    text = table.to_html(index=False, border=0, justify="left", escape=escape)
+    return HTML(f"<p>{NOTHING}</p>" if table.empty else text)

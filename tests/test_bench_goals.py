@@ -31,7 +31,8 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     assert verdicts[1].startswith("not run: nox -s bench -- classroom --dataset flowers")
     assert verdicts[2] == "not run: nox -s bench -- loop"
     assert verdicts[4].startswith("missed by 20%: ")
-    assert list(found["verdict"])[-2:] == ["not run: no GPU", "met"]
+    assert list(found["verdict"])[-2:] == ["not run: no GPU: nox -s bench -- step", "met"]
+    assert list(found["measured"])[-1] == "1.50 times as long"
 
 
 def test_a_record_from_an_accelerator_counts_for_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ A build takes most of a minute: this is the one slow test.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import shutil
@@ -17,10 +19,15 @@ from pathlib import Path
 import made_up
 import pytest
 
+from distill_lib import cost_estimate, notebooks, recipes
+
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted(BOOK.glob("*.md"))
+PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("sets/*.md")])
+NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
+EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r'(?:nox -s run --|distill_lib\.notebooks) ([a-z_]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)')
 NUMBER = re.compile(r"\d+(\.\d+)?\s?(%|points|epochs|steps|minutes|seeds)")
 LOADS = {
     "script": "src",
@@ -67,6 +74,11 @@ class Page(HTMLParser):
             self.figures[-1][self._part[-1]] += data
 
 
+def html_pages(html: Path) -> list[Path]:
+    """All pages that were built, those of the data sets too."""
+    return [*html.glob("*.html"), *html.glob("sets/*.html")]
+
+
 def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
     """Builds folder/book as `nox -s book` does."""
     command = [
@@ -98,19 +110,19 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_built_and_experiments_are_not(html: Path) -> None:
-    assert {page.stem for page in PAGES} <= {path.stem for path in html.glob("*.html")}
-    assert not list(html.glob("experiments/*"))
+    assert [name for name in NAMES if not (html / f"{name}.html").is_file()] == []
+    assert "sets/flowers" in NAMES and not list(html.glob("experiments/*"))
 
 
 def test_no_page_asks_another_host(html: Path) -> None:
     """Scripts, styles, fonts and images come with the book; links that a reader may follow are no requests."""
-    for path in html.glob("*.html"):
+    for path in html_pages(html):
         text = path.read_text()
         loads = Page(text).loads
         assert loads and not [url for url in loads if re.match(r"(\w+:)?//", url)], path.name
         assert not re.search(r"unpkg|jsdelivr|cdnjs|googleapis|mybinder", text), path.name
         for url in loads:
-            assert (html / url.split("?")[0].split("#")[0]).exists(), (path.name, url)
+            assert (path.parent / url.split("?")[0].split("#")[0]).exists(), (path.name, url)
     for path in (html / "_static").glob("**/*.css"):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import\s+(url\()?['\"]?(https?:)?//", path.read_text()), path
 
@@ -122,7 +134,7 @@ def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
 
 
 def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
-    found = {page.stem: Page((html / f"{page.stem}.html").read_text()).figures for page in PAGES}
+    found = {name: Page((html / f"{name}.html").read_text()).figures for name in NAMES}
     assert len(found["index"]) == 1 and len(found["method"]) >= 6 and len(found["study"]) >= 5
     for name, figures in found.items():
         for figure in figures:
@@ -133,7 +145,7 @@ def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) ->
 def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
     study = (html / "study.html").read_text()
     assert "made-up" in study and "no device" in study and "No runs." not in study
-    for path in html.glob("*.html"):
+    for path in html_pages(html):
         assert "Traceback" not in path.read_text(), path.name
 
 
@@ -150,9 +162,13 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0 and "ZeroDivisionError" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", ["index", "study", "stored", "rerun"])
+@pytest.mark.parametrize(
+    "page",
+    ["index", "study", "stored", "rerun", "comparisons", "report", "performance", "sets/flowers", "sets/imagenet"],
+)
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every cell, in order, with an empty results folder."""
+    """Every cell, in order, with an empty results folder; operations, which take long to count, are made up."""
+    monkeypatch.setattr(cost_estimate, "operations_per_image", lambda recipe: 1e10 * (1 + recipe.has_teacher))
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     monkeypatch.chdir(BOOK)
     glued = types.SimpleNamespace(glue=lambda name, value, display: None)
@@ -164,7 +180,7 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile(cell, f"{page}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["index", "study", "stored"])
+@pytest.mark.parametrize("page", ["index", "study", "stored", "comparisons", "report"])
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())
@@ -175,3 +191,22 @@ def test_no_page_imports_the_training_loop() -> None:
     for path in PAGES:
         cells = "\n".join(CELL.findall(path.read_text()))
         assert not re.search(r"import .*\btrain\b|distill_lib\.train|train\.fit", cells), path.name
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXPERIMENTS], ids=lambda path: path.stem)
+def test_commands_name_what_there_is(path: Path) -> None:
+    """Sessions of nox, modules, notebooks, and their parameters, data sets and presets."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "".join(json.loads(text)["cells"][0]["source"])
+    text = text.replace("\\\n", "")
+    sessions = re.findall(r"@nox\.session(?:\(name=\"(\w+)\"\))?\ndef (\w+)", (ROOT / "noxfile.py").read_text())
+    assert set(re.findall(r"nox -s (\w+)", text)) <= {name or function for name, function in sessions}
+    modules = set(re.findall(r"python -m (distill_lib[\w.]*\w)", text))
+    assert {name for name in modules if importlib.util.find_spec(name) is None} == set()
+    for name, rest in COMMAND.findall(text):
+        given = dict(re.findall(r'-p (\w+) ("[^"]*"|[^\s`]+)', rest))
+        assert set(given) <= set(notebooks.parameters_of(notebooks.find(name, ROOT))), (name, given)
+        dataset, variant = given.get("dataset", "fashion"), given.get("variant", "")
+        if not dataset.startswith("folder:"):
+            assert {variant} <= {"", "PRESET", *recipes.variants(dataset)}, (name, given)

@@ -54,12 +54,12 @@ def test_an_arm_that_continues_a_run_is_found_whatever_it_continues() -> None:
     assert list(found["arm"]) == [arm.name for arm in experiments.arms("initialization", "fashion")]
 
 
-@pytest.mark.parametrize(("shift", "word"), [(0.02, "Better: lambda folded"), (-0.02, "worse: lambda folded")])
+@pytest.mark.parametrize(("shift", "word"), [(0.02, "Better: lambda folded"), (-0.02, "Worse: lambda folded")])
 def test_what_matters_is_what_is_more_than_noise(shift: float, word: str) -> None:
     """Two points at a spread of a tenth are seen, at a spread of five they are noise."""
     arms = {"function matching": 0.0, "lambda folded": shift}
     assert word in outcomes.what_matters(runs(arms), "ablations")
-    assert "within noise: lambda folded" in outcomes.what_matters(runs(arms, spread=0.05), "ablations")
+    assert "Within noise: lambda folded" in outcomes.what_matters(runs(arms, spread=0.05), "ablations")
     assert "no such records" in outcomes.what_matters(runs({}), "ablations")
 
 

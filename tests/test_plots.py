@@ -151,3 +151,17 @@ def test_main_saves_the_first_figure(
     assert target.read_bytes().startswith(b"\x89PNG")
     assert plots.main([str(tmp_path / "figure.nonsense")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_an_arm_far_below_all_others_is_a_number() -> None:
+    """So that it does not squeeze the others; among few arms nothing is far."""
+    means = {"a": 0.80, "b": 0.81, "c": 0.82, "d": 0.83, "e": 0.40}
+    rows = [
+        {"arm": arm, "policy": "mix", "test_top1": mean + shift} for arm, mean in means.items() for shift in (0, 0.01)
+    ]
+    frame = pd.DataFrame(rows)
+    figure = plots.accuracy_by_arm(frame)
+    assert [text.rpartition(" ")[2] for text in texts(figure)] == ["40.5"]
+    assert figure.axes[0].get_xlim()[0] > 75
+    few = plots.accuracy_by_arm(frame[frame["arm"].isin(["a", "b", "e"])])
+    assert texts(few) == [] and few.axes[0].get_xlim()[0] < 40

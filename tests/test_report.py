@@ -57,8 +57,10 @@ def test_without_runs_only_the_cards_can_disagree() -> None:
     (entry,) = report.disagreements(NO_RUNS)
     assert (entry.dataset, entry.here) == ("Food101", "train[:90%]|train[90%:]|validation")
     assert "no split `test`" in entry.notes[0]
-    found = report.counts(NO_RUNS)
-    assert found["all"] == 143 and found["disagrees"] == 1 and found["agrees"] == 8
+    assert "143 numbers" in report.in_words(NO_RUNS) and "9 say how" in report.in_words(NO_RUNS)
+    assert "of which 0 are measured so far." in report.in_words(NO_RUNS) and "8 of these agree" in report.in_words(
+        NO_RUNS
+    )
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.9201, "agrees"), (0.90, "disagrees")])
@@ -71,6 +73,8 @@ def test_a_measured_number_is_shown_with_its_runs_and_judged(tmp_path: Path, sha
     assert entry.here.startswith(f"{100 * share + 0.1:.2f}") and "n = 2: " in entry.here
     assert all(run_id in entry.here for run_id in runs.loc[runs["dataset"] == "flowers", "run_id"])
     assert (entry in report.disagreements(runs)) == (verdict == "disagrees")
+    agree = int(verdict == "agrees")
+    assert f"1 are measured so far: {agree} agree and {1 - agree} disagree." in report.in_words(runs)
     assert ("<strong>disagrees</strong>" in report.show(entries).data) == (verdict == "disagrees")
 
 
@@ -82,11 +86,23 @@ def test_a_failed_run_of_the_paper_is_not_compared(tmp_path: Path) -> None:
     assert any("failed" in note for note in found["0.1"].notes)
 
 
-def test_the_page_of_a_set_shows_its_presets_numbers_and_results(tmp_path: Path) -> None:
-    """With records and without."""
+def test_the_page_of_a_set_shows_its_experiments_presets_numbers_and_results(tmp_path: Path) -> None:
+    """With records and without; every number of the paper once, those about the data left out."""
     assert "no records yet" in set_page.results("pets", NO_RUNS).data
+    assert "nox -s run -- patience -p dataset pets" in set_page.experiments("pets", NO_RUNS).data
     written(tmp_path, "pets", "fast", [0.5], learning_rate=1.0)
     runs = written(tmp_path, "pets", "fast", [0.87, 0.87])
-    assert "87.00" in set_page.results("pets", runs).data and "from_food_1000" in set_page.presets("pets", runs).data
-    numbers = set_page.numbers("pets", runs).data
-    assert "~30" in numbers and "train[:90%]" not in numbers and "92.83" not in numbers
+    assert "87.00" in set_page.results("pets", runs).data
+    presets, others = set_page.table("pets", runs).data, set_page.numbers("pets", runs).data
+    assert "fast, mix_1000" in presets and "87.00 ± 0.00 disagrees" in presets and "~30" in presets
+    assert "91.03" in others and "~30" not in others
+    assert not any(other in presets + others for other in ("train[:90%]", "92.83"))
+
+
+def test_commands_that_differ_in_the_preset_alone_stand_above_the_table() -> None:
+    """Where they differ in more, each row has its own."""
+    shown = report.show(report.entries(NO_RUNS, "patience on Pets")).data
+    start = "nox -s run -- distill -p dataset pets -p variant"
+    assert shown.count(start) == 1 and "<code>mix_300</code>" in shown and "distill_lib.judge" in shown
+    several = report.show(report.entries(NO_RUNS)).data
+    assert f"{start} mix_300" in several and "train[:90%]|<wbr>train[90%:]" in several

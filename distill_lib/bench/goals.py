@@ -133,12 +133,17 @@ def _steps(rows: Rows) -> list[dict[str, str]]:
     for row in rows:
         if not row.get("goal"):
             continue
-        about = {"goal": f"{row['case']}: {row['form']}", "wanted": row["goal"]}
         key, _, limit = row["goal"].partition(" at least ")
+        other = "" if row["form"] == "distill_lib" else f"{row['form']}, beside ours"
+        kind = f", {row['dtype']}" if row.get("dtype") == "bfloat16" else ""
+        about = f"step of {row['case']}{kind}: {other or key}"
+        shape = "{:,.0f}" if float(limit) >= 100 else "{:.2f}"
+        unit = f" {key}" if other else ""
+        goal = {"goal": about, "wanted": f"at least {shape.format(float(limit))}{unit}"}
         value = row.get(key)
         if value is None:
-            found.append(about | {"measured": "", "verdict": str(row["step"])})
+            found.append(goal | {"measured": "", "verdict": f"{row['step']}: nox -s bench -- step"})
             continue
-        measured = {"measured": f"{value:.3g} {key}", "verdict": verdict(value, float(limit), at_most=False)}
-        found.append(about | measured)
+        measured = {"measured": f"{shape.format(value)}{unit}"}
+        found.append(goal | measured | {"verdict": verdict(value, float(limit), at_most=False)})
     return found

@@ -13,6 +13,8 @@ from distill_lib.style import NOTHING
 
 Rows = list[dict[str, Any]]
 SMALL, LARGE, TEACHER, LARGE_TEACHER = "bit_r11w8", "bit_r50x1", "bit_r11w24", "bit_r152x2"
+SHARES = ("share", "share of peak", "share at 50 ms", "left on the table", "of as many runs", "rest of the mass")
+RATES = ("FLOP/s", "bytes/s")  # shown in GFLOP/s and GB/s
 KERNEL_WORTH = 0.2  # of a step has to be left on the table before a kernel is written by hand
 
 
@@ -27,7 +29,7 @@ def provenance(*benchmarks: str, results: Path | None = None) -> str:
     """Where and when benchmarks were run, or how to run them."""
     contents = {name: timing.read(name, results) for name in benchmarks}
     return " ".join(
-        timing.provenance(content) if content else f"No run: drawn from what nox -s bench -- {name} measures."
+        timing.provenance(content) if content else f"No run: drawn from what the benchmark {name} measures."
         for name, content in contents.items()
     )
 
@@ -43,7 +45,7 @@ def table(shown: Rows, columns: dict[str, str] | None = None) -> pd.DataFrame:
         A row a row; empty where there is none.
     """
     keys = columns or {key: key for row in shown for key in row if any(one.get(key) is not None for one in shown)}
-    cells = timing.cells([{keys[key]: _blank(row.get(key)) for key in keys} for row in shown])
+    cells = timing.cells([{keys[key]: _readable(key, row.get(key)) for key in keys} for row in shown])
     return pd.DataFrame(cells)
 
 
@@ -56,8 +58,33 @@ def facts(results: Path | None = None) -> dict[str, str]:
     return found
 
 
-def _blank(value: Any) -> Any:
-    return "" if value is None else value
+def about_memory(results: Path | None = None) -> str:
+    """What another student costs in memory and what rematerialisation saves of the paper's student, in sentences."""
+    content, found = timing.read("memory", results), facts(results)
+    if content is None:
+        return "There are no records yet; `nox -s bench -- memory` makes them."
+    text = (
+        f"A student more costs {found['memory-student']}; its parameters and optimiser are {found['memory-state']}. "
+        f"At the largest batch of the figure rematerialisation keeps {found['kept-again']} instead of {found['kept']}, "
+        f"and the compiled program asks for {found['program-again']} instead of {found['program']}."
+    )
+    if not content["device"].startswith("CPU"):
+        return text
+    return (
+        f"{text} The option is meant for accelerators, whose compilers schedule for memory. XLA orders operations on a "
+        "CPU without regard to memory, and may do the second computation long before it is needed."
+    )
+
+
+def _readable(key: str, value: Any) -> Any:
+    """A value as a table has it: blank where there is none, shares in percent, and rates in thousand millions."""
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return value
+    if key in SHARES:
+        return f"{100 * value:.{0 if abs(value) >= 0.1 else 1}f} %"
+    return value / 1e9 if key in RATES else value
 
 
 def _percent(key: str) -> Callable[[Rows], str]:
@@ -122,7 +149,8 @@ FACTS: dict[str, tuple[str, dict[str, Any], Callable[[Rows], str]]] = {
     "kept-again": ("memory", _BATCHES | {"remat": True}, _largest("kept (MB)")),
     "program": ("memory", _BATCHES | {"remat": False}, _largest("program (MB)")),
     "program-again": ("memory", _BATCHES | {"remat": True}, _largest("program (MB)")),
-    "loop": ("loop", {"kind": "loop"}, _scaled("overhead (s)", 1e3, "ms")),
+    "loop-few": ("loop", {"kind": "loop"}, lambda chosen: _scaled("overhead (s)", 1e3, "ms")(chosen[:1])),
+    "loop-many": ("loop", {"kind": "loop"}, _scaled("overhead (s)", 1e3, "ms")),
     "start-first": ("loop", {"kind": "start", "case": "first run"}, _scaled("first step", 1, "s")),
     "start-second": ("loop", {"kind": "start", "case": "second run"}, _scaled("first step", 1, "s")),
 }

@@ -127,7 +127,7 @@ def provenance(content: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as aligned text; of a `Timing` the median, in milliseconds."""
+    """The rows as aligned text; of a `Timing` the median."""
     shown = cells(rows)
     widths = {key: max(len(key), *(len(row[key]) for row in shown)) for key in shown[0]}
     lines = ["  ".join(key.ljust(width) for key, width in widths.items())]
@@ -136,12 +136,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def cells(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The rows as text, all with the columns of any of them; of a `Timing` the median, in milliseconds."""
+    """The rows as text, all with the columns of any of them; of a `Timing` the median."""
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: _cell(row[key]) if key in row else "" for key in columns} for row in rows]
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, Timing):
-        return f"{1000 * value.median:.1f} ms"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return f"{value.median:.2f} s" if value.median >= 1 else f"{1000 * value.median:.1f} ms"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
