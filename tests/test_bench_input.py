@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return 1.5
 
     monkeypatch.setattr(bench, "photographs", write)
-    monkeypatch.setattr(bench.peer, "cores", lambda: 2)
+    monkeypatch.setattr(bench.stream, "cores", lambda: 2)
     monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[2]))
 
 
