@@ -45,7 +45,7 @@ def test_seeds_of_an_arm_share_their_views_unless_they_shall_not() -> None:
 def test_values_that_are_tried_are_all_planned() -> None:
     """The arm's own first, each once."""
     rates = [recipe.learning_rate for recipe in experiments.plan("optimizers", "fashion") if recipe.optimizer == "muon"]
-    assert rates == [3e-2, 1e-2, 1e-1]
+    assert rates == [0.03, 0.01, 0.1, 0.3]
 
 
 def test_a_start_is_put_in_where_an_arm_wants_one() -> None:
