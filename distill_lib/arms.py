@@ -85,6 +85,7 @@ _DOMAINS: dict[str, dict[str, Any]] = {
     "patches of photographs": {"transfer_set": "patches"},
     "handwritten digits": {"transfer_set": "digits", "epochs": 100 * 1_020 / 1_797},  # as many steps
 }
+_SMALLER = {"learning_rate": (0.01,)}
 _ADAM_RATES = {"learning_rate": (0.1,)}  # beside the preset's .03
 _SGD_RATES = {"learning_rate": (0.3,)}
 
@@ -150,9 +151,9 @@ EXPERIMENTS: dict[str, Experiment] = {
             "fashion": (
                 Arm("ResNet, width 8", _SAME),
                 Arm("ResNet, width 16", _SAME | {"student": "bit_r11w16"}),
-                Arm("MobileNet small, GroupNorm", _SAME | {"student": "mobilenet_v3_small_gn"}),
-                Arm("MobileNet small, BatchNorm", _SAME | {"student": "mobilenet_v3_small_bn"}),
-                Arm("MobileNet large, GroupNorm", _SAME | {"student": "mobilenet_v3_large_gn"}),
+                Arm("MobileNet small, GroupNorm", _SAME | {"student": "mobilenet_v3_small_gn"}, tries=_SMALLER),
+                Arm("MobileNet small, BatchNorm", _SAME | {"student": "mobilenet_v3_small_bn"}, tries=_SMALLER),
+                Arm("MobileNet large, GroupNorm", _SAME | {"student": "mobilenet_v3_large_gn"}, tries=_SMALLER),
             ),
             "imagenet": _rows(
                 "mobilenet_300", "mobilenet_2t_300", "mobilenet_small_300", "mobilenet_bn_300", "mobilenet_bn_2t_300"
