@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def taught(arm: str, class_size: int, seconds: float) -> list[dict]:
-    """Made-up rows of `records.read`: three students of an arm of the labels' experiment, and what their class took."""
+    """Made-up rows of `records.read`: three students of an arm of `labels`, and what their class took."""
     (chosen,) = [one for one in experiments.arms("labels", "fashion") if one.name == arm]
-    (recipe,) = experiments.recipes_of(chosen, "fashion")
+    recipe, *_ = experiments.recipes_of(chosen, "fashion")
     about = {"device": "a clock", "class_size": class_size, "wall_seconds": seconds, "test_top1": 0.8}
     seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in effort.SEEDS]
     return [dataclasses.asdict(one) | about | {"run_id": f"{arm} {one.seed}"} for one in seeds]
