@@ -22,6 +22,11 @@ OWN_COLUMN = {
 """Fields that have a column, or are the same for all presets of a set; others are told where they are not usual."""
 
 
+def in_epochs(epochs: float) -> str:
+    """A length of schedule as tables print it."""
+    return f"{epochs:,.4g}" if epochs < 1000 else f"{epochs:,.0f}"
+
+
 def table(dataset: str, device: str = budget.DEVICE, runs: pd.DataFrame | None = None) -> list[dict[str, str]]:
     """All presets of a data set but the smoke test, one a row.
 
@@ -75,7 +80,7 @@ def _row(dataset: str, variant: str, device: str, runs: pd.DataFrame | None, tol
     spent = budget.budget(recipe, device, runs)
     return {
         "preset": variant,
-        "epochs": f"{recipe.epochs:,.6g}" if recipe.epochs < 1000 else f"{recipe.epochs:,.0f}",
+        "epochs": in_epochs(recipe.epochs),
         "policy": recipe.policy,
         "T": f"{recipe.temperature:g}" if recipe.has_teacher else "",
         "lr": f"{recipe.learning_rate:g}",
