@@ -60,7 +60,12 @@ def results(dataset: str, runs: pd.DataFrame) -> HTML:
         return _html(f"<p>{claims.NO_RECORDS}</p>")
     rows = []
     for (variant, policy, epochs), group in own.groupby(["variant", "policy", "epochs"]):
-        row = {"preset": variant, "policy": views.NAMES[policy], "epochs": recipe_table.in_epochs(epochs), "n": len(group)}
+        row = {
+            "preset": variant,
+            "policy": views.NAMES[policy],
+            "epochs": recipe_table.in_epochs(epochs),
+            "n": len(group),
+        }
         row |= {"test top-1 (%)": findings.mean_spread(100 * group["test_top1"], 2)}
         rows.append(row | {"runs": ", ".join(sorted(group["run_id"]))})
     return _html(pd.DataFrame(rows).to_html(index=False, border=0, justify="left"))
