@@ -112,7 +112,7 @@ def _left(chosen: Rows) -> str:
 
 def _each_student(chosen: Rows) -> str:
     line = lines.fit([row["students"] for row in chosen], [row["peak (MB)"] for row in chosen])
-    return f"{line.slope:.2g} MB"
+    return f"{line.slope:,.0f} MB"
 
 
 def _network(name: str) -> tuple[str, dict[str, Any], Callable[[Rows], str]]:
