@@ -58,29 +58,29 @@ def _row(name: str, dataset: str, device: str, runs: pd.DataFrame) -> dict[str, 
         "experiment": experiments.get(name).title,
         "data": dataset,
         "students": f"{len(plan):,}",
-        "time": _minutes(runs, name) if dataset == EMBEDDED else _hours(plan, device, runs),
+        "time": _minutes(_records(runs, name), name) if dataset == EMBEDDED else _hours(plan, device, runs),
         "type": command(name, dataset),
     }
 
 
 def _took(runs: pd.DataFrame, name: str) -> str:
     """Students and time of an experiment on the embedded set, as sentences."""
-    planned, arms, absent = len(_plan(name, EMBEDDED)), experiments.arms(name, EMBEDDED), _without_records(runs, name)
+    found = _records(runs, name)
+    planned, arms, absent = len(_plan(name, EMBEDDED)), experiments.arms(name, EMBEDDED), _without_records(found, name)
     if absent == len(arms):
         return f"That is {planned} students; there are no records yet that say how long they take."
     rest = f", without {absent} of its {len(arms)} arms, of which there are no records yet" if absent else ""
-    devices = ", ".join(sorted(set(_records(runs, name)["device"])))
-    return f"That is {planned} students, and took {_minutes(runs, name)} on {devices}{rest}."
+    devices = ", ".join(sorted(set(found["device"])))
+    return f"That is {planned} students, and took {_minutes(found, name)} on {devices}{rest}."
 
 
-def _minutes(runs: pd.DataFrame, name: str) -> str:
+def _minutes(found: pd.DataFrame, name: str) -> str:
     """Wall time of all seeds on the embedded set, which students of a class share; a plus if arms are missing."""
-    found = _records(runs, name)
     if found.empty:
         return "unknown"
     shares = found["wall_seconds"] / (found["class_size"].fillna(1) if "class_size" in found else 1)
     each = shares.groupby(found["recipe"]).mean()
-    more = "+" if _without_records(runs, name) else ""
+    more = "+" if _without_records(found, name) else ""
     return f"{len(SEEDS) * each.sum() / 60:,.0f}{more} minutes"
 
 
@@ -100,8 +100,8 @@ def _records(runs: pd.DataFrame, name: str) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def _without_records(runs: pd.DataFrame, name: str) -> int:
-    known = set(_records(runs, name)["arm"])
+def _without_records(found: pd.DataFrame, name: str) -> int:
+    known = set(found["arm"])
     return sum(arm.name not in known for arm in experiments.arms(name, EMBEDDED))
 
 
