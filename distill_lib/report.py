@@ -53,16 +53,20 @@ class Entry:
     notes: tuple[str, ...]
 
 
-def entries(runs: pd.DataFrame, experiment: str | None = None, device: str = budget.DEVICE) -> list[Entry]:
+def entries(
+    runs: pd.DataFrame, experiment: str | None = None, device: str = budget.DEVICE, *, dataset: str | None = None
+) -> list[Entry]:
     """The paper's numbers in the order of its tables.
 
     Args:
         runs: the table of `records.read`.
         experiment: only this one's; None takes all.
         device: what hours are given for.
+        dataset: only what is repeated on this set; None takes all. Costs are counted for no more than that.
     """
-    rows = paper.table().to_dict("records")
-    return [_entry(row, runs, device) for row in rows if experiment in (None, row["experiment"])]
+    rows = [row for row in paper.table().to_dict("records") if experiment in (None, row["experiment"])]
+    wanted = [row for row in rows if dataset in (None, paper.repeat(row["repeat"]).dataset)]
+    return [_entry(row, runs, device) for row in wanted]
 
 
 def experiments() -> list[str]:

@@ -93,9 +93,9 @@ def _merged(dataset: str, runs: pd.DataFrame, device: str) -> pd.DataFrame:
 
 def _entries(dataset: str, runs: pd.DataFrame) -> list[tuple[paper.Repeat, Entry]]:
     """The paper's numbers on a set, those about the data left out, with what repeats them."""
-    repeats = [paper.repeat(text) for text in paper.table()["repeat"]]
-    every = zip(repeats, report.entries(runs), strict=True)
-    return [(again, entry) for again, entry in every if again.dataset == dataset and again.kind != "check"]
+    repeats = [again for again in map(paper.repeat, paper.table()["repeat"]) if again.dataset == dataset]
+    every = zip(repeats, report.entries(runs, dataset=dataset), strict=True)
+    return [(again, entry) for again, entry in every if again.kind != "check"]
 
 
 def _each(values: Sequence[str]) -> str:
