@@ -224,12 +224,14 @@ def test_a_set_of_tfds_without_code_is_known_by_its_files(tmp_path: Path, monkey
     assert datasets.arrays("tfds:clothes", "train", mock=True).mock
 
 
-def test_every_card_is_in_the_data_chapter() -> None:
-    """With its splits, sizes, licence, preparation and traps, and so that Markdown can be built from it."""
-    page = (Path(__file__).parents[1] / "book" / "data.md").read_text(encoding="utf-8")
+def test_every_card_is_in_the_book() -> None:
+    """In the chapter on data or on its set's page; with its splits, sizes, licence, preparation and traps."""
+    book = Path(__file__).parents[1] / "book"
+    pages = "".join(page.read_text(encoding="utf-8") for page in [book / "data.md", *(book / "sets").glob("*.md")])
     for dataset in cards.CARDS:
         text = remedies.card_text(dataset)
-        assert f'show("{dataset.name}")' in page or dataset.name == "fashion"
+        shown = f'\nshow("{dataset.name}")', f'\nMarkdown(remedies.card_text(datasets.get("{dataset.name}")))'
+        assert sum(map(pages.count, shown)) == 1 or dataset.name == "fashion"
         assert all(f"{count:,}" in text for count in dataset.counts.values())
         assert all(trap in text for trap in dataset.traps) and dataset.licence in text
         assert ("**By hand**" in text) == bool(dataset.manual_files)
