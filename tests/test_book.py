@@ -150,12 +150,16 @@ def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
 
 
 def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
-    """With the book's own configuration, and one page."""
+    """With the book's own configuration, and more than the five pages from which on Sphinx uses several processes."""
     (tmp_path / "book").mkdir()
     for name in ("_config.yml", "references.bib"):
         shutil.copy(BOOK / name, tmp_path / "book" / name)
     shutil.copytree(BOOK / "_ext", tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    others = [f"page{number}" for number in range(6)]
+    for name in others:
+        (tmp_path / "book" / f"{name}.md").write_text(f"# {name}\n")
+    chapters = "".join(f"- file: {name}\n" for name in others)
+    (tmp_path / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: page\nchapters:\n{chapters}")
     header = (BOOK / "index.md").read_text().split("# ")[0]
     (tmp_path / "book" / "page.md").write_text(f"{header}# Page\n\n```{{code-cell}}\n1 / 0\n```\n")
     done = build(tmp_path, tmp_path)
