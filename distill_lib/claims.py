@@ -205,20 +205,22 @@ def _at(study: pd.DataFrame, paper: str, *, shortest: bool, wanted: int) -> Clai
 def _patience(study: pd.DataFrame) -> Claim:
     paper = "Every teaching policy gains from a longer schedule."
     means, gains = findings.summary(study), []
+    told: dict[str, list[str]] = {}  # by the lengths compared, for not every policy has runs of every length
     for policy, group in means[~means["policy"].isin(list(views.BASELINES))].groupby("policy"):
         if len(group) < 2:
             continue
         group = group.sort_values("epochs")
         first, last = group.iloc[0], group.iloc[-1]
         errors = [findings.pooled_spread(study, epochs=row["epochs"]) / math.sqrt(row["n"]) for row in (first, last)]
-        error = math.hypot(*errors)
         gain = float(last["mean"] - first["mean"])
-        gains.append((policy, [Difference(policy, policy, last["epochs"], gain, error, int(last["n"]))]))
+        one = Difference(policy, policy, last["epochs"], gain, math.hypot(*errors), int(last["n"]))
+        gains.append((policy, [one]))
+        lengths = f"From {length(first['epochs'])} to {length(last['epochs'])}"
+        told.setdefault(lengths, []).append(f"{views.NAMES[policy]} {points(one)}")
     if not gains:
         return Claim(paper, findings.NONE, NO_RECORDS)
-    told = [f"{views.NAMES[policy]} {points(each[0])}" for policy, each in gains]
-    lengths = f"From {length(means['epochs'].min())} to {length(means['epochs'].max())}"
-    return Claim(paper, f"{lengths}: {listed(told)}.", _judge(gains, 1))
+    seen = " ".join(f"{lengths}: {listed(parts)}." for lengths, parts in told.items())
+    return Claim(paper, seen, _judge(gains, 1))
 
 
 def _reaches_teacher(study: pd.DataFrame, teacher: float | None) -> Claim:

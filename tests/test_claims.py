@@ -57,6 +57,14 @@ def test_a_fixed_teacher_is_judged_at_every_length() -> None:
     assert "at 99 epochs" in told and "But" in told and "at 10 epochs" in told
 
 
+def test_patience_says_which_lengths_each_policy_has() -> None:
+    runs = runs_with(SAME | {("mix", 10.0): [0.60, 0.61], ("mix", 990.0): [0.85, 0.86]})
+    (claim,) = [claim for claim in claims.all_claims(runs) if "longer schedule" in claim.paper]
+    assert claim.verdict == "agrees"
+    assert "From 10 epochs to 99 epochs: consistent teaching +10.0 points." in claim.seen
+    assert "From 10 epochs to 990 epochs: function matching +25.0 points." in claim.seen
+
+
 def test_numbers_of_a_claim_are_those_of_the_runs() -> None:
     runs = runs_with(SAME | {("ind/ic", 99.0): [0.725, 0.735]})
     (told,) = [claim.seen for claim in claims.all_claims(runs) if "Independent" in claim.paper]
