@@ -35,6 +35,18 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     assert list(found["measured"])[-1] == "1.50 times as long"
 
 
+def test_a_missed_step_says_how_near_to_the_peak_each_program_comes(tmp_path: Path) -> None:
+    """So that a reader can tell a slow program from a slow machine."""
+    ours = {"form": "distill_lib", "images/s": 900.0, "goal": "images/s at least 1000", "share of peak": 0.2}
+    others = [
+        {"form": form, "share of peak": share} for form, share in (("plain", 0.1), ("compiled", 0.3), ("x", None))
+    ]
+    elsewhere = {"case": "other", "form": "fast", "share of peak": 0.9}
+    timing.write("step", [{"case": "made up"} | row for row in (ours, *others)] + [elsewhere], tmp_path)
+    verdict = goals.table(tmp_path)["verdict"].iloc[-1]
+    assert verdict == "missed by 10%: of the measured peak our step reaches 20%, the best of the others (compiled) 30%"
+
+
 def test_a_record_from_an_accelerator_counts_for_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the time of one run, eight students may take 2.7 times as much."""
     environment = records.environment() | {"device": "made-up GPU"}

@@ -145,5 +145,16 @@ def _steps(rows: Rows) -> list[dict[str, str]]:
             found.append(goal | {"measured": "", "verdict": f"{row['step']}: nox -s bench -- step"})
             continue
         measured = {"measured": f"{shape.format(value)}{unit}"}
-        found.append(goal | measured | {"verdict": verdict(value, float(limit), at_most=False)})
+        found.append(goal | measured | {"verdict": verdict(value, float(limit), at_most=False, why=_shares(row, rows))})
     return found
+
+
+def _shares(row: dict[str, Any], rows: Rows) -> str:
+    """How much of the machine's peak this library and the best of the others reach in the step of a row."""
+    ran = [each for each in rows if each["case"] == row["case"] and each.get("share of peak")]
+    shares = {each["form"]: each["share of peak"] for each in ran}
+    ours = shares.pop("distill_lib", None)
+    if ours is None or not shares:
+        return ""
+    best = max(shares, key=lambda form: shares[form])
+    return f"of the measured peak our step reaches {ours:.0%}, the best of the others ({best}) {shares[best]:.0%}"
