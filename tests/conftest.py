@@ -1,7 +1,8 @@
 """Strict settings for every test, and for the processes and notebook kernels that tests start.
 
 Two CPU devices, so that code which shards by accident or forgets to shard is seen; rank promotion raises, so that no
-array broadcasts in silence; warnings are errors (pyproject.toml). Compiled steps are kept between runs of the tests.
+array broadcasts in silence; warnings are errors (pyproject.toml). Compiled steps are kept between runs of the tests,
+for each process of pytest-xdist in a folder of its own: jax may read what another process has half written.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ hypothesis.settings.load_profile("steady")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Sets the environment, which jax reads when it is imported, here and in child processes."""
-    flags = os.environ.get("XLA_FLAGS", "")
+    flags, worker = os.environ.get("XLA_FLAGS", ""), os.environ.get("PYTEST_XDIST_WORKER", "alone")
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2".strip(),
         "JAX_NUMPY_RANK_PROMOTION": "raise",
-        "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir("jax")) if config.cache else "",
+        "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir(f"jax_{worker}")) if config.cache else "",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
         "MPLBACKEND": "",
     }
