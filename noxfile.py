@@ -92,7 +92,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests, in up to four processes; or, in one, what the arguments for pytest say."""
-    count = min(os.cpu_count() or 1, 4)  # each takes up to 3 GB
+    count = min(os.cpu_count() or 1, 4)  # some gigabytes each
     several = ["-n", str(count), "--dist", "loadfile"] if count > 1 else []  # files share what their fixtures make
     run(session, environment(session), "-m", "pytest", *(session.posargs or several))
 
