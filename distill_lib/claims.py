@@ -45,7 +45,8 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
         _pairs(study, "Labels alone are worse than consistent teaching.", ("labels",), -1),
         _at(study, "Function matching trails consistent teaching in short runs.", shortest=True, wanted=-1),
         _at(study, "Function matching wins in long runs.", shortest=False, wanted=1),
-        _patience(study),
+        _longer(study, "With the same views for both, a longer schedule is better.", (TRUNK, MIX), 1, since=0),
+        _longer(study, "A fixed teacher's students peak, and then fall back.", findings.FIXED, -1, since=-2),
         _reaches_teacher(study, findings.teacher_top1(runs)),
     ]
 
@@ -98,7 +99,7 @@ def fresh(runs: pd.DataFrame) -> str:
     if own.empty:
         return (
             f"There is no fresh run here: `results/fashion_{findings.FRESH}` holds no records. "
-            "The command `nox -s study` makes them, and they appear in these figures."
+            "The command `nox -s study` makes them, and they appear in the study's figure of patience, and in a table."
         )
     days = sorted({date[:10] for date in own["date"]})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
@@ -202,15 +203,15 @@ def _at(study: pd.DataFrame, paper: str, *, shortest: bool, wanted: int) -> Clai
     return Claim(paper, seen, _judge([(MIX, [one])], wanted))
 
 
-def _patience(study: pd.DataFrame) -> Claim:
-    paper = "Every teaching policy gains from a longer schedule."
+def _longer(study: pd.DataFrame, paper: str, policies: Iterable[str], wanted: int, since: int) -> Claim:
+    """What each policy's longest schedule gains on that at the place `since` among its schedules, shortest first."""
     means, gains = findings.summary(study), []
     told: dict[str, list[str]] = {}  # by the lengths compared, for not every policy has runs of every length
-    for policy, group in means[~means["policy"].isin(list(views.BASELINES))].groupby("policy"):
+    for policy in policies:
+        group = means[means["policy"] == policy].sort_values("epochs")
         if len(group) < 2:
             continue
-        group = group.sort_values("epochs")
-        first, last = group.iloc[0], group.iloc[-1]
+        first, last = group.iloc[since], group.iloc[-1]
         errors = [findings.pooled_spread(study, epochs=row["epochs"]) / math.sqrt(row["n"]) for row in (first, last)]
         gain = float(last["mean"] - first["mean"])
         one = Difference(policy, policy, last["epochs"], gain, math.hypot(*errors), int(last["n"]))
@@ -220,7 +221,7 @@ def _patience(study: pd.DataFrame) -> Claim:
     if not gains:
         return Claim(paper, findings.NONE, NO_RECORDS)
     seen = " ".join(f"{lengths}: {listed(parts)}." for lengths, parts in told.items())
-    return Claim(paper, seen, _judge(gains, 1))
+    return Claim(paper, seen, _judge(gains, wanted))
 
 
 def _reaches_teacher(study: pd.DataFrame, teacher: float | None) -> Claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ SEEDS = (0, 1, 2)
 """Of the embedded set; the paper's own runs have one."""
 _AGAIN = " -p results again"
 """Has everything trained anew, in a folder of its own: records of the same runs come with the book."""
-_SINGLE = ' -p seeds "[0]"'
+_SINGLE = ' -p loading stream -p seeds "[0]"'  # in memory, images of all sets but the embedded one would be shrunk
 _OPTIONS = {
     ("consistency", EMBEDDED): f' -p variant medium -p policies "[{", ".join(views.POLICIES)}]" -p seeds "{[*SEEDS]}"'
 }
@@ -66,16 +67,16 @@ def _row(name: str, dataset: str, device: str, runs: pd.DataFrame) -> dict[str, 
 def _took(runs: pd.DataFrame, name: str) -> str:
     """Students and time of an experiment on the embedded set, as sentences."""
     found = _records(runs, name)
-    planned, arms, absent = len(_plan(name, EMBEDDED)), experiments.arms(name, EMBEDDED), _without_records(found, name)
-    if absent == len(arms):
+    planned, absent = len(_plan(name, EMBEDDED)), _without_records(found, name)
+    if found.empty:
         return f"That is {planned} students; there are no records yet that say how long they take."
-    rest = f", without {absent} of its {len(arms)} arms, of which there are no records yet" if absent else ""
+    rest = f", without {absent} of them, of which there are no records yet" if absent else ""
     devices = ", ".join(sorted(set(found["device"])))
     return f"That is {planned} students, and took {_minutes(found, name)} on {devices}{rest}."
 
 
 def _minutes(found: pd.DataFrame, name: str) -> str:
-    """Wall time of all seeds on the embedded set, which students of a class share; a plus if arms are missing."""
+    """Wall time of all seeds on the embedded set, which students of a class share; a plus if some are missing."""
     if found.empty:
         return "unknown"
     shares = found["wall_seconds"] / (found["class_size"].fillna(1) if "class_size" in found else 1)
@@ -92,17 +93,20 @@ def _hours(plan: Iterable[Recipe], device: str, runs: pd.DataFrame) -> str:
 
 def _records(runs: pd.DataFrame, name: str) -> pd.DataFrame:
     """All records of an experiment on the embedded set, with the number of their recipe among those that are tried."""
-    found = [
-        outcomes.of_settings(runs, recipe).assign(arm=arm.name, recipe=f"{arm.name} {number}")
-        for arm in experiments.arms(name, EMBEDDED)
-        for number, recipe in enumerate(experiments.recipes_of(arm, EMBEDDED, start=PRETRAINED))
-    ]
+    found = [outcomes.of_settings(runs, recipe).assign(recipe=number) for number, recipe in enumerate(_settings(name))]
     return pd.concat(found, ignore_index=True)
 
 
 def _without_records(found: pd.DataFrame, name: str) -> int:
-    known = set(found["arm"])
-    return sum(arm.name not in known for arm in experiments.arms(name, EMBEDDED))
+    """How many of the planned students have no record."""
+    known = set(zip(found["recipe"], found["seed"], strict=True)) if len(found) else set()
+    return len(set(itertools.product(range(len(_settings(name))), SEEDS)) - known)
+
+
+def _settings(name: str) -> list[Recipe]:
+    """What an experiment trains on the embedded set with one seed."""
+    arms = experiments.arms(name, EMBEDDED)
+    return [recipe for arm in arms for recipe in experiments.recipes_of(arm, EMBEDDED, start=PRETRAINED)]
 
 
 def _plan(name: str, dataset: str) -> Sequence[Recipe]:

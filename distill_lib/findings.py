@@ -168,7 +168,9 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("policy", key=lambda keys: keys.map(ORDER.index), kind="stable", ignore_index=True)
 
 
-def pooled_spread(runs: pd.DataFrame, metric: str = "test_top1", epochs: float | None = None) -> float:
+def pooled_spread(
+    runs: pd.DataFrame, metric: str = "test_top1", epochs: float | None = None, by: str = "policy"
+) -> float:
     """Standard deviation between seeds, pooled over the policies of one length of schedule.
 
     Args:
@@ -176,11 +178,12 @@ def pooled_spread(runs: pd.DataFrame, metric: str = "test_top1", epochs: float |
         metric: a column of it.
         epochs: the length; where no policy has several seeds at it, the nearest length that has some stands in. None
             pools over all lengths.
+        by: the column that is pooled over.
 
     Returns:
         The standard deviation; NaN if no policy has several seeds anywhere.
     """
-    groups = summary(runs, metric)
+    groups = summary(runs, metric, (by, "epochs"))
     several = groups[groups["n"] > 1]
     if several.empty:
         return math.nan

@@ -20,7 +20,9 @@ _DEFAULTS = {
 
 
 def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame:
-    """The records that repeat a recipe, under whatever variant and seed; fields that they lack are at their default.
+    """The records that repeat a recipe, under whatever seed; fields that they lack are at their default.
+
+    Those of its own variant, where there are such; else those of any: presets may share all settings.
 
     Args:
         runs: the table of `records.read`.
@@ -37,7 +39,10 @@ def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame
     unneeded = CHANCE if recipe.has_teacher else (*CHANCE, "teacher", "temperature", "ensemble")
     fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unneeded} | others
     kept = [all(_fits(run, name, value) for name, value in fields.items()) for run in runs.to_dict("records")]
-    return runs[kept].drop_duplicates("seed")
+    found = runs[kept]
+    if "variant" in found and (own := found["variant"] == recipe.variant).any():
+        found = found[own]
+    return found.drop_duplicates("seed")
 
 
 def value_of(run: Mapping[str, Any], name: str) -> Any:

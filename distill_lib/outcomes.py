@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -89,19 +90,25 @@ def compared(runs: pd.DataFrame, name: str, first: str, second: str) -> str:
 
 
 def what_matters(runs: pd.DataFrame, name: str) -> str:
-    """Which arms of an experiment differ from its first one on the embedded set by more than noise, in a sentence."""
+    """Which arms of an experiment differ on the embedded set from the one beside them by more than noise, in words."""
     found = of_experiment(runs, name)
-    first, *others = [arm.name for arm in experiments.arms(name, "fashion")]
+    first, *others = experiments.arms(name, "fashion")
     known = set(found["arm"])
-    differences = [_difference(found, other, first) for other in others if {other, first} <= known]
+
+    def needed(arm: Arm) -> set[str]:
+        return {arm.name, arm.beside or first.name}
+
+    differences = [_difference(found, arm.name, arm.beside or first.name) for arm in others if needed(arm) <= known]
     if not differences:
         return findings.NONE
+    names = {arm.name: f"{arm.name}, beside {arm.beside}" if arm.beside else arm.name for arm in others}
     parts = {
-        "Better": [f"{one.first} ({claims.points(one)})" for one in differences if one.sign > 0],
-        "Worse": [f"{one.first} ({claims.points(one)})" for one in differences if one.sign < 0],
-        "Within noise": [one.first for one in differences if not one.sign],
+        "Better": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign > 0],
+        "Worse": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign < 0],
+        "Within noise": [names[one.first] for one in differences if not one.sign],
     }
-    return f"Beside {first}. " + " ".join(f"{title}: {claims.listed(arms) or 'none'}." for title, arms in parts.items())
+    told = " ".join(f"{title}: {claims.listed(arms) or 'none'}." for title, arms in parts.items())
+    return f"Beside {first.name}, where nothing else is said. {told}"
 
 
 def show(runs: pd.DataFrame, name: str) -> HTML:
@@ -130,10 +137,13 @@ def _of_arm(runs: pd.DataFrame, arm: Arm, dataset: str) -> pd.DataFrame:
 
 
 def _difference(found: pd.DataFrame, first: str, second: str) -> Difference:
-    one, other = (found.loc[found["arm"] == arm, "test_top1"] for arm in (first, second))
-    epochs = float(found.loc[found["arm"] == first, "epochs"].iloc[0])
-    variance = sum(values.var() / len(values) for values in (one, other))  # nan where an arm has one run
-    return Difference(first, second, epochs, float(one.mean() - other.mean()), variance**0.5, min(len(one), len(other)))
+    """One arm minus another; the spread between seeds is pooled over the arms of a length, as in the study."""
+    one, other = (found[found["arm"] == arm] for arm in (first, second))
+    lengths = [float(rows["epochs"].iloc[0]) for rows in (one, other)]
+    spreads = [findings.pooled_spread(found, epochs=epochs, by="arm") for epochs in lengths]
+    error = math.hypot(spreads[0] / math.sqrt(len(one)), spreads[1] / math.sqrt(len(other)))
+    value = float(one["test_top1"].mean() - other["test_top1"].mean())
+    return Difference(first, second, lengths[0], value, error, min(len(one), len(other)))
 
 
 def _judged(found: pd.DataFrame, first: str, second: str) -> tuple[str, str]:

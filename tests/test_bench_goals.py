@@ -65,7 +65,7 @@ def test_facts_are_read_from_records_or_missing(tmp_path: Path) -> None:
     timing.write("profile", [left], tmp_path)
     found = report.facts(tmp_path)
     assert found["start-second"] == "12 s" and found["norm-small"] == "40 %"
-    assert found["left-small"] == "30 % of the step, more than a fifth"
+    assert found["left-small"] == "30 % (so it is worth writing)"
     assert report.rows("loop", tmp_path, case="first run") == STARTS[:1]
     assert "No run: drawn" in report.provenance("roofline", results=tmp_path)
 

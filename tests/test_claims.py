@@ -59,10 +59,16 @@ def test_a_fixed_teacher_is_judged_at_every_length() -> None:
 
 def test_patience_says_which_lengths_each_policy_has() -> None:
     runs = runs_with(SAME | {("mix", 10.0): [0.60, 0.61], ("mix", 990.0): [0.85, 0.86]})
-    (claim,) = [claim for claim in claims.all_claims(runs) if "longer schedule" in claim.paper]
+    (claim,) = [claim for claim in claims.all_claims(runs) if "longer schedule is better" in claim.paper]
     assert claim.verdict == "agrees"
     assert "From 10 epochs to 99 epochs: consistent teaching +10.0 points." in claim.seen
     assert "From 10 epochs to 990 epochs: function matching +25.0 points." in claim.seen
+
+
+def test_a_fixed_teacher_falls_back_if_its_longest_runs_are_worse_than_the_second_longest() -> None:
+    lengths = {("fix/cc", 10.0): [0.60, 0.61], ("fix/cc", 99.0): [0.80, 0.81]}
+    assert verdict(runs_with(lengths), "fall back") == "disagrees"
+    assert verdict(runs_with(lengths | {("fix/cc", 990.0): [0.70, 0.71]}), "fall back") == "agrees"
 
 
 def test_numbers_of_a_claim_are_those_of_the_runs() -> None:

@@ -40,7 +40,7 @@ def test_students_of_a_class_share_its_time() -> None:
     """Three that took six minutes together, and three that took two minutes each."""
     runs = pd.DataFrame([*taught("consistent teaching", 3, 360.0), *taught("labels", 1, 120.0)])
     said = effort.told(runs, "labels")
-    assert "took 12+ minutes on a clock, without 3 of its 5 arms" in said
+    assert "took 12+ minutes on a clock, without 24 of them" in said  # of 5 arms with two learning rates each
     assert "no records yet that say" in effort.told(runs.iloc[:0], "labels")
 
 

@@ -71,9 +71,35 @@ def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
         for arm, shift in zip(arms, (0.0, 0.03, -0.03), strict=True)
         for seed in range(3)
     ]
-    said = outcomes.verdicts(pd.DataFrame(rows), "optimizers")
-    assert said[0].endswith("+3.0 points; agrees.") and said[1].endswith("3.0 points; disagrees.")
-    assert outcomes.verdicts(runs({}), "optimizers") == [
-        "Shampoo against Adam: no records yet.",
-        "Muon against Adam: no records yet.",
-    ]
+    assert [text[-8:] for text in outcomes.verdicts(pd.DataFrame(rows), "optimizers")] == [" agrees."]
+    below = pd.DataFrame(rows).assign(test_top1=lambda table: 1 - table["test_top1"])
+    assert outcomes.verdicts(below, "optimizers")[0].endswith("3.0 points; disagrees.")
+    assert outcomes.verdicts(runs({}), "optimizers") == ["Shampoo against Adam: no records yet."]
+
+
+def test_an_arm_is_compared_with_the_one_that_it_changes() -> None:
+    """What T squared does at a temperature of 5 is no matter of the temperature."""
+    warm, plain = "temperature 5", "temperature 5, without T\N{SUPERSCRIPT TWO}"
+    said = outcomes.what_matters(
+        runs({"function matching": 0.0, warm: -0.03, plain: -0.031}, spread=0.002), "ablations"
+    )
+    assert f"Worse: {warm} (" in said and f"Within noise: {plain}, beside {warm}." in said
+
+
+def test_noise_is_pooled_over_arms() -> None:
+    """Three seeds that happen to lie close do not make a difference that the other arms' spread forbids."""
+    close = runs({"function matching": 0.0, "lambda folded": 0.005}, spread=0.0001)
+    wide = runs({"temperature 5": 0.0, "half labels in the loss": 0.0, "squared distance": 0.0}, spread=0.02)
+    assert "Better: lambda folded" in outcomes.what_matters(close, "ablations")
+    assert "Better: none" in outcomes.what_matters(pd.concat([close, wide]), "ablations")
+
+
+def test_runs_of_the_own_preset_come_before_equal_ones_of_another() -> None:
+    """The study's runs and those of a class have the same settings, but other views."""
+    arm = experiments.arms("consistency", "fashion")[-1]
+    (recipe,) = experiments.recipes_of(arm, "fashion")
+    other = dataclasses.replace(recipe, variant="compare")
+    rows = [row(dataclasses.replace(other, seed=seed), 0.7) for seed in range(3)]
+    assert set(outcomes.of_experiment(pd.DataFrame(rows), "consistency")["test_top1"]) == {0.7}
+    rows += [row(recipe, 0.8)]
+    assert list(outcomes.of_experiment(pd.DataFrame(rows), "consistency")["test_top1"]) == [0.8]

@@ -107,7 +107,7 @@ def _products(chosen: Rows) -> str:
 
 def _left(chosen: Rows) -> str:
     share = chosen[-1]["left on the table"]
-    return f"{100 * share:.0f} % of the step, {'less' if share < KERNEL_WORTH else 'more'} than a fifth"
+    return f"{100 * share:.0f} %{'' if share < KERNEL_WORTH else ' (so it is worth writing)'}"
 
 
 def _each_student(chosen: Rows) -> str:
