@@ -139,7 +139,7 @@ class Store:
         checkpoints.save_npz(path, arrays | {"means": means})
         counts = {"steps": self.steps + len(batches)}
         counts["views"] = self.header["views"] + len(batches) * len(means)
-        counts["bytes"] = self.header["bytes"] + path.stat().st_size
+        counts["bytes"] = _bytes(self.folder, shard + 1)
         return _written(Store(self.folder, dict(self.header) | counts))
 
 
@@ -164,7 +164,7 @@ def begin(
     """
     folder = Path(folder)
     if not (folder / _HEADER).is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and all(_unfinished(path) for path in folder.iterdir())):
             raise DistillError(f"{folder} holds something else; name an empty folder for the answers.")
         shard_steps = max(1, min(SHARD_STEPS, SHARD_BYTES // (batch_size * answers.size(kept, num_classes))))
         facts = {"format": FORMAT, "kept": kept, "steps": 0, "views": 0, "bytes": 0, "shard_steps": shard_steps}
@@ -177,9 +177,8 @@ def begin(
     if store.steps >= steps or not spare:
         return store
     # The last shard is not full and is made again; until it is, the folder stays as it is.
-    last = _path(folder, store.steps // store.header["shard_steps"])
     counts = {"steps": store.steps - spare, "views": store.header["views"] - spare * batch_size}
-    counts["bytes"] = store.header["bytes"] - (last.stat().st_size if last.is_file() else 0)
+    counts["bytes"] = _bytes(folder, store.steps // store.header["shard_steps"])
     return Store(folder, dict(store.header) | counts)
 
 
@@ -218,6 +217,16 @@ def _written(store: Store) -> Store:
     content = json.dumps(dict(store.header), indent=1, sort_keys=True) + "\n"
     checkpoints.write_atomically(store.folder / _HEADER, content.encode())
     return store
+
+
+def _bytes(folder: Path, shards: int) -> int:
+    """Size of the first shards; of the files, since a kill may have left one that no header covers."""
+    return sum(path.stat().st_size for path in (_path(folder, shard) for shard in range(shards)) if path.is_file())
+
+
+def _unfinished(path: Path) -> bool:
+    """Whether a kill left this in the middle of an atomic write."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def _path(folder: Path, shard: int) -> Path:

@@ -30,6 +30,7 @@ from distill_lib.task import RUN, SPLITS, Task
 LOADING = ("auto", "device", "stream")
 TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
 DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
+_OF_PROBABILITIES = ("kl", "hard")  # distances that need no more of an answer than what is stored
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
 
 
@@ -99,6 +100,11 @@ def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
     if not task.asks_teacher:
         raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored answers.")
     store = archive.load(folder)
+    if recipe.distance not in _OF_PROBABILITIES:
+        raise DistillError(
+            f"stored answers keep the largest logits up to a constant, which the distance {recipe.distance} cannot do "
+            f"with: choose {' or '.join(_OF_PROBABILITIES)}, or ask the teacher in the steps (no replay)."
+        )
     if recipe.stored not in (None, store.kept):
         raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {recipe.stored}: leave out stored.")
     store.require(task.answered(store.kept), task.total_steps)

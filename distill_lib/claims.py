@@ -289,10 +289,10 @@ def listed(parts: list[str]) -> str:
 
 def about_teacher(runs: pd.DataFrame) -> str:
     """How good the embedded teacher is, on whole test images and under crops."""
-    own = runs[runs["study"] == "fashion_teacher_full"]
+    own = findings.teacher_run(runs)
     if own.empty:
         return f"The teacher's own accuracy: {NO_RECORDS}."
-    run = own.iloc[-1]
+    run = own.iloc[0]
     text = f"The teacher gets {percent(run['test_top1'])} of the test images right"
     under_crops = run.get("test_top1_under_crops", math.nan)
     if math.isnan(under_crops):

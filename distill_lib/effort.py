@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,10 @@ def _minutes(found: pd.DataFrame, name: str) -> str:
 
 def _hours(plan: Iterable[Recipe], device: str, runs: pd.DataFrame) -> str:
     """Device-hours of recipes, each by itself."""
-    hours = sum(budget.budget(recipe, device, runs).hours or 0.0 for recipe in plan)
+    known = [budget.budget(recipe, device, runs).hours for recipe in plan]
+    if None in known:
+        return "unknown"
+    hours = math.fsum(each for each in known if each is not None)
     return f"{hours:,.{0 if hours >= 10 else 1}f} hours"
 
 

@@ -73,7 +73,7 @@ def plan(
         for first in recipes_of(arm, dataset, variant, start=start, seed=seeds[0], **overrides):
             # students that start from the same weights would not differ if they saw the same views too
             shared = shared_views and len(seeds) > 1 and first.start is None
-            view_seed = first.seed if shared else first.view_seed
+            view_seed = first.order_seed if shared else first.view_seed
             found += [dataclasses.replace(first, seed=seed, view_seed=view_seed) for seed in seeds]
     return list(dict.fromkeys(found))
 

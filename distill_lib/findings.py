@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from distill_lib import datasets, matching, records, views
+from distill_lib import datasets, matching, recipes, records, views
 
 LENGTHS = ("short", "medium", "long", "longest")
 """Variants of `fashion` whose records come with the book."""
@@ -26,8 +26,10 @@ INDEPENDENT = ("ind/rc", "ind/ic")
 SETTINGS = (
     "student", "teacher", "teacher_sha256", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay",
     "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
-    "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set",
+    "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set", "ensemble", "dtype",
+    "eval_side",
 )  # fmt: skip
+CHOSEN = ("learning_rate", "weight_decay", "temperature")  # what a grid goes through
 REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common
 ORDER = [*views.BASELINES, *views.POLICIES]
 BLANK = "\N{NO-BREAK SPACE}"
@@ -78,8 +80,10 @@ def scarce(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that the hyper-parameters were chosen from."""
-    return live(runs)[lambda kept: kept["study"] == "fashion_grid"]
+    """The runs that the hyper-parameters were chosen from: the same in all but these, and each seed once."""
+    kept = live(runs)[lambda table: table["study"] == "fashion_grid"]
+    found = _most_common_settings(kept, tuple(name for name in SETTINGS if name not in CHOSEN))
+    return found.drop_duplicates([name for name in (*REPEATED, *CHOSEN) if name in found]) if len(found) else found
 
 
 def live(runs: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +107,8 @@ def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFr
     if "stored" not in runs:
         return pd.DataFrame(columns=columns)
     kept = runs[runs["stored"].notna() & runs["train_images"].isna()]
-    kept = kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])]
+    kept = _most_common_settings(kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])])
+    kept = kept.drop_duplicates([*REPEATED, "stored"]) if len(kept) else kept
     asked, rows = study(runs, variants), []
     for (epochs, policy, stored), group in kept.groupby(["epochs", "policy", "stored"]):
         live_runs = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]["test_top1"]
@@ -119,8 +124,8 @@ def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFr
     return in_order(pd.DataFrame(rows, columns=columns))
 
 
-def _most_common_settings(runs: pd.DataFrame) -> pd.DataFrame:
-    columns = [name for name in SETTINGS if name in runs]
+def _most_common_settings(runs: pd.DataFrame, settings: Sequence[str] = SETTINGS) -> pd.DataFrame:
+    columns = [name for name in settings if name in runs]
     if runs.empty or not columns:
         return runs
     named = [name for name in columns if name != "teacher_sha256"]  # which is no field of a recipe
@@ -137,8 +142,17 @@ def with_image_counts(runs: pd.DataFrame) -> pd.DataFrame:
 
 def teacher_top1(runs: pd.DataFrame) -> float | None:
     """The embedded teacher's own test accuracy, a share; None without its record."""
+    own = teacher_run(runs)
+    return None if own.empty else float(own["test_top1"].iloc[0])
+
+
+def teacher_run(runs: pd.DataFrame) -> pd.DataFrame:
+    """The run that made the embedded teacher, a row of the table of `records.read`; none without its record."""
     own = runs[runs["study"] == "fashion_teacher_full"]
-    return None if own.empty else float(own["test_top1"].iloc[-1])
+    if own.empty:
+        return own
+    preset = recipes.get("fashion_teacher", "full")  # trials with other seeds and lengths have its study's name too
+    return own[(own["seed"] == preset.seed) & (own["epochs"] == preset.epochs)].head(1)
 
 
 def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = ("policy", "epochs")) -> pd.DataFrame:
@@ -215,9 +229,8 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the difference is more than two standard errors, else 0; by value alone where none is known."""
-        noise = 0.0 if math.isnan(self.error) else 2 * self.error
-        return 0 if abs(self.value) <= noise else int(math.copysign(1, self.value))
+        """1 or -1 where the difference is more than two standard errors; else, and where none is known, 0."""
+        return int(math.copysign(1, self.value)) if abs(self.value) > 2 * self.error else 0
 
 
 def differences(

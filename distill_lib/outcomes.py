@@ -105,8 +105,12 @@ def what_matters(runs: pd.DataFrame, name: str) -> str:
     parts = {
         "Better": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign > 0],
         "Worse": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign < 0],
-        "Within noise": [names[one.first] for one in differences if not one.sign],
+        "Within noise": [names[one.first] for one in differences if not one.sign and not math.isnan(one.error)],
     }
+    if single := [
+        f"{names[one.first]} ({claims.points_of(one.value)})" for one in differences if math.isnan(one.error)
+    ]:
+        parts["Noise unknown, from single runs"] = single
     told = " ".join(f"{title}: {claims.listed(arms) or 'none'}." for title, arms in parts.items())
     return f"Beside {first.name}, where nothing else is said. {told}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ class Pupil:
 
         Args:
             class_size: students that were taught together.
-            bad_images: broken images that were met, where they were decoded on the way.
+            bad_images: broken images that this process met, where they were decoded on the way.
         """
         task, seconds = self.task, self._spent()
         variables = jax.device_get(self.state.variables)
@@ -125,9 +126,7 @@ class Pupil:
             task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=_teacher(task)
         )
         records.write(self.directory, record, self.rows)
-        for leftover in (self.directory / "recipe.json", *self.directory.glob(".*.tmp")):  # a kill may leave some
-            leftover.unlink(missing_ok=True)
-        resume.drop(self.directory / "checkpoint")
+        _tidy(self.directory)
         return Run(record, self.rows, variables, self.directory, False)
 
     def _spent(self) -> float:
@@ -174,10 +173,19 @@ def finished(task: Task, directory: Path) -> Run | None:
     """The run, if an earlier process finished it."""
     if (record := records.load(directory)) is None:
         return None
+    _tidy(directory)  # the process that wrote the record may have been killed before it came to this
     print(f"{task.run_id}: reused, finished on {record['date']}", flush=True)
     student = directory / "student.npz"
     variables = checkpoints.unpack(checkpoints.load_npz(student)) if student.is_file() else {}
     return Run(record, records.read_rows(directory / "metrics.csv"), variables, directory, True)
+
+
+def _tidy(directory: Path) -> None:
+    """Removes what a finished run needs no more, and what kills left."""
+    for leftover in (directory / "recipe.json", *directory.glob(".*.tmp")):
+        with contextlib.suppress(OSError):  # of a folder that may only be read
+            leftover.unlink(missing_ok=True)
+    resume.drop(directory / "checkpoint")
 
 
 def similarity(task: Task, variables: dict) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import importlib.metadata
 import io
 import json
@@ -39,6 +40,8 @@ REQUIRED = (
     "date",
     "commit",
 )
+RECIPE_FIELDS = ("policy", "epochs", "seed", "train_images", "crop_area")
+"""What tables and curves need of a record's recipe; further fields may be missing in old ones."""
 
 
 def find_results() -> Path:
@@ -84,13 +87,13 @@ def environment() -> dict[str, Any]:
     """Where and with what a record was made: device, memory, date, commit and versions."""
     import jax
 
-    commit, dirty = _commit()
+    revision, dirty = commit()
     return {
         "peak_memory_mb": _peak_memory_mb(),
         "device": _device(),
         "device_count": jax.device_count(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
+        "commit": revision,
         "dirty": dirty,
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
@@ -158,6 +161,7 @@ def load(directory: Path) -> dict | None:
         record = json.loads(path.read_text())
         missing = [name for name in REQUIRED if name not in record]
         missing += [name for name in ("recipe", "result") if not missing and not isinstance(record[name], dict)]
+        missing += [f"recipe.{name}" for name in RECIPE_FIELDS if not missing and name not in record["recipe"]]
     except (ValueError, TypeError) as error:
         raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
     if missing:
@@ -261,17 +265,21 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _commit() -> tuple[str, bool]:
-    """The commit of the library's checkout and whether its code was changed since; ("unknown", False) outside git."""
+@functools.cache
+def commit() -> tuple[str, bool]:
+    """The commit of the library's checkout and whether its code was changed since; ("unknown", False) outside git.
+
+    Asked once a process, so that whoever asks first decides of which moment the answer is.
+    """
     folder = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         status = subprocess.run(
             ["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
-    return commit.stdout.strip(), bool(status.stdout.strip())
+    return head.stdout.strip(), bool(status.stdout.strip())
 
 
 def _peak_memory_mb() -> float:

@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from distill_lib.errors import DistillError
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keeps other processes from training the run of a folder at the same time; a kill sets it free.
+
+    Does nothing where the system has no such locks.
+
+    Raises:
+        DistillError: if another process trains it, or the folder cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    path = directory / ".lock"
+    busy = DistillError(
+        f"{directory} is trained by another process: wait for it, then the same command reuses its run."
+    )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115 (it is held until the end)
+    except OSError as error:
+        raise DistillError(
+            f"cannot write {path} ({error.strerror}); make the folder writable or name another."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        except OSError:  # a file system without locks
+            yield
+            return
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise busy  # whoever had it has finished and taken it away
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def save(directory: Path, step: int, state: Any, facts: dict) -> None:

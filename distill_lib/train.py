@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from distill_lib import learning, lessons, pupil, records, step
+from distill_lib import learning, lessons, pupil, records, resume, step
 from distill_lib.assembly import prepare
 from distill_lib.errors import DistillError
 from distill_lib.progress import Progress
@@ -91,8 +91,16 @@ def train(
         For each task its run, or the error that ended it while the others went on.
 
     Raises:
-        DistillError: if a checkpoint is damaged or a folder cannot be written.
+        DistillError: if a checkpoint is damaged, a folder cannot be written, or another process trains one of them.
     """
+    records.commit()  # of the code that trains: it may be another one by the end
+    with contextlib.ExitStack() as held:
+        for _, directory in tasks:
+            held.enter_context(resume.alone(directory))
+        return _train(tasks, checkpoint_seconds, remat)
+
+
+def _train(tasks: list[tuple[Task, Path]], checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
     mesh = step.data_mesh()
     everywhere = NamedSharding(mesh, PartitionSpec())
     pupils = [pupil.take_up(task, directory, mesh) for task, directory in tasks]

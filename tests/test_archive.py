@@ -77,6 +77,20 @@ def test_writing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert (tmp_path / "answers-000000.npz").stat().st_mtime_ns == kept
 
 
+def test_a_kill_leaves_sizes_right(tmp_path: Path) -> None:
+    """After the last shard was made again, and before its header was; and in the middle of the very first header."""
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    (folder / ".header.json.1.tmp").write_text("{")
+    filled(begun(folder, 3), 3)
+    begun(folder, 4)
+    old = (folder / "header.json").read_bytes()
+    filled(begun(folder, 4), 4)
+    (folder / "header.json").write_bytes(old)
+    filled(begun(folder, 5), 5)
+    assert archive.load(folder).header["bytes"] == sum(path.stat().st_size for path in folder.glob("*.npz"))
+
+
 def test_a_store_can_be_lengthened(tmp_path: Path) -> None:
     """A last shard that was not full is made again, and the folder is whole until then."""
     filled(begun(tmp_path, 3), 3)

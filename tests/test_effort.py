@@ -44,6 +44,11 @@ def test_students_of_a_class_share_its_time() -> None:
     assert "no records yet that say" in effort.told(runs.iloc[:0], "labels")
 
 
+def test_hours_that_are_not_known_are_not_zero() -> None:
+    runs = pd.DataFrame(taught("labels", 1, 120.0))
+    assert set(effort.table(runs, "a clock", "pets")["time"]) == {"unknown"}
+
+
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_the_heading_of_a_notebook_does_not_contradict_the_records(name: str) -> None:
     """Within a factor of two, once all arms have records; minutes depend on the machine."""

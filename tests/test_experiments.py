@@ -38,6 +38,8 @@ def test_seeds_of_an_arm_share_their_views_unless_they_shall_not() -> None:
     """One class, one teacher's pass; with views of their own they repeat the study's runs."""
     shared = experiments.plan("optimizers", "fashion", seeds=[3, 4])
     assert {(recipe.seed, recipe.order_seed) for recipe in shared} == {(3, 3), (4, 3)}
+    given = experiments.plan("optimizers", "fashion", seeds=[3, 4], view_seed=7)
+    assert {recipe.order_seed for recipe in given} == {7}
     own = experiments.plan("patience", "fashion", seeds=[0, 1], shared_views=False)
     assert recipes.get("fashion", "long", policy="mix", seed=1) in own
 

@@ -67,7 +67,7 @@ def test_difference_and_its_error() -> None:
 def test_a_difference_below_two_errors_is_noise() -> None:
     assert findings.Difference("a", "b", 10, 0.019, 0.01, 3).sign == 0
     assert findings.Difference("a", "b", 10, -0.021, 0.01, 3).sign == -1
-    assert findings.Difference("a", "b", 10, 0.001, math.nan, 1).sign == 1  # no spread known: the value alone
+    assert findings.Difference("a", "b", 10, 0.5, math.nan, 1).sign == 0  # single runs: no spread is known
 
 
 def test_differences_need_both_policies_at_a_length() -> None:
@@ -143,6 +143,24 @@ def test_replayed_runs_stand_beside_the_live_ones_and_never_among_them(tmp_path:
     alone = findings.replayed(runs[runs["stored"].notna()])
     assert alone["difference"].tolist() == [None, None]
     assert findings.replayed(runs.drop(columns="stored")).empty
+
+
+def test_trials_are_no_part_of_replays_grids_and_the_teacher(tmp_path: Path) -> None:
+    """Other settings are never averaged in, and a seed counts once."""
+    for seed in range(3):
+        made_up.write_run(tmp_path, "medium", "mix", seed, stored=3)
+        made_up.write_run(tmp_path, "grid", "mix", seed)
+    teacher = made_up.write_teacher(tmp_path)
+    before = records.read(tmp_path)
+    made_up.write_run(tmp_path, "medium", "mix", 0, stored=3, learning_rate=1e-4)
+    made_up.write_run(tmp_path, "medium", "mix", 1, stored=3, view_seed=0)
+    made_up.write_run(tmp_path, "grid", "mix", 0, batch_size=64)
+    runs = records.read(tmp_path)
+    assert len(runs) == len(before) + 3
+    pd.testing.assert_frame_equal(findings.replayed(runs), findings.replayed(before))
+    pd.testing.assert_frame_equal(findings.selection(findings.grid(runs)), findings.selection(findings.grid(before)))
+    trial = runs[runs["run_id"] == teacher["run_id"]].assign(run_id="z", seed=1, test_top1=0.1)
+    assert findings.teacher_top1(pd.concat([runs, trial])) == teacher["result"]["test_top1"]
 
 
 def test_a_record_that_is_older_than_a_field_was_run_at_its_default() -> None:

@@ -63,6 +63,15 @@ def test_what_matters_is_what_is_more_than_noise(shift: float, word: str) -> Non
     assert "no such records" in outcomes.what_matters(runs({}), "ablations")
 
 
+def test_single_runs_decide_nothing() -> None:
+    """Their noise is not known, so they are neither better nor worse nor within it."""
+    single = runs({"function matching": 0.0, "lambda folded": 0.1})
+    said = outcomes.what_matters(single[single["seed"] == 0], "ablations")
+    assert (
+        "Better: none. Worse: none. Within noise: none. Noise unknown, from single runs: lambda folded (+10.0" in said
+    )
+
+
 def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
     """The claim is that the first arm of a pair is better."""
     arms = experiments.arms("optimizers", "fashion")

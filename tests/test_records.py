@@ -201,6 +201,16 @@ def test_a_record_with_wrong_parts_is_told(results: Path, field: str, value: obj
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_recipe_without_what_tables_need_is_told(results: Path) -> None:
+    record = make_record("mix")
+    path = results / record["study"] / record["run_id"] / "run.json"
+    path.write_text(json.dumps(record | {"recipe": {"policy": "mix"}}))
+    for reader in (records.read, records.curves):
+        with pytest.raises(DistillError, match="lacks recipe.epochs, recipe.seed, .*delete its folder") as caught:
+            reader(results)
+        assert str(path) in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["step,loss\n1\n", "step,loss\n1,2,3\n", "step,loss\n1,0.5\n\x00\xff"])
 def test_a_damaged_table_is_told_with_its_file(results: Path, content: str) -> None:
     """A metrics.csv that was cut off, or whose rows do not fit its columns."""

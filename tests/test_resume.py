@@ -297,3 +297,31 @@ def test_a_resumed_run_tells_a_damaged_table(
         train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path)
     table.write_bytes(content)
     assert_same(train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path).directory, unbroken)
+
+
+def test_two_processes_do_not_train_one_run(
+    teacher: Path, unbroken: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one is refused before it writes; the first goes on, and whoever comes later reuses its run."""
+    folder = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
+    recipe = tiny.recipe(teacher, policy="mix", epochs=3)
+    with resume.alone(folder):
+        before = sorted(os.listdir(folder))
+        with pytest.raises(DistillError, match=f"{folder} is trained by another process: wait for it") as caught:
+            train.fit(recipe, tmp_path)
+        assert "\n" not in str(caught.value) and sorted(os.listdir(folder)) == before
+    assert_same(train.fit(recipe, tmp_path).directory, unbroken)
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as where there are no such locks
+    with resume.alone(folder), resume.alone(folder):
+        pass
+
+
+def test_what_a_kill_leaves_beside_a_finished_run_is_removed(teacher: Path, unbroken: Run, tmp_path: Path) -> None:
+    """The record was written, and the checkpoint was not yet dropped."""
+    shutil.copytree(unbroken.directory.parent, tmp_path / "fashion_smoke")
+    folder = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
+    (folder / "checkpoint").mkdir()
+    for name in ("recipe.json", ".metrics.csv.1.tmp"):
+        (folder / name).write_text("left")
+    assert train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path).reused
+    assert_same(folder, unbroken)

@@ -156,6 +156,7 @@ def nine(stored: Callable) -> tuple[Recipe, Path]:
         ({"mixup": "example"}, "mixup batch, this run has mixup example"),
         ({"train_images": 48}, "examples 64, this run has examples 48"),
         ({"temperature": 5}, "temperature 2.0, this run has temperature 5.0"),
+        ({"distance": "l2"}, "which the distance l2 cannot do with: choose kl or hard"),
         ({"stored": 3}, "keeps 9 logits of each answer, not 3"),
         ({"policy": "labels"}, "policy labels asks no teacher in its steps"),
         ({"policy": "fix/cc"}, "policy fix/cc asks no teacher in its steps"),
