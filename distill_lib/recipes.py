@@ -35,7 +35,7 @@ class Recipe:
         weight_decay: decoupled, not multiplied by the learning rate.
         warmup_steps: steps of the linear warm-up.
         seed: of initialisation, order of the images and views.
-        train_images: use only the first so many training images, which of `fashion` are classes in equal parts; None uses all.
+        train_images: use only the first so many training images; None uses all. (`fashion`: classes in equal parts.)
         crop_area: smallest and largest area of an inception crop, as fractions of the image.
         whole: share of inception crops that are replaced by the whole image.
         mixup: "batch" or "example": one lambda a batch, or one an image.

@@ -48,8 +48,8 @@ class Policy:
     Attributes:
         teacher: the teacher's crop; "inception_mean" is the mean prediction over many inception crops, and None stands
             for no teacher (hard labels).
-        relation: "fixed" (the teacher's outputs are computed once), "independent" (two draws), "same" (one draw) or "none"
-            (no teacher).
+        relation: "none" (no teacher), "fixed" (the teacher's outputs are computed once), "independent" (two draws) or
+            "same" (one draw).
         student: the student's crop.
         mix: whether images are mixed by mixup.
     """
