@@ -184,7 +184,19 @@ ALLOWED = {
         "task",
     },
     "pupil": {"cka", "errors", "checkpoints", "evaluate", "learning", "optim", "records", "resume", "task"},
-    "train": {"assembly", "errors", "learning", "lessons", "progress", "pupil", "recipes", "records", "step", "task"},
+    "train": {
+        "assembly",
+        "errors",
+        "learning",
+        "lessons",
+        "progress",
+        "pupil",
+        "recipes",
+        "records",
+        "resume",
+        "step",
+        "task",
+    },
     "classroom": {"assembly", "errors", "learning", "pupil", "recipes", "step", "task", "train"},
 }
 
