@@ -30,6 +30,8 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     assert verdicts[0] == "met" and found.loc[goals.GOALS[0].about, "measured"] == "0.50"
     assert verdicts[1].startswith("not run: nox -s bench -- classroom --dataset flowers")
     assert verdicts[2] == "not run: nox -s bench -- loop"
+    timing.write("loop", [*STARTS, *({"kind": "loop", "share at 50 ms": share} for share in (0.03, -0.01))], tmp_path)
+    assert goals.table(tmp_path)["measured"][2] == "3.00%", "what noise makes negative is not what the loop adds"
     assert verdicts[4].startswith("missed by 20%: ")
     assert list(found["verdict"])[-2:] == ["not run: no GPU: nox -s bench -- step", "met"]
     assert list(found["measured"])[-1] == "1.50 times as long"

@@ -73,7 +73,7 @@ GOALS = (
         "training loop beside its compiled step, of a step of 50 ms",
         "loop",
         0.02,
-        lambda rows: _one(rows, "share at 50 ms", kind="loop"),
+        lambda rows: max((row["share at 50 ms"] for row in rows if row["kind"] == "loop"), default=None),
         shape="{:.2%}",
     ),
     Goal(
