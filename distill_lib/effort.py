@@ -81,7 +81,7 @@ def _minutes(found: pd.DataFrame, name: str) -> str:
     if found.empty:
         return "unknown"
     shares = found["wall_seconds"] / (found["class_size"].fillna(1) if "class_size" in found else 1)
-    each = shares.groupby(found["recipe"]).mean()
+    each = shares.groupby(found["recipe"]).median()  # a run that was put to sleep says nothing of the others
     more = "+" if _without_records(found, name) else ""
     return f"{len(SEEDS) * each.sum() / 60:,.0f}{more} minutes"
 

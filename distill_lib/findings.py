@@ -274,7 +274,7 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "test top-1 (%)": mean_spread(100 * group["test_top1"]),
                 "agreement (%)": _optional(100 * group.get("test_agreement", pd.Series(dtype=float))),
                 "KL to the teacher": _optional(group.get("test_kl", pd.Series(dtype=float)), digits=3),
-                "minutes": f"{group['wall_seconds'].mean() / 60:.1f}",
+                "minutes": f"{group['wall_seconds'].median() / 60:.1f}",
             }
         )
     return pd.DataFrame(rows, columns=columns)
