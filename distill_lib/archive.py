@@ -139,7 +139,7 @@ class Store:
         checkpoints.save_npz(path, arrays | {"means": means})
         counts = {"steps": self.steps + len(batches)}
         counts["views"] = self.header["views"] + len(batches) * len(means)
-        counts["bytes"] = _bytes(self.folder, shard + 1)
+        counts["bytes"] = self.header["bytes"] + path.stat().st_size
         return _written(Store(self.folder, dict(self.header) | counts))
 
 
@@ -164,7 +164,7 @@ def begin(
     """
     folder = Path(folder)
     if not (folder / _HEADER).is_file():
-        if folder.exists() and not (folder.is_dir() and all(_unfinished(path) for path in folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - set(checkpoints.unfinished(folder))):
             raise DistillError(f"{folder} holds something else; name an empty folder for the answers.")
         shard_steps = max(1, min(SHARD_STEPS, SHARD_BYTES // (batch_size * answers.size(kept, num_classes))))
         facts = {"format": FORMAT, "kept": kept, "steps": 0, "views": 0, "bytes": 0, "shard_steps": shard_steps}
@@ -220,13 +220,8 @@ def _written(store: Store) -> Store:
 
 
 def _bytes(folder: Path, shards: int) -> int:
-    """Size of the first shards; of the files, since a kill may have left one that no header covers."""
+    """Size of the first shards. A header alone does not tell it: the last shard may be newer than the header is."""
     return sum(path.stat().st_size for path in (_path(folder, shard) for shard in range(shards)) if path.is_file())
-
-
-def _unfinished(path: Path) -> bool:
-    """Whether a kill left this in the middle of an atomic write."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def _path(folder: Path, shard: int) -> Path:

@@ -30,8 +30,8 @@ from distill_lib.task import RUN, SPLITS, Task
 LOADING = ("auto", "device", "stream")
 TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
 DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
-_OF_PROBABILITIES = ("kl", "hard")  # distances that need no more of an answer than what is stored
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
+_OF_PROBABILITIES = ("kl", "hard")  # distances that need no more of an answer than what is stored
 
 
 def prepare(

@@ -162,6 +162,11 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         ) from error
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """What kills left in a folder in the middle of `write_atomically`."""
+    return list(folder.glob(".*.tmp"))
+
+
 def _read(path: str | os.PathLike, only: str | None = None) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise DistillError(f"no checkpoint at {path}; check the path.")

@@ -147,7 +147,7 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
         row |= {"validation top-1 (%)": f"{100 * best['validation_top1']:.1f}"}
         row |= {"the study uses": findings.ABSENT, "cost": findings.ABSENT}
         if len(used):
-            names = ["learning_rate", "weight_decay", "temperature"]
+            names = list(findings.CHOSEN)
             row["the study uses"] = _settings(used.iloc[0])
             tried = group[(group[names] == used.iloc[0][names].astype(float)).all(axis=1)]
             if len(tried):
@@ -170,7 +170,7 @@ def handicaps(runs: pd.DataFrame) -> str:
 
 
 def _settings(run: pd.Series) -> str:
-    names = ["learning_rate", "weight_decay", "temperature"]
+    names = findings.CHOSEN
     shown = names[:2] if run["policy"] in views.BASELINES else names
     return f"{findings.BLANK}/{findings.BLANK}".join(f"{run[name]:g}" for name in shown)
 
@@ -212,7 +212,7 @@ def _longer(study: pd.DataFrame, paper: str, policies: Iterable[str], wanted: in
         if len(group) < 2:
             continue
         first, last = group.iloc[since], group.iloc[-1]
-        errors = [findings.pooled_spread(study, epochs=row["epochs"]) / math.sqrt(row["n"]) for row in (first, last)]
+        errors = [findings.mean_error(study, row["n"], row["epochs"]) for row in (first, last)]
         gain = float(last["mean"] - first["mean"])
         one = Difference(policy, policy, last["epochs"], gain, math.hypot(*errors), int(last["n"]))
         gains.append((policy, [one]))
@@ -231,11 +231,13 @@ def _reaches_teacher(study: pd.DataFrame, teacher: float | None) -> Claim:
     if means.empty or teacher is None:
         return Claim(paper, findings.NONE, NO_RECORDS)
     best = means.loc[means["mean"].astype(float).idxmax()]
-    error = findings.pooled_spread(study, epochs=best["epochs"]) / math.sqrt(best["n"])
+    error = findings.mean_error(study, best["n"], best["epochs"])
     one = Difference(best["policy"], "teacher", best["epochs"], float(best["mean"] - teacher), error, int(best["n"]))
     seen = (
         f"The best student ({views.NAMES[best['policy']]}, {length(best['epochs'])}) minus its teacher: {points(one)}."
     )
+    if math.isnan(error):
+        return Claim(paper, seen, "undecided")
     return Claim(paper, seen, "disagrees" if one.sign < 0 else "agrees")
 
 
@@ -250,10 +252,7 @@ def _judge(found: list[tuple[str, list[Difference]]], wanted: int) -> str:
 
 def points(difference: Difference) -> str:
     """A difference in points, marked as noise where it is not more than two standard errors, or where none is known."""
-    text = points_of(difference.value)
-    if math.isnan(difference.error):
-        return f"{text} (noise unknown: single runs)"
-    return text if difference.sign else f"{text} (within noise)"
+    return _with_noise(points_of(difference.value), difference)
 
 
 def points_of(value: float) -> str:
@@ -262,8 +261,13 @@ def points_of(value: float) -> str:
 
 
 def loss(difference: Difference) -> str:
-    """A difference of losses."""
-    text = signed(difference.value, 3)
+    """A difference of losses, marked as `points` marks one of accuracies."""
+    return _with_noise(signed(difference.value, 3), difference)
+
+
+def _with_noise(text: str, difference: Difference) -> str:
+    if math.isnan(difference.error):
+        return f"{text} (noise unknown: single runs)"
     return text if difference.sign else f"{text} (within noise)"
 
 

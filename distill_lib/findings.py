@@ -65,8 +65,7 @@ def comparable(runs: pd.DataFrame, *, every_image: bool = True) -> pd.DataFrame:
     kept = live(runs)
     if every_image and "train_images" in kept:
         kept = kept[kept["train_images"].isna()]
-    found = _most_common_settings(kept)
-    return found.drop_duplicates([name for name in REPEATED if name in found]) if "seed" in found else found
+    return _each_seed_once(kept)
 
 
 def scarce(runs: pd.DataFrame) -> pd.DataFrame:
@@ -82,8 +81,7 @@ def scarce(runs: pd.DataFrame) -> pd.DataFrame:
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that the hyper-parameters were chosen from: the same in all but these, and each seed once."""
     kept = live(runs)[lambda table: table["study"] == "fashion_grid"]
-    found = _most_common_settings(kept, tuple(name for name in SETTINGS if name not in CHOSEN))
-    return found.drop_duplicates([name for name in (*REPEATED, *CHOSEN) if name in found]) if len(found) else found
+    return _each_seed_once(kept, apart=CHOSEN)
 
 
 def live(runs: pd.DataFrame) -> pd.DataFrame:
@@ -107,8 +105,7 @@ def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFr
     if "stored" not in runs:
         return pd.DataFrame(columns=columns)
     kept = runs[runs["stored"].notna() & runs["train_images"].isna()]
-    kept = _most_common_settings(kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])])
-    kept = kept.drop_duplicates([*REPEATED, "stored"]) if len(kept) else kept
+    kept = _each_seed_once(kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])], apart=("stored",))
     asked, rows = study(runs, variants), []
     for (epochs, policy, stored), group in kept.groupby(["epochs", "policy", "stored"]):
         live_runs = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]["test_top1"]
@@ -124,7 +121,13 @@ def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFr
     return in_order(pd.DataFrame(rows, columns=columns))
 
 
-def _most_common_settings(runs: pd.DataFrame, settings: Sequence[str] = SETTINGS) -> pd.DataFrame:
+def _each_seed_once(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
+    """Runs with the most common settings; runs that differ in the columns `apart` are told apart and all stay."""
+    found = _most_common_settings(runs, [name for name in SETTINGS if name not in apart])
+    return found.drop_duplicates([name for name in (*REPEATED, *apart) if name in found]) if "seed" in found else found
+
+
+def _most_common_settings(runs: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     columns = [name for name in settings if name in runs]
     if runs.empty or not columns:
         return runs
@@ -180,6 +183,11 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     if "policy" not in table:
         return table
     return table.sort_values("policy", key=lambda keys: keys.map(ORDER.index), kind="stable", ignore_index=True)
+
+
+def mean_error(runs: pd.DataFrame, n: float, epochs: float, by: str = "policy") -> float:
+    """Standard error of the mean test accuracy of n runs of one length, from the spread that `pooled_spread` pools."""
+    return pooled_spread(runs, epochs=epochs, by=by) / math.sqrt(n)
 
 
 def pooled_spread(
@@ -286,7 +294,7 @@ def selection(grid: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns policy, epochs, learning_rate, weight_decay, temperature, n, validation_top1 (mean over seeds).
     """
-    by = ["policy", "epochs", "learning_rate", "weight_decay", "temperature"]
+    by = ["policy", "epochs", *CHOSEN]
     table = summary(grid, "validation_top1", by).rename(columns={"mean": "validation_top1"})
     table = table[[*by, "n", "validation_top1"]]
     best_first = table.sort_values("validation_top1", ascending=False)

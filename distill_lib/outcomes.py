@@ -94,25 +94,22 @@ def what_matters(runs: pd.DataFrame, name: str) -> str:
     found = of_experiment(runs, name)
     first, *others = experiments.arms(name, "fashion")
     known = set(found["arm"])
-
-    def needed(arm: Arm) -> set[str]:
-        return {arm.name, arm.beside or first.name}
-
-    differences = [_difference(found, arm.name, arm.beside or first.name) for arm in others if needed(arm) <= known]
+    pairs = [(arm.name, arm.beside or first.name) for arm in others]
+    differences = [_difference(found, *pair) for pair in pairs if set(pair) <= known]
     if not differences:
         return findings.NONE
-    names = {arm.name: f"{arm.name}, beside {arm.beside}" if arm.beside else arm.name for arm in others}
+    unknown = [one for one in differences if math.isnan(one.error)]
+    names = {arm: arm if other == first.name else f"{arm}, beside {other}" for arm, other in pairs}
     parts = {
         "Better": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign > 0],
         "Worse": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign < 0],
-        "Within noise": [names[one.first] for one in differences if not one.sign and not math.isnan(one.error)],
+        "Within noise": [names[one.first] for one in differences if not one.sign and one not in unknown],
     }
-    if single := [
-        f"{names[one.first]} ({claims.points_of(one.value)})" for one in differences if math.isnan(one.error)
-    ]:
-        parts["Noise unknown, from single runs"] = single
-    told = " ".join(f"{title}: {claims.listed(arms) or 'none'}." for title, arms in parts.items())
-    return f"Beside {first.name}, where nothing else is said. {told}"
+    if unknown:
+        told = [f"{names[one.first]} ({claims.points_of(one.value)})" for one in unknown]
+        parts["Noise unknown, from single runs"] = told
+    said = " ".join(f"{title}: {claims.listed(arms) or 'none'}." for title, arms in parts.items())
+    return f"Beside {first.name}, where nothing else is said. {said}"
 
 
 def show(runs: pd.DataFrame, name: str) -> HTML:
@@ -142,12 +139,11 @@ def _of_arm(runs: pd.DataFrame, arm: Arm, dataset: str) -> pd.DataFrame:
 
 def _difference(found: pd.DataFrame, first: str, second: str) -> Difference:
     """One arm minus another; the spread between seeds is pooled over the arms of a length, as in the study."""
-    one, other = (found[found["arm"] == arm] for arm in (first, second))
-    lengths = [float(rows["epochs"].iloc[0]) for rows in (one, other)]
-    spreads = [findings.pooled_spread(found, epochs=epochs, by="arm") for epochs in lengths]
-    error = math.hypot(spreads[0] / math.sqrt(len(one)), spreads[1] / math.sqrt(len(other)))
-    value = float(one["test_top1"].mean() - other["test_top1"].mean())
-    return Difference(first, second, lengths[0], value, error, min(len(one), len(other)))
+    both = [found[found["arm"] == arm] for arm in (first, second)]
+    errors = [findings.mean_error(found, len(rows), rows["epochs"].iloc[0], by="arm") for rows in both]
+    means, epochs = [rows["test_top1"].mean() for rows in both], float(both[0]["epochs"].iloc[0])
+    value = float(means[0] - means[1])
+    return Difference(first, second, epochs, value, math.hypot(*errors), min(map(len, both)))
 
 
 def _judged(found: pd.DataFrame, first: str, second: str) -> tuple[str, str]:

@@ -182,7 +182,7 @@ def finished(task: Task, directory: Path) -> Run | None:
 
 def _tidy(directory: Path) -> None:
     """Removes what a finished run needs no more, and what kills left."""
-    for leftover in (directory / "recipe.json", *directory.glob(".*.tmp")):
+    for leftover in (directory / "recipe.json", *checkpoints.unfinished(directory)):
         with contextlib.suppress(OSError):  # of a folder that may only be read
             leftover.unlink(missing_ok=True)
     resume.drop(directory / "checkpoint")

@@ -71,6 +71,16 @@ def test_a_fixed_teacher_falls_back_if_its_longest_runs_are_worse_than_the_secon
     assert verdict(runs_with(lengths | {("fix/cc", 990.0): [0.70, 0.71]}), "fall back") == "agrees"
 
 
+def test_single_runs_decide_nothing() -> None:
+    """Neither that a student comes up to its teacher, nor that a training loss is within noise that nobody knows."""
+    teacher = {"study": "fashion_teacher_full", "policy": "labels", "epochs": 24.0, "seed": 0, "run_id": "t"}
+    single = runs_with({("same/ic", 10.0): [0.70], ("fix/cc", 10.0): [0.60]}, {"fix/cc": 0.2})
+    frame = pd.concat([single, pd.DataFrame([teacher | {"test_top1": 0.9}])])
+    assert verdict(frame, "comes up to its teacher") == verdict(frame, "generalises worse") == "undecided"
+    (told,) = [claim.seen for claim in claims.all_claims(frame) if "fits its training views better" in claim.paper]
+    assert "noise unknown: single runs" in told
+
+
 def test_numbers_of_a_claim_are_those_of_the_runs() -> None:
     runs = runs_with(SAME | {("ind/ic", 99.0): [0.725, 0.735]})
     (told,) = [claim.seen for claim in claims.all_claims(runs) if "Independent" in claim.paper]
