@@ -53,6 +53,8 @@ VARIANTS: dict[str, dict[str, dict]] = {
         "medium": {"epochs": 100},
         "long": {"epochs": 1000},
         "longest": {"epochs": 3000},
+        "support": {"epochs": 100},  # few to all training images at equal steps
+        "capacity": {"epochs": 400},  # students of several widths, on the student's or the teacher's images
     },
     # Not in the paper: about as many steps as `quick` and `long` of fashion, and ten times as many.
     "fashion_mnist": {"fast": {"epochs": 2}, "medium": {"epochs": 20}, "long": {"epochs": 200}},
