@@ -31,14 +31,13 @@ class View(NamedTuple):
     Attributes:
         box: (batch, 4) float32, the crop's top, left, height and width as fractions of the image.
         flip: (batch,) bool, whether the crop is mirrored left-right.
-        partner: (batch,) int32, position in the batch of the image that is mixed in.
-        weight: (batch,) float32, mixup's lambda: the share of the own image; 1 mixes nothing in.
+        weight: (batch,) float32, mixup's lambda: the share of the own image, the rest being the next image of the batch
+            (the first one's for the last); None mixes nothing.
     """
 
     box: jax.Array
     flip: jax.Array
-    partner: jax.Array
-    weight: jax.Array
+    weight: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -160,12 +159,12 @@ def sample(
     if whole:
         box = jnp.where(uniform[:, :1] < whole, boxes.centred(jnp, batch_size, 1.0), box)
     flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
-    weight = jnp.ones(batch_size)
+    weight = None
     if mixup:
         weight = uniform[:, 2] if beta == 1 else _beta(key, batch_size, beta)
         weight = jnp.broadcast_to(weight[0], (batch_size,)) if mixup == "batch" else weight
         weight = jnp.maximum(weight, 1 - weight) if folded else weight
-    return View(box, flips, _next_in_batch(batch_size), weight)
+    return View(box, flips, weight)
 
 
 def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float = 1.0) -> View:
@@ -180,7 +179,7 @@ def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float
     height = side * jnp.minimum(ratio, 1.0)
     width = side * jnp.minimum(1.0 / ratio, 1.0)
     box = jnp.stack([(1 - height) / 2, (1 - width) / 2, height, width], axis=-1)
-    return View(box, jnp.zeros(batch_size, bool), _next_in_batch(batch_size), jnp.ones(batch_size))
+    return View(box, jnp.zeros(batch_size, bool))
 
 
 def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options: Any) -> tuple[View, View]:
@@ -235,9 +234,15 @@ def render(
 
 
 def mix(values: jax.Array, view: View) -> jax.Array:
-    """Mixes (batch, ...) values, rendered images or one-hot labels, as the view says."""
+    """Mixes (batch, ...) values, rendered images or one-hot labels, as the view says.
+
+    The partner is the next image rather than any other: over many devices a roll sends one image from each to the next,
+    where a gather would send the whole batch to each.
+    """
+    if view.weight is None:
+        return values
     weight = view.weight.reshape(-1, *[1] * (values.ndim - 1))
-    return weight * values + (1 - weight) * values[view.partner]
+    return weight * values + (1 - weight) * jnp.roll(values, -1, axis=0)
 
 
 def normalize(images: jax.Array | np.ndarray) -> jax.Array:
@@ -257,10 +262,6 @@ def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
     """A lambda ~ Beta(p, p) for each position of the batch, (batch,); never the draws that boxes are made from."""
     draw = jax.vmap(lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p))
     return draw(jnp.arange(batch_size))
-
-
-def _next_in_batch(batch_size: int) -> jax.Array:
-    return jnp.roll(jnp.arange(batch_size), -1)
 
 
 def _bilinear(start: jax.Array, extent: jax.Array, length: jax.Array, pixels: int, size: int) -> jax.Array:

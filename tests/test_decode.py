@@ -116,7 +116,7 @@ def looks(draw: st.DrawFn) -> decode.Look:
 
 def rendered(pixels: np.ndarray, look: decode.Look) -> np.ndarray:
     """What the device shows, in grey levels."""
-    one = views.View(jnp.asarray(look.box)[None], jnp.array([look.flip]), jnp.zeros(1, jnp.int32), jnp.ones(1))
+    one = views.View(jnp.asarray(look.box)[None], jnp.array([look.flip]))
     return (np.asarray(views.render(pixels[None], one, look.size))[0] + 1) * 127.5
 
 

@@ -126,18 +126,16 @@ def test_students_see_the_crop_and_the_mixture_of_their_policy(key: str, seen: d
         assert len(np.unique(top)) == len(np.unique(left)) == BATCH
     if ALL[key].student == "inception":
         assert len(np.unique(height)) == BATCH and (height * width).min() < 0.5
-    assert ALL[key].mix == bool((view.weight != 1).any())
+    assert ALL[key].mix == (view.weight is not None)
 
 
 def test_a_batch_is_mixed_with_one_lambda_or_one_an_image() -> None:
-    """Per batch (default of the paper's code) and per example; a partner is another image, and each is used once."""
+    """Per batch (default of the paper's code) and per example."""
     key = jax.random.key(3)
     for mixup, count in (("batch", 1), ("example", BATCH)):
         view = sample(key, BATCH, mixup=mixup)
         assert len(np.unique(view.weight)) == count
         assert (np.asarray(view.weight) >= 0).all() and (np.asarray(view.weight) < 1).all()
-        assert (view.partner != np.arange(BATCH)).all()
-        np.testing.assert_array_equal(np.sort(view.partner), np.arange(BATCH))
     lambdas = np.sort(sample(key, 4096, mixup="example").weight)
     np.testing.assert_allclose(lambdas, (np.arange(4096) + 0.5) / 4096, atol=0.03)
 
@@ -163,24 +161,24 @@ def test_lambda_may_be_of_another_beta_and_folded() -> None:
 
 
 def test_images_and_labels_are_mixed_alike() -> None:
-    """weight * own + (1 - weight) * partner's, for values of any rank."""
+    """weight * own + (1 - weight) * the next one's, for values of any rank; without a weight nothing is done to them."""
     weight, partner = np.array([1.0, 0.25, 0.0], np.float32), np.array([1, 2, 0])
-    view = View(jnp.zeros((3, 4)), jnp.zeros(3, bool), jnp.asarray(partner), jnp.asarray(weight))
+    view = View(jnp.zeros((3, 4)), jnp.zeros(3, bool), jnp.asarray(weight))
     numbers = np.random.default_rng(0)
     for shape in ((3,), (3, 5), (3, 2, 2, 1)):
         values = numbers.normal(size=shape).astype(np.float32)
         own = weight.reshape(3, *[1] * (len(shape) - 1))
         np.testing.assert_allclose(views.mix(jnp.asarray(values), view), own * values + (1 - own) * values[partner])
+        assert views.mix(values, view._replace(weight=None)) is values
 
 
 def test_mixed_pictures_are_mixtures_of_the_cropped_pictures(pictures: np.ndarray) -> None:
     """Each image keeps its own crop and flip; mixing comes last."""
     view = sample(jax.random.key(5), BATCH, mixup="example")
-    plain = np.asarray(render(pictures, view._replace(weight=jnp.ones(BATCH)), SIZE))
+    plain = np.asarray(render(pictures, view._replace(weight=None), SIZE))
     weight = np.asarray(view.weight)[:, None, None, None]
-    np.testing.assert_allclose(
-        render(pictures, view, SIZE), weight * plain + (1 - weight) * plain[np.asarray(view.partner)], atol=1e-5
-    )
+    blends = weight * plain + (1 - weight) * np.roll(plain, -1, axis=0)
+    np.testing.assert_allclose(render(pictures, view, SIZE), blends, atol=1e-5)
 
 
 def plain_resize(crop: np.ndarray, size: int) -> np.ndarray:
@@ -212,7 +210,7 @@ def test_render_equals_cropping_and_resizing_by_a_plain_loop(seed: int, size: in
         boxes.append([top / 9, left / 6, height / 9, width / 6])
         shown = plain_resize(image[top : top + height, left : left + width] / 127.5 - 1, size)
         expected.append(shown[:, ::-1] if flip else shown)
-    view = View(jnp.asarray(boxes, jnp.float32), jnp.asarray(flips), jnp.arange(4), jnp.ones(4))
+    view = View(jnp.asarray(boxes, jnp.float32), jnp.asarray(flips))
     found = render(images, view, size)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -223,7 +221,7 @@ def test_crops_between_pixels_look_at_the_right_place() -> None:
     rows, columns = np.mgrid[:40, :30].astype(np.float32)
     images = np.stack([rows / 40, columns / 30], axis=-1)[None]
     top, left, height, width = 0.123, 0.321, 0.4567, 0.5432
-    view = View(jnp.array([[top, left, height, width]]), jnp.zeros(1, bool), jnp.zeros(1, jnp.int32), jnp.ones(1))
+    view = View(jnp.array([[top, left, height, width]]), jnp.zeros(1, bool))
     found = np.asarray(render(images, view, 8))[0]
     centre = (np.arange(8) + 0.5) / 8
     np.testing.assert_allclose(found[:, :, 0], np.tile((top + centre * height - 0.5 / 40)[:, None], 8), atol=1e-5)
@@ -235,7 +233,7 @@ def test_one_view_at_two_sizes_is_the_same_view() -> None:
     rows, columns = np.mgrid[:48, :48].astype(np.float32) / 48
     images = np.stack([np.stack([rows, columns], -1), np.stack([columns**2, rows], -1)])
     box = jnp.array([[0.1, 0.2, 0.7, 0.5], [0.25, 0.05, 0.6, 0.8]])
-    view = View(box, jnp.array([True, False]), jnp.array([1, 0]), jnp.array([0.3, 0.8]))
+    view = View(box, jnp.array([True, False]), jnp.array([0.3, 0.8]))
     large, small = np.asarray(render(images, view, 16)), np.asarray(render(images, view, 8))
     np.testing.assert_allclose(large.reshape(2, 8, 2, 8, 2, 2).mean(axis=(2, 4)), small, atol=2e-3)
 
@@ -257,7 +255,7 @@ def test_evaluation_shows_a_central_square(shape: tuple[int, int], side: float) 
     top, left, height, width = np.asarray(view.box)[0] * np.array([shape[0], shape[1], shape[0], shape[1]])
     np.testing.assert_allclose([height, width], side * min(shape), rtol=1e-5)
     np.testing.assert_allclose([top, left], [(shape[0] - height) / 2, (shape[1] - width) / 2], atol=1e-4)
-    assert not view.flip.any() and (view.weight == 1).all()
+    assert not view.flip.any() and view.weight is None
 
 
 @given(
@@ -337,7 +335,8 @@ def test_independent_draws_depend_on_the_key_and_the_position_alone() -> None:
         for ours, theirs in zip(small, large, strict=True):
             np.testing.assert_array_equal(ours.box, theirs.box[:4])
             np.testing.assert_array_equal(ours.flip, theirs.flip[:4])
-            np.testing.assert_array_equal(ours.weight, theirs.weight[:4])
+            if ours.weight is not None:
+                np.testing.assert_array_equal(ours.weight, theirs.weight[:4])
 
 
 def test_every_step_and_position_has_a_view_of_its_own() -> None:
@@ -359,8 +358,7 @@ def test_views_are_the_same_on_two_devices(pictures: np.ndarray) -> None:
     mesh = jax.sharding.Mesh(np.array(devices), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     one, two = shown(jax.device_put(pictures, devices[0])), shown(jax.device_put(pictures, split))
-    for name in ("flip", "partner"):
-        np.testing.assert_array_equal(getattr(one[0], name), getattr(two[0], name))
+    np.testing.assert_array_equal(one[0].flip, two[0].flip)
     np.testing.assert_allclose(one[0].box, two[0].box, atol=1e-6)
     np.testing.assert_allclose(one[0].weight, two[0].weight, atol=1e-6)
     np.testing.assert_allclose(one[1], two[1], atol=1e-5)
@@ -391,7 +389,7 @@ def test_an_image_in_the_corner_of_a_canvas_is_shown_as_if_it_were_alone() -> No
     for number, (height, width) in enumerate(sizes):
         image = numbers.integers(0, 200, (1, height, width, 3), np.uint8)
         canvas[number, :height, :width] = image[0]
-        own = views.View(*(part[number : number + 1] for part in view))._replace(partner=jnp.zeros(1, int))
+        own = jax.tree.map(lambda part: part[number : number + 1], view)  # noqa: B023
         alone.append(np.asarray(render(image, own, 16))[0])
     found = render(canvas, view, 16, sizes)
     np.testing.assert_allclose(found, np.stack(alone), atol=1e-4)
@@ -400,6 +398,6 @@ def test_an_image_in_the_corner_of_a_canvas_is_shown_as_if_it_were_alone() -> No
 def test_a_crop_of_less_than_a_pixel_is_not_darkened() -> None:
     """Tiny images: weights of the pixels sum to one wherever a crop begins."""
     box = jnp.array([[0.9, 0.6, 0.1, 0.2], [0.0, 0.95, 0.3, 0.05]])
-    view = View(box, jnp.zeros(2, bool), jnp.arange(2), jnp.ones(2))
+    view = View(box, jnp.zeros(2, bool))
     shown = render(jnp.full((2, 3, 4, 1), 255, jnp.uint8), view, SIZE)
     np.testing.assert_allclose(shown, 1.0, atol=1e-6)
