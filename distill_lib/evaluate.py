@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import losses, models, multilabel, views
+from distill_lib import losses, models, multilabel, sharding, views
 from distill_lib.models.ensemble import Ensemble
 
 CALIBRATION_BINS = 15
@@ -27,7 +27,7 @@ def predictor(
         model: the module that predicts, or a teacher's ensemble.
         resolution: height and width to render at, in pixels.
         side: side of the central square that is shown, as a fraction of the shorter side.
-        batch_size: images at a time; the last ones are padded, so that one program is compiled.
+        batch_size: images at a time, over all devices; the last ones are padded, so that one program is compiled.
         output: "logits", or "features": what the last layer is given.
 
     Returns:
@@ -42,7 +42,7 @@ def predictor(
         return _answer(model, output)(variables, lambda size: views.render(images, view, size or resolution, extents))
 
     def predict(variables: Any, images: np.ndarray, extents: np.ndarray | None = None) -> np.ndarray:
-        return _in_chunks(one, variables, (images, extents), batch_size)
+        return _in_parts(one, variables, (images, extents), batch_size)
 
     return predict
 
@@ -63,26 +63,16 @@ def crop_predictor(
         return _answer(model, output)(variables, lambda size: views.normalize(chunk[size or resolution]))
 
     def predict(variables: Any, crops: dict[int, np.ndarray]) -> np.ndarray:
-        return _in_chunks(one, variables, crops, batch_size)
+        return _in_parts(one, variables, crops, batch_size)
 
     return predict
 
 
-def _in_chunks(predict: Callable[[Any, Any], jax.Array], variables: Any, examples: Any, batch_size: int) -> np.ndarray:
-    """Predicts a tree of arrays with a common leading axis, a few examples at a time."""
-    count = len(jax.tree.leaves(examples)[0])
-    size = min(batch_size, count)
-
-    def part(start: int) -> Any:
-        def padded(whole: np.ndarray) -> np.ndarray:
-            rows = whole[start : start + size]
-            filling = np.ones((size - len(rows), *rows.shape[1:]), rows.dtype)
-            return np.concatenate([rows, filling])
-
-        return jax.tree.map(padded, examples)
-
-    chunks = [np.asarray(predict(variables, part(start))) for start in range(0, count, size)]
-    return np.concatenate(chunks)[:count]
+def _in_parts(predict: Callable[[Any, Any], jax.Array], variables: Any, examples: Any, batch_size: int) -> np.ndarray:
+    """Predicts a tree of arrays with a common leading axis, a few examples at a time, each device its share of them."""
+    variables = jax.device_put(variables, sharding.everywhere(sharding.data_mesh()))
+    parts = [np.asarray(predict(variables, part)) for part in sharding.in_parts(examples, batch_size)]
+    return np.concatenate(parts)[: len(jax.tree.leaves(examples)[0])]
 
 
 def _answer(model: nn.Module | Ensemble, output: str) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:

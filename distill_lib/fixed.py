@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_lib import boxes, chunks, decode, models, views
+from distill_lib import boxes, chunks, decode, models, sharding, views
 from distill_lib.teachers import Teacher
 
 AT_ONCE = 512  # images that are in memory at a time
@@ -75,12 +75,13 @@ def logits(
         except decode.ImageError:  # told when its turn comes
             return tuple(np.zeros((size, size, channels), np.uint8) for size in sizes)
 
-    said = []
+    said, variables = [], jax.device_put(teacher.variables, sharding.everywhere(sharding.data_mesh()))
     with ThreadPoolExecutor(workers or None) as pool:
         for start in range(0, len(source), AT_ONCE):
             if start % TOLD_EVERY == 0:
                 print(f"the teacher's fixed outputs: {start}/{len(source)} images", file=sys.stderr, flush=True)
             found = zip(*pool.map(crop, range(start, min(start + AT_ONCE, len(source)))), strict=True)
             pictures = {size: np.stack(each) for size, each in zip(sizes, found, strict=True)}
-            said.append(np.asarray(answer(teacher.variables, pictures)))
+            (part,) = sharding.in_parts(pictures, AT_ONCE)
+            said.append(np.asarray(answer(variables, part))[: len(pictures[sizes[0]])])
     return np.concatenate(said)

@@ -12,9 +12,8 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from distill_lib import fixed, loader, step, stream, views
+from distill_lib import fixed, loader, sharding, step, stream, views
 from distill_lib.step import Asked, Lesson
 from distill_lib.task import Task
 
@@ -50,13 +49,13 @@ class Resident:
 
     def __init__(self, task: Task, start: int, mesh: jax.sharding.Mesh) -> None:
         self._task, self._start = task, start
-        self._teach, self._split = step.teach(task.plan), NamedSharding(mesh, PartitionSpec("data"))
+        self._teach, self._split = step.teach(task.plan), sharding.split(mesh)
         train = task.train
         assert train is not None
         material = step.Material(train.images, task.targets(), train.extents)
         self._asked, self._temperature = _asked(task, mesh), np.float32(task.recipe.temperature)
         self._key, self._material = jax.device_put(
-            (step.view_key(task.recipe.order_seed), material), NamedSharding(mesh, PartitionSpec())
+            (step.view_key(task.recipe.order_seed), material), sharding.everywhere(mesh)
         )
 
     def __iter__(self) -> Iterator[Lesson]:
@@ -102,9 +101,9 @@ class Streamed:
             workers=task.workers,
             on_bad_image=task.on_bad_image,
         )
-        self._teach, self._split = step.teach_crops(task.plan), NamedSharding(mesh, PartitionSpec("data"))
+        self._teach, self._split = step.teach_crops(task.plan), sharding.split(mesh)
         self._asked, self._temperature = _asked(task, mesh), np.float32(recipe.temperature)
-        self._key = jax.device_put(step.view_key(recipe.order_seed), NamedSharding(mesh, PartitionSpec()))
+        self._key = jax.device_put(step.view_key(recipe.order_seed), sharding.everywhere(mesh))
 
     def __iter__(self) -> Iterator[Lesson]:
         """Endless, from the first step that is not done."""
@@ -129,10 +128,10 @@ class Streamed:
 def _asked(task: Task, mesh: jax.sharding.Mesh) -> Callable[[int], Asked]:
     """What the teacher's logits are computed from in a step: its variables, or its stored answers."""
     if (store := task.store) is not None:
-        split = NamedSharding(mesh, PartitionSpec("data"))
+        split = sharding.split(mesh)
         return lambda number: jax.device_put(store.read(number), split)
     variables = task.teacher.variables if task.teacher is not None and task.asks_teacher else ()
-    everywhere = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    everywhere = jax.device_put(variables, sharding.everywhere(mesh))
     return lambda number: everywhere
 
 

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType
 
 from distill_lib import models, views
 from distill_lib.answers import Answers, Stored
@@ -104,11 +103,6 @@ def use_compilation_cache() -> None:
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "distill_lib" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def data_mesh(count: int | None = None) -> jax.sharding.Mesh:
-    """The first `count` devices, or all, along one axis "data": that of the images of a batch."""
-    return jax.make_mesh((count or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def view_key(seed: int) -> jax.Array:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from distill_lib import answers, archive, lessons, notebooks, recipes, step
+from distill_lib import answers, archive, lessons, notebooks, recipes, sharding, step
 from distill_lib.answers import Answers
 from distill_lib.archive import Store
 from distill_lib.assembly import prepare
@@ -74,7 +74,7 @@ def store(
 
 def _completed(begun: Store, task: Task) -> Store:
     """Writes the shards that are missing."""
-    mesh = step.data_mesh()
+    mesh = sharding.data_mesh()
     recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
     with (
         contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, models, published, views
+from distill_lib import checkpoints, models, published, sharding, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models.ensemble import Ensemble, Member
 
@@ -195,16 +195,14 @@ def fixed_logits(
         )
         return jax.nn.softmax(logits / temperature) if mean_over_crops else logits
 
-    chunks = []
-    for start in range(0, len(images), 512):
-        chunk, key = jnp.asarray(images[start : start + 512]), jax.random.key(start)
-        sizes = None if extents is None else jnp.asarray(extents[start : start + 512])
-        count = crops if mean_over_crops else 1
-        keys = (jax.random.fold_in(key, number) for number in range(count))
-        chunks.append(np.asarray(sum(answer(teacher.variables, chunk, sizes, each) for each in keys)) / count)
-    if not mean_over_crops:
-        return np.concatenate(chunks)
-    return temperature * np.log(np.maximum(np.concatenate(chunks), np.finfo(np.float32).tiny))
+    variables = jax.device_put(teacher.variables, sharding.everywhere(sharding.data_mesh()))
+    count, start, parts = crops if mean_over_crops else 1, 0, []
+    for chunk, sizes in sharding.in_parts((images, extents), 512):
+        keys = (jax.random.fold_in(jax.random.key(start), number) for number in range(count))
+        parts.append(np.asarray(sum(answer(variables, chunk, sizes, each) for each in keys)) / count)
+        start += len(chunk)
+    means = np.concatenate(parts)[: len(images)]
+    return temperature * np.log(np.maximum(means, np.finfo(np.float32).tiny)) if mean_over_crops else means
 
 
 @functools.lru_cache(maxsize=8)

@@ -16,9 +16,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from distill_lib import learning, lessons, pupil, records, resume, step
+from distill_lib import learning, lessons, pupil, records, resume, sharding, step
 from distill_lib.assembly import prepare
 from distill_lib.errors import DistillError
 from distill_lib.progress import Progress
@@ -101,8 +100,8 @@ def train(
 
 
 def _train(tasks: list[tuple[Task, Path]], checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
-    mesh = step.data_mesh()
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    mesh = sharding.data_mesh()
+    everywhere = sharding.everywhere(mesh)
     pupils = [pupil.take_up(task, directory, mesh) for task, directory in tasks]
     lead, start = pupils[0].task, min(one.start for one in pupils)
     settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]

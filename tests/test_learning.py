@@ -11,7 +11,7 @@ import pytest
 import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from distill_lib import learning, models, shampoo, step
+from distill_lib import learning, models, shampoo, sharding
 from distill_lib.step import Lesson
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -25,7 +25,7 @@ SETTINGS = learning.Settings(*(jnp.asarray(value) for value in (1e-2, 1e-4, 2.0,
 @pytest.fixture(scope="module")
 def mesh() -> Mesh:
     """Both devices."""
-    return step.data_mesh(2)
+    return sharding.data_mesh(2)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import assembly, datasets, decode, lessons, loader, recipes, step, train
+from distill_lib import assembly, datasets, decode, lessons, loader, recipes, sharding, train
 from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
@@ -24,7 +24,7 @@ GREY_LEVEL = 2 / 255  # in [-1, 1]
 def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[Lesson]:
     """A few lessons from a step on."""
     task = assembly.prepare(recipe, loading=loading, workers=0)
-    mesh = step.data_mesh()
+    mesh = sharding.data_mesh()
     given = lessons.open_lessons(task, start, mesh)
     found = [jax.device_get(lesson) for lesson in islice(given, count)]
     given.close()

@@ -14,7 +14,19 @@ import pandas as pd
 import pytest
 import tiny
 
-from distill_lib import archive, assembly, checkpoints, classroom, findings, lessons, records, step, store, task, train
+from distill_lib import (
+    archive,
+    assembly,
+    checkpoints,
+    classroom,
+    findings,
+    lessons,
+    records,
+    sharding,
+    store,
+    task,
+    train,
+)
 from distill_lib.errors import DistillError
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.pupil import Run
@@ -43,7 +55,7 @@ def stored(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 def some(work: task.Task, start: int, count: int) -> list[lessons.Lesson]:
     """A few lessons from a step on."""
-    mesh = step.data_mesh()
+    mesh = sharding.data_mesh()
     given = lessons.open_lessons(work, start, mesh)
     found = [jax.device_get(lesson) for lesson in islice(given, count)]
     given.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import assembly, checkpoints, datasets, learning, lessons, recipes, step, train
+from distill_lib import assembly, checkpoints, datasets, learning, lessons, recipes, sharding, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 def first_lesson(recipe: Recipe) -> Lesson:
     """What the first step shows."""
-    mesh = step.data_mesh()
+    mesh = sharding.data_mesh()
     return next(iter(lessons.open_lessons(assembly.prepare(recipe), 0, mesh)))
 
 

@@ -161,7 +161,7 @@ def test_lambda_may_be_of_another_beta_and_folded() -> None:
 
 
 def test_images_and_labels_are_mixed_alike() -> None:
-    """weight * own + (1 - weight) * the next one's, for values of any rank; without a weight nothing is done to them."""
+    """weight * own + (1 - weight) * the next one's, for values of any rank; None changes nothing."""
     weight, partner = np.array([1.0, 0.25, 0.0], np.float32), np.array([1, 2, 0])
     view = View(jnp.zeros((3, 4)), jnp.zeros(3, bool), jnp.asarray(weight))
     numbers = np.random.default_rng(0)

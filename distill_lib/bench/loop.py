@@ -167,11 +167,11 @@ def _compiled(work: Task) -> Callable[[int], None]:
 
 
 def _checkpoint(dataset: str, variant: str, changes: dict[str, Any], *, rounds: int) -> dict[str, Any]:
-    from distill_lib import assembly, pupil, recipes, step, train
+    from distill_lib import assembly, pupil, recipes, sharding, train
 
     work = assembly.prepare(recipes.get(dataset, variant, **changes))
     with tempfile.TemporaryDirectory() as folder:
-        one = pupil.take_up(work, Path(folder), step.data_mesh(1))
+        one = pupil.take_up(work, Path(folder), sharding.data_mesh(1))
         spent = []
         for number in range(rounds + 1):
             one.state = one.state._replace(step=one.state.step * 0 + number)  # a step that is there is not saved again

@@ -54,13 +54,13 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
     """
     import jax
 
-    from distill_lib import assembly, learning, lessons, recipes, records, step
+    from distill_lib import assembly, learning, lessons, recipes, records, sharding
     from distill_lib.models import cost
 
     given = dict(given)
     dataset, variant, students, remat = (given.pop(name) for name in ("dataset", "variant", "students", "remat"))
     work = assembly.prepare(recipes.get(dataset, variant, **given))
-    mesh = step.data_mesh(1)
+    mesh = sharding.data_mesh(1)
     states = [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
     learn = learning.learn(work.student, work.objective, remat)
     opened = lessons.open_lessons(work, 0, mesh)

@@ -71,13 +71,13 @@ def _case(axis: str, value: int, options: argparse.Namespace) -> tuple[Callable[
     """A step as the training loop does it, waited for, and the images that all students saw in it."""
     import jax
 
-    from distill_lib import assembly, learning, lessons, recipes, step
+    from distill_lib import assembly, learning, lessons, recipes, sharding
 
     changed = {"batch size": "batch_size", "pixels": "resolution"}.get(axis)
     work = assembly.prepare(recipes.get(options.dataset, options.variant, **({changed: value} if changed else {})))
     if axis == "training images":
         work = _enlarged(work, value)
-    mesh = step.data_mesh(1)
+    mesh = sharding.data_mesh(1)
     given = iter(lessons.open_lessons(work, 0, mesh))
     learn = learning.learn(work.student, work.objective)
     students = value if axis == "students" else 1

@@ -58,11 +58,11 @@ def _fashion(rounds: int) -> list[dict[str, Any]]:
     """The embedded study's networks, function matching: the first steps of the schedule `quick`."""
     import numpy as np
 
-    from distill_lib import assembly, lessons, recipes, step, store
+    from distill_lib import assembly, lessons, recipes, sharding, store
 
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
     live = assembly.prepare(recipe)
-    mesh = step.data_mesh()
+    mesh = sharding.data_mesh()
     given = zip(range(live.total_steps), lessons.open_lessons(live, 0, mesh), strict=False)
     rows = _weighed("Fashion, mix", [np.asarray(lesson.wanted) for _, lesson in given], KEPT["fashion"])
     with tempfile.TemporaryDirectory() as place:

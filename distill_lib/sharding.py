@@ -1,0 +1,48 @@
+"""The devices of a run along one axis, "data": batches are split over it, and all else lies on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def data_mesh(count: int | None = None) -> Mesh:
+    """The first `count` devices, or all, along one axis "data": that of the images of a batch."""
+    return jax.make_mesh((count or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """How a batch lies on a mesh: each device has its share of the images."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """How variables lie on a mesh: whole on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def in_parts(examples: Any, size: int) -> Iterator[Any]:
+    """Hands out examples some at a time, each part split over all devices.
+
+    Args:
+        examples: a tree of NumPy arrays with a common leading axis (n, ...).
+        size: examples in a part; fewer if there are not as many, and rounded up to a multiple of the devices.
+
+    Yields:
+        The same tree for each part, of arrays on the devices. All parts have one size, so that one program serves them:
+        ones fill up the last.
+    """
+    mesh = data_mesh()
+    count = len(jax.tree.leaves(examples)[0])
+    size = -(-min(size, count) // mesh.size) * mesh.size
+
+    def filled(array: np.ndarray, start: int) -> np.ndarray:
+        rows = array[start : start + size]
+        return np.concatenate([rows, np.ones((size - len(rows), *rows.shape[1:]), rows.dtype)])
+
+    for start in range(0, count, size):
+        yield jax.device_put(jax.tree.map(lambda array: filled(array, start), examples), split(mesh))  # noqa: B023

@@ -1,0 +1,32 @@
+"""Batches are split over all devices, whatever their number of examples."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from distill_lib import evaluate, models, sharding
+
+
+@pytest.mark.parametrize(("count", "size"), [(7, 4), (7, 100), (1, 4), (6, 3), (8, 4)])
+def test_parts_are_all_examples_in_order_and_each_device_has_its_share(count: int, size: int) -> None:
+    """All parts have one size, which the devices divide; None stands where a tree has none."""
+    examples = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
+    parts = list(sharding.in_parts((examples, None), size))
+    np.testing.assert_array_equal(np.concatenate([np.asarray(part) for part, _ in parts])[:count], examples)
+    for part, nothing in parts:
+        assert nothing is None and part.shape == parts[0][0].shape
+        shares = {shard.device: len(shard.data) for shard in part.addressable_shards}
+        assert shares == dict.fromkeys(jax.devices(), len(part) / jax.device_count())
+
+
+def test_evaluation_is_shared_among_the_devices_and_says_the_same() -> None:
+    """No device computes another's images: the predictor's answers are those of one device, each for its own share."""
+    model = models.create("bit_r11w8", 3)
+    variables = models.init(model, jax.random.key(0), (8, 8, 1))
+    variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(1), (128, 3))
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    alone = jax.jit(lambda variables, images: models.logits(model, variables, images / 127.5 - 1))
+    said = evaluate.crop_predictor(model, resolution=8)(variables, {8: images})
+    np.testing.assert_allclose(said, alone(jax.device_put(variables, jax.devices()[0]), images), atol=1e-4)
