@@ -125,11 +125,26 @@ def initial_state(
     return State(jnp.zeros((), jnp.int32), params, statistics, opt_state, jnp.zeros(()))
 
 
+def state_shapes(
+    student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam", mesh: Mesh | None = None
+) -> State:
+    """The state of one student as shapes, dtypes and, with a mesh, the layout of `spread`; nothing is computed."""
+    variables = models.shapes(student, image_shape)
+    statistics = {name: tree for name, tree in variables.items() if name != "params"}
+    opt_state = jax.eval_shape(_untuned(optimizer, mesh).init, variables["params"])
+    count, loss = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+    state = State(count, variables["params"], statistics, opt_state, loss)
+    if mesh is None:
+        return state
+    place = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(place, state, _layout(state, mesh))
+
+
 def state_bytes(student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam") -> int:
     """Memory that the state of one student takes: parameters, statistics and optimiser state; nothing is computed."""
-    variables = models.shapes(student, image_shape)
-    opt_state = jax.eval_shape(_untuned(optimizer).init, variables["params"])
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((variables, opt_state)))
+    state = state_shapes(student, image_shape, optimizer)
+    leaves = jax.tree.leaves((state.variables, state.opt_state))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def spread(state: State, optimizer: str, mesh: Mesh) -> State:
@@ -143,11 +158,14 @@ def spread(state: State, optimizer: str, mesh: Mesh) -> State:
         mesh: devices along one axis "data".
     """
     wanted = jax.eval_shape(_untuned(optimizer, mesh).init, state.params)
-    opt_state = jax.tree.map(_filled, state.opt_state, wanted)
-    specs = jax.tree.map(lambda _: PartitionSpec(), state)._replace(opt_state=shampoo.state_specs(opt_state))
-    return jax.device_put(
-        state._replace(opt_state=opt_state), jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-    )
+    state = state._replace(opt_state=jax.tree.map(_filled, state.opt_state, wanted))
+    return jax.device_put(state, _layout(state, mesh))
+
+
+def _layout(state: State, mesh: Mesh) -> State:
+    """The sharding of each leaf of a state on a mesh."""
+    specs = jax.tree.map(lambda _: PartitionSpec(), state)._replace(opt_state=shampoo.state_specs(state.opt_state))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def gathered(state: State, optimizer: str) -> State:

@@ -242,6 +242,7 @@ def mix(values: jax.Array, view: View) -> jax.Array:
     if view.weight is None:
         return values
     weight = view.weight.reshape(-1, *[1] * (values.ndim - 1))
+    values = jax.lax.optimization_barrier(values)  # or XLA mingles the roll with what made them, and gathers it all
     return weight * values + (1 - weight) * jnp.roll(values, -1, axis=0)
 
 
