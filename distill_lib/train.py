@@ -57,7 +57,7 @@ def fit(
         The run; its record lies in `workdir/<study>/<run id>/`.
 
     Raises:
-        DistillError: if data, teacher or folder are not usable, or the loss is not finite. Earlier records stay intact.
+        DistillError: if data, teacher or folder are not usable, or the student diverges. Earlier records stay intact.
     """
     step.use_compilation_cache()
     options: dict[str, Any] = {"loading": loading, "workers": workers, "on_bad_image": on_bad_image}
