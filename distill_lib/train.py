@@ -134,13 +134,20 @@ def _report_steps(task: Task) -> set[int]:
 
 def _wait(ahead: deque[jax.Array], lesson: step.Lesson, pupils: list[Pupil]) -> None:
     """Bounds how far the host runs ahead of the device, so that lessons do not pile up in its memory."""
-    if jax.default_backend() == "cpu" and jax.device_count() > 1:
-        # Several CPU devices share one pool of threads: where they run ahead, collectives wait for each other for ever.
+    if not lessons_ahead():
         jax.block_until_ready([one.state for one in pupils])
         return
     ahead.append(lesson.wanted)
-    if len(ahead) > LESSONS_AHEAD:
+    if len(ahead) > lessons_ahead():
         jax.block_until_ready(ahead.popleft())
+
+
+def lessons_ahead() -> int:
+    """How many lessons the host may run ahead of the device.
+
+    Several CPU devices share one pool of threads: where they run ahead, collectives wait for each other for ever.
+    """
+    return 0 if jax.default_backend() == "cpu" and jax.device_count() > 1 else LESSONS_AHEAD
 
 
 def _save(pupils: list[Pupil], done: int, checkpoint_seconds: float) -> float:
