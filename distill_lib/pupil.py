@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, cka, evaluate, learning, optim, records, resume
+from distill_lib import checkpoints, cka, evaluate, exams, learning, optim, records, resume
 from distill_lib.errors import DistillError
 from distill_lib.learning import State
 from distill_lib.task import RUN, SPLITS, Task
@@ -129,6 +129,7 @@ class Pupil:
             "class_size": class_size,
             "resumed": self.resumed,
         } | ({} if bad_images is None else {"bad_images": bad_images})
+        timing |= {f"{split}_bad_images": len(exam.bad) for split, exam in task.exams.items() if exam.bad is not None}
         record = records.describe(
             task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=_teacher(task)
         )
@@ -207,15 +208,17 @@ def similarity(task: Task, variables: dict) -> dict[str, float]:
     """Linear CKA between the student's features and its teacher's on validation and test; left out where undefined."""
     splits = ("validation", "test") if task.teacher else ()
     found = {
-        f"{split}_cka": cka.linear_cka(task.features(variables, split), task.teacher_features(split))
+        f"{split}_cka": cka.linear_cka(
+            *exams.sound(task.exams[split], task.features(variables, split), task.teacher_features(split))
+        )
         for split in splits
     }
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
-    """Metrics of a student on a split, and its fidelity to the teacher if it has one."""
+    """Metrics of a student on the sound images of a split, and its fidelity to the teacher if it has one."""
     expected = task.teacher_logits(split) if task.teacher else None
     labels = None if split == "train" and task.recipe.transfer_set else task.labels(split)
-    found = evaluate.metrics(task.predict(variables, split), labels, expected)
+    found = evaluate.metrics(*exams.sound(task.exams[split], task.predict(variables, split), labels, expected))
     return {f"{split}_{name}": value for name, value in found.items()}

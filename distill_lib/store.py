@@ -103,7 +103,7 @@ def _asked(given: Iterable[Lesson], begun: Store, temperature: float) -> Iterato
 
 
 def fetched(given: Iterable[Item], ahead: int) -> Iterator[Item]:
-    """Brings trees of arrays from the device, each when `ahead` later ones were begun: it goes on while one is written."""
+    """Brings trees of arrays from the device, each when `ahead` later ones were begun, so that it is never idle."""
     waiting: deque[Item] = deque()
     for item in given:
         waiting.append(item)
