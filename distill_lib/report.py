@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from distill_lib import budget, datasets, findings, matching, models, paper, presets, recipe_table, recipes
+from distill_lib import budget, datasets, findings, matching, paper, presets, recipe_table, recipes
 from distill_lib.paper import Repeat
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _measured(row: dict[str, str], again: Repeat, runs: pd.DataFrame) -> tuple[s
     if again.kind != "train":
         return (NOT_RUN if again.kind == "judge" else ""), ""
     # the paper names no precision, so that networks in either repeat its row
-    found = matching.of_recipe(runs, recipes.get(again.dataset, again.name), dtype=lambda name: name in models.DTYPES)
+    found = matching.of_recipe(runs, recipes.get(again.dataset, again.name), dtype=lambda name: True)
     if found.empty:
         return NOT_RUN, ""
     percent = 100 * found["test_top1"]

@@ -30,7 +30,6 @@ from distill_lib.progress import Progress
 from distill_lib.recipes import Recipe
 from distill_lib.step import Lesson
 from distill_lib.task import Task
-from distill_lib.train import lessons_ahead
 
 REPORT_SECONDS = 10
 
@@ -85,7 +84,7 @@ def _completed(begun: Store, task: Task) -> Store:
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
         asked = _asked(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
-        made = fetched(asked, lessons_ahead())
+        made = fetched(asked, lessons.most_ahead())
         while begun.steps < total:
             said, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
             begun = begun.add(list(said), means[0])

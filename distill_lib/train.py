@@ -27,7 +27,6 @@ from distill_lib.recipes import Recipe
 from distill_lib.task import Task
 
 CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
-LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
 
 
 def fit(
@@ -134,20 +133,12 @@ def _report_steps(task: Task) -> set[int]:
 
 def _wait(ahead: deque[jax.Array], lesson: step.Lesson, pupils: list[Pupil]) -> None:
     """Bounds how far the host runs ahead of the device, so that lessons do not pile up in its memory."""
-    if not lessons_ahead():
+    if not lessons.most_ahead():
         jax.block_until_ready([one.state for one in pupils])
         return
     ahead.append(lesson.wanted)
-    if len(ahead) > lessons_ahead():
+    if len(ahead) > lessons.most_ahead():
         jax.block_until_ready(ahead.popleft())
-
-
-def lessons_ahead() -> int:
-    """How many lessons the host may run ahead of the device.
-
-    Several CPU devices share one pool of threads: where they run ahead, collectives wait for each other for ever.
-    """
-    return 0 if jax.default_backend() == "cpu" and jax.device_count() > 1 else LESSONS_AHEAD
 
 
 def _save(pupils: list[Pupil], done: int, checkpoint_seconds: float) -> float:

@@ -124,7 +124,7 @@ ALLOWED = {
     "learning": {"losses", "models", "optim", "shampoo", "step"},
     "multilabel": set(),
     "cka": set(),
-    "evaluate": {"losses", "models", "multilabel", "views"},
+    "evaluate": {"errors", "losses", "models", "multilabel", "views"},
     "fidelity": {"boxes", "decode", "host_views", "photographs", "readers"},
     "judge": {"cka", "datasets", "errors", "evaluate", "exams", "multilabel", "presets", "records", "teachers"},
     "teachers": {"errors", "checkpoints", "models", "published", "views"},
@@ -183,7 +183,7 @@ ALLOWED = {
         "step",
         "task",
     },
-    "pupil": {"cka", "errors", "checkpoints", "evaluate", "learning", "optim", "records", "resume", "task"},
+    "pupil": {"cka", "errors", "checkpoints", "evaluate", "exams", "learning", "optim", "records", "resume", "task"},
     "train": {
         "assembly",
         "errors",
