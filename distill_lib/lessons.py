@@ -18,7 +18,6 @@ from distill_lib import fixed, loader, step, stream, views
 from distill_lib.step import Asked, Lesson
 from distill_lib.task import Task
 
-
 LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
 
 
