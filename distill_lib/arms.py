@@ -248,6 +248,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 Arm("distance of log-probabilities", _MIX | {"distance": "logsoftmax_euclidean"}),
                 Arm("the teacher's first guess", _MIX | {"distance": "hard"}),
                 Arm("AdamW's weight decay", _MIX | {"decay": "adamw", "weight_decay": 3.3e-3}),
+                Arm("networks in bfloat16", _MIX | {"dtype": "bfloat16"}),
             )
         },
     ),

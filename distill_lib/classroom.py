@@ -65,7 +65,7 @@ def fit(
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
-        it (a loss that is not finite) while the others went on.
+        it (a loss or answers that are not finite) while the others went on.
 
     Raises:
         DistillError: if data, teacher or folder are not usable. Earlier records stay intact.

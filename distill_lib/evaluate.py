@@ -12,9 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import losses, models, multilabel, sharding, views
+from distill_lib.errors import DistillError
 from distill_lib.models.ensemble import Ensemble
 
 CALIBRATION_BINS = 15
+LARGEST_LOGIT = 1e30  # sums over images of larger ones overflow in float32
+
+
+class NotFiniteError(DistillError):
+    """A network's answers are not numbers, as those of a student that diverged."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -98,7 +104,12 @@ def metrics(
         With labels `top1` (share of right predictions) and `ece` (expected calibration error, 15 equal bins, share),
         with a teacher `kl` (nats, temperature 1), `agreement` (share of images with the same prediction) and
         `agreement@5` (share of images where the teacher's prediction is among the student's five most likely).
+
+    Raises:
+        NotFiniteError: if an answer of the student is not a number, or too large for any metric.
     """
+    if not (np.abs(logits) < LARGEST_LOGIT).all():
+        raise NotFiniteError("answers are not finite: the network has diverged, or its checkpoint is damaged.")
     result = {}
     if labels is not None:
         result = {"top1": multilabel.multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -27,6 +27,10 @@ class Exam(Protocol):
     def labels(self) -> np.ndarray:
         """Labels int32 (n,), or bool (n, classes) where an image has any number of them."""
 
+    @property
+    def bad(self) -> Collection[int] | None:
+        """Numbers of the broken images among those shown so far; None where all images were decoded beforehand."""
+
     def predict(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
         """Logits (n, classes) of the evaluation views, rendered at a resolution, or at the network's own."""
 
@@ -34,8 +38,26 @@ class Exam(Protocol):
         """What the last layer is given, (at most `limit`, width), of the first images shown in the same way."""
 
 
+def sound(exam: Exam, *columns: np.ndarray | None) -> list[Any]:
+    """Leaves out the broken images, so that all networks are judged by the same ones.
+
+    Args:
+        exam: after the networks were shown its images: broken ones are found when they are decoded.
+        *columns: arrays with a row for each of its first images, or None.
+
+    Returns:
+        The arrays without the rows of broken images, and None as it was.
+    """
+    if not exam.bad:
+        return list(columns)
+    kept = ~np.isin(np.arange(len(exam.labels)), list(exam.bad))
+    return [None if column is None else column[kept[: len(column)]] for column in columns]
+
+
 class InMemory:
     """An exam on images that are in memory whole, from when they are first asked for."""
+
+    bad = None
 
     def __init__(self, read: Callable[[], datasets.Arrays], side: float, limit: int | None = None) -> None:
         self._read, self._side, self._limit = read, side, limit
@@ -66,14 +88,14 @@ class Decoded:
     """An exam on images that stay encoded; central crops are decoded when they are asked for, and kept if they are few.
 
     The shorter side is resized by area to resolution / side and the middle is cropped, as in the paper. An image that
-    cannot be decoded is told once, and black is shown instead.
+    cannot be decoded is told once and is one of `bad`; what is predicted for it has no meaning.
     """
 
     def __init__(self, source: datasets.Source, side: float, limit: int | None) -> None:
         self._source, self._side = source, side
         self._count = min(len(source), limit or len(source))
         self._shown: dict[int, np.ndarray] = {}
-        self._told: set[int] = set()
+        self.bad: set[int] = set()
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -121,11 +143,11 @@ class Decoded:
             try:
                 return decode.evaluation(image, small, size, channels)
             except decode.ImageError as error:
-                if index not in self._told:
-                    self._told.add(index)
+                if index not in self.bad:
+                    self.bad.add(index)
                     place = f"image {index} of {self._source.dataset.name} {self._source.split}, {name},"
                     # in one piece: threads that print would mix their lines
-                    sys.stderr.write(f"{place} cannot be decoded ({error}); black is shown\n")
+                    sys.stderr.write(f"{place} cannot be decoded ({error}); it does not count\n")
                 return np.zeros((size, size, channels), np.uint8)
 
         return crop

@@ -26,8 +26,8 @@ INDEPENDENT = ("ind/rc", "ind/ic")
 SETTINGS = (
     "student", "teacher", "teacher_sha256", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay",
     "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
-    "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set", "ensemble", "dtype",
-    "eval_side",
+    "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set", "label_smoothing",
+    "ensemble", "dtype", "eval_side",
 )  # fmt: skip
 CHOSEN = ("learning_rate", "weight_decay", "temperature")  # what a grid goes through
 REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common

@@ -51,8 +51,9 @@ def judge(
         mock: invented images, for tests of the machinery.
 
     Returns:
-        `images` (that count: those without labels do not), `resolution` (pixels) and `side` in use, and the metrics of
-        `evaluate.metrics`; with a teacher also `cka`, of the features of the first `exams.FEATURE_IMAGES` images.
+        `images` (that count: broken ones and those without labels do not), `resolution` (pixels) and `side` in use,
+        and the metrics of `evaluate.metrics`; with a teacher also `cka`, of the features of the first
+        `exams.FEATURE_IMAGES` images.
 
     Raises:
         DistillError: a name is unknown, a file is absent or damaged, or network, data and numbers do not fit together.
@@ -72,12 +73,13 @@ def judge(
     )
     logits = exam.predict(judged.ensemble, judged.variables, pixels)
     expected = [exam.predict(other.ensemble, other.variables, pixels) for other in compared]
+    logits, labels, *expected = exams.sound(exam, logits, exam.labels, *expected)
     sizes = sorted({member.resolution or pixels for member in judged.ensemble.members})
-    facts = {"images": int(multilabel.counted(exam.labels).sum()), "resolution": " + ".join(map(str, sizes))}
-    found = facts | {"side": shown} | evaluate.metrics(logits, exam.labels, *expected)
+    facts = {"images": int(multilabel.counted(labels).sum()), "resolution": " + ".join(map(str, sizes))}
+    found = facts | {"side": shown} | evaluate.metrics(logits, labels, *expected)
     if compared:
         features = [exam.features(one.ensemble, one.variables, pixels, FEATURE_IMAGES) for one in (judged, *compared)]
-        found["cka"] = cka.linear_cka(*features)
+        found["cka"] = cka.linear_cka(*exams.sound(exam, *features))
     return found
 
 

@@ -63,12 +63,14 @@ class Objective:
         labels: whether lessons hold shares of labels (cross-entropy) rather than a teacher's logits.
         distance: a name in `losses.DISTANCES`.
         scaled: whether the loss is multiplied by T^2.
+        smoothing: of the distance "hard", as in `losses.hard`.
         optimizer, schedule, decay: as in `optim.create`.
     """
 
     labels: bool = False
     distance: str = "kl"
     scaled: bool = True
+    smoothing: float = 0.0
     optimizer: str = "adam"
     schedule: str = "cosine"
     decay: str = "schedule"
@@ -77,10 +79,11 @@ class Objective:
         """How far logits (batch, classes) are from what the lesson wants, (batch,) float32."""
         if self.labels:
             return losses.cross_entropy(logits, lesson.wanted)
-        if self.distance == "kl":
-            found = losses.kl(logits, lesson.wanted, temperature=settings.temperature, scaled=self.scaled)
-        else:
-            found = losses.DISTANCES[self.distance](logits, lesson.wanted)
+        own: dict[str, dict[str, Any]] = {
+            "kl": {"temperature": settings.temperature, "scaled": self.scaled},
+            "hard": {"smoothing": self.smoothing},
+        }
+        found = losses.DISTANCES[self.distance](logits, lesson.wanted, **own.get(self.distance, {}))
         if lesson.labels is None:
             return found
         share = settings.label_share

@@ -17,6 +17,8 @@ from distill_lib import fixed, loader, sharding, step, stream, views
 from distill_lib.step import Asked, Lesson
 from distill_lib.task import Task
 
+LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
+
 
 class Lessons(Protocol):
     """An iterator over lessons that knows which images were broken, and is closed in the end."""
@@ -29,6 +31,14 @@ class Lessons(Protocol):
 
     def close(self) -> None:
         """Ends the threads that decode."""
+
+
+def most_ahead() -> int:
+    """How many lessons the host may run ahead of the device.
+
+    Several CPU devices share one pool of threads: where they run ahead, collectives wait for each other for ever.
+    """
+    return 0 if jax.default_backend() == "cpu" and jax.device_count() > 1 else LESSONS_AHEAD
 
 
 def open_lessons(task: Task, start: int, mesh: jax.sharding.Mesh) -> Lessons:

@@ -12,7 +12,7 @@ from distill_lib.recipes import Recipe
 if TYPE_CHECKING:
     import pandas as pd
 
-CHANCE = ("variant", "seed", "view_seed", "evaluations", "dtype")
+CHANCE = ("variant", "seed", "view_seed", "evaluations")
 """Fields that runs of one experiment may differ in."""
 _DEFAULTS = {
     field.name: None if field.default is dataclasses.MISSING else field.default for field in dataclasses.fields(Recipe)

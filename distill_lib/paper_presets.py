@@ -88,7 +88,8 @@ _SHAMPOO = (
 _T384 = "This teacher has 83.7 in the paper, 84.3 in the released README and 83.86 in timm's evaluation; 83.7 is taken."
 _S160 = "How a 160-pixel student is evaluated is not said: the central square is 7/8 of the shorter side, as at 224."
 _ENSEMBLE = (
-    "Teachers' logits are averaged, as in the paper; the released code sums the KLs, which is `ensemble` probabilities."
+    "Teachers' logits are averaged, as in the paper; the released code sums the KLs, whose gradient is that of "
+    "`ensemble` probabilities times the number of teachers."
 )
 _TWO = "That 2T means the teachers at 384 and 224 is inferred. " + _ENSEMBLE
 _START = "The policy is inferred: the numbers end where consistent teaching from scratch ends."

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import checkpoints, cka, evaluate, learning, optim, records, resume
+from distill_lib import checkpoints, cka, evaluate, exams, learning, optim, records, resume
 from distill_lib.errors import DistillError
 from distill_lib.learning import State
 from distill_lib.task import RUN, SPLITS, Task
@@ -72,15 +72,12 @@ class Pupil:
         return self.error is None and self.start < step
 
     def report(self) -> None:
-        """Adds a row of metrics; a loss that is not finite ends this pupil and is kept as its `error`."""
+        """Adds a row of metrics; a loss or answers that are not finite end this pupil and are kept as its `error`."""
         task, recipe = self.task, self.task.recipe
         done = int(self.state.step)
         loss = float(self.state.loss_sum) / (done - (self.rows[-1]["step"] if self.rows else 0))
         if not np.isfinite(loss):
-            self.error = DistillError(
-                f"{task.run_id}: the loss is {loss} by step {done}; lower learning_rate "
-                f"(now {recipe.learning_rate:g}) or raise warmup_steps. No record was written."
-            )
+            self._diverged(f"the loss is {loss}")
             return
         schedule = optim.multiplier(recipe.schedule, task.total_steps, recipe.warmup_steps)
         row = {
@@ -89,7 +86,11 @@ class Pupil:
             "loss": loss,
             "learning_rate": float(recipe.learning_rate * schedule(jnp.asarray(done))),
         }
-        self.rows.append(row | judge(task, self.state.variables, "validation"))
+        try:
+            self.rows.append(row | judge(task, self.state.variables, "validation"))
+        except evaluate.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
+            self._diverged("the student's answers are not finite")
+            return
         self.state = self.state._replace(loss_sum=jnp.zeros_like(self.state.loss_sum))
 
     def save(self) -> None:
@@ -100,18 +101,24 @@ class Pupil:
         state = learning.gathered(self.state, self.task.recipe.optimizer)
         resume.save(self.directory / "checkpoint", int(state.step), state, facts)
 
-    def finish(self, class_size: int, bad_images: int | None = None) -> Run:
+    def finish(self, class_size: int, bad_images: int | None = None) -> Run | DistillError:
         """Evaluates the student on all splits, and writes its parameters and its record.
 
         Args:
             class_size: students that were taught together.
             bad_images: broken images that this process met, where they were decoded on the way.
+
+        Returns:
+            The run; or this pupil's `error` and nothing written, where answers are not finite.
         """
         task, seconds = self.task, self._spent()
         variables = jax.device_get(self.state.variables)
         result = {"train_loss": self.rows[-1]["loss"]}
-        for split in SPLITS:
-            result |= judge(task, variables, split)
+        try:
+            for split in SPLITS:
+                result |= judge(task, variables, split)
+        except evaluate.NotFiniteError:
+            return self._diverged("the student's answers are not finite")
         result |= similarity(task, variables)
         metadata = {"model": task.recipe.student, "dataset": task.recipe.dataset, "run_id": task.run_id}
         checkpoints.save_npz(self.directory / "student.npz", checkpoints.pack(variables), metadata)
@@ -122,12 +129,21 @@ class Pupil:
             "class_size": class_size,
             "resumed": self.resumed,
         } | ({} if bad_images is None else {"bad_images": bad_images})
+        timing |= {f"{split}_bad_images": len(exam.bad) for split, exam in task.exams.items() if exam.bad is not None}
         record = records.describe(
             task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=_teacher(task)
         )
         records.write(self.directory, record, self.rows)
         _tidy(self.directory)
         return Run(record, self.rows, variables, self.directory, False)
+
+    def _diverged(self, what: str) -> DistillError:
+        """Ends this pupil; returns its `error`."""
+        self.error = DistillError(
+            f"{self.task.run_id}: {what} by step {int(self.state.step)}; lower learning_rate "
+            f"(now {self.task.recipe.learning_rate:g}) or raise warmup_steps. No record was written."
+        )
+        return self.error
 
     def _spent(self) -> float:
         return self.seconds + time.perf_counter() - self.began
@@ -192,15 +208,17 @@ def similarity(task: Task, variables: dict) -> dict[str, float]:
     """Linear CKA between the student's features and its teacher's on validation and test; left out where undefined."""
     splits = ("validation", "test") if task.teacher else ()
     found = {
-        f"{split}_cka": cka.linear_cka(task.features(variables, split), task.teacher_features(split))
+        f"{split}_cka": cka.linear_cka(
+            *exams.sound(task.exams[split], task.features(variables, split), task.teacher_features(split))
+        )
         for split in splits
     }
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
-    """Metrics of a student on a split, and its fidelity to the teacher if it has one."""
+    """Metrics of a student on the sound images of a split, and its fidelity to the teacher if it has one."""
     expected = task.teacher_logits(split) if task.teacher else None
     labels = None if split == "train" and task.recipe.transfer_set else task.labels(split)
-    found = evaluate.metrics(task.predict(variables, split), labels, expected)
+    found = evaluate.metrics(*exams.sound(task.exams[split], task.predict(variables, split), labels, expected))
     return {f"{split}_{name}": value for name, value in found.items()}

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 def refuse_impossible(recipe: Recipe) -> None:
     """Raises DistillError, with the reason, where a recipe's parts cannot work together.
 
-    A teacher of other classes, an ensemble of one, mixup without a second image, images of a set that is the student's
-    own, a resolution that a network cannot take, a batch that is larger than the data, or a schedule that ends within
-    its warm-up.
+    A teacher of other classes, an ensemble of one, mixup without a second image, smoothing of what is smooth, images of
+    a set that is the student's own, a resolution that a network cannot take, a batch that is larger than the data, or a
+    schedule that ends within its warm-up.
     """
     if recipe.has_teacher:
         _check_teachers(recipe)
     if views.policy(recipe.policy).mix and recipe.batch_size < 2:
         raise DistillError(f"policy {recipe.policy} mixes two images of a batch: batch_size must be at least 2, got 1.")
+    if recipe.label_smoothing and not (recipe.has_teacher and recipe.distance == "hard"):
+        raise DistillError(
+            f"label_smoothing smooths a teacher's first guess: choose a policy with a teacher and distance hard, not "
+            f"{recipe.distance if recipe.has_teacher else recipe.policy}."
+        )
     if recipe.transfer_set is not None:
         _check_transfer_set(recipe.transfer_set, recipe.dataset)
     models.check_resolution(recipe.student, recipe.resolution)

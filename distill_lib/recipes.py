@@ -57,6 +57,7 @@ class Recipe:
         start: where the student's weights begin: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID" for the student
             of a finished run. A head of other classes is replaced. None begins at random.
         transfer_set: the data set whose training images are shown instead of those of `dataset`; None takes its own.
+        label_smoothing: share of the target that the distance "hard" gives to the other classes; the paper's is 0.
         stored: logits that were kept of each of the teacher's answers, where these were stored before the run (see
             `answers`); None asks the teacher in every step.
     """
@@ -94,6 +95,7 @@ class Recipe:
     mixup_folded: bool = False
     start: str | None = None
     transfer_set: str | None = None
+    label_smoothing: float = 0.0
     stored: int | None = None
 
     def __post_init__(self) -> None:
@@ -131,6 +133,8 @@ class Recipe:
             raise DistillError(
                 f"label_share must be from 0 to below 1, got {self.label_share}: for labels alone choose policy labels."
             )
+        if not 0 <= self.label_smoothing < 1:
+            raise DistillError(f"label_smoothing must be from 0 to below 1, got {self.label_smoothing}.")
         if self.label_share and policy.relation in ("none", "fixed"):
             raise DistillError(
                 f"label_share needs a teacher that is asked in every step; policy {self.policy} has none."

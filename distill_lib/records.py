@@ -65,7 +65,8 @@ def describe(
         mock: whether the data were made up, so that the run must never reach a figure.
         result: final metrics; accuracies as shares in [0, 1].
         timing: `steps`, `wall_seconds`, `images_per_second`, `class_size` (students that were taught together),
-            `resumed` (how often the run was taken up again), and `bad_images` where there may be any.
+            `resumed` (how often the run was taken up again), and where there may be any, `bad_images` (that were met
+            in training) and `<split>_bad_images` (that no metric of the split counts).
         teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
 
     Returns:

@@ -190,7 +190,8 @@ def _measured(row: dict[str, str], again: Repeat, runs: pd.DataFrame) -> tuple[s
         return here, AGREES if here == row["value"] else DISAGREES
     if again.kind != "train":
         return (NOT_RUN if again.kind == "judge" else ""), ""
-    found = matching.of_recipe(runs, recipes.get(again.dataset, again.name))
+    # the paper names no precision, so that networks in either repeat its row
+    found = matching.of_recipe(runs, recipes.get(again.dataset, again.name), dtype=lambda name: True)
     if found.empty:
         return NOT_RUN, ""
     percent = 100 * found["test_top1"]

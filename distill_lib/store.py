@@ -15,10 +15,11 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
-import numpy as np
 
 from distill_lib import answers, archive, lessons, notebooks, recipes, sharding, step
 from distill_lib.answers import Answers
@@ -31,6 +32,8 @@ from distill_lib.step import Lesson
 from distill_lib.task import Task
 
 REPORT_SECONDS = 10
+
+Item = TypeVar("Item")
 
 
 def store(
@@ -80,25 +83,32 @@ def _completed(begun: Store, task: Task) -> Store:
         contextlib.closing(lessons.open_lessons(task, begun.steps, mesh)) as given,
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
-        steps = iter(given)
+        asked = _asked(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
+        made = fetched(asked, lessons.most_ahead())
         while begun.steps < total:
-            count = min(begun.header["shard_steps"], total - begun.steps)
-            begun = begun.add(*_asked(itertools.islice(steps, count), begun.kept, recipe.temperature))
+            said, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
+            begun = begun.add(list(said), means[0])
             if time.perf_counter() - told > REPORT_SECONDS or begun.steps == total:
                 told = time.perf_counter()
                 progress.report(begun.steps)
     return begun
 
 
-def _asked(part: Iterable[Lesson], kept: int, temperature: float) -> tuple[list[Answers], np.ndarray]:
-    """The answers of some lessons, and the mean pixels of the first one's views."""
-    said: list[Answers] = []
-    means = np.zeros(0)
-    for lesson in part:
-        if not said:
-            means = archive.mean_pixels(lesson.shown)
-        said.append(jax.device_get(answers.keep(lesson.wanted, kept, temperature)))
-    return said, means
+def _asked(given: Iterable[Lesson], begun: Store, temperature: float) -> Iterator[tuple[Answers, jax.Array | None]]:
+    """The answers of lessons, and of the first of each shard the mean pixels of its views."""
+    for number, lesson in enumerate(given):
+        means = None if number % begun.header["shard_steps"] else archive.mean_pixels(lesson.shown)
+        yield answers.keep(lesson.wanted, begun.kept, temperature), means
+
+
+def fetched(given: Iterable[Item], ahead: int) -> Iterator[Item]:
+    """Brings trees of arrays from the device, each when `ahead` later ones were begun, so that it is never idle."""
+    waiting: deque[Item] = deque()
+    for item in given:
+        waiting.append(item)
+        if len(waiting) > ahead:
+            yield jax.device_get(waiting.popleft())
+    yield from (jax.device_get(item) for item in waiting)
 
 
 @command_line

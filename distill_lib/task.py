@@ -109,6 +109,7 @@ class Task:
             labels=not recipe.has_teacher,
             distance=recipe.distance,
             scaled=recipe.temperature_squared,
+            smoothing=recipe.label_smoothing,
             optimizer=recipe.optimizer,
             schedule=recipe.schedule,
             decay=recipe.decay,

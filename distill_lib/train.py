@@ -26,7 +26,6 @@ from distill_lib.recipes import Recipe
 from distill_lib.task import Task
 
 CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
-LESSONS_AHEAD = 2  # that may wait for students; each holds a batch of images on the device
 
 
 def fit(
@@ -56,7 +55,7 @@ def fit(
         The run; its record lies in `workdir/<study>/<run id>/`.
 
     Raises:
-        DistillError: if data, teacher or folder are not usable, or the loss is not finite. Earlier records stay intact.
+        DistillError: if data, teacher or folder are not usable, or the student diverges. Earlier records stay intact.
     """
     step.use_compilation_cache()
     options: dict[str, Any] = {"loading": loading, "workers": workers, "on_bad_image": on_bad_image}
@@ -133,12 +132,11 @@ def _report_steps(task: Task) -> set[int]:
 
 def _wait(ahead: deque[jax.Array], lesson: step.Lesson, pupils: list[Pupil]) -> None:
     """Bounds how far the host runs ahead of the device, so that lessons do not pile up in its memory."""
-    if jax.default_backend() == "cpu" and jax.device_count() > 1:
-        # Several CPU devices share one pool of threads: where they run ahead, collectives wait for each other for ever.
+    if not lessons.most_ahead():
         jax.block_until_ready([one.state for one in pupils])
         return
     ahead.append(lesson.wanted)
-    if len(ahead) > LESSONS_AHEAD:
+    if len(ahead) > lessons.most_ahead():
         jax.block_until_ready(ahead.popleft())
 
 

@@ -138,6 +138,20 @@ def test_other_views_are_noticed(tmp_path: Path) -> None:
         store.check(2, shown + 0.01 * (np.arange(BATCH) == 1)[:, None, None, None])
 
 
+def test_shards_of_one_step_are_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at every step would have host and device wait for each other."""
+    monkeypatch.setattr(archive, "SHARD_BYTES", 1)
+    store = begun(tmp_path, 5)
+    for step in range(5):
+        store = store.add([said(step)], means(step))
+    assert store.header["shard_steps"] == 1
+    looks: list[int] = []
+    monkeypatch.setattr(archive, "mean_pixels", lambda shown: looks.append(step) or means(step))
+    for step in range(5):
+        store.check(step, np.zeros(()))
+    assert looks == [0, 2, 4]
+
+
 def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
     """Absent, something else, another number of logits, damaged, of another version, truncated or with a hole."""
     with pytest.raises(DistillError, match=r"no stored answers at .*; check the path, or store them first"):

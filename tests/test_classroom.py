@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import assembly, classroom, learning, resume, step, train
+from distill_lib import assembly, classroom, learning, pupil, resume, step, train
 from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
+from distill_lib.task import Task
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -84,16 +87,73 @@ def test_each_student_has_a_record_of_its_own(taught: list[Run], recipes: list[R
         assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["class_size"] == 8
 
 
-def test_a_student_that_diverges_is_dropped_and_the_others_go_on(teacher: Path, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("rate", [1e38, 3e38], ids=["loss", "answers"])
+def test_a_student_that_diverges_is_dropped_and_the_others_go_on(
+    rate: float, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Told at once, no record of it, and the neighbour ends with the numbers it has alone."""
-    good = tiny.recipe(teacher, epochs=3)
-    bad = tiny.recipe(teacher, epochs=3, learning_rate=1e38)
-    error, run = classroom.fit([bad, good], tmp_path)
-    assert isinstance(error, DistillError) and "lower learning_rate (now 1e+38)" in str(error)
-    assert "The other students go on" in capsys.readouterr().out
-    assert isinstance(run, Run)
+    good = tiny.recipe(teacher, epochs=3, evaluations=12)
+    bad = dataclasses.replace(good, learning_rate=rate)
+    for reused in (False, True):  # a second try says the same
+        error, run = classroom.fit([bad, good], tmp_path)
+        assert isinstance(error, DistillError) and f"lower learning_rate (now {rate:g})" in str(error)
+        assert isinstance(run, Run) and run.reused == reused
+    assert capsys.readouterr().out.count("The other students go on") == 1
     assert_equal(run, train.fit(good, tmp_path / "alone"))
     assert len(list(tmp_path.glob("*/*/run.json"))) == 1
+
+
+def poisoned(learn: Callable, rate: float, number: int) -> Callable:
+    """`learning.learn` with an update that spoils one parameter of the students of a learning rate; losses stay."""
+
+    def learning_with_it(*arguments) -> Callable:
+        moved = learn(*arguments)
+
+        def poison(state: learning.State, settings: learning.Settings, lesson: step.Lesson) -> learning.State:
+            state = moved(state, settings, lesson)
+            if float(settings.learning_rate) != np.float32(rate) or int(state.step) != number:
+                return state
+            kernel = state.params["head"]["kernel"].at[0, 0].set(np.nan)
+            return state._replace(params=state.params | {"head": state.params["head"] | {"kernel": kernel}})
+
+        return poison
+
+    return learning_with_it
+
+
+def test_a_parameter_that_is_not_a_number_ends_its_student_alone(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last update before a report spoils it, so that all losses are finite; with others or without."""
+    good, bad = (tiny.recipe(teacher, epochs=3, learning_rate=rate) for rate in (1e-2, 2e-2))
+    expected = train.fit(good, tmp_path / "alone")
+    monkeypatch.setattr(learning, "learn", poisoned(learning.learn, 2e-2, 12))
+    with pytest.raises(DistillError, match=r"the student's answers are not finite by step 12; lower.*now 0\.02"):
+        train.fit(bad, tmp_path / "poisoned")
+    run, error = classroom.fit([good, bad], tmp_path)
+    assert isinstance(error, DistillError) and "not finite by step 12" in str(error) and "\n" not in str(error)
+    assert isinstance(run, Run)
+    assert_equal(run, expected)
+
+
+def test_a_student_that_fails_its_last_exam_ends_alone(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers to validation images were finite at every report, those to test images are not."""
+    good, bad = (tiny.recipe(teacher, epochs=3, learning_rate=rate) for rate in (1e-2, 2e-2))
+    expected, metrics = train.fit(good, tmp_path / "alone"), pupil.judge
+
+    def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
+        if task.recipe == bad and split == "test":
+            variables = jax.tree.map(lambda leaf: leaf * np.nan, variables)
+        return metrics(task, variables, split)
+
+    monkeypatch.setattr(pupil, "judge", judge)
+    error, run = classroom.fit([bad, good], tmp_path)
+    assert isinstance(error, DistillError) and "the student's answers are not finite by step 12" in str(error)
+    assert isinstance(run, Run)
+    assert_equal(run, expected)
+    assert len(list(tmp_path.glob("*/*/run.json"))) == len(list(tmp_path.glob("*/*/student.npz"))) == 1
 
 
 def test_what_ended_is_told_apart(taught: list[Run], capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,15 @@ def test_where_no_image_has_a_label_nothing_is_claimed() -> None:
     assert np.isnan(found["top1"]) and np.isnan(found["ece"])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+def test_answers_that_are_not_finite_are_told(value: float) -> None:
+    """Also those that are, but whose divergence would not be."""
+    logits = np.zeros((4, 3), np.float32)
+    logits[2, 1] = value
+    with pytest.raises(evaluate.NotFiniteError, match="answers are not finite"):
+        evaluate.metrics(logits, np.zeros(4, int))
+
+
 class Brightness(nn.Module):
     """Class 0 for dark images and class 1 for bright ones: the same for every crop and flip of an even image."""
 

@@ -119,18 +119,21 @@ def test_features_are_those_of_the_first_images_and_of_all_members() -> None:
         np.testing.assert_allclose(exam.features(both, (head, head), 32, 2), expected, atol=1e-5)
 
 
-def test_a_broken_image_is_told_once_and_shown_black(capsys: pytest.CaptureFixture) -> None:
+def test_a_broken_image_is_told_once_and_left_out(capsys: pytest.CaptureFixture) -> None:
     """One line however often and in however many sizes it is shown; the other images are what they were."""
     images = pictures()
     exam = exams.Decoded(source([images[0], b"\xff\xd8 no more", images[2]]), 1.0, None)
     for size in (8, 16, 8):
         model, variables = tiny.linear(3, size * size * 3)
-        shown = np.stack([decode.evaluation(image, size, size) for image in images])
-        shown[1] = 0
-        found = exam.predict(model, variables, size)
+        shown = np.stack([decode.evaluation(image, size, size) for image in images[[0, 2]]])
+        found, labels, nothing = exams.sound(exam, exam.predict(model, variables, size), exam.labels, None)
         np.testing.assert_allclose(found, answers(variables, shown), rtol=1e-4, atol=1e-3)
+        assert labels.tolist() == [0, 1] and nothing is None and exam.bad == {1}
+    head = {"params": {"head": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}}}
+    (first,) = exams.sound(exam, exam.features(Brightness(), head, 8, 2))
+    assert first.shape == (1, 3), "of the first images"
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("image 1 of three test, test/1, cannot be decoded (") and line.endswith("; black is shown")
+    assert line.startswith("image 1 of three test, test/1, cannot be decoded (") and line.endswith("it does not count")
 
 
 @pytest.mark.parametrize(("name", "shape"), [("imagenet_v2", (4,)), ("imagenet_real", (4, 1000)), ("fashion", (4,))])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_lib import boxes, host_views, step, views
+from distill_lib import boxes, decode, host_views, step, views
 from distill_lib.errors import DistillError
 
 BATCH = 64
@@ -73,6 +73,34 @@ def test_boxes_and_flips_are_those_of_the_training_step(policy: str, area: tuple
             assert found.box.dtype == np.float32
             np.testing.assert_allclose(found.box, np.asarray(view.box)[order], rtol=0, atol=2**-22)
             np.testing.assert_array_equal(found.flip, np.asarray(view.flip)[order])
+
+
+@pytest.mark.parametrize("shape", [(7, 160), (160, 7), (6, 240), (240, 6), (1, 99)])
+@pytest.mark.parametrize("kind", ["inception", "mild"])
+def test_crops_of_very_oblong_images_are_the_same_on_host_and_device(shape: tuple[int, int], kind: str) -> None:
+    """Beyond 20:1, in a canvas or not: where no crop of a twentieth of the area fits, the whole image is shown."""
+    height, width = shape
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    canvas = np.full((1, 240, 240, 3), 255, np.uint8)
+    canvas[0, :height, :width] = pixels
+    ratio = np.full(BATCH, width / height, np.float32)
+    view = views.sample(jax.random.fold_in(step.view_key(0), 5), BATCH, crop=kind, image_aspect=ratio)
+    found = host_views.sample(host_views.step_key(0, 5), np.arange(BATCH), host_views.Crop(kind), ratio)
+    np.testing.assert_allclose(found.box, view.box, rtol=0, atol=2**-22)
+    top, left, high, wide = found.box.astype(np.float64).T
+    assert (top >= 0).all() and (left >= 0).all() and (top + high <= 1 + 1e-6).all() and (left + wide <= 1 + 1e-6).all()
+    if kind == "inception":
+        whole, in_pixels = (high == 1) & (wide == 1), wide * width / (high * height)
+        assert whole.all() == (max(ratio[0], 1 / ratio[0]) > 4 / 3 / 0.05)
+        assert (in_pixels[~whole] > 0.749).all() and (in_pixels[~whole] < 1.334).all()
+    looks = [decode.Look(box, bool(flip), 9) for box, flip in zip(found.box[:8], found.flip, strict=False)]
+    shown = np.stack(decode.crops(pixels, looks))
+    some = jax.tree.map(lambda leaf: leaf[:8], view)._replace(partner=jnp.arange(8))
+    for images, extents in ((pixels[None], None), (canvas, jnp.array([[height, width]]))):
+        images = jnp.broadcast_to(images, (8, *images.shape[1:]))
+        extents = None if extents is None else jnp.broadcast_to(extents, (8, 2))
+        rendered = (np.asarray(views.render(images, some, 9, extents)) + 1) * 127.5
+        assert np.abs(shown - rendered).max() <= 0.51, "grey levels: a crop is rounded to the nearest"
 
 
 def test_an_unknown_crop_is_told() -> None:

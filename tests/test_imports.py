@@ -125,7 +125,7 @@ ALLOWED = {
     "multilabel": set(),
     "cka": set(),
     "sharding": set(),
-    "evaluate": {"losses", "models", "multilabel", "sharding", "views"},
+    "evaluate": {"errors", "losses", "models", "multilabel", "sharding", "views"},
     "fidelity": {"boxes", "decode", "host_views", "photographs", "readers"},
     "judge": {"cka", "datasets", "errors", "evaluate", "exams", "multilabel", "presets", "records", "teachers"},
     "teachers": {"errors", "checkpoints", "models", "published", "sharding", "views"},
@@ -185,7 +185,7 @@ ALLOWED = {
         "step",
         "task",
     },
-    "pupil": {"cka", "errors", "checkpoints", "evaluate", "learning", "optim", "records", "resume", "task"},
+    "pupil": {"cka", "errors", "checkpoints", "evaluate", "exams", "learning", "optim", "records", "resume", "task"},
     "train": {
         "assembly",
         "errors",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import checkpoints, datasets, evaluate, judge, presets, teachers
+from distill_lib import checkpoints, datasets, decode, evaluate, judge, presets, teachers
 
 
 def facts(text: str) -> dict[str, str]:
@@ -54,6 +54,27 @@ def test_a_set_for_evaluation_only_is_shown_as_what_its_networks_learnt_from(
     assert judge.main([str(network), "imagenet_real", "--mock", "--limit", "4"]) == 0
     found = facts(capsys.readouterr().out.split("\n", 1)[1])
     assert (found["resolution"], found["side"]) == ("16", "0.875") and int(found["images"]) <= 4
+
+
+def test_a_broken_image_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All metrics are those of the other images, with a teacher and without."""
+    network = str(tiny.write_teacher(tmp_path / "student.npz"))
+    other = tmp_path / "teacher.npz"
+    checkpoints.save_npz(other, tiny.random_params(tiny.STUDENT, 10, seed=1), {"model": tiny.STUDENT})
+    options: dict = {"teacher": str(other), "resolution": 8, "side": 8 / 28}
+    expected, sound = judge.judge(network, "fashion", limit=29, **options), decode.evaluation
+    last = datasets.load("fashion", "test").encoded(29).image
+
+    def evaluation(image: np.ndarray, *sizes: int) -> np.ndarray:
+        if np.array_equal(image, last):
+            raise decode.ImageError("made up")
+        return sound(image, *sizes)
+
+    monkeypatch.setattr(decode, "evaluation", evaluation)
+    found = judge.judge(network, "fashion", limit=30, **options)
+    assert found["images"] == 29 and found.keys() == expected.keys() > {"top1", "kl", "cka"}
+    for name in ("top1", "ece", "kl", "agreement", "cka"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
 def test_a_student_is_compared_with_a_teacher(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import assembly, datasets, decode, lessons, loader, recipes, sharding, train
+from distill_lib import assembly, datasets, decode, evaluate, lessons, loader, recipes, sharding, train
 from distill_lib.errors import DistillError
 from distill_lib.pupil import Run
 from distill_lib.recipes import Recipe
@@ -54,7 +54,8 @@ def test_a_student_learns_from_a_stream(teacher: Path, tmp_path: Path) -> None:
     streamed = train.fit(recipe, tmp_path / "stream", loading="stream", workers=0)
     resident = train.fit(recipe, tmp_path / "device", loading="device")
     assert streamed.record["run_id"] != resident.record["run_id"], "images that are shrunk for memory give other crops"
-    assert streamed.record["bad_images"] == 0 and "bad_images" not in resident.record
+    kinds = {"bad_images", *(f"{split}_bad_images" for split in ("train", "validation", "test"))}
+    assert {streamed.record[kind] for kind in kinds} == {0} and not kinds & resident.record.keys()
     for ours, theirs in zip(streamed.rows, resident.rows, strict=True):
         np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=0.1)
     assert streamed.record["result"].keys() == resident.record["result"].keys()
@@ -78,6 +79,32 @@ def test_broken_images_are_counted(
     assert len(told) == len(set(told)) == run.record["bad_images"]
     with pytest.raises(DistillError, match=r"cannot be decoded \(made up\): replace the file"):
         train.fit(tiny.recipe(teacher, epochs=5), tmp_path, loading="stream", workers=0, on_bad_image="raise")
+
+
+def test_broken_images_of_exams_are_counted_and_left_out(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of student and teacher alike: the result is that of both networks' answers to the other images."""
+    recipe, sound = tiny.recipe(teacher, epochs=4), decode.evaluation
+    expected = train.fit(recipe, tmp_path / "whole", loading="stream", workers=0)
+    broken = datasets.load("fashion", "test", mock=True).encoded(5).image
+
+    def evaluation(image: np.ndarray, *sizes: int) -> np.ndarray:
+        if np.array_equal(image, broken):
+            raise decode.ImageError("made up")
+        return sound(image, *sizes)
+
+    task = assembly.prepare(recipe, loading="stream", workers=0)
+    kept = np.arange(len(task.labels("test"))) != 5
+    said, wanted = task.predict(expected.variables, "test")[kept], task.teacher_logits("test")[kept]
+    monkeypatch.setattr(decode, "evaluation", evaluation)
+    run = train.fit(recipe, tmp_path, loading="stream", workers=0)
+    assert [run.record[f"{split}_bad_images"] for split in ("train", "validation", "test")] == [1, 1, 1]  # alike
+    metrics = evaluate.metrics(said, task.labels("test")[kept], wanted)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(run.record["result"][f"test_{name}"], value, rtol=1e-5, err_msg=name)
+    assert run.record["result"]["test_kl"] != expected.record["result"]["test_kl"]
+    assert run.record["result"]["test_cka"] != expected.record["result"]["test_cka"]
 
 
 def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(

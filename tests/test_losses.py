@@ -136,6 +136,18 @@ def test_distances_are_those_of_the_released_code() -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-4, err_msg=name)
 
 
+def test_smoothing_gives_a_share_of_the_hard_target_to_the_other_classes() -> None:
+    """KL(target || student): value, and a gradient that vanishes where the student predicts the target itself."""
+    student, teacher = logits(13, 6, 5), logits(14, 6, 5)
+    target = np.full((6, 5), 0.2 / 4)
+    target[np.arange(6), teacher.argmax(-1)] = 0.8
+    expected = (target * np.log(target / softmax(student.astype(np.float64)))).sum(-1)
+    np.testing.assert_allclose(losses.hard(jnp.asarray(student), jnp.asarray(teacher), smoothing=0.2), expected, 1e-5)
+    same = jnp.asarray(np.log(target), jnp.float32)
+    value, gradient = jax.value_and_grad(lambda s: losses.hard(s, jnp.asarray(teacher), smoothing=0.2).sum())(same)
+    np.testing.assert_allclose([value, jnp.abs(gradient).max()], 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["euclidean", "logsoftmax_euclidean"])
 def test_distances_with_a_root_have_a_gradient_where_they_vanish(name: str) -> None:
     """A student that matches its teacher exactly must not be thrown away by a gradient that is not a number."""

@@ -20,6 +20,7 @@ def test_a_recipes_records_are_found_under_any_preset(tmp_path: Path) -> None:
         ("medium", "same/ic", 3, {}),
         ("short", "mix", 4, {}),
         ("medium", "mix", 5, {"optimizer": "shampoo"}),
+        ("medium", "mix", 6, {"dtype": "bfloat16"}),
     ):
         made_up.write_run(tmp_path, variant, policy, seed, **settings)
     found = matching.of_recipe(records.read(tmp_path), recipes.get("fashion", "medium"))

@@ -67,6 +67,7 @@ OTHER = {  # another valid value of every field but dataset and variant
     "mixup_folded": True,
     "start": "pretrained.npz",
     "transfer_set": "digits",
+    "label_smoothing": 0.1,
     "stored": 4,
 }
 
@@ -121,7 +122,7 @@ def test_policies_of_the_paper_have_a_teacher_and_baselines_have_none(policy: st
         ((("fashoin", "quick"), {}), "unknown dataset 'fashoin'.*'fashion'.*Valid: fashion, .*flowers, .*imagenet"),
         (
             (("fashion", "fast"), {}),
-            "unknown variant of fashion 'fast'.*Valid: quick, .*long, longest, smoke",
+            "unknown variant of fashion 'fast'.*Valid: quick, .*long, longest, .*smoke",
         ),
         ((("flowers", "quick"), {}), "unknown variant of flowers 'quick'.*Valid: fast, medium, long, mix_1000,.*smoke"),
         ((("fashion", "quick"), {"policy": "same"}), "unknown policy 'same'.*Valid: fix/rs, .*mix, labels, labels/mix"),
@@ -178,6 +179,12 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"temperature_squared": 1}, "temperature_squared must be true or false, got 1"),
         ({"mixup_beta": 0}, "mixup_beta must be above 0"),
         ({"label_share": 1}, "label_share must be from 0 to below 1, got 1"),
+        ({"label_smoothing": 1, "distance": "hard"}, "label_smoothing must be from 0 to below 1, got 1"),
+        ({"label_smoothing": 0.1}, "label_smoothing smooths .* distance hard, not kl"),
+        (
+            {"label_smoothing": 0.1, "distance": "hard", "policy": "labels"},
+            "label_smoothing smooths a teacher's .*, not labels",
+        ),
         ({"label_share": 0.5, "policy": "fix/rs"}, "label_share needs a teacher .*; policy fix/rs has none"),
         ({"label_share": 0.5, "policy": "labels"}, "label_share needs a teacher .*; policy labels has none"),
         ({"transfer_set": "digits", "policy": "labels"}, "labels of digits do not name classes of fashion"),

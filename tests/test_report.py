@@ -78,6 +78,17 @@ def test_a_measured_number_is_shown_with_its_runs_and_judged(tmp_path: Path, sha
     assert ("<strong>disagrees</strong>" in report.show(entries).data) == (verdict == "disagrees")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_networks_of_either_precision_repeat_a_row_of_the_paper(dtype: str, tmp_path: Path) -> None:
+    """The paper names none; whatever the preset has."""
+    (entry,) = [
+        entry
+        for entry in report.entries(written(tmp_path, "flowers", "fast", [0.92], dtype=dtype), "patience on Flowers")
+        if entry.here != report.NOT_RUN
+    ]
+    assert entry.here.startswith("92.00") and entry.verdict == "agrees"
+
+
 def test_a_failed_run_of_the_paper_is_not_compared(tmp_path: Path) -> None:
     """N/A is no number; 0.10 is one, and a good run of ours disagrees with it."""
     runs = written(tmp_path, "imagenet", "s160_mix_4800", [0.8])

@@ -185,6 +185,30 @@ def test_another_run_is_refused_before_anything_is_written(
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
+def test_answers_are_fetched_after_later_ones_were_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the device works on while a shard is written, be it of one step; their order stays."""
+    events: list[str] = []
+    monkeypatch.setattr(jax, "device_get", lambda item: events.append(f"fetch {item}") or item)
+    given = (events.append(f"begin {number}") or number for number in range(4))
+    assert list(store.fetched(given, 2)) == [0, 1, 2, 3]
+    begun = [f"begin {number}" for number in range(4)]
+    assert events == [*begun[:3], "fetch 0", begun[3], "fetch 1", "fetch 2", "fetch 3"]
+
+
+def test_shards_of_one_step_hold_the_same_answers(
+    stored: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with the brightness of its own views."""
+    recipe, folder = stored()
+    monkeypatch.setattr(archive, "SHARD_BYTES", 1)
+    small, large = store.store(recipe, tmp_path, 10), archive.load(folder)
+    assert small.header["shard_steps"] == 1 and len(list(tmp_path.glob("*.npz"))) == 12
+    for number in range(12):
+        jax.tree.map(np.testing.assert_array_equal, small.read(number), large.read(number))
+    for lesson, number in zip(some(assembly.prepare(recipe), 0, 6), range(6), strict=True):
+        small.check(number, lesson.shown)
+
+
 def test_another_teacher_is_refused(nine: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Told by the hash of its file, whatever its name; and who wants stored answers has to say where they lie."""
     recipe, folder = nine

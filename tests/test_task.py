@@ -109,6 +109,9 @@ def test_parts_of_the_loss_are_shared_out(teacher: Path) -> None:
     np.testing.assert_allclose(taught, 0.75 * plain + 0.25 * labels, rtol=1e-5)
     squared = learning.losses.squared_euclidean(logits, lesson.wanted)
     np.testing.assert_allclose(loss(distance="l2"), 0.75 * squared + 0.25 * labels, rtol=1e-5)
+    smooth = assembly.prepare(tiny.recipe(teacher, distance="hard", label_smoothing=0.1)).objective
+    expected = learning.losses.hard(logits, lesson.wanted, smoothing=0.1)
+    np.testing.assert_allclose(smooth.loss(logits, lesson._replace(labels=None), begun.settings), expected, rtol=1e-6)
     np.testing.assert_allclose(loss(labels=True), learning.losses.cross_entropy(logits, lesson.wanted), rtol=1e-5)
 
 

@@ -141,7 +141,7 @@ def _compiled(work: Task) -> Callable[[int], None]:
     import numpy as np
 
     from distill_lib import learning, loader, step
-    from distill_lib.train import LESSONS_AHEAD
+    from distill_lib.lessons import LESSONS_AHEAD
 
     assert work.train is not None
     recipe, train = work.recipe, work.train

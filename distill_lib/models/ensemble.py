@@ -53,8 +53,8 @@ class Ensemble:
 
     Attributes:
         members: at least one.
-        mean: "logits" (the paper) or "probabilities" at the temperature of the loss. The sum of one KL for each
-            teacher, as in the released code, has the gradients of the latter.
+        mean: "logits" (the paper) or "probabilities" at the temperature of the loss. The released code's sum of one KL
+            for each of n teachers has n times the gradient of the latter.
     """
 
     members: tuple[Member, ...]
