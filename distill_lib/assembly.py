@@ -162,6 +162,9 @@ def _started(task: Task, results: str | os.PathLike | None) -> Task:
             )
     else:
         path = teachers.resolve(name)
+    held = checkpoints.load_metadata(path).get("model", task.recipe.student)
+    if held != task.recipe.student:
+        raise DistillError(f"start {name} holds {held}, not {task.recipe.student}: choose student {held}, or no start.")
     start = published.load(path, task.student, task.image_shape, replace_head=True)
     return dataclasses.replace(task, start=start, start_sha256=checkpoints.sha256(path))
 
