@@ -28,6 +28,7 @@ from distill_lib.recipes import Recipe
 from distill_lib.task import RUN, SPLITS, Task
 
 LOADING = ("auto", "device", "stream")
+CANVAS_PER_VIEW = 2  # times a view's side: images that are shrunk to no more than that are streamed instead
 TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
 DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
@@ -49,7 +50,8 @@ def prepare(
     Args:
         recipe: what shall run.
         like: a task whose data and teacher are taken where they are the same.
-        loading: "device" (all images in memory), "stream" (decoded on the way) or "auto" (streams what is too large).
+        loading: "device" (all images in memory), "stream" (decoded on the way) or "auto": streams what is too large for
+            memory, or would lie there too small for the resolution. What was chosen is printed, with the reason.
         workers: threads that decode; None takes one for each core.
         results: the results folder, for a student that continues a run in it; None finds it.
         on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
@@ -67,10 +69,11 @@ def prepare(
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
     shown = datasets.get(recipe.transfer_set) if recipe.transfer_set else dataset
     _check_size(recipe, shown)
-    streams = _streams(recipe, (dataset, shown), loading)
+    streams, reason = _streams(recipe, (dataset, shown), loading)
     if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == (like.source is not None):
         task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
     else:
+        _say_once(f"{shown.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
         task = _with_data(recipe, dataset, streams)
         fingerprints = [datasets.fingerprint(one) for one in dict.fromkeys((recipe.dataset, shown.name))]
         task = dataclasses.replace(task, fingerprint="".join(fingerprints))
@@ -111,19 +114,38 @@ def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
     return dataclasses.replace(task, recipe=dataclasses.replace(recipe, stored=store.kept), store=store)
 
 
-def _streams(recipe: Recipe, shown: Sequence[datasets.Dataset], loading: str) -> bool:
-    """Whether images are decoded on the way."""
+def _streams(recipe: Recipe, shown: Sequence[datasets.Dataset], loading: str) -> tuple[bool, str]:
+    """Whether images are decoded on the way, and why."""
     if loading not in LOADING:
         raise unknown("loading", loading, LOADING)
-    large = recipe.variant != "smoke" and not all(map(datasets.fits, shown))
-    streams = loading == "stream" or (loading == "auto" and large)
     policy = views.policy(recipe.policy)
-    if streams and policy.relation == "fixed" and policy.teacher not in fixed.SIDES:
+    whole = policy.relation == "fixed" and policy.teacher not in fixed.SIDES
+    streams, reason = (loading == "stream", "as asked") if loading != "auto" else _chosen(recipe, shown, whole)
+    if streams and whole:
         raise DistillError(
             f"policy {recipe.policy} wants the teacher's outputs of many crops of all images beforehand, so they have "
             'to be in memory: choose loading "device" with fewer train_images, or another policy.'
         )
-    return streams
+    return streams, reason
+
+
+def _chosen(recipe: Recipe, shown: Sequence[datasets.Dataset], whole: bool) -> tuple[bool, str]:
+    """What "auto" chooses; `whole` where the policy cannot do with a stream."""
+    canvas, resolution = datasets.CANVAS, recipe.resolution
+    if recipe.variant == "smoke":
+        return False, "they are made up"
+    if not all(map(datasets.fits, shown)):
+        return True, f"decoded they take more than {datasets.MEMORY_LIMIT // 2**30} GiB"
+    if canvas > CANVAS_PER_VIEW * resolution or not any(map(datasets.shrunk, shown)):
+        return False, f"they are kept as large as views of {resolution} px need them"
+    if whole:
+        return False, f"policy {recipe.policy} wants them all at once, shrunk to {canvas} px"
+    return True, f"shrunk to {canvas} px for memory, crops shown at {resolution} px would lose detail"
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, flush=True)
 
 
 def _started(task: Task, results: str | os.PathLike | None) -> Task:
@@ -140,6 +162,9 @@ def _started(task: Task, results: str | os.PathLike | None) -> Task:
             )
     else:
         path = teachers.resolve(name)
+    held = checkpoints.load_metadata(path).get("model", task.recipe.student)
+    if held != task.recipe.student:
+        raise DistillError(f"start {name} holds {held}, not {task.recipe.student}: choose student {held}, or no start.")
     start = published.load(path, task.student, task.image_shape, replace_head=True)
     return dataclasses.replace(task, start=start, start_sha256=checkpoints.sha256(path))
 

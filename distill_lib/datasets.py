@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_lib import borrowed, catalog, folders, readers, remedies
+from distill_lib import borrowed, catalog, decode, folders, readers, remedies
 from distill_lib.cards import SPLITS, Dataset
 from distill_lib.catalog import class_names, fingerprint, get, names
 from distill_lib.decode import ImageError
@@ -38,6 +38,7 @@ __all__ = [
 CANVAS = 256  # pixels, side of the square that images of various sizes are brought to
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that `arrays` makes at most
 MOCK_EXAMPLES = 64
+_PROBED = 32  # images whose headers tell how large those of a set are
 Label = int | tuple[int, ...]
 
 
@@ -240,6 +241,21 @@ def fits(dataset: Dataset) -> bool:
     """Whether all splits, decoded, are small enough to be kept in memory; a set of unknown size is taken to be."""
     side = dataset.size or CANVAS
     return sum(dataset.counts.values()) * side * side * dataset.channels <= MEMORY_LIMIT
+
+
+def shrunk(dataset: Dataset) -> bool:
+    """Whether memory would hold images smaller than they are, by the headers of the first ones; raises as `load`."""
+    if dataset.size is not None:
+        return False
+    source = load(dataset.name, next(iter(dataset.splits)))
+    return any(_longer_side(source.encoded(index).image) > CANVAS for index in range(min(len(source), _PROBED)))
+
+
+def _longer_side(image: bytes | np.ndarray) -> int:
+    try:
+        return max(decode.known(image)[:2])
+    except ImageError:
+        return 0  # told when it is shown
 
 
 def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:

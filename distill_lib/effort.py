@@ -20,7 +20,7 @@ SEEDS = (0, 1, 2)
 """Of the embedded set; the paper's own runs have one."""
 _AGAIN = " -p results again"
 """Has everything trained anew, in a folder of its own: records of the same runs come with the book."""
-_SINGLE = ' -p loading stream -p seeds "[0]"'  # in memory, images of all sets but the embedded one would be shrunk
+_SINGLE = ' -p seeds "[0]"'
 _OPTIONS = {
     ("consistency", EMBEDDED): f' -p variant medium -p policies "[{", ".join(views.POLICIES)}]" -p seeds "{[*SEEDS]}"'
 }

@@ -4,8 +4,9 @@
     /path/train/roses/1.jpg, /path/val/..., /path/test/...   split as given; `validation` is as good a name as `val`
 
 Where train has only one of the others beside it, the one that is absent is a tenth of train, taken by the same hash. A
-picture's split depends on its own path inside the folder and on nothing else. Pictures are ordered by that hash too, so
-that the first so many of them are a fair draw.
+picture's split depends on its own path inside the folder and on nothing else. Only where pictures are so few that a
+split or a class would have none to learn from, those of each class take turns. Pictures are ordered by that hash too,
+so that the first so many of them are a fair draw.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,13 +108,17 @@ def scan(root: Path) -> Folder:
         found[part] += pictures
         skipped += others
     _refuse_empty_classes(parts.get("train", root), classes, found["train" if parts else "all"])
-    split = {name: tuple(sorted(pictures, key=_order)) for name, pictures in _split(found).items()}
+    drawn = _split(found)
+    few = not all(drawn.values()) or len({picture.label for picture in drawn["train"]}) < len(classes)
+    split = _by_turns(found) if few else drawn
     for name in SPLITS:
         if not split[name]:
             raise DistillError(
-                f"the {name} split of {root} is empty: add pictures, or make folders train, val and test."
+                f"the {name} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
+                "val and test."
             )
-    return Folder(root, classes, split, skipped, _rule(parts))
+    ordered = {name: tuple(sorted(pictures, key=_order)) for name, pictures in split.items()}
+    return Folder(root, classes, ordered, skipped, _rule(parts, few))
 
 
 def card(name: str, root: Path) -> Dataset:
@@ -152,27 +158,45 @@ def _parts(root: Path) -> dict[str, Path]:
     return found if "train" in found and len(found) > 1 else {}
 
 
-def _rule(parts: dict[str, Path]) -> str:
-    given = " and ".join(f"{path.name}/" for path in parts.values())
+def _rule(parts: dict[str, Path], few: bool) -> str:
+    absent = [split for split in SPLITS if split not in parts] if parts else []
+    given = f"as given by {' and '.join(f'{path.name}/' for path in parts.values())}"
+    if few and (absent or not parts):
+        return f"{f'{given}; {absent[0]}: ' if parts else ''}pictures of each class in turns, since they are few"
     if not parts:
         return "80 / 10 / 10 % by a hash of each path"
-    taken = [split for split in SPLITS if split not in parts]
-    return f"as given by {given}" + "".join(f"; {split}: 10 % of train by a hash of each path" for split in taken)
+    return given + "".join(f"; {split}: 10 % of train by a hash of each path" for split in absent)
 
 
 def _split(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-    if "all" in found:
-        bounds = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
-        pool = found["all"]
-    else:
-        (absent,) = [split for split in SPLITS if split not in found] or [""]
-        bounds = {"train": (0, 90), absent: (90, 100)} if absent else {}
-        pool = found["train"]
+    """The splits, what is not given being drawn by each picture's hash."""
+    absent = _absent(found)
+    tenths = dict(zip(reversed(absent), range(90, 0, -10), strict=False))  # the last one has the highest hashes
+    lowest = min(tenths.values(), default=100)
+    pool = found.get("all") or found["train"]
     drawn = {
-        split: [picture for picture in pool if low <= _percentile(picture) < high]
-        for split, (low, high) in bounds.items()
+        split: [picture for picture in pool if low <= _percentile(picture) < low + 10] for split, low in tenths.items()
     }
-    return {split: pictures for split, pictures in (found | drawn).items() if split != "all"}
+    return _given(found) | drawn | {"train": [picture for picture in pool if _percentile(picture) < lowest]}
+
+
+def _by_turns(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
+    """As `_split`, but of each class the first picture by its hash is for training, the next for an absent split."""
+    turns = ["train", *reversed(_absent(found)), "train", "train"]
+    drawn: dict[str, list[Picture]] = {split: [] for split in turns}
+    taken = Counter[int]()
+    for picture in sorted(found.get("all") or found["train"], key=_order):
+        drawn[turns[taken[picture.label] % len(turns)]].append(picture)
+        taken[picture.label] += 1
+    return _given(found) | (drawn if _absent(found) else {})
+
+
+def _absent(found: dict[str, list[Picture]]) -> list[str]:
+    return [split for split in SPLITS[1:] if split not in found]
+
+
+def _given(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
+    return {split: pictures for split, pictures in found.items() if split != "all"}
 
 
 def _digest(picture: Picture) -> bytes:

@@ -37,7 +37,7 @@ class Repeat:
     def command(self) -> str:
         """What to type; empty for "none"."""
         return {
-            "train": f"nox -s run -- distill -p dataset {self.dataset} -p loading stream -p variant {self.name}",
+            "train": f"nox -s run -- distill -p dataset {self.dataset} -p variant {self.name}",
             "judge": f"python -m distill_lib.judge {self.name} {self.dataset}",
             "check": f"python -m distill_lib.datasets check {self.dataset}",
             "none": "",

@@ -1,4 +1,4 @@
-"""Five photographs that installed packages bring along, and what an ImageNet teacher says of them."""
+"""Five photographs that installed packages bring along: what an ImageNet teacher says, and a folder of pieces."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ CLASS_NAMES = {  # ILSVRC 2012's, in the order of their WordNet numbers; only th
     985: "daisy",
 }
 EVALUATION_SIDE = 224 / 256  # of the shorter side: resize to 256, crop 224
+PIECES = (3, 5)  # rows and columns that `write_folder` cuts a photograph into
 
 
 def load(name: str) -> np.ndarray:
@@ -53,13 +54,38 @@ def load(name: str) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
+def write_folder(root: Path) -> Path:
+    """Writes a small data set of photographs: a folder of pieces of each, so that its class is whose piece it is.
+
+    Pieces do not overlap, so that none shows pixels of another. What is there already stays.
+
+    Returns:
+        The folder; raises DistillError as `load`.
+    """
+    from PIL import Image
+
+    for name in FILES:
+        pixels = load(name)
+        height, width = (side // count for side, count in zip(pixels.shape, PIECES, strict=False))
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for row, column in np.ndindex(PIECES):
+            top, left, target = row * height, column * width, root / name / f"{row}{column}.png"
+            if not target.is_file():
+                Image.fromarray(pixels[top : top + height, left : left + width]).save(target)
+    return root
+
+
 def central(name: str, size: int) -> np.ndarray:
     """The evaluation view of a photograph, float32 (1, size, size, 3) in [-1, 1]."""
+    return central_view(load(name), size, EVALUATION_SIDE)
+
+
+def central_view(image: np.ndarray, size: int, side: float) -> np.ndarray:
+    """The central square of an image, a fraction `side` of its shorter side, float32 (1, size, size, 3) in [-1, 1]."""
     from distill_lib import views
 
-    image = load(name)[None]
-    view = views.still(1, side=EVALUATION_SIDE, image_aspect=image.shape[2] / image.shape[1])
-    return np.asarray(views.render(image, view, size))
+    view = views.still(1, side=side, image_aspect=image.shape[1] / image.shape[0])
+    return np.asarray(views.render(image[None], view, size))
 
 
 def probabilities(teacher: Teacher, size: int = 224) -> np.ndarray:

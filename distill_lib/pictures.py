@@ -109,22 +109,25 @@ def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, eac
 
 
 @styled
-def recognised(images: Sequence[np.ndarray], predicted: np.ndarray, names: Mapping[int, str]) -> Figure:
-    """Images as a teacher sees them, each with the three classes that it thinks of first.
+def recognised(
+    images: Sequence[np.ndarray], predicted: np.ndarray, names: Mapping[int, str], *, colour: str = TEACHER
+) -> Figure:
+    """Images as a network sees them, each with the three classes that it thinks of first.
 
     Args:
         images: (size, size, colours) each, float32 in [-1, 1].
         predicted: (images, classes) probabilities.
         names: of classes, by number.
+        colour: of frames and bars: `TEACHER` or `STUDENT`.
     """
     figure = Raster(figsize=(WIDTH, 2.2))
     place = {"left": 0.005, "right": 0.995, "top": 0.99, "bottom": 0.02, "hspace": 0.06, "wspace": 0.08}
     grid = figure.add_gridspec(2, len(images), height_ratios=(1.75, 1), **place)
     for column, (image, shares) in enumerate(zip(images, predicted, strict=True)):
-        show(figure.add_subplot(grid[0, column]), image, TEACHER)
+        show(figure.add_subplot(grid[0, column]), image, colour)
         best = shares.argsort()[::-1][:3]
         axes = figure.add_subplot(grid[1, column])
-        axes.barh(range(3), shares[best], color=TEACHER, alpha=0.3, height=0.86)
+        axes.barh(range(len(best)), shares[best], color=colour, alpha=0.3, height=0.86)
         for row, index in enumerate(best):
             label = f"{names.get(int(index), f'class {index}')} {shares[index]:.0%}"
             axes.text(0.02, row, label, va="center", color=INK, fontsize=8)

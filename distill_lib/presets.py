@@ -1,11 +1,12 @@
 """Presets: the settings of every recipe that has a name.
 
-Those of the paper's own runs are in `paper_presets`, and those of its teachers in `hyper_rule`.
+Those of the paper's own runs are in `paper_presets`, those of its teachers in `hyper_rule`, and those of a folder of
+pictures in `folder_presets`.
 """
 
 from __future__ import annotations
 
-from distill_lib import hyper_rule, paper_presets
+from distill_lib import folder_presets, folders, hyper_rule, paper_presets
 from distill_lib.errors import unknown
 from distill_lib.paper_presets import Preset
 
@@ -78,11 +79,19 @@ TEACHERLESS = "none"
 
 
 FOREIGN = ("fast", "medium", "long")
-"""Presets of Pets that sets without presets of their own have too."""
+"""Presets of Pets that sets of TFDS without presets of their own have too."""
 
 
 def tables(dataset: str) -> tuple[dict, dict[str, dict]]:
-    """What all presets of a data set have in common, and the presets; sets without a row are treated as Pets."""
+    """What all presets of a data set have in common, and the presets.
+
+    Those of a folder of pictures follow from how many there are; sets of TFDS without a row are treated as Pets.
+
+    Raises:
+        DistillError: for an unknown data set, or a folder that is not as it must be.
+    """
+    if dataset.startswith(folders.FOLDER):
+        return folder_presets.COMMON, {name: preset.settings for name, preset in _of_folder(dataset).items()}
     if is_foreign(dataset):
         return COMMON["pets"] | {"teacher": TEACHERLESS}, {name: VARIANTS["pets"][name] for name in FOREIGN}
     if dataset not in VARIANTS:
@@ -90,9 +99,13 @@ def tables(dataset: str) -> tuple[dict, dict[str, dict]]:
     return COMMON[dataset], VARIANTS[dataset]
 
 
+def _of_folder(dataset: str) -> dict[str, Preset]:
+    return folder_presets.presets(len(folders.scan(folders.path_of(dataset)).pictures["train"]))
+
+
 def is_foreign(dataset: str) -> bool:
     """Whether a data set has no presets of its own."""
-    return dataset.startswith(("tfds:", "folder:"))
+    return dataset.startswith(("tfds:", folders.FOLDER))
 
 
 def describe(dataset: str, variant: str) -> Preset:
@@ -106,6 +119,8 @@ def describe(dataset: str, variant: str) -> Preset:
         return Preset(SMOKE, "this project", ("On made-up data: its numbers mean nothing.",))
     if variant not in rows:
         raise unknown(f"variant of {dataset}", variant, [*rows, "smoke"])
+    if dataset.startswith(folders.FOLDER):
+        return _of_folder(dataset)[variant]
     if is_foreign(dataset):
         return Preset(rows[variant], "this project", ("The settings of Pets.",))
     if dataset not in _PAPER:

@@ -198,6 +198,10 @@ class Recipe:
         return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
 
 
+_TRAINED_FIRST = {
+    "tfds": " with `-p policy labels`",
+    "folder": ": `nox -s run -- own_photographs -p folder PATH` trains teacher and student",
+}
 _POSITIVE = (
     "epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations", "mixup_beta",
 )  # fmt: skip
@@ -239,7 +243,7 @@ def _check_types(recipe: Recipe) -> None:
 
 
 def names() -> list[str]:
-    """Data sets that have presets of their own; `tfds:NAME` and `folder:PATH` have those of Pets."""
+    """Data sets that have presets of their own; `tfds:NAME` has those of Pets, and those of `folder:PATH` are made."""
     return list(presets.VARIANTS)
 
 
@@ -252,7 +256,8 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
     """Looks up a preset and changes single settings of it.
 
     Args:
-        dataset: one of `names()`, or "tfds:NAME" or "folder:PATH", which have the settings of Pets and no teacher.
+        dataset: one of `names()`, or "tfds:NAME" (settings of Pets) or "folder:PATH" (settings that follow how many
+            pictures there are), which have no teacher.
         variant: one of `variants(dataset)`.
         **overrides: fields of `Recipe` to replace; None keeps the preset's value.
 
@@ -260,7 +265,8 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
         The resolved recipe.
 
     Raises:
-        DistillError: for an unknown name, a setting that makes no sense, or a teacher that nobody named.
+        DistillError: for an unknown name, a setting that makes no sense, a teacher that nobody named, or a folder that
+            is not as it must be.
     """
     dataset = folders.absolute(str(dataset))  # one run has one name, from whichever folder it is started
     common, rows = presets.tables(dataset)
@@ -278,7 +284,7 @@ def get(dataset: str, variant: str, **overrides) -> Recipe:
     if recipe.has_teacher and recipe.teacher == presets.TEACHERLESS:
         raise DistillError(
             f"{dataset} has no teacher of its own: name one that knows its classes, as in `-p teacher PATH.npz`, or "
-            "train one first with `-p policy labels`."
+            f"train one first{_TRAINED_FIRST[dataset.partition(':')[0]]}."
         )
     recipe_checks.refuse_impossible(recipe)
     return recipe

@@ -85,6 +85,24 @@ def test_the_split_is_the_same_for_ever(tmp_path: Path) -> None:
     ]
 
 
+def test_few_pictures_take_turns_so_that_no_split_and_no_class_is_empty(tmp_path: Path) -> None:
+    """Ten pictures are too few for tenths by a hash; every class is learnt, and the rule says how."""
+    few = ("oaks", "elms")
+    found = folders.scan(fill(tmp_path / "all", 5, few))
+    counts = {split: Counter(picture.label for picture in found.pictures[split]) for split in datasets.SPLITS}
+    assert counts == {"train": {0: 3, 1: 3}, "validation": {0: 1, 1: 1}, "test": {0: 1, 1: 1}}
+    assert found.rule == "pictures of each class in turns, since they are few"
+    fill(tmp_path / "given" / "train", 3, few)
+    fill(tmp_path / "given" / "test", 1, few)
+    given = folders.scan(tmp_path / "given")
+    assert {split: len(pictures) for split, pictures in given.pictures.items()} == {
+        "train": 4,
+        "validation": 2,
+        "test": 2,
+    }
+    assert given.rule.startswith("as given by train/ and test/; validation: pictures of each class in turns")
+
+
 @pytest.mark.parametrize("name", ["val", "validation"])
 def test_given_splits_are_used(tmp_path: Path, name: str) -> None:
     """Folders train, val and test are taken as they are."""

@@ -101,7 +101,8 @@ ALLOWED = {
     "published": {"errors", "checkpoints", "download", "models", "naming"},
     "paper_presets": {"cards"},
     "hyper_rule": {"cards", "paper_presets"},
-    "presets": {"errors", "hyper_rule", "paper_presets"},
+    "folder_presets": {"paper_presets"},
+    "presets": {"errors", "folder_presets", "folders", "hyper_rule", "paper_presets"},
     "recipe_checks": {"cards", "errors", "models", "presets", "published", "teachers", "views"},
     "recipes": {
         "errors",

@@ -134,9 +134,48 @@ def test_what_is_too_large_for_memory_is_streamed(large: str, monkeypatch: pytes
     """Whether the images that are learnt from are many, or those that judge."""
     cards = [datasets.get(name) for name in ("fashion", "digits")]
     recipe = recipes.get("fashion", "quick", policy="same/ic", transfer_set="digits")
-    assert not assembly._streams(recipe, cards, "auto")
+    assert not assembly._streams(recipe, cards, "auto")[0]
     monkeypatch.setattr(datasets, "fits", lambda card: card.name != large)
-    assert assembly._streams(recipe, cards, "auto")
+    assert assembly._streams(recipe, cards, "auto") == (True, "decoded they take more than 8 GiB")
+
+
+def photographs(root: Path, side: int) -> str:
+    """A folder of two classes with pictures of that longer side, by its name as a data set."""
+    from PIL import Image
+
+    for number in range(40):
+        path = root / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, side, 3), 5 * number, np.uint8)).save(path)
+    return f"folder:{root}"
+
+
+@pytest.mark.parametrize(
+    ("side", "resolution", "policy", "streams", "reason"),
+    [
+        (257, 128, "labels", True, "shrunk to 256 px for memory, crops shown at 128 px would lose detail"),
+        (257, 127, "labels", False, "they are kept as large as views of 127 px need them"),
+        (256, 224, "labels", False, "they are kept as large as views of 224 px need them"),
+        (257, 224, "fix/ic_ens", False, "policy fix/ic_ens wants them all at once, shrunk to 256 px"),
+    ],
+)
+def test_images_that_memory_would_shrink_too_far_are_streamed(
+    side: int, resolution: int, policy: str, streams: bool, reason: str, tmp_path: Path
+) -> None:
+    """A teacher that is shown enlarged crops out of shrunk images no longer knows what it sees."""
+    name = photographs(tmp_path, side)
+    recipe = recipes.get(name, "fast", policy=policy, resolution=resolution, teacher="t.npz")
+    card = datasets.get(name)
+    assert assembly._streams(recipe, (card, card), "auto") == (streams, reason)
+    assert assembly._streams(recipe, (card, card), "device") == (False, "as asked")
+
+
+def test_the_choice_of_loading_is_printed_once(teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, however many runs share the images."""
+    assembly._say_once.cache_clear()
+    for seed in (0, 1):
+        assembly.prepare(tiny.recipe(teacher, seed=seed))
+    assert capsys.readouterr().out == "fashion: images are in memory: they are made up.\n"
 
 
 def test_what_cannot_be_loaded_so_is_told(teacher: Path) -> None:

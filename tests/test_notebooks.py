@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from distill_lib import notebooks, teachers
+from distill_lib import notebooks, photographs, teachers
 from distill_lib.errors import DistillError
 
 EXPERIMENTS = Path(__file__).parents[1] / "book" / "experiments"
@@ -69,7 +70,8 @@ def test_notebooks_are_committed_clean_and_explain_their_parameters(name: str) -
     *lines, last = "".join(parameters["source"]).splitlines()
     assert all(" = " in line and "  # " in line for line in lines)
     assert last == "declared = dir()"
-    assert {"dataset", "variant", "results"} <= set(notebooks.parameters_of(EXPERIMENTS / f"{name}.ipynb"))
+    images = "folder" if name == "own_photographs" else "dataset"
+    assert {images, "variant", "results"} <= set(notebooks.parameters_of(EXPERIMENTS / f"{name}.ipynb"))
 
 
 def test_a_notebook_is_found_by_name_or_path(tmp_path: Path) -> None:
@@ -166,6 +168,40 @@ def test_the_teacher_is_trained_tried_under_crops_and_saved(results: Path) -> No
     assert 0 <= json.loads(path.read_text())["result"]["test_top1_under_crops"] <= 1
     saved = teachers.load(str(target), num_classes=10, colours=1, resolution=28)
     assert saved.logits(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 10)
+
+
+def test_own_photographs_go_from_a_folder_to_a_student(
+    results: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On mock data: the time is told first, and the student learns from the teacher of the same call."""
+    folder = photographs.write_folder(tmp_path_factory.mktemp("photographs"))
+    command = [str(EXPERIMENTS / "own_photographs.ipynb"), "-p", "variant", "smoke", "-p", "folder", str(folder)]
+    assert notebooks.main(command) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("About 1 minute on two CPU cores: 5 classes") and "\nstudent: " in said
+    records = [json.loads(path.read_text()) for path in results.glob("folder-*_smoke/*/run.json")]
+    teacher, student = sorted(records, key=lambda record: record["recipe"]["policy"])
+    assert teacher["mock"] and student["recipe"]["teacher"].endswith(f"{teacher['run_id']}/student.npz")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (None, "there is no folder /.*"),
+        (["a/1.png", "a/2.png", "a/3.png"], ".* has 1 class folders, and at least 2 are needed"),
+        (["a/1.png", "b/1.png"], "the validation split of .* is empty: add pictures"),
+    ],
+)
+def test_a_folder_that_cannot_be_learnt_from_is_one_line(
+    pictures: list[str] | None, message: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = results / "pictures"
+    for name in pictures or ():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"not looked at")
+    assert notebooks.main([str(EXPERIMENTS / "own_photographs.ipynb"), "-p", "folder", str(folder)]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: {message}", last)
 
 
 def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

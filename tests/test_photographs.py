@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,19 @@ def test_a_photograph_is_there_and_its_middle_is_shown(name: str) -> None:
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     middle = image[top : top + side, left : left + side] / 127.5 - 1
     assert abs(float(shown.mean()) - float(middle.mean())) < 0.02
+
+
+def test_the_folder_of_pieces_is_written_once(tmp_path: Path) -> None:
+    """A class for each photograph, and pieces that lie side by side."""
+    from PIL import Image
+
+    folder = photographs.write_folder(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")}
+    assert len(written) == 75 and {path.parent.name for path in written} == set(photographs.FILES)
+    first = np.asarray(Image.open(folder / "coffee" / "00.png"))
+    np.testing.assert_array_equal(first, photographs.load("coffee")[:133, :120])
+    photographs.write_folder(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")} == written
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

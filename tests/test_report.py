@@ -114,7 +114,7 @@ def test_the_page_of_a_set_shows_its_experiments_presets_numbers_and_results(tmp
 def test_commands_that_differ_in_the_preset_alone_stand_above_the_table() -> None:
     """Where they differ in more, each row has its own."""
     shown = report.show(report.entries(NO_RUNS, "patience on Pets")).data
-    start = "nox -s run -- distill -p dataset pets -p loading stream -p variant"
+    start = "nox -s run -- distill -p dataset pets -p variant"
     assert shown.count(start) == 1 and "<code>mix_300</code>" in shown and "distill_lib.judge" in shown
     several = report.show(report.entries(NO_RUNS)).data
     assert f"{start} mix_300" in several and "train[:90%]|<wbr>train[90%:]" in several
