@@ -135,7 +135,8 @@ def state_shapes(
     variables = models.shapes(student, image_shape)
     statistics = {name: tree for name, tree in variables.items() if name != "params"}
     opt_state = jax.eval_shape(_untuned(optimizer, mesh).init, variables["params"])
-    count, loss = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+    count: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    loss: Any = jax.ShapeDtypeStruct((), jnp.float32)
     state = State(count, variables["params"], statistics, opt_state, loss)
     if mesh is None:
         return state

@@ -1,7 +1,7 @@
 """The programs of a training step and of evaluation, compiled for accelerators that need not be there.
 
-XLA compiles for a described TPU (with libtpu) or GPU (with JAX's CUDA plugin) on any Linux machine. `bench.compile` runs
-this module in an environment that has both, one case a process, because an XLA check that fails ends the process.
+XLA compiles for a described TPU (with libtpu) or GPU (with JAX's CUDA plugin) on any Linux machine. `bench.compile`
+runs this module in an environment that has both, one case a process, because an XLA check that fails ends the process.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def compiled(name: str, target: str, policy: str, dtype: str, parts: list[str]) 
 
 
 def _programs(case: Case, policy: str, dtype: str, mesh: Mesh) -> dict[str, tuple[Any, int, int, int]]:
-    """By name: what lowers a program, bytes of its largest sensible collective, multiply-adds an image, donated leaves."""
+    """By name: what lowers a program, bytes of its largest collective, multiply-adds an image, and arrays to donate."""
     student = models.create(case.student, case.classes, dtype)
     image = (case.side, case.side, case.channels)
     state = learning.state_shapes(student, image, case.optimizer, mesh)
@@ -155,12 +155,12 @@ def _programs(case: Case, policy: str, dtype: str, mesh: Mesh) -> dict[str, tupl
     objective = learning.Objective(labels=labels, optimizer=case.optimizer)
     split, whole = sharding.split(mesh), sharding.everywhere(mesh)
     settings = jax.tree.map(
-        lambda number: jax.ShapeDtypeStruct((), number.dtype, sharding=whole),
+        lambda number: _array((), number.dtype, whole),
         learning.Settings(*(jnp.float32(0),) * 3, jnp.int32(0), jnp.int32(0), jnp.float32(0)),
     )
     lesson = step.Lesson(
-        jax.ShapeDtypeStruct((case.batch, *image), jnp.float32, sharding=split),
-        jax.ShapeDtypeStruct((case.batch, case.classes), jnp.float32, sharding=split),
+        _array((case.batch, *image), jnp.float32, split),
+        _array((case.batch, case.classes), jnp.float32, split),
     )
     # The gradients' sum; Shampoo gathers its roots besides. All else is one image that a roll sends on, and the like.
     kept = state.opt_state if case.optimizer == "shampoo" else state.variables
@@ -168,10 +168,11 @@ def _programs(case: Case, policy: str, dtype: str, mesh: Mesh) -> dict[str, tupl
     cost_of_student, leaves = cost.macs(student, image), len(jax.tree.leaves(state))
 
     def learn(remat: bool) -> Any:
-        return lambda: learning.learn(student, objective, remat, mesh).lower(state, settings, lesson)
+        program: Any = learning.learn(student, objective, remat, mesh)
+        return lambda: program.lower(state, settings, lesson)
 
     def evaluation() -> Any:
-        crops = jax.ShapeDtypeStruct((case.batch, *image), jnp.uint8, sharding=split)
+        crops = _array((case.batch, *image), jnp.uint8, split)
         variables = jax.tree.map(lambda leaf: _placed(leaf, whole), state.variables)
         ask = jax.jit(lambda variables, images: models.logits(student, variables, views.normalize(images)))
         return ask.lower(variables, crops)
@@ -200,26 +201,29 @@ def _teach(case: Case, policy: str, dtype: str, mesh: Mesh) -> tuple[int, Any]:
     teacher = Ensemble((Member(folded, case.teacher_side),)) if asks else None
     plan = step.Plan(policy, teacher, case.classes, case.batch, case.side, "batch", (0.05, 1.0), 0.0)
     key = _placed(jax.eval_shape(lambda: step.view_key(0)), whole)
-    number, temperature = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+    number, temperature = _array((), jnp.int32), _array((), jnp.float32)
     asked = (placed,) if asks else ()
 
-    def targets(count: int, placement: Any) -> jax.ShapeDtypeStruct:
+    def targets(count: int, placement: Any) -> Any:
         if relation == "fixed":
-            return jax.ShapeDtypeStruct((count, case.classes), jnp.float32, sharding=placement)
-        return jax.ShapeDtypeStruct((count,), jnp.int32, sharding=placement)
+            return _array((count, case.classes), jnp.float32, placement)
+        return _array((count,), jnp.int32, placement)
 
-    def crops(size: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((case.batch, size, size, case.channels), jnp.uint8, sharding=split)
+    def crops(size: int) -> Any:
+        return _array((case.batch, size, size, case.channels), jnp.uint8, split)
+
+    program: Any = step.teach(plan)
+    crops_program: Any = step.teach_crops(plan)
 
     def lower() -> Any:
         if not case.examples:
             other = {side: crops(side)} if case.teacher_side or relation == "independent" else {}
             given = step.Crops(crops(case.side), other, targets(case.batch, split))
-            return step.teach_crops(plan).lower(key, number, given, asked, temperature)
-        images = jax.ShapeDtypeStruct((case.examples, case.side, case.side, case.channels), jnp.uint8, sharding=whole)
-        indices = jax.ShapeDtypeStruct((case.batch,), jnp.int32, sharding=split)
+            return crops_program.lower(key, number, given, asked, temperature)
+        images = _array((case.examples, case.side, case.side, case.channels), jnp.uint8, whole)
+        indices = _array((case.batch,), jnp.int32, split)
         material = step.Material(images, targets(case.examples, whole))
-        return step.teach(plan).lower(key, number, material, indices, asked, temperature)
+        return program.lower(key, number, material, indices, asked, temperature)
 
     return cost.macs(network, shape) if asks else 0, lower
 
@@ -268,8 +272,13 @@ def _collectives(text: str) -> dict[str, Any]:
     return {"collectives": told or "none", "largest (MB)": round(largest / 1e6, 4)}
 
 
-def _placed(leaf: Any, placement: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement)
+def _array(shape: tuple[int, ...], dtype: Any, placement: Any = None) -> Any:
+    """What a program is told of an array in its place."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
+
+
+def _placed(leaf: Any, placement: Any) -> Any:
+    return _array(leaf.shape, leaf.dtype, placement)
 
 
 def _bytes(tree: Any) -> int:

@@ -1,0 +1,106 @@
+"""Whether the programs of a step compile for TPUs and GPUs, what they take there, and whether anything is amiss."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from distill_lib import views
+from distill_lib.bench import timing
+from distill_lib.errors import DistillError
+
+TARGETS = ("TPU v5e x 8", "H100 x 8")
+TEACHING, STUDENT, REMAT, EVALUATION = "views and teacher", "student", "student, rematerialised", "evaluation"
+ALL = (TEACHING, STUDENT, REMAT, EVALUATION)
+Plan = tuple[str, str, str, tuple[str, ...]]  # case, policy, dtype, programs
+
+QUICK: tuple[Plan, ...] = (("fashion", "mix", "bfloat16", ALL), ("fashion", "ind/ic", "float32", (TEACHING,)))
+USUAL: tuple[Plan, ...] = (
+    *QUICK,
+    *(("fashion", policy, "float32", (TEACHING,)) for policy in views.POLICIES if policy != "ind/ic"),
+    ("fashion", "labels", "float32", (TEACHING, STUDENT)),
+    ("fashion, BatchNorm", "same/ic", "bfloat16", (STUDENT, EVALUATION)),
+    ("fashion, Shampoo", "mix", "float32", (STUDENT,)),
+    ("ViT", "mix", "bfloat16", ALL),
+)
+FULL: tuple[Plan, ...] = (
+    *USUAL,
+    ("flowers", "mix", "bfloat16", ALL),
+    ("flowers", "ind/ic", "bfloat16", (TEACHING,)),
+    ("flowers", "mix", "float32", (TEACHING, STUDENT)),
+    ("imagenet", "mix", "bfloat16", ALL),
+    ("imagenet, teacher at 384", "mix", "bfloat16", (TEACHING,)),
+    ("imagenet, MobileNet", "mix", "bfloat16", (STUDENT, EVALUATION)),
+    ("imagenet, MobileNet BatchNorm", "mix", "bfloat16", (STUDENT, EVALUATION)),
+    ("imagenet, ViT", "mix", "bfloat16", (STUDENT, EVALUATION)),
+    ("imagenet, Shampoo", "mix", "bfloat16", (STUDENT,)),
+)
+PLANS = {"quick": QUICK, "usual": USUAL, "full": FULL}
+_HERE = {  # libtpu would ask the network which machine this is, and wait
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def measure(arguments: list[str]) -> list[dict[str, Any]]:
+    """Compiles the programs of a step for accelerators without having one, and checks what came out.
+
+    Args:
+        arguments: `--python PATH` (of an environment with libtpu and JAX's CUDA plugin; `nox -s compile` makes it),
+            `--size quick|usual|full`, `--target NAME`.
+
+    Returns:
+        A row a program; its `problems` are empty.
+
+    Raises:
+        DistillError: if a program does not compile, does not fit, moves whole batches between devices, copies its
+            state, calls the host, or computes in another dtype; all of them are told.
+    """
+    parser = timing.parser(measure)
+    parser.add_argument("--python", default=sys.executable, help="of an environment with libtpu and JAX's CUDA plugin")
+    parser.add_argument("--size", default="usual", choices=PLANS, help="quick (the embedded networks), usual or full")
+    parser.add_argument("--target", choices=TARGETS, help="for this one alone")
+    options = parser.parse_args(arguments)
+    rows: list[dict[str, Any]] = []
+    for target in [options.target] if options.target else TARGETS:
+        for plan in PLANS[options.size]:
+            rows += _compiled(options.python, target, plan)
+    amiss = [f"{_name(row)}: {row['problems']}" for row in rows if row["problems"]]
+    if amiss:
+        raise DistillError(f"{len(amiss)} of {len(rows)} programs are not as they should be: {'; '.join(amiss)}.")
+    return rows
+
+
+def _compiled(python: str, target: str, plan: Plan) -> list[dict[str, Any]]:
+    """The rows of one case, from a process of its own; what ended it becomes the problem of the program it was at."""
+    case, policy, dtype, programs = plan
+    command = [python, "-m", "distill_lib.bench.programs", case, target, policy, dtype, *programs]
+    library = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        command, env=os.environ | _HERE | {"PYTHONPATH": library}, capture_output=True, text=True, errors="replace"
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode:
+        at = {"case": case, "policy": policy, "target": target, "program": programs[len(rows)], "dtype": dtype}
+        rows.append(at | {"problems": f"it does not compile ({_reason(done.stderr)})"})
+    for row in rows:
+        print(f"{_name(row)}: {row['problems'] or 'as it should be'}", flush=True)
+    return rows
+
+
+def _reason(errors: str) -> str:
+    """The line that says why: that of a failed check of XLA, or the last one of a traceback."""
+    lines = errors.strip().splitlines() or ["nothing was said"]
+    telling = [line for line in lines if "Check failed" in line or "RESOURCE_EXHAUSTED" in line]
+    return (telling or [line for line in lines if not line.startswith(" ")] or lines)[-1].strip()[:300]
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['target']}, {row['case']}, {row['policy']}, {row['dtype']}, {row['program']}"
