@@ -1,7 +1,7 @@
 """The commands of this project: `nox -s study`, `nox -s tests`, and the others that `nox --list` shows.
 
 All sessions share one environment, .nox/distill. It is made once, from requirements.txt, and again when that file or
-pyproject.toml changes.
+pyproject.toml changes. Beside it `nox -s compile` has one with the compilers of TPUs and GPUs, .nox/compilers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +91,18 @@ def bench(session: nox.Session) -> None:
         run(session, python, "-m", "distill_lib.bench", *arguments)
 
 
+@nox.session(name="compile")
+def compile_programs(session: nox.Session) -> None:
+    """The programs of a step, compiled and checked for TPU and H100 without having one; `-- quick` and `-- full`."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        fail("the compilers of TPUs and GPUs are packaged for Linux on x86-64: run it there.")
+    size = session.posargs[0] if session.posargs else "usual"
+    arguments = ["-m", "distill_lib.bench", "compile", "--python", str(compilers(session)), "--size", size]
+    with tempfile.TemporaryDirectory() as folder:  # a part of the programs is a check, and no record
+        variables = {"DISTILL_RESULTS": folder} if size == "quick" else {}
+        run(session, environment(session), *arguments, *session.posargs[1:], **variables)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests, in up to four processes; or, in one, what the arguments for pytest say."""
@@ -132,11 +146,29 @@ def environment(session: nox.Session) -> Path:
     """The shared environment's Python; installs only if requirements.txt or pyproject.toml have changed."""
     if sys.version_info < (3, 11):  # noqa: UP036
         fail(f"Python 3.11 or newer is needed, but nox runs on {sys.version.split()[0]}: install nox with a newer one.")
-    folder = session.cache_dir.absolute().parent / "distill"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     sources = [(ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
-    about = f"{ROOT} {sys.version_info[:2]}".encode()
-    wanted = hashlib.sha256(b"\0".join([about, *sources])).hexdigest()
+    installs: list[list[str | Path]] = [["-r", ROOT / "requirements.txt"], ["--no-deps", "--editable", ROOT]]
+    python = made(session, "distill", b"\0".join(sources), installs)
+    profile = python.parent.parent / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    # Kernels warn of plain TCP, and log their own end at Ctrl-C. The errors of cells do not pass through here.
+    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'CRITICAL'\n")
+    return python
+
+
+def compilers(session: nox.Session) -> Path:
+    """The Python of an environment with the compilers of TPUs and GPUs, without CUDA's libraries: 1.2 GB."""
+    pins = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    step = [f"jax[tpu]=={pins['jax']}", *(f"{name}=={pins[name]}" for name in ("flax", "optax", "numpy"))]
+    cuda = [f"jax-cuda12-{part}=={pins['jax']}" for part in ("plugin", "pjrt")] + ["nvidia-cuda-nvcc-cu12"]
+    return made(session, "compilers", " ".join(step + cuda).encode(), [[*step], ["--no-deps", *cuda]])
+
+
+def made(session: nox.Session, name: str, about: bytes, installs: list[list[str | Path]]) -> Path:
+    """The Python of an environment in .nox, made anew where what it is about has changed."""
+    folder = session.cache_dir.absolute().parent / name
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = hashlib.sha256(f"{ROOT} {sys.version_info[:2]}\0".encode() + about).hexdigest()
     stamp = folder / "installed"
     if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
         return python
@@ -147,12 +179,8 @@ def environment(session: nox.Session) -> Path:
         install = [uv, "pip", "install", "--python", python, "--compile-bytecode"]  # kernels start 3 times faster
     session.log(f"making the environment with {'uv' if uv else 'pip'}, once; this can take some minutes")
     execute(session, *make)
-    execute(session, *install, "-r", ROOT / "requirements.txt")
-    execute(session, *install, "--no-deps", "--editable", ROOT)
-    profile = folder / "ipython" / "profile_default"
-    profile.mkdir(parents=True, exist_ok=True)
-    # Kernels warn of plain TCP, and log their own end at Ctrl-C. The errors of cells do not pass through here.
-    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'CRITICAL'\n")
+    for packages in installs:
+        execute(session, *install, *packages)
     stamp.write_text(wanted)
     return python
 

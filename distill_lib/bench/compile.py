@@ -88,7 +88,8 @@ def _compiled(python: str, target: str, plan: Plan) -> list[dict[str, Any]]:
     )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
-        at = {"case": case, "policy": policy, "target": target, "program": programs[len(rows)], "dtype": dtype}
+        stopped = (*programs, "its end")[len(rows)]
+        at = {"case": case, "policy": policy, "target": target, "program": stopped, "dtype": dtype}
         rows.append(at | {"problems": f"it does not compile ({_reason(done.stderr)})"})
     for row in rows:
         print(f"{_name(row)}: {row['problems'] or 'as it should be'}", flush=True)

@@ -238,11 +238,12 @@ def _compile(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: in
     peak = max(sum(sizes) - memory.alias_size_in_bytes, 0)
     facts |= {"peak (GiB)": round(peak / 2**30, 3), "device (GiB)": target.gib, "fits": peak < target.gib * 2**30}
     facts |= {"TFLOP": round(counted.get("flops", 0) / 1e12, 4), "moved (GB)": _moved(counted)}
-    facts |= _collectives(text)
+    kinds, largest = _collectives(text)
+    facts |= {"collectives": kinds, "largest (MB)": round(largest / 1e6, 4)}
     donated = len(re.findall(r"-alias\)", text.partition("\n")[0]))
     problems = [] if facts["fits"] else [f"needs {facts['peak (GiB)']} of {target.gib} GiB"]
-    if facts["largest (MB)"] > limit / 1e6:
-        problems.append(f"a collective moves {facts['largest (MB)']} MB, and at most {limit / 1e6:.3f} are expected")
+    if largest > limit:
+        problems.append(f"a collective moves {largest:,} bytes, and at most {limit:,} are expected")
     if donated < leaves:
         problems.append(f"{donated} of {leaves} arrays of the state are updated in place")
     if _CALLS_HOST.search(text):
@@ -256,7 +257,7 @@ def _moved(counted: dict[str, float]) -> float:
     return round(counted.get("bytes accessed", 0) / 1e9, 3)
 
 
-def _collectives(text: str) -> dict[str, Any]:
+def _collectives(text: str) -> tuple[str, int]:
     """How many of each kind a compiled program has, and the bytes of the largest array, or of all that are summed."""
     kinds, largest = collections.Counter[str](), 0
     for line in text.splitlines():
@@ -269,7 +270,7 @@ def _collectives(text: str) -> dict[str, Any]:
             kinds[kind] += 1
             largest = max(largest, sum(sizes) if kind == "all-reduce" else max(sizes))  # others list operands too
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return {"collectives": told or "none", "largest (MB)": round(largest / 1e6, 4)}
+    return told or "none", largest
 
 
 def _array(shape: tuple[int, ...], dtype: Any, placement: Any = None) -> Any:

@@ -1,0 +1,110 @@
+"""Programs for accelerators: what would be amiss is seen, and a compiler that dies is told as one problem."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from distill_lib import sharding, views
+from distill_lib.bench import compile as compiling
+from distill_lib.bench import programs
+from distill_lib.errors import DistillError
+
+ROOMY = programs.Target("cpu", "", 1.0)
+
+
+def checked(program: Any, *arguments: Any, target: programs.Target = ROOMY, limit: int = 0, leaves: int = 0) -> str:
+    """The problems of a program for the two devices of the tests."""
+    lowered = program.lower(*arguments)
+    return programs._compile(lowered, target, dtype="bfloat16", limit=limit, leaves=leaves)["problems"]
+
+
+def batch(*shape: int, dtype: Any = jnp.float32) -> Any:
+    """An array that is split over the devices, as a program is told of it."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.split(sharding.data_mesh()))
+
+
+def test_plans_name_what_there_is() -> None:
+    """Cases, policies and programs of all sizes; the full one has all that the others have, and every case."""
+    known = views.POLICIES | views.BASELINES
+    mesh = sharding.data_mesh()
+    made = programs._programs(programs.CASES["fashion"], "mix", "float32", mesh)
+    for plans in compiling.PLANS.values():
+        for case, policy, dtype, parts in plans:
+            assert case in programs.CASES and policy in known and dtype in ("float32", "bfloat16")
+            assert set(parts) <= set(made)
+    assert set(compiling.QUICK) <= set(compiling.USUAL) <= set(compiling.FULL)
+    assert {case for case, *_ in compiling.FULL} == set(programs.CASES)
+    assert {policy for case, policy, *_ in compiling.USUAL if case == "fashion"} >= set(views.POLICIES)
+    assert tuple(programs.TARGETS) == compiling.TARGETS
+
+
+def test_a_gather_of_the_batch_is_seen_and_a_roll_passes() -> None:
+    """A roll sends one row from each device to the next, 12 bytes here."""
+    order = jnp.array([3, 2, 1, 0])
+    gathered = checked(jax.jit(lambda x: x[order] + 1), batch(4, 3), limit=12)
+    assert "a collective moves" in gathered
+    weight = jnp.array([0.1, 0.2, 0.3, 0.4])
+    mixed = jax.jit(lambda x: views.mix(x, views.View(jnp.zeros((4, 4)), jnp.zeros(4, bool), weight)))
+    assert checked(mixed, batch(4, 3), limit=12) == ""
+
+
+def test_a_state_that_is_copied_is_seen() -> None:
+    """Each of its arrays has to be updated in place."""
+    assert "0 of 1 arrays" in checked(jax.jit(lambda x: x + 1), batch(4, 3), leaves=1)
+    assert checked(jax.jit(lambda x: x + 1, donate_argnums=0), batch(4, 3), leaves=1) == ""
+
+
+def test_calls_of_the_host_are_seen() -> None:
+    """A print that was left in a step, for one."""
+
+    def talkative(x: jax.Array) -> jax.Array:
+        jax.debug.print("{}", x)
+        return x + 1
+
+    assert "calls the host" in checked(jax.jit(talkative), jax.ShapeDtypeStruct((4,), jnp.float32))
+
+
+def test_convolutions_of_another_dtype_and_want_of_memory_are_seen() -> None:
+    """A convolution in float32 where bfloat16 was asked for; an array larger than the device."""
+
+    @jax.jit
+    def convolved(x: jax.Array) -> jax.Array:
+        return jax.lax.conv(x, jnp.ones((1, 1, 3, 3), x.dtype), (1, 1), "SAME")
+
+    assert "convolutions are in ['f32']" in checked(convolved, jax.ShapeDtypeStruct((2, 1, 8, 8), jnp.float32))
+    small = programs.Target("cpu", "", 1e-9)
+    assert "GiB" in checked(convolved, jax.ShapeDtypeStruct((2, 1, 8, 8), jnp.bfloat16), target=small)
+
+
+def test_all_programs_of_a_step_can_be_lowered() -> None:
+    """With BatchNorm, with Shampoo, with another size for the teacher, from crops and from images on the device."""
+    mesh, small = sharding.data_mesh(), {"classes": 3, "side": 8, "batch": 4}
+    cases = (
+        programs.Case("bit_r11w8", "bit_r11w8", **small, examples=6, optimizer="shampoo"),
+        programs.Case("bit_r11w8", "bit_r11w8", **small, teacher_side=12),
+    )
+    for case, policy in zip(cases, ("ind/ic", "fix/cc"), strict=True):
+        for lower, limit, macs, _ in programs._programs(case, policy, "bfloat16", mesh).values():
+            assert "stablehlo" in lower().as_text() and limit > 0 and macs >= 0
+
+
+def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it made before stays, and the reason is XLA's failed check rather than the end of its stack."""
+    python = tmp_path / "python"
+    row = '{"target": "t", "case": "c", "policy": "p", "dtype": "d", "program": "first", "problems": ""}'
+    failed = "F0000 tiling.cc:627] Check failed: size == 3"
+    lines = ("#!/bin/sh", f"echo '{row}'", f"echo '{failed}' >&2", "echo '    @ 0x7f main' >&2", "exit 134")
+    python.write_text("\n".join(lines))
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(DistillError, match="not as they should be") as raised:
+        compiling.measure(["--python", str(python), "--size", "quick", "--target", "H100 x 8"])
+    assert f"student: it does not compile ({failed})" in str(raised.value)
+    assert "first: as it should be" in capsys.readouterr().out
