@@ -112,7 +112,7 @@ class Pupil:
             The run; or this pupil's `error` and nothing written, where answers are not finite.
         """
         task, seconds = self.task, self._spent()
-        variables = jax.device_get(self.state.variables)
+        variables = self.state.variables
         result = {"train_loss": self.rows[-1]["loss"]}
         try:
             for split in SPLITS:
@@ -120,6 +120,7 @@ class Pupil:
         except evaluate.NotFiniteError:
             return self._diverged("the student's answers are not finite")
         result |= similarity(task, variables)
+        variables = jax.device_get(variables)
         metadata = {"model": task.recipe.student, "dataset": task.recipe.dataset, "run_id": task.run_id}
         checkpoints.save_npz(self.directory / "student.npz", checkpoints.pack(variables), metadata)
         timing = {

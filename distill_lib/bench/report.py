@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from distill_lib.bench import lines, timing
+from distill_lib.bench.compile import TEACHING
 from distill_lib.style import NOTHING
 
 Rows = list[dict[str, Any]]
@@ -47,6 +48,39 @@ def table(shown: Rows, columns: dict[str, str] | None = None) -> pd.DataFrame:
     keys = columns or {key: key for row in shown for key in row if any(one.get(key) is not None for one in shown)}
     cells = timing.cells([{keys[key]: _readable(key, row.get(key)) for key in keys} for row in shown])
     return pd.DataFrame(cells)
+
+
+def compiled(results: Path | None = None) -> pd.DataFrame:
+    """What was compiled for accelerators; of policies, which differ in their views alone, function matching."""
+    shown = [row for row in rows("compile", results) if row["program"] != TEACHING or row["policy"] == "mix"]
+    columns = (
+        "for",
+        "networks",
+        "dtype",
+        "images",
+        "program",
+        "GiB of a device",
+        "TFLOP",
+        "between devices",
+        "seconds",
+    )
+    return pd.DataFrame(
+        [
+            (
+                row["target"],
+                row["case"],
+                row["dtype"],
+                f"{row['batch']:,}",
+                row["program"],
+                f"{row['peak (GiB)']:.2f} of {row['device (GiB)']:g}",
+                f"{row['analytic TFLOP']:.3g}" + (f", XLA {row['TFLOP']:.3g}" if row["TFLOP"] else ""),
+                row["collectives"] + (f", {row['largest (MB)']:.3g} MB" if row["largest (MB)"] else ""),
+                f"{row['compile (s)']:.0f}",
+            )
+            for row in shown
+        ],
+        columns=columns,
+    )
 
 
 def facts(results: Path | None = None) -> dict[str, str]:
