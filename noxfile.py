@@ -112,6 +112,18 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def newest(session: nox.Session) -> None:
+    """The tests with the newest JAX that is supported and that this Python can have; arguments go to pytest."""
+    given = re.sub(r"^jax==.*$", "jax<0.13", (ROOT / "requirements.txt").read_text(), flags=re.MULTILINE)
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text(given)
+        installs: list[list[str | Path]] = [["-r", requirements], ["--no-deps", "--editable", ROOT]]
+        python = made(session, "newest", given.encode(), installs)
+    run(session, python, "-m", "pytest", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, types, and notebooks without outputs; `-- --fix` mends what can be mended."""
     python = environment(session)
