@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_lib import checkpoints, datasets, models, published, teachers, views
+from distill_lib import checkpoints, datasets, models, presets, published, teachers, views
 from distill_lib.bench import timing
 from distill_lib.devices import DEVICES, Device
 from distill_lib.errors import DistillError, unknown
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UTILISATION = 0.45
 """The share of the stated peak that this project aims at in a step."""
+_COMPILED = ("student", "teacher", "resolution", "batch_size")
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
 
 
@@ -135,25 +136,27 @@ def host_cores(recipe: Recipe, wanted: float, results: Path | None = None) -> st
 
 
 def memory(recipe: Recipe, device: Device, count: int, results: Path | None = None) -> str:
-    """Whether a preset's compiled programs fit into the memory of a device, by the record `compile`.
+    """Whether the programs of a recipe's step fit into the memory of each device, by the record `compile`.
 
     Args:
-        recipe: a preset; its record has the name of its study as `case`.
+        recipe: what would run. The record's cases are the data sets, with the networks and sizes of most presets.
         device: on what.
-        count: on how many, as in `target` "h100:8" or "v5e:2x4".
+        count: on how many.
         results: the results folder; None finds it.
 
     Returns:
-        Such as "fits: yes, 21.7 of 80 GiB", of the largest program; "not compiled" where the record has no such case.
+        Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record has no such case.
     """
-    record = timing.read("compile", results)
-    rows = [row for row in (record["rows"] if record else []) if row["case"] == recipe.study]
-    rows = [row for row in rows if _target(row["target"]) == (device.short, count)]
-    if not rows:
+    record, usual = timing.read("compile", results), presets.tables(recipe.dataset)[0]
+    common = all(getattr(recipe, name) == usual[name] for name in _COMPILED) and recipe.optimizer == "adam"
+    wanted = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
+    wanted |= {"target": f"{device.name.removesuffix(' SXM')} x {count}"}
+    alike = [row for row in (record["rows"] if record else []) if wanted.items() <= row.items()]
+    rows = [row for row in alike if row["program"] in ("views and teacher", "student")]
+    if not rows or not common:
         return "not compiled"
-    largest = max(rows, key=lambda row: row["peak_gib"])
-    fits = "yes" if all(row["fits"] for row in rows) else "no"
-    return f"fits: {fits}, {largest['peak_gib']:.1f} of {largest['device_gib']:g} GiB"
+    peak, fits = max(row["peak (GiB)"] for row in rows), all(row["fits"] for row in rows)
+    return f"fits: {'yes' if fits else 'no'}, {peak:.1f} of {rows[0]['device (GiB)']:g} GiB"
 
 
 def training_images(recipe: Recipe) -> int:
@@ -192,12 +195,6 @@ def table(
         row[f"memory on {counts[0]}"] = memory(recipe, device, counts[0])
         rows.append(row | {"source of the peak": device.source})
     return pd.DataFrame(rows)
-
-
-def _target(text: str) -> tuple[str, int]:
-    """The device and how many of them, of "h100:8" or "v5e:2x4"."""
-    kind, _, shape = text.partition(":")
-    return kind, math.prod(int(side) for side in (shape or "1").split("x"))
 
 
 def _teacher_macs(name: str, side: int | None, num_classes: int, shape: tuple[int, int, int]) -> int:

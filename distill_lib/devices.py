@@ -32,11 +32,6 @@ class Device:
     float32: float
     source: str
 
-    @property
-    def short(self) -> str:
-        """The name as compilers and drivers abbreviate it, such as "h100" and "v5e"."""
-        return self.name.removeprefix("TPU ").removesuffix(" SXM").replace(" ", "").lower()
-
     def peak(self, dtype: str) -> float:
         """Floating-point operations a second for networks that compute in "bfloat16" or "float32"."""
         return self.bfloat16 if dtype == "bfloat16" else self.float32

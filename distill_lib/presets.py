@@ -94,9 +94,7 @@ def tables(dataset: str) -> tuple[dict, dict[str, dict]]:
     if dataset.startswith(folders.FOLDER):
         return folder_presets.COMMON, {name: preset.settings for name, preset in _of_folder(dataset).items()}
     if is_foreign(dataset):
-        return COMMON["pets"] | {"teacher": TEACHERLESS, "dtype": "float32"}, {
-            name: VARIANTS["pets"][name] for name in FOREIGN
-        }
+        return COMMON["pets"] | {"teacher": TEACHERLESS}, {name: VARIANTS["pets"][name] for name in FOREIGN}
     if dataset not in VARIANTS:
         raise unknown("dataset", dataset, [*VARIANTS, "tfds:NAME", "folder:PATH"])
     return COMMON[dataset], VARIANTS[dataset]

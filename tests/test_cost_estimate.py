@@ -11,7 +11,7 @@ from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 from distill_lib.models import cost
 
-MADE_UP = devices.Device("TPU made up", 1e15, 2.5e14, "nobody")
+MADE_UP = devices.Device("made up", 1e15, 2.5e14, "nobody")
 
 
 def test_a_step_costs_the_teacher_once_and_the_student_three_times() -> None:
@@ -80,17 +80,21 @@ def test_the_cores_that_the_input_needs_follow_from_the_record(tmp_path: Path) -
     assert cost_estimate.host_cores(recipes.get("flowers", "long"), wanted, tmp_path) == "none"
 
 
-def test_memory_is_what_the_compiler_said_of_the_largest_program(tmp_path: Path) -> None:
-    """Of that preset, device and number of devices; else it was not compiled."""
-    assert cost_estimate.memory(_light(), MADE_UP, 8, tmp_path) == "not compiled"
-    case = {"case": "imagenet_long", "target": "madeup:2x4", "device_gib": 80, "fits": True}
-    rows = [case | {"program": "teach", "peak_gib": 21.66}, case | {"program": "learn", "peak_gib": 9.0}]
-    rows.append(case | {"target": "h100:8", "peak_gib": 81.0, "fits": False})
+def test_memory_is_what_the_compiler_said_of_the_larger_program(tmp_path: Path) -> None:
+    """Of those networks, dtype, device and number of devices; else they were not compiled."""
+    h100, usual = devices.get("H100 SXM"), recipes.get("imagenet", "long")
+    assert cost_estimate.memory(usual, h100, 8, tmp_path) == "not compiled"
+    case = {"case": "imagenet", "policy": "mix", "dtype": "bfloat16", "target": "H100 x 8"}
+    case |= {"device (GiB)": 79.1, "fits": True}
+    programs = {"views and teacher": 21.66, "student": 9.0, "evaluation": 40.0}
+    rows = [case | {"program": program, "peak (GiB)": peak} for program, peak in programs.items()]
+    rows.append(case | {"target": "TPU v5e x 8", "program": "student", "peak (GiB)": 81.0, "fits": False})
     timing.write("compile", rows, tmp_path)
-    assert cost_estimate.memory(_light(), MADE_UP, 8, tmp_path) == "fits: yes, 21.7 of 80 GiB"
-    assert cost_estimate.memory(_light(), devices.get("H100 SXM"), 8, tmp_path) == "fits: no, 81.0 of 80 GiB"
-    for recipe, count in ((_light(), 4), (recipes.get("flowers", "long"), 8)):
-        assert cost_estimate.memory(recipe, MADE_UP, count, tmp_path) == "not compiled"
+    assert cost_estimate.memory(usual, h100, 8, tmp_path) == "fits: yes, 21.7 of 79.1 GiB"
+    assert cost_estimate.memory(usual, devices.get("TPU v5e"), 8, tmp_path).startswith("fits: no, 81.0 of")
+    assert cost_estimate.memory(usual, h100, 4, tmp_path) == "not compiled"
+    for changes in ({"dtype": "float32"}, {"resolution": 160}, {"optimizer": "sgd"}, {"policy": "same/ic"}):
+        assert cost_estimate.memory(recipes.get("imagenet", "long", **changes), h100, 8, tmp_path) == "not compiled"
 
 
 def _light(dtype: str | None = None) -> recipes.Recipe:
