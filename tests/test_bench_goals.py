@@ -22,6 +22,7 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     steps = [
         {"case": "made up", "form": "distill_lib", "step": "not run: no GPU", "goal": "share of peak at least 0.45"},
         {"case": "made up", "form": "torch", "step": None, "goal": "times as long at least 1.2", "times as long": 1.5},
+        {"case": "embedded, mix, 8 students", "form": "PyTorch, compiled", "goal": None, "times as long": 1.25},
     ]
     for name, rows in (("loop", STARTS), ("classroom", classes), ("step", steps)):
         timing.write(name, rows, tmp_path)
@@ -33,6 +34,8 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     timing.write("loop", [*STARTS, *({"kind": "loop", "share at 50 ms": share} for share in (0.03, -0.01))], tmp_path)
     assert goals.table(tmp_path)["measured"][2] == "3.00%", "what noise makes negative is not what the loop adds"
     assert verdicts[4].startswith("missed by 20%: ")
+    assert found.loc[goals.GOALS[5].about, "measured"] == "0.80" and verdicts[5] == "missed by 23%"
+    assert verdicts[6].startswith("not run: nox -s bench -- step")
     assert list(found["verdict"])[-2:] == ["not run: no GPU: nox -s bench -- step", "met"]
     assert list(found["measured"])[-1] == "1.50 times as long"
 
