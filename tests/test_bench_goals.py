@@ -60,6 +60,18 @@ def test_a_record_from_an_accelerator_counts_for_its_goals(tmp_path: Path, monke
     timing.write("classroom", [share], tmp_path)
     row = goals.table(tmp_path).set_index("goal").loc[goals.GOALS[1].about]
     assert row["measured"] == "2.40" and row["verdict"] == "met"
+    timing.write("classroom", [share | {"of as many runs": 0.25}], tmp_path / "gpu")
+    assert goals.table(tmp_path)["measured"][1] == "2.00"
+
+
+def test_a_step_of_an_accelerator_takes_the_place_of_the_row_that_waits_for_it(tmp_path: Path) -> None:
+    """The benchmark `gpu` has a folder of its own, so that the records of the CPU stay as they are."""
+    waits = {"case": "made up", "form": "distill_lib", "dtype": "bfloat16", "goal": "share of peak at least 0.45"}
+    timing.write("step", [waits | {"step": "not run: no accelerator here", "images/s": None}], tmp_path)
+    assert goals.table(tmp_path)["verdict"].iloc[-1].startswith("not run")
+    ran = {"step": timing.Timing(0.1, 0.1, 0.1, 5), "images/s": 2560.0, "share of peak": 0.5}
+    timing.write("step", [waits | ran], tmp_path / "gpu")
+    assert list(goals.table(tmp_path).iloc[-1])[2:] == ["0.50", "met"]
 
 
 def test_facts_are_read_from_records_or_missing(tmp_path: Path) -> None:

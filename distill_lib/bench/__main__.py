@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from distill_lib.bench import timing
 from distill_lib.errors import command_line, unknown
 
-NAMES = ("folding", "classroom", "input", "step", "store", "loop", "memory", "scaling", "roofline", "profile")
+NAMES = (
+    "folding", "classroom", "input", "step", "store", "loop", "memory", "scaling", "roofline", "profile", "training",
+    "gpu",
+)  # fmt: skip
 
 
 @command_line

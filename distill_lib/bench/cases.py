@@ -119,7 +119,7 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
             continue
         model, path = models.create(name, case.classes), folder / f"{role}.npz"
         leaves = checkpoints.flatten(models.shapes(model, shape)["params"])
-        arrays: dict[str, Any] = {name: _drawn(draw, name, leaf.shape) for name, leaf in leaves.items()}
+        arrays: dict[str, Any] = {name: drawn(draw, name, leaf.shape) for name, leaf in leaves.items()}
         np.savez(path, **arrays)
         numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}
         about[role] = {"name": name, "weights": str(path)} | numbers
@@ -137,8 +137,8 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
     return about | facts | sizes | RECIPE
 
 
-def _drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Scales of 1, biases of 0, and kernels that keep the size of what passes through them."""
+def drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Random weights by name: scales of 1, biases of 0, and kernels that keep the size of what passes through them."""
     if not name.endswith("kernel"):
         return np.full(shape, float(name.endswith("scale")), np.float32)
     return draw.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[:-1])))
