@@ -47,14 +47,6 @@ ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-if sys.platform == "linux":
-    # Without these, glibc hands every large buffer of a training step back to the kernel, which then has to zero its
-    # pages again: element-wise operations of XLA on the CPU run at about 5 instead of 20 GB/s.
-    ENVIRONMENT |= {
-        "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
-        "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
-        "MALLOC_TOP_PAD_": str(256 * 2**20),
-    }
 
 
 @nox.session

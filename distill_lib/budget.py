@@ -1,8 +1,8 @@
 """What a preset asks for: steps, operations of teacher and student, and hours on a named device.
 
 Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
-from the operations, the device's stated peak and a stated utilisation (see `cost_estimate`). Evaluation and compilation
-are in the first and not in the second.
+from the operations, the device's stated peak for the recipe's dtype and a stated utilisation (see `cost_estimate`).
+Evaluation and compilation are in the first and not in the second.
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ def budget(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = Non
         return Budget(steps, teacher, student, steps * recipe.batch_size / speed / 3600, True)
     if device not in known:
         return Budget(steps, teacher, student, None, False)
-    whole = cost_estimate.Estimate(teacher + student, known[device], 1, cost_estimate.UTILISATION)
+    peak = known[device].peak(recipe.dtype)
+    whole = cost_estimate.Estimate(teacher + student, peak, 1, cost_estimate.UTILISATION)
     return Budget(steps, teacher, student, whole.device_hours, False)
 
 
 def judging(network: str, dataset: str, device: str = DEVICE) -> Budget:
-    """Says what judging a published or embedded network on a test split would take.
+    """Says what judging a published or embedded network on a test split would take, in float32.
 
     Args:
         network: name of a teacher.
@@ -79,7 +80,7 @@ def judging(network: str, dataset: str, device: str = DEVICE) -> Budget:
     recipe = recipes.get(dataset, presets.FOREIGN[0], policy="same/ic", teacher=network)
     images = datasets.get(dataset).counts["test"]
     answers = images * cost_estimate.teacher_operations(recipe)
-    whole = cost_estimate.Estimate(answers, devices.get(device), 1, cost_estimate.UTILISATION)
+    whole = cost_estimate.Estimate(answers, devices.get(device).float32, 1, cost_estimate.UTILISATION)
     return Budget(0, answers, 0.0, whole.device_hours, False)
 
 

@@ -1,12 +1,18 @@
-"""What a recipe would cost on accelerators: from the networks' operations, a stated peak and a stated utilisation."""
+"""What a recipe would cost on accelerators: from the networks' operations, a stated peak and a stated utilisation.
+
+The peak is the one for the recipe's dtype. What the host has to decode meanwhile is in proportion to a record.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_lib import checkpoints, datasets, models, published, teachers, views
+from distill_lib import checkpoints, datasets, models, presets, published, teachers, views
+from distill_lib.bench import timing
 from distill_lib.devices import DEVICES, Device
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models import cost
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
 
 UTILISATION = 0.45
 """The share of the stated peak that this project aims at in a step."""
+_COMPILED = ("student", "teacher", "resolution", "batch_size")
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
 
 
@@ -26,20 +33,20 @@ class Estimate:
 
     Attributes:
         operations: floating-point operations of the whole run, two for each multiply-accumulate.
-        device: what it runs on.
+        peak: floating-point operations a second of one device, for the dtype of the run.
         count: number of these devices.
         utilisation: share of their peak that is reached.
     """
 
     operations: float
-    device: Device
+    peak: float
     count: int
     utilisation: float
 
     @property
     def device_hours(self) -> float:
         """Hours times devices; the same for any number of them, as far as utilisation is."""
-        return self.operations / (self.device.peak * self.utilisation) / 3600
+        return self.operations / (self.peak * self.utilisation) / 3600
 
     @property
     def days(self) -> float:
@@ -98,7 +105,58 @@ def estimate(recipe: Recipe, device: Device, count: int, utilisation: float = UT
     if not 0 < utilisation <= 1:
         raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
     shown = recipe.steps(training_images(recipe)) * recipe.batch_size
-    return Estimate(shown * operations_per_image(recipe), device, count, utilisation)
+    return Estimate(shown * operations_per_image(recipe), device.peak(recipe.dtype), count, utilisation)
+
+
+def images_per_second(recipe: Recipe, device: Device, count: int, utilisation: float = UTILISATION) -> float:
+    """Images that steps want in a second on so many devices."""
+    return device.peak(recipe.dtype) * utilisation * count / operations_per_image(recipe)
+
+
+def host_cores(recipe: Recipe, wanted: float, results: Path | None = None) -> str:
+    """Cores of the host that decode and crop so many images a second, by what one core does in the record `input`.
+
+    Args:
+        recipe: what would run.
+        wanted: images a second.
+        results: the results folder; None finds it.
+
+    Returns:
+        A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
+        measured" without a record.
+    """
+    if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
+        return "none"
+    record = timing.read("input", results)
+    rates = {row["images/s"] for row in record["rows"] if row["cores"] == 1} if record else set()
+    several = sorted({math.ceil(wanted / rate) for rate in rates})
+    return (
+        " to ".join(f"{cores:,}" for cores in dict.fromkeys((several[0], several[-1]))) if several else "not measured"
+    )
+
+
+def memory(recipe: Recipe, device: Device, count: int, results: Path | None = None) -> str:
+    """Whether the programs of a recipe's step fit into the memory of each device, by the record `compile`.
+
+    Args:
+        recipe: what would run. The record's cases are the data sets, with the networks and sizes of most presets.
+        device: on what.
+        count: on how many.
+        results: the results folder; None finds it.
+
+    Returns:
+        Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record has no such case.
+    """
+    record, usual = timing.read("compile", results), presets.tables(recipe.dataset)[0]
+    common = all(getattr(recipe, name) == usual[name] for name in _COMPILED) and recipe.optimizer == "adam"
+    wanted = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
+    wanted |= {"target": f"{device.name.removesuffix(' SXM')} x {count}"}
+    alike = [row for row in (record["rows"] if record else []) if wanted.items() <= row.items()]
+    rows = [row for row in alike if row["program"] in ("views and teacher", "student")]
+    if not rows or not common:
+        return "not compiled"
+    peak, fits = max(row["peak (GiB)"] for row in rows), all(row["fits"] for row in rows)
+    return f"fits: {'yes' if fits else 'no'}, {peak:.1f} of {rows[0]['device (GiB)']:g} GiB"
 
 
 def training_images(recipe: Recipe) -> int:
@@ -116,7 +174,7 @@ def table(
     utilisation: float = UTILISATION,
     devices: Sequence[Device] = DEVICES,
 ) -> pd.DataFrame:
-    """Device-hours, and days on so many devices: a row a device.
+    """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
 
     Args:
         recipe: what would run.
@@ -129,9 +187,12 @@ def table(
     rows = []
     for device in devices:
         several = [estimate(recipe, device, count, utilisation) for count in counts]
-        row = {"device": device.name, "peak (TFLOP/s)": f"{device.peak / 1e12:,.0f}"}
+        row = {"device": device.name, "peak (TFLOP/s)": f"{device.peak(recipe.dtype) / 1e12:,.0f}"}
         row |= {"device-hours": f"{several[0].device_hours:,.0f}"}
         row |= {f"days on {one.count}": f"{one.days:,.1f}" for one in several}
+        wanted = images_per_second(recipe, device, counts[0], utilisation)
+        row |= {f"images/s on {counts[0]}": f"{wanted:,.0f}", "host cores for them": host_cores(recipe, wanted)}
+        row[f"memory on {counts[0]}"] = memory(recipe, device, counts[0])
         rows.append(row | {"source of the peak": device.source})
     return pd.DataFrame(rows)
 

@@ -1,4 +1,9 @@
-"""Accelerators and the peak that their makers state, for estimates of runs that nobody has started."""
+"""Accelerators and the peaks that their makers state, for estimates of runs that nobody has started.
+
+What JAX makes of a product in float32 is its default precision: TensorFloat-32 on NVIDIA's GPUs since the A100, half as
+fast as bfloat16; float32 on older ones; and one pass of bfloat16 on a TPU, as fast as bfloat16. So it is in its
+documentation, "Matmul precision" (docs.jax.dev, 201/precision), and products are summed in float32 in all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass
 from distill_lib.errors import unknown
 
 _PAPER = "NVIDIA, white paper on the {}"
-_SHEET = "NVIDIA, data sheet of the {} TFLOPS with sparsity, half of it without"
+_SHEET = "NVIDIA, data sheet of the {} TFLOPS in bfloat16 and TF32 with sparsity, half of it without"
 _GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
 
 
@@ -17,29 +22,34 @@ class Device:
 
     Attributes:
         name: as its maker writes it; of a TPU, one chip.
-        peak: floating-point operations a second of dense bfloat16 matrix products that are summed in float32, two for
-            each multiply-accumulate.
-        source: of the peak.
+        bfloat16: floating-point operations a second of dense matrix products in it, two for each multiply-accumulate.
+        float32: the same for networks in float32, at JAX's default precision.
+        source: of both.
     """
 
     name: str
-    peak: float
+    bfloat16: float
+    float32: float
     source: str
+
+    def peak(self, dtype: str) -> float:
+        """Floating-point operations a second for networks that compute in "bfloat16" or "float32"."""
+        return self.bfloat16 if dtype == "bfloat16" else self.float32
 
 
 DEVICES = (
-    Device("H200 SXM", 989.4e12, _SHEET.format("H200: 1,979")),
-    Device("H100 SXM", 989.4e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
-    Device("A100", 312e12, _PAPER.format("A100 architecture, table 4")),
-    Device("B200 SXM", 2_250e12, _SHEET.format("HGX B200: 4,500")),
-    Device("L4", 121e12, _SHEET.format("L4: 242")),
-    Device("RTX 4090", 165.2e12, _PAPER.format("Ada architecture, appendix A")),
-    Device("V100", 125e12, _PAPER.format("V100 architecture (SXM2; of float16, as it has no bfloat16)")),
-    Device("TPU v3", 123e12, _GOOGLE.format("TPU v3")),
-    Device("TPU v4", 275e12, _GOOGLE.format("TPU v4")),
-    Device("TPU v5e", 197e12, _GOOGLE.format("TPU v5e")),
-    Device("TPU v5p", 459e12, _GOOGLE.format("TPU v5p")),
-    Device("TPU v6e", 918e12, _GOOGLE.format("TPU v6e")),
+    Device("H200 SXM", 989.4e12, 494.7e12, _SHEET.format("H200: 1,979 and 989")),
+    Device("H100 SXM", 989.4e12, 494.7e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
+    Device("A100", 312e12, 156e12, _PAPER.format("A100 architecture, table 4")),
+    Device("B200 SXM", 2_250e12, 1_125e12, _SHEET.format("HGX B200: 4,500 and 2,250")),
+    Device("L4", 121e12, 60e12, _SHEET.format("L4: 242 and 120")),
+    Device("RTX 4090", 165.2e12, 82.6e12, _PAPER.format("Ada architecture, appendix A")),
+    Device("V100", 15.7e12, 15.7e12, _PAPER.format("V100 architecture (SXM2; float32, as it has no bfloat16)")),
+    Device("TPU v3", 123e12, 123e12, _GOOGLE.format("TPU v3")),
+    Device("TPU v4", 275e12, 275e12, _GOOGLE.format("TPU v4")),
+    Device("TPU v5e", 197e12, 197e12, _GOOGLE.format("TPU v5e")),
+    Device("TPU v5p", 459e12, 459e12, _GOOGLE.format("TPU v5p")),
+    Device("TPU v6e", 918e12, 918e12, _GOOGLE.format("TPU v6e")),
 )
 
 

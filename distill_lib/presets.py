@@ -74,6 +74,7 @@ SMOKE = {
     "warmup_steps": 1,
     "ensemble_crops": 2,
     "evaluations": 2,
+    "dtype": "float32",  # it runs on CPUs, which have to emulate bfloat16
 }
 TEACHERLESS = "none"
 

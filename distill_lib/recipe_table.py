@@ -48,10 +48,11 @@ def table(dataset: str, device: str = budget.DEVICE, runs: pd.DataFrame | None =
 def notes(dataset: str) -> list[str]:
     """What the presets of a data set decide where the sources are silent or contradict each other, each once.
 
-    The last of them may concern the set itself, and then no preset names it.
+    The last of them concern all presets of a set, and none names them.
     """
     described = [presets.describe(dataset, name) for name in recipes.variants(dataset) if name != "smoke"]
-    own = [paper_presets.SET_NOTES[dataset]] if dataset in paper_presets.SET_NOTES else []
+    own = [paper_presets.DTYPE_NOTE] if dataset in paper_presets.COMMON else []
+    own += [paper_presets.SET_NOTES[dataset]] if dataset in paper_presets.SET_NOTES else []
     return list(dict.fromkeys([*(note for preset in described for note in preset.notes), *own]))
 
 
@@ -71,7 +72,8 @@ def basis(device: str) -> str:
     one = peaks[device]
     return (
         f"Hours are of one {device}. With a star they come from the images a second of records with the same networks, "
-        f"else from operations at {cost_estimate.UTILISATION:.0%} of {one.peak / 1e12:,.0f} TFLOP/s: {one.source}."
+        f"else from operations at {cost_estimate.UTILISATION:.0%} of {one.bfloat16 / 1e12:,.0f} TFLOP/s in bfloat16 "
+        f"and {one.float32 / 1e12:,.0f} in float32, whichever a preset has: {one.source}."
     )
 
 
@@ -102,8 +104,8 @@ def _row(dataset: str, variant: str, device: str, runs: pd.DataFrame | None, tol
 def unusual(recipe: Recipe) -> list[str]:
     """Settings without a column of their own that are not at their default, as "name value"."""
     usual = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name not in OWN_COLUMN}
-    warmup = presets.tables(recipe.dataset)[0]["warmup_steps"]
-    usual["warmup_steps"] = warmup
+    common = presets.tables(recipe.dataset)[0]
+    usual |= {name: common[name] for name in ("warmup_steps", "dtype") if name in common}
     found = {name: getattr(recipe, name) for name, default in usual.items() if getattr(recipe, name) != default}
     return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()]
 

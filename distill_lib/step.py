@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import models, views
+from distill_lib import allocator, models, views
 from distill_lib.answers import Answers, Stored
 from distill_lib.models.ensemble import Ensemble
+
+allocator.keep_freed_memory()  # here, so that no way of starting a step is slower than another
 
 Asked = tuple[models.Variables, ...] | Answers
 """What a teacher's logits are computed from in a step: its variables, or its stored answers of that step."""

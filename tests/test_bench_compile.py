@@ -12,7 +12,7 @@ import pytest
 
 from distill_lib import sharding, views
 from distill_lib.bench import compile as compiling
-from distill_lib.bench import programs
+from distill_lib.bench import programs, timing
 from distill_lib.errors import DistillError
 
 ROOMY = programs.Target("cpu", "", 1.0)
@@ -95,7 +95,7 @@ def test_all_programs_of_a_step_can_be_lowered() -> None:
 
 
 def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it made before stays, and the reason is XLA's failed check rather than the end of its stack."""
     python = tmp_path / "python"
@@ -104,7 +104,10 @@ def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
     lines = ("#!/bin/sh", f"echo '{row}'", f"echo '{failed}' >&2", "echo '    @ 0x7f main' >&2", "exit 134")
     python.write_text("\n".join(lines))
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     with pytest.raises(DistillError, match="not as they should be") as raised:
         compiling.measure(["--python", str(python), "--size", "quick", "--target", "H100 x 8"])
     assert f"student: it does not compile ({failed})" in str(raised.value)
     assert "first: as it should be" in capsys.readouterr().out
+    content = timing.read("compile")
+    assert content is not None and [row["program"] for row in content["rows"]] == ["first"]

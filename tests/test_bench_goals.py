@@ -22,6 +22,7 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     steps = [
         {"case": "made up", "form": "distill_lib", "step": "not run: no GPU", "goal": "share of peak at least 0.45"},
         {"case": "made up", "form": "torch", "step": None, "goal": "times as long at least 1.2", "times as long": 1.5},
+        {"case": "embedded, mix, 8 students", "form": "PyTorch, compiled", "goal": None, "times as long": 1.25},
     ]
     for name, rows in (("loop", STARTS), ("classroom", classes), ("step", steps)):
         timing.write(name, rows, tmp_path)
@@ -33,6 +34,8 @@ def test_goals_are_met_missed_or_not_run(tmp_path: Path) -> None:
     timing.write("loop", [*STARTS, *({"kind": "loop", "share at 50 ms": share} for share in (0.03, -0.01))], tmp_path)
     assert goals.table(tmp_path)["measured"][2] == "3.00%", "what noise makes negative is not what the loop adds"
     assert verdicts[4].startswith("missed by 20%: ")
+    assert found.loc[goals.GOALS[5].about, "measured"] == "0.80" and verdicts[5] == "missed by 23%"
+    assert verdicts[6].startswith("not run: nox -s bench -- step")
     assert list(found["verdict"])[-2:] == ["not run: no GPU: nox -s bench -- step", "met"]
     assert list(found["measured"])[-1] == "1.50 times as long"
 
@@ -57,6 +60,18 @@ def test_a_record_from_an_accelerator_counts_for_its_goals(tmp_path: Path, monke
     timing.write("classroom", [share], tmp_path)
     row = goals.table(tmp_path).set_index("goal").loc[goals.GOALS[1].about]
     assert row["measured"] == "2.40" and row["verdict"] == "met"
+    timing.write("classroom", [share | {"of as many runs": 0.25}], tmp_path / "gpu")
+    assert goals.table(tmp_path)["measured"][1] == "2.00"
+
+
+def test_a_step_of_an_accelerator_takes_the_place_of_the_row_that_waits_for_it(tmp_path: Path) -> None:
+    """The benchmark `gpu` has a folder of its own, so that the records of the CPU stay as they are."""
+    waits = {"case": "made up", "form": "distill_lib", "dtype": "bfloat16", "goal": "share of peak at least 0.45"}
+    timing.write("step", [waits | {"step": "not run: no accelerator here", "images/s": None}], tmp_path)
+    assert goals.table(tmp_path)["verdict"].iloc[-1].startswith("not run")
+    ran = {"step": timing.Timing(0.1, 0.1, 0.1, 5), "images/s": 2560.0, "share of peak": 0.5}
+    timing.write("step", [waits | ran], tmp_path / "gpu")
+    assert list(goals.table(tmp_path).iloc[-1])[2:] == ["0.50", "met"]
 
 
 def test_facts_are_read_from_records_or_missing(tmp_path: Path) -> None:

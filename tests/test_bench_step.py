@@ -7,10 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from distill_lib.bench import cases, step, timing
+from distill_lib.bench.peers import distill_step
 from distill_lib.errors import DistillError
 
 TINY = cases.Case(
@@ -80,6 +82,30 @@ def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     assert plain["version"] == "torch 9" and plain["met"] is not None
     assert compiled["step"].startswith("not run: a job stopped (no compiler)") and compiled["goal"] is None
+
+
+def test_a_class_is_beside_as_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer steps once for each student and asks its teacher each time; a class here asks once for all."""
+    told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS, 1.0), compiled=({}, 0))
+    monkeypatch.setattr(step, "CASES", {"mix": dataclasses.replace(TINY, students=8, mixes=False)})
+    ours, plain, _ = step.measure(["--rounds", "2", "--torch", sys.executable])
+    assert (ours["step"].median, plain["step"].median, plain["times as long"]) == (2, 8, 4)
+    assert ours["images/s"] == 4 * 8 / 2 and plain["images/s"] == 4
+    assert ours["GMAC"] == pytest.approx(4e-9 * (8 * 300 + 700)) and plain["GMAC"] == pytest.approx(4e-9 * 8 * 1000)
+
+
+def test_a_class_of_the_benchmark_moves_all_its_students(tmp_path: Path) -> None:
+    """By the same lesson: students that begin alike stay alike, and none stays as it was."""
+    case = dataclasses.replace(TINY, students=3, mixes=False, teacher="bit_r11w8")
+    about = cases.describe(case, 4, tmp_path)
+    assert about["policy"] == "same/ic"
+    job, _ = distill_step.prepare(about)
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(job._states[0].variables)]
+    for _ in range(2):  # the warm-up begins at 0
+        job()
+    first, *others = ([np.asarray(leaf) for leaf in jax.tree.leaves(state.variables)] for state in job._states)
+    assert len(others) == 2 and all(all(map(np.array_equal, first, other)) for other in others)
+    assert not all(map(np.array_equal, before, first))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_operations_of_teacher_and_student_are_counted_apart(policy: str, answer
     assert found.steps == 797
     assert found.student == 2 * 3 * macs("bit_r11w8") * 797 * 128
     assert found.teacher == 2 * macs("bit_r11w24") * answers
-    per_second = devices.get(budget.DEVICE).peak * cost_estimate.UTILISATION
+    per_second = devices.get(budget.DEVICE).float32 * cost_estimate.UTILISATION
     assert not found.measured and found.hours == pytest.approx((found.teacher + found.student) / per_second / 3600)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from distill_lib import cost_estimate, devices, models, recipes
+from distill_lib import budget, cost_estimate, devices, models, recipes
+from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 from distill_lib.models import cost
 
-MADE_UP = devices.Device("made up", 1e15, "nobody")
+MADE_UP = devices.Device("made up", 1e15, 2.5e14, "nobody")
 
 
 def test_a_step_costs_the_teacher_once_and_the_student_three_times() -> None:
@@ -43,7 +46,7 @@ def test_images_of_another_set_are_counted() -> None:
 
 def test_hours_follow_from_operations_peak_and_utilisation() -> None:
     """More devices take fewer days and as many device-hours; half the utilisation takes twice as long."""
-    recipe = recipes.get("imagenet", "long", policy="labels", student="mobilenet_v3_small_gn")
+    recipe = _light()
     eight, many = (cost_estimate.estimate(recipe, MADE_UP, count, 0.5) for count in (8, 64))
     shown = recipe.steps(1_255_544) * recipe.batch_size
     assert eight.operations == shown * cost_estimate.operations_per_image(recipe)
@@ -51,6 +54,52 @@ def test_hours_follow_from_operations_peak_and_utilisation() -> None:
     assert many.device_hours == eight.device_hours and eight.days == pytest.approx(8 * many.days)
     (row,) = cost_estimate.table(recipe, (8, 64), 0.25, [MADE_UP]).to_dict("records")
     assert row["days on 64"] == f"{2 * many.days:,.1f}"
+
+
+def test_a_recipe_is_priced_at_the_peak_of_its_dtype() -> None:
+    """The paper's presets compute in bfloat16, which is twice as fast on an H100; the embedded set's are float32."""
+    names = ("flowers", "pets", "food", "sun397", "imagenet")
+    assert {recipes.get(name, variant).dtype for name in names for variant in ("long", "teacher")} == {"bfloat16"}
+    assert {recipes.get(*preset).dtype for preset in (("fashion", "long"), ("flowers", "smoke"))} == {"float32"}
+    half, full = (cost_estimate.estimate(_light(dtype), devices.get("H100 SXM"), 8) for dtype in models.DTYPES[::-1])
+    assert full.device_hours == pytest.approx(2 * half.device_hours) and full.operations == half.operations
+    assert cost_estimate.estimate(_light("float32"), MADE_UP, 1).peak == 2.5e14
+    hours = [budget.budget(_light(dtype), "H100 SXM").hours for dtype in models.DTYPES]
+    assert hours == [pytest.approx(full.device_hours), pytest.approx(half.device_hours)]
+
+
+def test_the_cores_that_the_input_needs_follow_from_the_record(tmp_path: Path) -> None:
+    """As many as the steps' images a second want, by JPEGs of either quality; none where images are on the device."""
+    wanted = cost_estimate.images_per_second(_light(), MADE_UP, 8, 0.5)
+    assert wanted == pytest.approx(8 * 0.5 * 1e15 / cost_estimate.operations_per_image(_light()))
+    assert cost_estimate.host_cores(_light(), 1000.0, tmp_path) == "not measured"
+    rates = [(1, wanted / 20.5), (1, wanted / 10.5), (2, wanted)]
+    timing.write("input", [{"cores": cores, "images/s": rate} for cores, rate in rates], tmp_path)
+    assert cost_estimate.host_cores(_light(), wanted, tmp_path) == "11 to 21"
+    assert cost_estimate.host_cores(_light(), wanted / 1000, tmp_path) == "1"
+    assert cost_estimate.host_cores(recipes.get("flowers", "long"), wanted, tmp_path) == "none"
+
+
+def test_memory_is_what_the_compiler_said_of_the_larger_program(tmp_path: Path) -> None:
+    """Of those networks, dtype, device and number of devices; else they were not compiled."""
+    h100, usual = devices.get("H100 SXM"), recipes.get("imagenet", "long")
+    assert cost_estimate.memory(usual, h100, 8, tmp_path) == "not compiled"
+    case = {"case": "imagenet", "policy": "mix", "dtype": "bfloat16", "target": "H100 x 8"}
+    case |= {"device (GiB)": 79.1, "fits": True}
+    programs = {"views and teacher": 21.66, "student": 9.0, "evaluation": 40.0}
+    rows = [case | {"program": program, "peak (GiB)": peak} for program, peak in programs.items()]
+    rows.append(case | {"target": "TPU v5e x 8", "program": "student", "peak (GiB)": 81.0, "fits": False})
+    timing.write("compile", rows, tmp_path)
+    assert cost_estimate.memory(usual, h100, 8, tmp_path) == "fits: yes, 21.7 of 79.1 GiB"
+    assert cost_estimate.memory(usual, devices.get("TPU v5e"), 8, tmp_path).startswith("fits: no, 81.0 of")
+    assert cost_estimate.memory(usual, h100, 4, tmp_path) == "not compiled"
+    for changes in ({"dtype": "float32"}, {"resolution": 160}, {"optimizer": "sgd"}, {"policy": "same/ic"}):
+        assert cost_estimate.memory(recipes.get("imagenet", "long", **changes), h100, 8, tmp_path) == "not compiled"
+
+
+def _light(dtype: str | None = None) -> recipes.Recipe:
+    """A preset on ImageNet whose network is quick to count."""
+    return recipes.get("imagenet", "long", policy="labels", student="mobilenet_v3_small_gn", dtype=dtype)
 
 
 @pytest.mark.parametrize("utilisation", [0, 1.1])

@@ -11,6 +11,7 @@ from distill_lib.errors import command_line, unknown
 
 NAMES = (
     "folding", "classroom", "compile", "input", "step", "store", "loop", "memory", "scaling", "roofline", "profile",
+    "training", "gpu",
 )  # fmt: skip
 
 

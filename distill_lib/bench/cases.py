@@ -34,6 +34,8 @@ class Case:
         calls: steps in each round.
         dtype: of this library and PyTorch; big_vision is released in float32.
         accelerator: whether the case wants one, or wants none.
+        mixes: whether images are mixed, where there is a teacher.
+        students: of a class that shares a teacher here; peers take as many runs.
         goals: least ratios to peers; for "distill_lib", least images a second, or least share of the peak below 1.
     """
 
@@ -50,11 +52,24 @@ class Case:
     goals: dict[str, float]
     dtype: str = "float32"
     accelerator: bool = False
+    mixes: bool = True
+    students: int = 1
 
     @property
     def policy(self) -> str:
-        """Function matching, or labels."""
-        return "mix" if self.teacher else "labels"
+        """Function matching, consistent teaching, or labels."""
+        if not self.teacher:
+            return "labels"
+        return "mix" if self.mixes else "same/ic"
+
+    def work(self, macs: dict[str, int], *, shared: bool) -> int:
+        """Multiply-accumulates of an image in a step of all students; a peer's do not share the teacher.
+
+        Args:
+            macs: of an answer, by role.
+            shared: whether the teacher is asked once for all students.
+        """
+        return 3 * self.students * macs["student"] + (1 if shared else self.students) * macs.get("teacher", 0)
 
 
 PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch, compiled"
@@ -67,13 +82,17 @@ _SMALL: dict[str, Any] = {
     "forms": (PLAIN, COMPILED),
     "calls": 20,
 }
+_PAIR = ("bit_r11w8", "bit_r11w24", 10)
+_CLASS: dict[str, Any] = _SMALL | {"forms": (COMPILED,), "calls": 5, "goals": {}, "students": 8}
 CASES = {
     "paper": Case(
         *("R152x2 to R50x1", *_PAPER, 8, 128, 3, False, ("big_vision", PLAIN, FOLDED), 1),
-        {"big_vision": 1.3, PLAIN: 1.2},
+        {"big_vision": 1.3},
     ),
-    "labels": Case("embedded, labels", "bit_r11w8", None, 10, **_SMALL, goals={"distill_lib": 2600, PLAIN: 1.2}),
-    "mix": Case("embedded, mix", "bit_r11w8", "bit_r11w24", 10, **_SMALL, goals={"distill_lib": 1770, PLAIN: 1.2}),
+    "labels": Case("embedded, labels", "bit_r11w8", None, 10, **_SMALL, goals={"distill_lib": 2600}),
+    "mix": Case("embedded, mix", *_PAIR, **_SMALL, goals={"distill_lib": 1770}),
+    "mix_8": Case("embedded, mix, 8 students", *_PAIR, **_CLASS),
+    "same_8": Case("embedded, same/ic, 8 students", *_PAIR, **_CLASS, mixes=False),
     "accelerator": Case(
         *("R152x2 to R50x1", *_PAPER, 256, 128, 3, False, ("big_vision", PLAIN, FOLDED), 5),
         {"distill_lib": 0.45, "big_vision": 2.0},
@@ -100,7 +119,7 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
             continue
         model, path = models.create(name, case.classes), folder / f"{role}.npz"
         leaves = checkpoints.flatten(models.shapes(model, shape)["params"])
-        arrays: dict[str, Any] = {name: _drawn(draw, name, leaf.shape) for name, leaf in leaves.items()}
+        arrays: dict[str, Any] = {name: drawn(draw, name, leaf.shape) for name, leaf in leaves.items()}
         np.savez(path, **arrays)
         numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}
         about[role] = {"name": name, "weights": str(path)} | numbers
@@ -111,15 +130,15 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
     frame = case.side // 16
     inner = draw.uniform(-1, 1, (CHECKED, case.side - 2 * frame, case.side - 2 * frame, case.colours))
     np.save(folder / "check.npy", np.pad(inner.astype(np.float32), ((0, 0), (frame, frame), (frame, frame), (0, 0))))
-    fields = ("classes", "side", "colours", "policy", "renders", "dtype")
+    fields = ("classes", "side", "colours", "policy", "renders", "dtype", "students")
     facts = {name: getattr(case, name) for name in fields} | {"roles": list(about)}
     facts |= {"images": str(images), "check": str(folder / "check.npy")}
     sizes = {"batch": batch, "threads": stream.cores(), "area": [0.25, 1.0]}
     return about | facts | sizes | RECIPE
 
 
-def _drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Scales of 1, biases of 0, and kernels that keep the size of what passes through them."""
+def drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Random weights by name: scales of 1, biases of 0, and kernels that keep the size of what passes through them."""
     if not name.endswith("kernel"):
         return np.full(shape, float(name.endswith("scale")), np.float32)
     return draw.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[:-1])))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from distill_lib.bench import timing
+from distill_lib.bench import made_up, timing
 
 ONE, TEACHER = "teacher and one student", "teacher alone"
 FORMS = ("one program for each student", "unrolled in one program", "vmap")
@@ -17,7 +19,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     """Times a step of a whole class in three forms, beside as many steps of one student.
 
     Args:
-        arguments: `--students K`, `--rounds N`, `--dataset`, `--variant`, `--forms N` (the first so many).
+        arguments: `--students K`, `--rounds N`, `--dataset`, `--variant`, `--forms N` (the first so many), `--made-up`.
 
     Returns:
         A row a form: seconds a step of the class, and the ratio to the students' steps alone.
@@ -27,9 +29,12 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     parser.add_argument("--dataset", default="fashion")
     parser.add_argument("--variant", default="quick")
     parser.add_argument("--forms", type=int, default=len(FORMS), choices=range(1, len(FORMS) + 1))
+    parser.add_argument("--made-up", action="store_true", help="random weights and mock images: no downloads")
     options = parser.parse_args(arguments)
     forms = FORMS[: options.forms]
-    seconds = timing.interleaved(_steps(options, forms), rounds=options.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        steps = _steps(options, forms, Path(folder))
+    seconds = timing.interleaved(steps, rounds=options.rounds)
     alone = seconds[ONE].median
     share = seconds[TEACHER].median / alone
     limit = (share + options.students * (1 - share)) / options.students
@@ -39,7 +44,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     return [dict(zip(("form", "students", "step", "of as many runs"), row, strict=True)) for row in rows]
 
 
-def _steps(options: argparse.Namespace, forms: tuple[str, ...]) -> dict[str, Callable[[], None]]:
+def _steps(options: argparse.Namespace, forms: tuple[str, ...], folder: Path) -> dict[str, Callable[[], None]]:
     """A step of the teacher, of one student, and of a class in each form; every call is a whole step, waited for."""
     import jax
     import jax.numpy as jnp
@@ -47,7 +52,8 @@ def _steps(options: argparse.Namespace, forms: tuple[str, ...]) -> dict[str, Cal
 
     from distill_lib import assembly, learning, loader, recipes, step
 
-    work = assembly.prepare(recipes.get(options.dataset, options.variant))
+    preset = recipes.get(options.dataset, options.variant)
+    work = assembly.prepare(made_up.like(preset, folder) if options.made_up else preset)
     assert work.teacher is not None
     assert work.train is not None
     train, recipe = work.train, work.recipe

@@ -89,8 +89,9 @@ print(json.dumps(memory.child(json.loads(sys.argv[1]))))
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
-    # glibc's settings for speed, if there are any, keep freed memory: peaks would be those of the settings
+    # Settings that keep freed memory would be what peaks tell of. One that changes nothing holds off the library's own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment["MALLOC_PERTURB_"] = "0"
     command = [sys.executable, "-c", _CHILD, json.dumps(given)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -143,7 +143,7 @@ def compiled(name: str, target: str, policy: str, dtype: str, parts: list[str]) 
             row = {"case": name, "policy": policy, "target": target, "program": part, "dtype": dtype}
             facts = _compile(lower(), TARGETS[target], dtype=dtype, limit=limit, leaves=leaves)
             analytic = round(2e-12 * macs * case.batch / mesh.size, 4)
-            yield row | {"batch": case.batch, "analytic TFLOP": analytic} | facts
+            yield row | {"batch": case.batch, "jax": jax.__version__, "analytic TFLOP": analytic} | facts
 
 
 def _programs(case: Case, policy: str, dtype: str, mesh: Mesh) -> dict[str, tuple[Any, int, int, int]]:

@@ -58,8 +58,9 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
             `--big-vision-python PYTHON`, `--rounds N`, `--cases NAME ...`, `--batch N`.
 
     Returns:
-        A row for each case and form: seconds a step, images a second, how many times as long as this library's step,
-        the goal and whether it is met, achieved share of the measured peak, and what says that it is the same work.
+        A row for each case and form: seconds a step, or of a step for each student of a class, images a second, how
+        many times as long as this library's step, the goal and whether it is met, achieved share of the measured peak,
+        and what says that it is the same work.
     """
     parser = timing.parser(measure, rounds=7)
     parser.add_argument("--torch", help="a Python that has PyTorch, or `install` for a throw-away one")
@@ -149,7 +150,8 @@ def _rows(case: Case, places: dict[str, Place], options: argparse.Namespace) -> 
         spent: dict[str, list[float]] = {form: [] for form in jobs}
         for _ in range(options.rounds):
             for form, job in jobs.items():
-                spent[form].append(job.ask(str(case.calls)))
+                runs = 1 if form == "distill_lib" else case.students
+                spent[form].append(runs * job.ask(str(case.calls * runs)))
     rows = []
     for form in forms:
         row = _row(case, form, reasons.get(form, "")) | {"images": batch}
@@ -197,10 +199,10 @@ def _measured(
 ) -> dict[str, Any]:
     """What a step that was run adds to its row."""
     ours, own, goal = jobs["distill_lib"].facts, seconds[form], case.goals.get(form)
-    work = batch * (3 * ours["macs"]["student"] + ours["macs"].get("teacher", 0))  # backward is twice forward
+    work = batch * case.work(ours["macs"], shared=form == "distill_lib")
     found: dict[str, Any] = {
         "step": own,
-        "images/s": batch / own.median,
+        "images/s": batch * case.students / own.median,
         "times as long": own.median / seconds["distill_lib"].median,
         "share of peak": 2 * work / own.median / ours["peak"],
     }

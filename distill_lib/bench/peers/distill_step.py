@@ -1,4 +1,4 @@
-"""A step of this library, as the training loop does it: a lesson, then the student's move."""
+"""A step of this library, as the training loop does it: a lesson, then the move of each student."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         said["teacher"] = answer(frozen[0].model, variables[0], shown)
     facts["logits"] = {role: np.asarray(logits).tolist() for role, logits in said.items()}
 
-    state = learning.initial_state(nets["student"], 0, shape, start=weights["student"])
+    start = weights["student"]
+    states = [learning.initial_state(nets["student"], 0, shape, start=start) for _ in range(case["students"])]
     numbers: list[Any] = [np.float32(case[name]) for name in ("learning_rate", "weight_decay", "temperature")]
     numbers += [np.int32(case[name]) for name in ("steps", "warmup_steps")]
     settings = jax.device_put(learning.Settings(*numbers))
@@ -61,20 +62,21 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     )
     learn = learning.learn(nets["student"], learning.Objective(labels=not frozen))
     lesson = (_rendered if case["renders"] else _cropped)(case, plan, images, variables)
-    return _Step(state, settings, lesson, learn), facts
+    return _Step(states, settings, lesson, learn), facts
 
 
 class _Step:
-    """One step a call; keeps the state between calls, as the loop does."""
+    """One step of all students a call; keeps their states between calls, as the loop does."""
 
-    def __init__(self, state: Any, settings: Any, lesson: Callable[[int], Any], learn: Callable[..., Any]) -> None:
-        self._state, self._settings, self._lesson, self._learn, self._done = state, settings, lesson, learn, 0
+    def __init__(self, states: list, settings: Any, lesson: Callable[[int], Any], learn: Callable[..., Any]) -> None:
+        self._states, self._settings, self._lesson, self._learn, self._done = states, settings, lesson, learn, 0
 
     def __call__(self) -> None:
         import jax
 
-        self._state = self._learn(self._state, self._settings, self._lesson(self._done))
-        jax.block_until_ready(self._state)
+        lesson = self._lesson(self._done)
+        self._states = [self._learn(state, self._settings, lesson) for state in self._states]
+        jax.block_until_ready(self._states)
         self._done += 1
 
 

@@ -1,0 +1,37 @@
+"""A preset as it would run, but with a teacher of random weights and made-up images, so that nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_lib import checkpoints, datasets, models, published, recipes, teachers
+from distill_lib.bench.cases import drawn
+from distill_lib.recipes import Recipe
+
+BATCHES = 2  # of mock images
+
+
+def like(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:
+    """The same networks, sizes and dtype on mock images: the speed is the preset's, results mean nothing.
+
+    Args:
+        recipe: a preset whose teacher is published or embedded.
+        folder: where the teacher's file is written.
+        **changes: further fields.
+    """
+    if recipe.teacher in published.CHECKPOINTS:
+        name = published.CHECKPOINTS[recipe.teacher].model
+    else:
+        name = checkpoints.load_metadata(teachers.EMBEDDED[recipe.teacher])["model"]
+    dataset, draw = datasets.get(recipe.dataset), np.random.default_rng(0)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+    leaves = checkpoints.flatten(models.shapes(models.create(name, dataset.num_classes), shape)["params"])
+    weights = {leaf: drawn(draw, leaf, about.shape) for leaf, about in leaves.items()}
+    checkpoints.save_npz(folder / "teacher.npz", checkpoints.unflatten(weights), {"model": name})
+    same = ("policy", "student", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay", "dtype")
+    settings = {field: getattr(recipe, field) for field in same} | {"train_images": BATCHES * recipe.batch_size}
+    settings |= {"teacher": str(folder / "teacher.npz"), "evaluations": 1}
+    return recipes.get(recipe.dataset, "smoke", **(settings | changes))
