@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
-BENCHMARKS = ("folding", "classroom", "step", "store", "loop", "memory", "scaling", "roofline", "profile")
+BENCHMARKS = ("folding", "sweep", "step", "soft_labels", "loop", "memory", "scaling", "roofline", "profile")
 COMPARISONS = (
     "ablations", "imagenet", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain", "patience",
     "resolutions_and_ensembles",
@@ -56,7 +56,7 @@ def study(session: nox.Session) -> None:
     variant = session.posargs[0] if session.posargs else "quick"
     run_notebook(session, python, "consistency", "-p", "dataset", "fashion", "-p", "variant", variant)
     build_book(session, python)
-    run(session, python, "-m", "distill_lib.summary", f"fashion_{variant}")
+    run(session, python, "-m", "distill_lib.report.summary", f"fashion_{variant}")
     print(f"\nThe book's first page: {FIRST_PAGE}", flush=True)
 
 
@@ -143,7 +143,7 @@ def smoke(session: nox.Session) -> None:
 @nox.session
 def fashion(session: nox.Session) -> None:
     """The embedded images, made again from their original files and compared; `-- build --out DIR` keeps them."""
-    run(session, environment(session), "-m", "distill_lib.fashion", *(session.posargs or ["verify"]))
+    run(session, environment(session), "-m", "distill_lib.datasets.fashion_build", *(session.posargs or ["verify"]))
 
 
 def environment(session: nox.Session) -> Path:
@@ -199,7 +199,7 @@ def find_uv() -> str | None:
 def run_notebook(session: nox.Session, python: Path, *arguments: str, results: str | None = None) -> None:
     """Runs an experiment notebook; its records go to `results`, or where $DISTILL_RESULTS says."""
     variables = {"DISTILL_RESULTS": results} if results else {}
-    run(session, python, "-m", "distill_lib.notebooks", *arguments, **variables)
+    run(session, python, "-m", "distill_lib.experiments.notebooks", *arguments, **variables)
 
 
 def build_book(session: nox.Session, python: Path) -> None:

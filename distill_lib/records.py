@@ -16,14 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_lib.checkpoints import write_atomically
 from distill_lib.errors import DistillError
+from distill_lib.weights import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from distill_lib.recipes import Recipe
 
+
+NOTHING = "no records yet"  # what tables and figures say where there are none
 SCHEMA = 1
 MAX_BYTES = 50_000
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import boxes
-from distill_lib.boxes import CROPS, DRAWS, Range
+from distill_lib import crops
+from distill_lib.crops import CROPS, DRAWS, Range
 from distill_lib.errors import unknown
 
 MIXUPS = ("batch", "example")
@@ -155,9 +155,9 @@ def sample(
     draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))
     uniform = draws(jnp.arange(batch_size))
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
-    box = boxes.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
+    box = crops.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
     if whole:
-        box = jnp.where(uniform[:, :1] < whole, boxes.centred(jnp, batch_size, 1.0), box)
+        box = jnp.where(uniform[:, :1] < whole, crops.centred(jnp, batch_size, 1.0), box)
     flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
     weight = None
     if mixup:
@@ -201,7 +201,7 @@ def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch
     if policy.relation != "independent":
         return student, student
     assert policy.teacher is not None
-    return sample(jax.random.fold_in(key, boxes.NO_POSITION), batch_size, crop=policy.teacher, **options), student
+    return sample(jax.random.fold_in(key, crops.NO_POSITION), batch_size, crop=policy.teacher, **options), student
 
 
 def render(

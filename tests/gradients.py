@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import seeded
 
-from distill_lib import checkpoints, models
+from distill_lib import models, weights
 from distill_lib.models.bit import BiT
 
 STAGES, WIDTH, CLASSES = (2, 1, 1), 64, 10
@@ -23,11 +23,11 @@ def model() -> BiT:
 def drawn(case: str, seed: int) -> tuple[dict, np.ndarray, np.ndarray]:
     """Variables, images (batch, side, side, 3) float32 and labels (batch,) int64 of a case."""
     bright, large = CASES[case]
-    flat = checkpoints.flatten(seeded.variables(models.shapes(model(), (SIDE, SIDE, 3)), seed))
+    flat = weights.flatten(seeded.variables(models.shapes(model(), (SIDE, SIDE, 3)), seed))
     factors = {path: large if path.endswith("kernel") and "head" not in path else 1.0 for path in flat}
     scaled = {path: leaf * np.float32(factors[path]) for path, leaf in flat.items()}
     return (
-        checkpoints.unflatten(scaled),
+        weights.unflatten(scaled),
         seeded.images(seed, BATCH, SIDE) * np.float32(bright),
         np.arange(BATCH) * 3 % CLASSES,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import seeded
 
-from distill_lib import checkpoints, models, records
+from distill_lib import models, records, weights
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 COLUMNS = ("model", "side", "reference", "logits", "features", "timm", "torch")
@@ -23,7 +23,7 @@ COLUMNS = ("model", "side", "reference", "logits", "features", "timm", "torch")
 @functools.lru_cache(maxsize=1)
 def drawn(seed: int, shapes: tuple) -> dict:
     """Variables of these names and shapes; the files of one model share them unless the side of its images counts."""
-    return seeded.variables(checkpoints.unflatten(dict(shapes)), seed)
+    return seeded.variables(weights.unflatten(dict(shapes)), seed)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -39,7 +39,7 @@ def errors(path: Path) -> dict[str, float]:
     seed = int(golden["seed"])
     images = seeded.images(seed, int(golden["batch"]), int(side))
     model = models.create(name, int(golden["num_classes"]))
-    shapes = checkpoints.flatten(models.shapes(model, images.shape[1:]))
+    shapes = weights.flatten(models.shapes(model, images.shape[1:]))
     variables = drawn(seed, tuple((path, leaf.shape) for path, leaf in shapes.items()))
     found = models.features(model, variables, images)
     wanted = {key.removeprefix("feature/"): value for key, value in golden.items() if key.startswith("feature/")}
@@ -64,7 +64,7 @@ def main() -> None:
         rows.append((name, side, str(golden["reference"]), *numbers, versions["timm"], versions["torch"]))
         print(*rows[-1], flush=True)
     content = "".join(",".join(row) + "\n" for row in rows)
-    checkpoints.write_atomically(records.find_results() / "models" / "parity.csv", content.encode())
+    weights.write_atomically(records.find_results() / "models" / "parity.csv", content.encode())
 
 
 if __name__ == "__main__":

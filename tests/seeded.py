@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_lib import checkpoints
+from distill_lib import weights
 
 SAMPLES = 512
 
@@ -17,8 +17,8 @@ def variables(shapes: dict, seed: int) -> dict:
 
     Sizes are those of a trained network: no layer fades or explodes, and nothing is so small that it would not show.
     """
-    flat = {path: tuple(getattr(leaf, "shape", leaf)) for path, leaf in checkpoints.flatten(shapes).items()}
-    return checkpoints.unflatten({path: _draw(path, shape, seed) for path, shape in flat.items()})
+    flat = {path: tuple(getattr(leaf, "shape", leaf)) for path, leaf in weights.flatten(shapes).items()}
+    return weights.unflatten({path: _draw(path, shape, seed) for path, shape in flat.items()})
 
 
 def _draw(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 
 _MAPPED = """
 import ctypes, sys
-import distill_lib.step
+import distill_lib.train.step
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = type("Info", (ctypes.Structure,), {"_fields_": [(str(i), ctypes.c_size_t) for i in range(10)]})
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

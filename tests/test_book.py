@@ -19,7 +19,9 @@ from pathlib import Path
 import made_up
 import pytest
 
-from distill_lib import cost_estimate, notebooks, recipes
+from distill_lib import recipes
+from distill_lib.experiments import notebooks
+from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
@@ -27,7 +29,9 @@ PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("sets/*.md")])
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r'(?:nox -s run --|distill_lib\.notebooks) ([a-z_]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)')
+COMMAND = re.compile(
+    r'(?:nox -s run --|distill_lib\.experiments\.notebooks) ([a-z_]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)'
+)
 NUMBER = re.compile(r"\d+(\.\d+)?\s?(%|points|epochs|steps|minutes|seeds)")
 LOADS = {
     "script": "src",
@@ -172,7 +176,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell, in order, with an empty results folder; operations, which take long to count, are made up."""
-    monkeypatch.setattr(cost_estimate, "operations_per_image", lambda recipe: 1e10 * (1 + recipe.has_teacher))
+    monkeypatch.setattr(cost, "operations_per_image", lambda recipe: 1e10 * (1 + recipe.has_teacher))
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     monkeypatch.chdir(BOOK)
     glued = types.SimpleNamespace(glue=lambda name, value, display: None)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from distill_lib import notebooks, published, recipes, teachers
+from distill_lib import recipes, teachers
+from distill_lib.experiments import notebooks
+from distill_lib.teachers import published
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,7 +30,7 @@ def test_every_session_that_it_names_exists() -> None:
 
 
 def test_every_notebook_command_names_true_parameters_and_values() -> None:
-    commands = re.findall(r"(?:nox -s run --|distill_lib\.notebooks) (\w+) (.*)", "".join(blocks("bash")))
+    commands = re.findall(r"(?:nox -s run --|distill_lib\.experiments\.notebooks) (\w+) (.*)", "".join(blocks("bash")))
     assert commands
     for name, rest in commands:
         given = dict(re.findall(r"-p (\w+) (\"[^\"]*\"|\S+)", rest))

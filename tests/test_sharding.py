@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from distill_lib import evaluate, models, sharding
+from distill_lib import models, sharding
+from distill_lib.evaluation import predict
 
 
 @pytest.mark.parametrize(("count", "size"), [(7, 4), (7, 100), (1, 4), (6, 3), (8, 4)])
@@ -28,5 +29,5 @@ def test_evaluation_is_shared_among_the_devices_and_says_the_same() -> None:
     variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(1), (128, 3))
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     alone = jax.jit(lambda variables, images: models.logits(model, variables, images / 127.5 - 1))
-    said = evaluate.crop_predictor(model, resolution=8)(variables, {8: images})
+    said = predict.crop_predictor(model, resolution=8)(variables, {8: images})
     np.testing.assert_allclose(said, alone(jax.device_put(variables, jax.devices()[0]), images), atol=1e-4)

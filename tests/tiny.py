@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from distill_lib import checkpoints, models, recipes
+from distill_lib import models, recipes, weights
 from distill_lib.models import bit
 
 STUDENT = "bit_r5w8"
@@ -48,7 +48,7 @@ def random_params(name: str, num_classes: int, *, colours: int = 1, seed: int = 
 def write_teacher(path: Path) -> Path:
     """Writes a teacher of `STUDENT`'s size for ten classes of grey images."""
     register()
-    checkpoints.save_npz(path, random_params(STUDENT, 10), {"model": STUDENT})
+    weights.save_npz(path, random_params(STUDENT, 10), {"model": STUDENT})
     return path
 
 

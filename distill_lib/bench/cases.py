@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from distill_lib import stream
 from distill_lib.errors import DistillError
+from distill_lib.input_pipeline import stream
 
 CHECKED = 2  # images whose logits are compared
 RECIPE = {"learning_rate": 0.003, "weight_decay": 3e-4, "temperature": 10.0, "steps": 20_000, "warmup_steps": 1_500}
@@ -110,7 +110,7 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
         batch: images a step.
         folder: where weights and images are written.
     """
-    from distill_lib import checkpoints, models
+    from distill_lib import models, weights
 
     draw, about = np.random.default_rng(0), {}
     shape = (case.side, case.side, case.colours)
@@ -118,7 +118,7 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
         if name is None:
             continue
         model, path = models.create(name, case.classes), folder / f"{role}.npz"
-        leaves = checkpoints.flatten(models.shapes(model, shape)["params"])
+        leaves = weights.flatten(models.shapes(model, shape)["params"])
         arrays: dict[str, Any] = {name: drawn(draw, name, leaf.shape) for name, leaf in leaves.items()}
         np.savez(path, **arrays)
         numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}

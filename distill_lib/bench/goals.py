@@ -68,13 +68,13 @@ def _of_peer(policy: str) -> Callable[[Rows], float | None]:
 GOALS = (
     Goal(
         "8 students of the embedded study, of the time of 8 runs",
-        "classroom",
+        "sweep",
         0.65,
         lambda rows: _one(rows, "of as many runs", form="one program for each student", students=8),
     ),
     Goal(
         "8 students R50x1 with teacher R152x2, of the time of one",
-        "classroom",
+        "sweep",
         2.7,
         _class_over_single,
         accelerator=True,

@@ -23,7 +23,7 @@ _BENCH = ("-m", "distill_lib.bench")
 _FLOWERS = ("--dataset", "flowers", "--variant", "fast")
 _FASHION = ("--dataset", "fashion", "--variant", "quick")
 _CLASS = ("--forms", "1", "--made-up")
-_STUDY = ("-m", "distill_lib.notebooks", "consistency", "-p", "dataset", "fashion", "-p", "variant")
+_STUDY = ("-m", "distill_lib.experiments.notebooks", "consistency", "-p", "dataset", "fashion", "-p", "variant")
 
 
 @dataclass(frozen=True)

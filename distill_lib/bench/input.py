@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill_lib import stream
-from distill_lib.bench import peer, timing
+from distill_lib.bench import process, timing
 from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
+from distill_lib.input_pipeline import stream
 
 SIZE = (500, 375)  # width, height
-# Not `photographs.FILES`, which an ImageNet teacher has something to say of: other files would be another measurement.
+# Not `package_images.FILES`, which an ImageNet teacher has something to say of: other files would be another
+# measurement.
 PHOTOGRAPHS = {
     "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"),
     "sklearn.datasets": ("images/china.jpg", "images/flower.jpg"),
@@ -66,7 +67,7 @@ _OURS = (
     _ROUNDS
     + f"""
 from distill_lib.bench.input import Files
-from distill_lib.stream import batches as start
+from distill_lib.input_pipeline.stream import batches as start
 
 options = {{"seed": 0, "batch_size": {BATCH}, "student_size": 224, "workers": 0 if cores == 1 else cores}}
 options["kind"] = sys.argv[4]
@@ -140,7 +141,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     parser.add_argument("--kind", default=stream.WORKERS[0], choices=stream.WORKERS)
     options = parser.parse_args(arguments)
     rows = []
-    with peer.interpreter(options.tensorflow, "TensorFlow", "--tensorflow", ["tensorflow-cpu"]) as tensorflow:
+    with process.interpreter(options.tensorflow, "TensorFlow", "--tensorflow", ["tensorflow-cpu"]) as tensorflow:
         for quality in options.quality:
             for cores in dict.fromkeys((1, stream.cores())):
                 rows += _rows(quality, cores, tensorflow, options)
@@ -228,12 +229,14 @@ def _compared(wall: dict[str, Timing], cpu: dict[str, Timing], form: str) -> dic
 
 
 @contextlib.contextmanager
-def _job(python: str, script: str, arguments: list[str]) -> Iterator[peer.Job]:
+def _job(python: str, script: str, arguments: list[str]) -> Iterator[process.Job]:
     """A process that makes batches on demand; ready when it is given."""
     with tempfile.TemporaryDirectory() as place:  # spawned workers read the script again: it has to be a file
         path = Path(place) / "job.py"
         path.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in script.splitlines()))
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
         command = [python, str(path), *arguments]
-        with peer.job(command, check="that --tensorflow names a Python that has TensorFlow", environment=quiet) as job:
+        with process.job(
+            command, check="that --tensorflow names a Python that has TensorFlow", environment=quiet
+        ) as job:
             yield job

@@ -20,7 +20,7 @@ from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 
 if TYPE_CHECKING:
-    from distill_lib.task import Task
+    from distill_lib.train.task import Task
 
 GOAL_STEP = 0.05  # seconds; the overhead is told as a share of a step of this length too
 CHECKPOINT_SECONDS = 60.0  # the least time between two checkpoints, as `train.fit` has it
@@ -33,14 +33,15 @@ SAVED: tuple[tuple[str, str, dict[str, Any]], ...] = (
 _FIRST_STEP = """
 import json, sys, time
 import jax
-from distill_lib import assembly, recipes, train
+from distill_lib import recipes, train
+from distill_lib.train import loop, setup
 
 def stop(ahead, lesson, pupils):  # the loop calls this after every step
     jax.block_until_ready([one.state for one in pupils])
     print(json.dumps(time.time()), flush=True)
     raise SystemExit
 
-train._wait = stop
+loop._wait = stop
 train.fit(recipes.get(sys.argv[1], sys.argv[2]), sys.argv[3])
 """
 
@@ -90,11 +91,12 @@ def checkpoint_share(save_seconds: float, pause: float) -> float:
 
 def _loop(options: argparse.Namespace, batch: int) -> dict[str, Any]:
     """Two runs of different length share set-up, evaluation and record; what is between them is the loop alone."""
-    from distill_lib import assembly, recipes
+    from distill_lib import recipes
+    from distill_lib.train import setup
 
     short, steps = 20, options.steps if batch < 64 else options.steps // 4
     recipe = recipes.get(options.dataset, options.variant, batch_size=batch, evaluations=1, warmup_steps=1)
-    work = _hardly_judged(assembly.prepare(recipe))
+    work = _hardly_judged(setup.prepare(recipe))
     few, many = (_of_length(work, length) for length in (short, short + steps))
     compiled = _compiled(work)
     spent: dict[str, list[float]] = {"loop": [], "alone": []}
@@ -111,11 +113,11 @@ def _loop(options: argparse.Namespace, batch: int) -> dict[str, Any]:
 
 def _hardly_judged(work: Task) -> Task:
     """The task with few images to be judged by, so that evaluation does not drown what is measured."""
-    from distill_lib import exams
+    from distill_lib.evaluation import eval_sets
 
-    def short(exam: exams.Exam) -> exams.Exam:
-        assert isinstance(exam, exams.InMemory)
-        return exams.InMemory(lambda: exam.arrays, work.recipe.eval_side, JUDGED)
+    def short(exam: eval_sets.Exam) -> eval_sets.Exam:
+        assert isinstance(exam, eval_sets.InMemory)
+        return eval_sets.InMemory(lambda: exam.arrays, work.recipe.eval_side, JUDGED)
 
     return dataclasses.replace(work, exams={split: short(exam) for split, exam in work.exams.items()})
 
@@ -126,13 +128,13 @@ def _of_length(work: Task, steps: int) -> Task:
 
 
 def _trained(work: Task) -> None:
-    from distill_lib import train
+    from distill_lib.train import loop as train_loop
 
     with contextlib.ExitStack() as stack:
         folder, nowhere = stack.enter_context(tempfile.TemporaryDirectory()), stack.enter_context(open(os.devnull, "w"))
         stack.enter_context(contextlib.redirect_stdout(nowhere))
         stack.enter_context(contextlib.redirect_stderr(nowhere))
-        train.train([(work, Path(folder))], checkpoint_seconds=float("inf"))
+        train_loop.train([(work, Path(folder))], checkpoint_seconds=float("inf"))
 
 
 def _compiled(work: Task) -> Callable[[int], None]:
@@ -140,20 +142,24 @@ def _compiled(work: Task) -> Callable[[int], None]:
     import jax
     import numpy as np
 
-    from distill_lib import learning, loader, step
-    from distill_lib.lessons import LESSONS_AHEAD
+    from distill_lib.input_pipeline import sampler
+    from distill_lib.train import state as train_state
+    from distill_lib.train import step as train_step
+    from distill_lib.train.batches import LESSONS_AHEAD
 
     assert work.train is not None
     recipe, train = work.recipe, work.train
-    indices = loader.batch_indices(0, 0, recipe.batch_size, work.examples)
+    indices = sampler.batch_indices(0, 0, recipe.batch_size, work.examples)
     asked = work.teacher.variables if work.teacher and work.asks_teacher else ()
-    material = step.Material(train.images, work.targets(), train.extents)
-    fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, asked, np.float32(recipe.temperature)))
-    teach, learn = step.teach(work.plan), learning.learn(work.student, work.objective)
+    material = train_step.Material(train.images, work.targets(), train.extents)
+    fixed = jax.device_put(
+        (train_step.view_key(0), np.int32(0), material, indices, asked, np.float32(recipe.temperature))
+    )
+    teach, learn = train_step.teach(work.plan), train_step.learn(work.student, work.objective)
     settings = jax.device_put(work.settings)
 
     def run(steps: int) -> None:
-        state = learning.initial_state(work.student, 0, work.image_shape)
+        state = train_state.initial_state(work.student, 0, work.image_shape)
         ahead: deque[jax.Array] = deque()
         for _ in range(steps):
             lesson = teach(*fixed)
@@ -167,17 +173,19 @@ def _compiled(work: Task) -> Callable[[int], None]:
 
 
 def _checkpoint(dataset: str, variant: str, changes: dict[str, Any], *, rounds: int) -> dict[str, Any]:
-    from distill_lib import assembly, pupil, recipes, sharding, train
+    from distill_lib import recipes, sharding
+    from distill_lib.train import loop as train_loop
+    from distill_lib.train import setup, student
 
-    work = assembly.prepare(recipes.get(dataset, variant, **changes))
+    work = setup.prepare(recipes.get(dataset, variant, **changes))
     with tempfile.TemporaryDirectory() as folder:
-        one = pupil.take_up(work, Path(folder), sharding.data_mesh(1))
+        one = student.take_up(work, Path(folder), sharding.data_mesh(1))
         spent = []
         for number in range(rounds + 1):
             one.state = one.state._replace(step=one.state.step * 0 + number)  # a step that is there is not saved again
             spent.append(timing.seconds(one.save))
     save = timing.summary(spent[1:])
-    pause = train.checkpoint_pause(save.median, CHECKPOINT_SECONDS)
+    pause = train_loop.checkpoint_pause(save.median, CHECKPOINT_SECONDS)
     case = {"kind": "checkpoint", "case": work.recipe.student, "save": save, "pause (s)": pause}
     return case | {"share": checkpoint_share(save.median, pause)}
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from distill_lib import checkpoints, datasets, models, published, recipes, teachers
+from distill_lib import datasets, models, recipes, teachers
 from distill_lib.bench.cases import drawn
 from distill_lib.recipes import Recipe
+from distill_lib.teachers import published
+from distill_lib.weights import flatten, load_metadata, save_npz, unflatten
 
 BATCHES = 2  # of mock images
 
@@ -25,12 +27,12 @@ def like(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:
     if recipe.teacher in published.CHECKPOINTS:
         name = published.CHECKPOINTS[recipe.teacher].model
     else:
-        name = checkpoints.load_metadata(teachers.EMBEDDED[recipe.teacher])["model"]
+        name = load_metadata(teachers.EMBEDDED[recipe.teacher])["model"]
     dataset, draw = datasets.get(recipe.dataset), np.random.default_rng(0)
     shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    leaves = checkpoints.flatten(models.shapes(models.create(name, dataset.num_classes), shape)["params"])
+    leaves = flatten(models.shapes(models.create(name, dataset.num_classes), shape)["params"])
     weights = {leaf: drawn(draw, leaf, about.shape) for leaf, about in leaves.items()}
-    checkpoints.save_npz(folder / "teacher.npz", checkpoints.unflatten(weights), {"model": name})
+    save_npz(folder / "teacher.npz", unflatten(weights), {"model": name})
     same = ("policy", "student", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay", "dtype")
     settings = {field: getattr(recipe, field) for field in same} | {"train_images": BATCHES * recipe.batch_size}
     settings |= {"teacher": str(folder / "teacher.npz"), "evaluations": 1}

@@ -54,22 +54,25 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
     """
     import jax
 
-    from distill_lib import assembly, learning, lessons, recipes, records, sharding
-    from distill_lib.models import cost
+    from distill_lib import recipes, records, sharding
+    from distill_lib.models import flops
+    from distill_lib.train import setup, step
+    from distill_lib.train import state as train_state
+    from distill_lib.train.batches import open_lessons
 
     given = dict(given)
     dataset, variant, students, remat = (given.pop(name) for name in ("dataset", "variant", "students", "remat"))
-    work = assembly.prepare(recipes.get(dataset, variant, **given))
+    work = setup.prepare(recipes.get(dataset, variant, **given))
     mesh = sharding.data_mesh(1)
-    states = [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
-    learn = learning.learn(work.student, work.objective, remat)
-    opened = lessons.open_lessons(work, 0, mesh)
+    states = [train_state.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
+    learn = step.learn(work.student, work.objective, remat)
+    opened = open_lessons(work, 0, mesh)
     for _, lesson in zip(range(STEPS), opened, strict=False):
         for number, state in enumerate(states):
             states[number] = jax.block_until_ready(learn(state, work.settings, lesson))
     peak = records.environment()["peak_memory_mb"]
     analysis = learn.lower(states[0], work.settings, lesson).compile().memory_analysis()  # type: ignore[attr-defined]
-    kept = cost.kept_bytes(work.student, work.image_shape, work.recipe.batch_size, remat=remat)
+    kept = flops.kept_bytes(work.student, work.image_shape, work.recipe.batch_size, remat=remat)
     return {
         "batch": work.recipe.batch_size,
         "students": students,
@@ -77,7 +80,7 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
         "peak (MB)": peak,
         "program (MB)": round(analysis.temp_size_in_bytes / 2**20, 1) if analysis else None,
         "kept (MB)": round(kept / 2**20, 1),
-        "state (MB)": round(learning.state_bytes(work.student, work.image_shape) / 2**20, 3),
+        "state (MB)": round(train_state.state_bytes(work.student, work.image_shape) / 2**20, 3),
     }
 
 

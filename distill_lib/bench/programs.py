@@ -21,9 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_lib import learning, models, sharding, step, views
-from distill_lib.models import cost
+from distill_lib import models, sharding, views
+from distill_lib.models import flops
 from distill_lib.models.ensemble import Ensemble, Member
+from distill_lib.train import step
+from distill_lib.train.state import state_shapes
 
 H100 = """
 gpu_device_info {
@@ -150,13 +152,13 @@ def _programs(case: Case, policy: str, dtype: str, mesh: Mesh) -> dict[str, tupl
     """By name: what lowers a program, bytes of its largest collective, multiply-adds an image, and arrays to donate."""
     student = models.create(case.student, case.classes, dtype)
     image = (case.side, case.side, case.channels)
-    state = learning.state_shapes(student, image, case.optimizer, mesh)
+    state = state_shapes(student, image, case.optimizer, mesh)
     labels = views.policy(policy).relation == "none"
-    objective = learning.Objective(labels=labels, optimizer=case.optimizer)
+    objective = step.Objective(labels=labels, optimizer=case.optimizer)
     split, whole = sharding.split(mesh), sharding.everywhere(mesh)
     settings = jax.tree.map(
         lambda number: _array((), number.dtype, whole),
-        learning.Settings(*(jnp.float32(0),) * 3, jnp.int32(0), jnp.int32(0), jnp.float32(0)),
+        step.Settings(*(jnp.float32(0),) * 3, jnp.int32(0), jnp.int32(0), jnp.float32(0)),
     )
     lesson = step.Lesson(
         _array((case.batch, *image), jnp.float32, split),
@@ -165,10 +167,10 @@ def _programs(case: Case, policy: str, dtype: str, mesh: Mesh) -> dict[str, tupl
     # The gradients' sum; Shampoo gathers its roots besides. All else is one image that a roll sends on, and the like.
     kept = state.opt_state if case.optimizer == "shampoo" else state.variables
     gradients, image_bytes = _bytes((state.variables, kept)), 4 * math.prod(image) + 4 * case.classes
-    cost_of_student, leaves = cost.macs(student, image), len(jax.tree.leaves(state))
+    cost_of_student, leaves = flops.macs(student, image), len(jax.tree.leaves(state))
 
     def learn(remat: bool) -> Any:
-        program: Any = learning.learn(student, objective, remat, mesh)
+        program: Any = step.learn(student, objective, remat, mesh)
         return lambda: program.lower(state, settings, lesson)
 
     def evaluation() -> Any:
@@ -225,7 +227,7 @@ def _teach(case: Case, policy: str, dtype: str, mesh: Mesh) -> tuple[int, Any]:
         material = step.Material(images, targets(case.examples, whole))
         return program.lower(key, number, material, indices, asked, temperature)
 
-    return cost.macs(network, shape) if asks else 0, lower
+    return flops.macs(network, shape) if asks else 0, lower
 
 
 def _compile(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) -> dict[str, Any]:

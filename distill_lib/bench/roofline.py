@@ -106,13 +106,13 @@ def network(
     import jax
 
     from distill_lib import models
-    from distill_lib.models import cost
+    from distill_lib.models import flops
 
     model, shape, count = models.create(name, classes, dtype), (side, side, colours), batch or images
     given = jax.random.uniform(jax.random.key(0), (count, *shape), minval=-1)
     compiled, variables = _program(model, learns, shape, given)
     seconds = timing.interleaved({"step": lambda: jax.block_until_ready(compiled(variables, given))}, rounds=rounds)
-    counted = 2.0 * cost.macs(model, shape) * count * (3 if learns else 1)
+    counted = 2.0 * flops.macs(model, shape) * count * (3 if learns else 1)
     analysis = compiled.cost_analysis() or {}
     moved, median = float(analysis.get("bytes accessed", float("nan"))), seconds["step"].median
     case: dict[str, Any] = {

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill_lib.bench import lines, timing
+import numpy as np
+
+from distill_lib.bench import timing
 
 if TYPE_CHECKING:
-    from distill_lib.task import Task
+    from distill_lib.train.task import Task
+
 
 AXES: dict[str, tuple[int, ...]] = {
     "batch size": (8, 32, 64, 128, 256),
@@ -47,7 +51,7 @@ def rows_of(axis: str, seconds: dict[int, timing.Timing], images: dict[int, int]
         images: that students saw in a step, by value.
     """
     x = [amount(axis, value) for value in seconds]
-    line = lines.fit(x, [each.median for each in seconds.values()])
+    line = fit(x, [each.median for each in seconds.values()])
     return [
         {"axis": axis, "value": value, "step": seconds[value], "images/s": images[value] / seconds[value].median}
         | {"intercept": line.intercept, "slope": line.slope, "R2": line.r2}
@@ -71,17 +75,19 @@ def _case(axis: str, value: int, options: argparse.Namespace) -> tuple[Callable[
     """A step as the training loop does it, waited for, and the images that all students saw in it."""
     import jax
 
-    from distill_lib import assembly, learning, lessons, recipes, sharding
+    from distill_lib import recipes, sharding
+    from distill_lib.train import batches, setup, step
+    from distill_lib.train import state as train_state
 
     changed = {"batch size": "batch_size", "pixels": "resolution"}.get(axis)
-    work = assembly.prepare(recipes.get(options.dataset, options.variant, **({changed: value} if changed else {})))
+    work = setup.prepare(recipes.get(options.dataset, options.variant, **({changed: value} if changed else {})))
     if axis == "training images":
         work = _enlarged(work, value)
     mesh = sharding.data_mesh(1)
-    given = iter(lessons.open_lessons(work, 0, mesh))
-    learn = learning.learn(work.student, work.objective)
+    given = iter(batches.open_lessons(work, 0, mesh))
+    learn = step.learn(work.student, work.objective)
     students = value if axis == "students" else 1
-    states = [learning.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
+    states = [train_state.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
 
     def run() -> None:
         lesson = next(given)
@@ -101,3 +107,31 @@ def _enlarged(work: Task, images: int) -> Task:
     chosen = np.resize(np.arange(len(train.labels)), images)
     repeated = train._replace(images=train.images[chosen], labels=train.labels[chosen])
     return dataclasses.replace(work, train=repeated, examples=images)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line y = intercept + slope * x.
+
+    Attributes:
+        intercept: y at x = 0.
+        slope: growth of y for one more of x.
+        r2: share of the variance of y that the line explains; 1 where y is constant.
+    """
+
+    intercept: float
+    slope: float
+    r2: float
+
+
+def fit(x: Sequence[float], y: Sequence[float]) -> Line:
+    """Fits a line by least squares.
+
+    Args:
+        x: at least two different values.
+        y: as many.
+    """
+    slope, intercept = (float(value) for value in np.polyfit(x, y, 1))
+    rest = np.asarray(y) - (intercept + slope * np.asarray(x))
+    total = float(np.square(np.asarray(y) - np.mean(y)).sum())
+    return Line(intercept, slope, 1 - float(np.square(rest).sum()) / total if total else 1.0)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import distill_lib
-from distill_lib.bench import peer, timing
+from distill_lib.bench import process, timing
 from distill_lib.bench.cases import CASES, COMPILED, FOLDED, PLAIN, Case, describe, difference
 from distill_lib.bench.timing import Timing, summary
 from distill_lib.errors import DistillError
@@ -89,7 +89,7 @@ def _places(options: argparse.Namespace, stack: contextlib.ExitStack) -> dict[st
     """Interpreters of all forms; what is to be installed is installed, what is wrong is told before anything runs."""
     root = os.pathsep.join([str(Path(distill_lib.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     ours = Place(sys.executable, "that this library runs", "", {"PYTHONPATH": root.rstrip(os.pathsep)})
-    torch = stack.enter_context(peer.interpreter(options.torch, "PyTorch", "--torch", TORCH))
+    torch = stack.enter_context(process.interpreter(options.torch, "PyTorch", "--torch", TORCH))
     plain = Place(torch, "that --torch names a Python that has PyTorch", "name a Python that has it: --torch", {})
     places = {"distill_lib": ours, PLAIN: plain, FOLDED: plain, COMPILED: plain}
     missing = "name a checkout: --big-vision"
@@ -97,7 +97,7 @@ def _places(options: argparse.Namespace, stack: contextlib.ExitStack) -> dict[st
         return places | {"big_vision": Place(None, "", missing, {})}
     checkout = stack.enter_context(_checkout(options.big_vision))
     python = stack.enter_context(
-        peer.interpreter(
+        process.interpreter(
             options.big_vision_python or "install",
             "what big_vision imports",
             "--big-vision-python",
@@ -132,7 +132,7 @@ def _rows(case: Case, places: dict[str, Place], options: argparse.Namespace) -> 
     batch, forms = options.batch or case.batch, ("distill_lib", *case.forms)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         about = describe(case, batch, Path(folder))
-        jobs: dict[str, peer.Job] = {}
+        jobs: dict[str, process.Job] = {}
         reasons: dict[str, str] = {}
         differences: dict[str, float] = {}
         for form in forms:
@@ -164,7 +164,7 @@ def _rows(case: Case, places: dict[str, Place], options: argparse.Namespace) -> 
 
 
 @contextlib.contextmanager
-def _job(form: str, about: dict[str, Any], place: Place, folder: Path) -> Iterator[peer.Job]:
+def _job(form: str, about: dict[str, Any], place: Place, folder: Path) -> Iterator[process.Job]:
     assert place.python is not None
     module = MODULES.get(form, "torch_step")
     own = place.extra if form == "big_vision" else {}
@@ -174,7 +174,7 @@ def _job(form: str, about: dict[str, Any], place: Place, folder: Path) -> Iterat
     variables = {"JAX_COMPILATION_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
     variables |= place.extra if form == "distill_lib" else {}
     command = [place.python, str(PEERS / "serve.py"), module, str(path)]
-    with peer.job(command, check=place.check, environment=variables) as job:
+    with process.job(command, check=place.check, environment=variables) as job:
         yield job
 
 
@@ -195,7 +195,7 @@ def _judged_by(form: str, goal: float) -> str:
 
 
 def _measured(
-    case: Case, form: str, seconds: dict[str, Timing], batch: int, jobs: dict[str, peer.Job]
+    case: Case, form: str, seconds: dict[str, Timing], batch: int, jobs: dict[str, process.Job]
 ) -> dict[str, Any]:
     """What a step that was run adds to its row."""
     ours, own, goal = jobs["distill_lib"].facts, seconds[form], case.goals.get(form)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import records
-from distill_lib.checkpoints import write_atomically
+from distill_lib.weights import write_atomically
 
 
 @dataclass(frozen=True)

@@ -26,22 +26,23 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     parser.add_argument("--variant", default="fast")
     parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args(arguments)
-    from distill_lib import checkpoints, cost_estimate, datasets, models, recipes, train
-    from distill_lib.models import cost
+    from distill_lib import datasets, models, recipes, train, weights
+    from distill_lib.models import flops
+    from distill_lib.report import cost
 
     with tempfile.TemporaryDirectory() as folder:
         preset = recipes.get(options.dataset, options.variant)
         recipe = made_up.like(preset, Path(folder), learning_rate=1e-4)  # a teacher of nonsense could make it diverge
-        teacher = checkpoints.load_metadata(Path(recipe.teacher))["model"]
+        teacher = weights.load_metadata(Path(recipe.teacher))["model"]
         seconds = []
         for number, steps in enumerate((FIRST, FIRST, FIRST + options.steps)):  # the first one compiles
             run = dataclasses.replace(recipe, epochs=steps / made_up.BATCHES, seed=number)
             seconds.append(train.fit(run, Path(folder, "results")).record["wall_seconds"])
     dataset, step = datasets.get(recipe.dataset), (seconds[2] - seconds[1]) / options.steps
     shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    answer = 2 * cost.macs(models.create(teacher, dataset.num_classes), shape)
+    answer = 2 * flops.macs(models.create(teacher, dataset.num_classes), shape)
     row: dict[str, Any] = {"student": recipe.student, "teacher": teacher, "side": recipe.resolution}
     row |= {"images": recipe.batch_size, "dtype": recipe.dtype, "steps": options.steps, "step (ms)": 1e3 * step}
     rate = recipe.batch_size / step
-    operations = rate * (cost_estimate.student_operations(recipe) + answer)
+    operations = rate * (cost.student_operations(recipe) + answer)
     return [row | {"images/s": rate, "TFLOP/s": operations / 1e12}]

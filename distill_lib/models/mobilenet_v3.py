@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from distill_lib.models.conv_norm import ConvNorm, Layers, Row, Stage, cast_kernels, fold_batch_norm, stages
+from distill_lib.models.mobile_layers import ConvNorm, Layers, Row, Stage, cast_kernels, fold_batch_norm, stages
 
 RE, HS = "relu", "hard_swish"
 

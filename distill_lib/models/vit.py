@@ -2,7 +2,7 @@
 
 Parameter names and shapes are those of the published AugReg files, so loading one is a copy without renaming. A file
 with the head of another number of classes (21,843 for ImageNet-21k), or with a `pre_logits` layer (original files of
-ImageNet-21k have one, AugReg's do not), is refused by `checkpoints.match`, which lists these arrays: dropping the layer
+ImageNet-21k have one, AugReg's do not), is refused by `weights.match`, which lists these arrays: dropping the layer
 without a word would change the logits.
 
 GELU is the exact one, as in timm. The released JAX code uses the tanh form; on the golden weights of the tests this

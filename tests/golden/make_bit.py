@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from common import BATCH, NUM_CLASSES, SEED, outputs, write
 
-from distill_lib import checkpoints, models
+from distill_lib import models, weights
 
 REFERENCES = {"bit_r50x1": "resnetv2_50x1_bit", "bit_r152x2": "resnetv2_152x2_bit"}
 SIDES = (128, 224)
@@ -37,7 +37,7 @@ def state_dict(params: dict) -> dict[str, Any]:
     import torch
 
     found = {}
-    for path, value in checkpoints.flatten(params).items():
+    for path, value in weights.flatten(params).items():
         if path == "head/kernel":
             value = value.T[:, :, None, None]
         elif path.endswith("kernel"):

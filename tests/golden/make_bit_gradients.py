@@ -13,7 +13,7 @@ import numpy as np
 from common import HERE, SEED
 from make_bit import their_name
 
-from distill_lib import checkpoints, models
+from distill_lib import models, weights
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         loss.backward()
         found = {name: value.grad.numpy() for name, value in theirs.named_parameters()}
         rows = {}
-        for path, leaf in checkpoints.flatten(models.shapes(gradients.model(), images.shape[1:])["params"]).items():
+        for path, leaf in weights.flatten(models.shapes(gradients.model(), images.shape[1:])["params"]).items():
             gradient = found[their_name(path)]
             if path == "head/kernel":
                 gradient = gradient[:, :, 0, 0].T

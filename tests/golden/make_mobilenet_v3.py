@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from common import BATCH, NUM_CLASSES, SEED, outputs, write
 
-from distill_lib import checkpoints, models
+from distill_lib import models, weights
 
 REFERENCES = {"mobilenet_v3_large_bn": "mobilenetv3_large_100", "mobilenet_v3_small_bn": "mobilenetv3_small_100"}
 SIDES = (160, 224)
@@ -39,7 +39,7 @@ def state_dict(variables: dict, outside: dict[str, str]) -> dict[str, Any]:
     """
     import torch
 
-    params, stats = (checkpoints.flatten(variables[kind]) for kind in ("params", "batch_stats"))
+    params, stats = (weights.flatten(variables[kind]) for kind in ("params", "batch_stats"))
     found = {}
     for path, value in (params | stats).items():
         layer, _, kind = path.rpartition("/")

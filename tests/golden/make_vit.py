@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from common import BATCH, NUM_CLASSES, SEED, outputs, write
 
-from distill_lib import checkpoints, models
+from distill_lib import models, weights
 
 REFERENCES = {
     "vit_ti16": "vit_tiny_patch16_224",
@@ -62,7 +62,7 @@ def state_dict(params: dict) -> dict[str, Any]:
     }
     for name, tree in encoder.items():
         if name.startswith("encoderblock_"):
-            found |= block(f"blocks.{name.rpartition('_')[2]}", checkpoints.flatten(tree))
+            found |= block(f"blocks.{name.rpartition('_')[2]}", weights.flatten(tree))
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in found.items()}
 
 

@@ -19,19 +19,22 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     import jax
     import numpy as np
 
-    from distill_lib import checkpoints, learning, models, step
-    from distill_lib.models import cost
+    from distill_lib import models
+    from distill_lib.models import flops
     from distill_lib.models.ensemble import Ensemble, Member
+    from distill_lib.train import state as train_state
+    from distill_lib.train import step
+    from distill_lib.weights import load_npz
 
     shape = (case["side"], case["side"], case["colours"])
     nets = {role: models.create(case[role]["name"], case["classes"], case["dtype"]) for role in case["roles"]}
-    weights = {role: {"params": checkpoints.load_npz(case[role]["weights"])} for role in nets}
+    weights = {role: {"params": load_npz(case[role]["weights"])} for role in nets}
     images, shown = np.load(case["images"]), np.load(case["check"])
     facts = {
         "version": f"jax {jax.__version__}",
         "device": jax.default_backend(),
-        "parameters": {role: cost.parameters(net, shape) for role, net in nets.items()},
-        "macs": {role: cost.macs(net, shape) for role, net in nets.items()},
+        "parameters": {role: flops.parameters(net, shape) for role, net in nets.items()},
+        "macs": {role: flops.macs(net, shape) for role, net in nets.items()},
         "peak": _peak(case["dtype"]),
     }
     answer = jax.jit(models.logits, static_argnums=0)
@@ -46,10 +49,10 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     facts["logits"] = {role: np.asarray(logits).tolist() for role, logits in said.items()}
 
     start = weights["student"]
-    states = [learning.initial_state(nets["student"], 0, shape, start=start) for _ in range(case["students"])]
+    states = [train_state.initial_state(nets["student"], 0, shape, start=start) for _ in range(case["students"])]
     numbers: list[Any] = [np.float32(case[name]) for name in ("learning_rate", "weight_decay", "temperature")]
     numbers += [np.int32(case[name]) for name in ("steps", "warmup_steps")]
-    settings = jax.device_put(learning.Settings(*numbers))
+    settings = jax.device_put(step.Settings(*numbers))
     plan = step.Plan(
         policy=case["policy"],
         teacher=Ensemble(frozen) if frozen else None,
@@ -60,7 +63,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         crop_area=tuple(case["area"]),
         whole=0.0,
     )
-    learn = learning.learn(nets["student"], learning.Objective(labels=not frozen))
+    learn = step.learn(nets["student"], step.Objective(labels=not frozen))
     lesson = (_rendered if case["renders"] else _cropped)(case, plan, images, variables)
     return _Step(states, settings, lesson, learn), facts
 
@@ -85,7 +88,8 @@ def _rendered(case: dict[str, Any], plan: Any, images: Any, variables: tuple) ->
     import jax
     import numpy as np
 
-    from distill_lib import loader, step
+    from distill_lib.input_pipeline import sampler
+    from distill_lib.train import step
 
     teach, count = step.teach(plan), len(images)
     key, material, variables = jax.device_put(
@@ -93,7 +97,7 @@ def _rendered(case: dict[str, Any], plan: Any, images: Any, variables: tuple) ->
     )
 
     def lesson(number: int) -> Any:
-        chosen = jax.device_put(loader.batch_indices(0, number, case["batch"], count))
+        chosen = jax.device_put(sampler.batch_indices(0, number, case["batch"], count))
         return teach(key, np.int32(number), material, chosen, variables, np.float32(case["temperature"]))
 
     return lesson
@@ -104,7 +108,7 @@ def _cropped(case: dict[str, Any], plan: Any, images: Any, variables: tuple) -> 
     import jax
     import numpy as np
 
-    from distill_lib import step
+    from distill_lib.train import step
 
     teach, key = step.teach_crops(plan), jax.device_put(step.view_key(0))
     crops = step.Crops(images[: case["batch"]], {}, np.arange(case["batch"]) % case["classes"])

@@ -1,0 +1,303 @@
+"""Encoded images to pixels: whole, as random crops, or as evaluation shows them.
+
+Crops are what `views.render` shows of the same box, to within the rounding to uint8: bilinear with half-pixel centres,
+edges repeated, no antialias. TensorFlow ignores the orientation that cameras write into Exif; here it is obeyed, and
+boxes are of the upright image.
+
+JPEG is decoded by simplejpeg (see `jpeg`), CMYK and everything else by Pillow; OpenCV resamples.
+Measured on photographs of 500x375, milliseconds of CPU an image (quality 75 / 95, 4:2:0; one core of a shared machine):
+
+    decoding    simplejpeg 0.66 / 1.07   OpenCV 0.73 / 1.11   kornia-rs 0.82 / 1.23   Pillow 1.04 / 1.50
+                libvips, only the crop 2.54 / 2.82; libjpeg-turbo's own region decoding 0.48 / 0.76
+    simplejpeg  into new memory 0.85, into the same again 0.52, with the fast DCT 0.50, down to a crop's bottom 0.43
+    crop to 224 OpenCV with three bytes a pixel 0.33, with four 0.13
+
+One maintained wheel has libjpeg-turbo's region decoding, nvidia-nvimgcodec: equal to the last bit, and a fifth faster
+than down to a crop's bottom. It is not used: 32 MB, for Linux and Windows alone, and errors are printed
+where CUDA is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distill_lib.datasets import jpeg
+
+Encoded = bytes | np.ndarray  # the bytes of a file, or pixels uint8 (h, w) or (h, w, c)
+_SHRINKS = (8, 4, 2)
+_ORIENTATION = 0x0112
+_SPACE = jpeg.Space()
+
+ImageError = jpeg.ImageError
+_CMYK = 4  # components; Pillow knows how to turn them into colours
+
+
+class Look(NamedTuple):
+    """One crop of an image: box (top, left, height, width, fractions of the upright image), mirrored or not, side."""
+
+    box: Sequence[float] | np.ndarray
+    flip: bool
+    size: int
+
+
+class Known(NamedTuple):
+    """What the header of an image says: sides in pixels of the upright image, and of a JPEG the whole header."""
+
+    height: int
+    width: int
+    header: jpeg.Header | None
+
+
+class _Pixels(NamedTuple):
+    """Decoded rows of an image, and the height and width in these pixels of the whole, which may be fractional."""
+
+    pixels: np.ndarray
+    height: float
+    width: float
+
+
+def known(image: Encoded) -> Known:
+    """Reads no more than the header; raises ImageError."""
+    if isinstance(image, np.ndarray):
+        return Known(image.shape[0], image.shape[1], None)
+    if jpeg.is_jpeg(image):
+        found = jpeg.header(image)
+        return Known(*_upright(found.height, found.width, found.orientation), found)
+    with _opened(image) as picture:
+        return Known(*_upright(picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)), None)
+
+
+def _upright(height: int, width: int, orientation: int) -> tuple[int, int]:
+    return (width, height) if orientation > 4 else (height, width)
+
+
+def decode(image: Encoded, channels: int = 3) -> np.ndarray:
+    """Decodes a whole image.
+
+    Args:
+        image: a file's bytes (JPEG, PNG and whatever else Pillow reads), or pixels uint8 (h, w) or (h, w, c).
+        channels: 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
+
+    Returns:
+        uint8 (h, w, channels), upright.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    if isinstance(image, np.ndarray):
+        return _with_channels(image, channels)
+    if jpeg.is_jpeg(image):
+        found = jpeg.header(image)
+        if found.components != _CMYK:
+            pixels = _scan(image, found, "RGB" if channels == 3 else "GRAY")
+            return np.ascontiguousarray(jpeg.upright(pixels, found.orientation))
+    return _by_pillow(image, channels)
+
+
+def crops(
+    image: Encoded,
+    looks: Sequence[Look],
+    channels: int = 3,
+    *,
+    shrink: bool = False,
+    header: jpeg.Header | None = None,
+    out: Sequence[np.ndarray] | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Decodes an image once, as far as needed, and shows crops of it.
+
+    Args:
+        image: as in `decode`.
+        looks: the crops.
+        channels: 1 or 3.
+        shrink: lets large JPEGs be decoded at 1/2, 1/4 or 1/8 where every crop still has at least its wanted size then.
+            That is 1.3 to 1.5 times faster and acts as an antialias: crops of photographs differ from the paper's,
+            which has none, by 3.6 grey levels on average at 1/2 and by 6.4 at 1/4. So it is off by default.
+        header: of a JPEG, where it was read before (`known`); None reads it.
+        out: for each look uint8 (size, size, channels) in C order to write to; None makes new ones. Where an image
+            cannot be decoded, they may hold anything.
+
+    Returns:
+        For each look uint8 (size, size, channels), those of `out` if given.
+
+    Raises:
+        ImageError: the image cannot be decoded.
+    """
+    source = _for_crops(image, looks, channels, shrink, header)
+    try:
+        if out is None:
+            out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
+        for look, shown in zip(looks, out, strict=True):
+            _show(source, look, shown)
+        return tuple(out)
+    except _opencv().error as error:
+        raise ImageError(f"{source.height:g} x {source.width:g} pixels are too many for OpenCV") from error
+
+
+def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
+    """What evaluation shows: the shorter side resized to `small` by area, as `tf.image.resize`, then a central crop.
+
+    Args:
+        image: as in `decode`.
+        small: shorter side in pixels after resizing.
+        size: side of the central crop, at most `small`.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 (size, size, channels), rounded to the nearest grey level.
+
+    Raises:
+        ImageError: the image cannot be decoded.
+    """
+    whole = decode(image, channels)
+    scale = small / min(whole.shape[:2])
+    height, width = (max(small, round(side * scale)) for side in whole.shape[:2])
+    top, left = (height - size) // 2, (width - size) // 2
+    if scale <= 1:
+        cv2 = _opencv()
+        resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, channels)
+        return np.ascontiguousarray(resized[top : top + size, left : left + size])
+    rows = _area(whole.shape[0], height)[top : top + size]
+    columns = _area(whole.shape[1], width)[left : left + size]
+    shown = np.tensordot(rows, whole.astype(np.float32), 1)
+    shown = np.tensordot(columns, shown, (1, 1)).swapaxes(0, 1)
+    return np.rint(shown).clip(0, 255).astype(np.uint8)
+
+
+def _area(pixels: int, size: int) -> np.ndarray:
+    """Weights (size, pixels) of resizing an axis by area: how much of each pixel lies below each new one."""
+    edges = np.arange(size + 1) * (pixels / size)
+    places = np.arange(pixels)
+    shared = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
+    return (shared.clip(0) * (size / pixels)).astype(np.float32)
+
+
+def _show(source: _Pixels, look: Look, out: np.ndarray) -> None:
+    cv2, size = _opencv(), look.size
+    colours = out.shape[2] == 3
+    shown = _SPACE.square("crop", size) if colours else out.reshape(size, size)
+    top, left, high, wide = map(float, look.box)
+    down, across = _Axis(top * source.height, high * source.height), _Axis(left * source.width, wide * source.width)
+    if min(down.extent, across.extent) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
+        (x_slope, x_offset), (y_slope, y_offset) = across.affine(size, look.flip), down.affine(size, False)
+        matrix = np.array([[x_slope, 0.0, x_offset], [0.0, y_slope, y_offset]])
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cv2.warpAffine(source.pixels, matrix, (size, size), shown, how, cv2.BORDER_REPLICATE)
+    else:
+        rows, columns = (_SPACE.square(name, size).view(np.float32)[:, :, 0] for name in ("rows", "columns"))
+        rows[:] = down.centres(size)[:, None]
+        columns[:] = across.centres(size)[::-1] if look.flip else across.centres(size)
+        cv2.remap(source.pixels, columns, rows, cv2.INTER_LINEAR, shown, cv2.BORDER_REPLICATE)
+    if colours:
+        cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, out)
+
+
+class _Axis(NamedTuple):
+    """One axis of a crop in pixels: where new pixels lie between the old ones, as in `views.render`."""
+
+    start: float
+    extent: float
+
+    def affine(self, size: int, mirrored: bool) -> tuple[float, float]:
+        """Slope and offset from a new pixel's number to its place."""
+        slope = self.extent / size
+        offset = self.start + 0.5 * slope - 0.5
+        return (-slope, offset + (size - 1) * slope) if mirrored else (slope, offset)
+
+    def centres(self, size: int) -> np.ndarray:
+        """The places of all new pixels, which stay within the crop, float32 (size,)."""
+        slope, offset = self.affine(size, False)
+        places = offset + np.arange(size) * slope
+        return np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0)).astype(np.float32)
+
+
+def _for_crops(
+    image: Encoded, looks: Sequence[Look], channels: int, shrink: bool, header: jpeg.Header | None
+) -> _Pixels:
+    """Pixels with one or four bytes each: OpenCV resamples four twice as fast as three."""
+    if isinstance(image, bytes) and jpeg.is_jpeg(image):
+        found = header or jpeg.header(image)
+        if found.components != _CMYK and found.orientation == 1:
+            factor = _shrink(found, looks) if shrink else 1
+            bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * found.height) + 1
+            colour = "RGBX" if channels == 3 else "GRAY"
+            pixels = _scan(image, found, colour, bottom=bottom, shrink=factor, space=_SPACE.bytes)
+            return _Pixels(pixels, found.height / factor, found.width / factor)
+    pixels = decode(image, channels)
+    height, width = pixels.shape[:2]
+    if channels == 3:
+        cv2 = _opencv()
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
+    return _Pixels(pixels, height, width)
+
+
+def _shrink(found: jpeg.Header, looks: Sequence[Look]) -> int:
+    """The largest factor that leaves every crop at least as many pixels as it is shown with."""
+    room = min(min(look.box[2] * found.height, look.box[3] * found.width) / look.size for look in looks)
+    return next((factor for factor in _SHRINKS if factor <= room), 1)
+
+
+def _scan(data: bytes, found: jpeg.Header, colour: str, **options: Any) -> np.ndarray:
+    try:
+        return jpeg.decode(data, found, colour=colour, **options)
+    except ValueError as error:
+        raise ImageError(f"damaged JPEG: {error}") from error
+
+
+def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels[:, :, :1], 3, axis=2)
+    cv2 = _opencv()
+    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)[:, :, None]
+
+
+def _opened(data: bytes) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:  # its message holds an address, which differs from process to process
+        raise ImageError("no image of a known format") from error
+    except Exception as error:  # Pillow's readers raise whatever their formats stumble over
+        raise ImageError(str(error) or type(error).__name__) from error
+
+
+def _by_pillow(data: bytes, channels: int) -> np.ndarray:
+    from PIL import ImageOps
+
+    try:
+        with _opened(data) as picture:
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith(("I", "F")):
+                return _with_channels(_eight_bits(np.asarray(picture)), channels)
+            if picture.mode in ("P", "PA"):  # its transparency may be a table, which RGB alone does not know
+                picture = picture.convert("RGBA")
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except ImageError:
+        raise
+    except Exception as error:  # as above
+        raise ImageError(str(error) or type(error).__name__) from error
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _eight_bits(deep: np.ndarray) -> np.ndarray:
+    """Grey of 16 bits, or of 32 in which 16 are used, to 8 bits as libpng does it: the lower ones are dropped."""
+    if deep.dtype.kind == "f":
+        return np.rint(deep.clip(0, 255)).astype(np.uint8)
+    return (deep.clip(0, 2**16 - 1) >> 8).astype(np.uint8)
+
+
+@functools.cache
+def _opencv() -> Any:
+    import cv2
+
+    cv2.setNumThreads(1)  # images of a batch are decoded side by side: threads within one only get in the way
+    return cv2

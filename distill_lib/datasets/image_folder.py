@@ -1,0 +1,261 @@
+"""A user's own pictures: a folder with a sub-folder for each class, and splits that stay as they are when it grows.
+
+    /path/roses/1.jpg, /path/tulips/...                      split 80 / 10 / 10 by a hash of each picture's path
+    /path/train/roses/1.jpg, /path/val/..., /path/test/...   split as given; `validation` is as good a name as `val`
+
+Where train has only one of the others beside it, the one that is absent is a tenth of train, taken by the same hash. A
+picture's split depends on its own path inside the folder and on nothing else. Only where pictures are so few that a
+split or a class would have none to learn from, those of each class take turns. Pictures are ordered by that hash too,
+so that the first so many of them are a fair draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill_lib.datasets.cards import SPLITS, Dataset
+from distill_lib.errors import DistillError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+FOLDER = "folder:"  # before the path, in the name of such a data set
+_VALIDATION = ("validation", "val")
+
+
+class Picture(NamedTuple):
+    """One picture: its path inside the folder, with slashes, and its class."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder of pictures holds.
+
+    Attributes:
+        root: the folder.
+        class_names: the sorted names of its class folders.
+        pictures: the pictures of each split, in their order.
+        skipped: files that are hidden, no pictures, or in no class folder.
+        rule: how the splits came about, in a few words.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    pictures: dict[str, tuple[Picture, ...]]
+    skipped: int
+    rule: str
+
+
+class PictureRows(Sequence[dict[str, Any]]):
+    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split."""
+
+    def __init__(self, root: Path, pictures: Sequence[Picture]) -> None:
+        self.root, self.pictures = root, pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: Any) -> Any:
+        path, label = self.pictures[index]
+        try:
+            return {"image": (self.root / path).read_bytes(), "label": label, "file_name": path}
+        except OSError as error:
+            raise DistillError(f"{self.root / path} cannot be read ({error.strerror}): was it moved?") from error
+
+
+def absolute(name: str) -> str:
+    """A data set's name; that of a folder with its absolute path, ~ resolved."""
+    if not name.startswith(FOLDER):
+        return name
+    return FOLDER + os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER)))
+
+
+def path_of(name: str) -> Path:
+    """The absolute path in "folder:/path"."""
+    return Path(absolute(name).removeprefix(FOLDER))
+
+
+def scan(root: Path) -> Folder:
+    """Finds the classes and pictures of a folder.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Its content. Names are compared in Unicode's composed form: a copy on another system has the same splits.
+
+    Raises:
+        DistillError: no such folder, fewer than two classes, a class without pictures, a class that training does not
+            know, or a split without pictures.
+    """
+    if not root.is_dir():
+        raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
+    parts = _parts(root)
+    classes = _class_names(root, parts.get("train", root))
+    found: dict[str, list[Picture]] = {part: [] for part in parts or ("all",)}
+    skipped = 0
+    for part, folder in (parts or {"all": root}).items():
+        _refuse_strangers(folder, classes)
+        pictures, others = _pictures(root, folder, classes)
+        found[part] += pictures
+        skipped += others
+    _refuse_empty_classes(parts.get("train", root), classes, found["train" if parts else "all"])
+    drawn = _split(found)
+    few = not all(drawn.values()) or len({picture.label for picture in drawn["train"]}) < len(classes)
+    split = _by_turns(found) if few else drawn
+    for name in SPLITS:
+        if not split[name]:
+            raise DistillError(
+                f"the {name} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
+                "val and test."
+            )
+    ordered = {name: tuple(sorted(pictures, key=_order)) for name, pictures in split.items()}
+    return Folder(root, classes, ordered, skipped, _rule(parts, few))
+
+
+def card(name: str, root: Path) -> Dataset:
+    """The card of a folder of pictures; raises DistillError as `scan` does."""
+    folder = scan(root)
+    skipped = f"{folder.skipped} files are not counted: they are hidden, no pictures, or in no class folder."
+    return Dataset(
+        name=name,
+        builder=str(root),
+        splits=dict.fromkeys(SPLITS, folder.rule),
+        counts={split: len(folder.pictures[split]) for split in SPLITS},
+        num_classes=len(folder.class_names),
+        channels=3,
+        size=None,
+        licence="yours to know",
+        citation="your own pictures",
+        class_names=folder.class_names,
+        origin="folder",
+        download_bytes=0,
+        traps=(skipped,) if folder.skipped else (),
+    )
+
+
+def fingerprint(root: Path) -> str:
+    """Eight hexadecimal digits that change when a picture is added, removed, renamed or changes its number of bytes."""
+    folder = scan(root)
+    pictures = sorted(picture.path for split in folder.pictures.values() for picture in split)
+    described = "\n".join(f"{path} {(root / path).stat().st_size}" for path in pictures)
+    return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The folders train, validation and test, where train and one of the others are there; else nothing."""
+    validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), root / "val")
+    named = {"train": root / "train", "validation": validation, "test": root / "test"}
+    found = {split: folder for split, folder in named.items() if folder.is_dir()}
+    return found if "train" in found and len(found) > 1 else {}
+
+
+def _rule(parts: dict[str, Path], few: bool) -> str:
+    absent = [split for split in SPLITS if split not in parts] if parts else []
+    given = f"as given by {' and '.join(f'{path.name}/' for path in parts.values())}"
+    if few and (absent or not parts):
+        return f"{f'{given}; {absent[0]}: ' if parts else ''}pictures of each class in turns, since they are few"
+    if not parts:
+        return "80 / 10 / 10 % by a hash of each path"
+    return given + "".join(f"; {split}: 10 % of train by a hash of each path" for split in absent)
+
+
+def _split(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
+    """The splits, what is not given being drawn by each picture's hash."""
+    absent = _absent(found)
+    tenths = dict(zip(reversed(absent), range(90, 0, -10), strict=False))  # the last one has the highest hashes
+    lowest = min(tenths.values(), default=100)
+    pool = found.get("all") or found["train"]
+    drawn = {
+        split: [picture for picture in pool if low <= _percentile(picture) < low + 10] for split, low in tenths.items()
+    }
+    return _given(found) | drawn | {"train": [picture for picture in pool if _percentile(picture) < lowest]}
+
+
+def _by_turns(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
+    """As `_split`, but of each class the first picture by its hash is for training, the next for an absent split."""
+    turns = ["train", *reversed(_absent(found)), "train", "train"]
+    drawn: dict[str, list[Picture]] = {split: [] for split in turns}
+    taken = Counter[int]()
+    for picture in sorted(found.get("all") or found["train"], key=_order):
+        drawn[turns[taken[picture.label] % len(turns)]].append(picture)
+        taken[picture.label] += 1
+    return _given(found) | (drawn if _absent(found) else {})
+
+
+def _absent(found: dict[str, list[Picture]]) -> list[str]:
+    return [split for split in SPLITS[1:] if split not in found]
+
+
+def _given(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
+    return {split: pictures for split, pictures in found.items() if split != "all"}
+
+
+def _digest(picture: Picture) -> bytes:
+    path = unicodedata.normalize("NFC", picture.path)
+    return hashlib.sha256(path.encode(errors="surrogateescape")).digest()  # names need not be Unicode
+
+
+def _percentile(picture: Picture) -> int:
+    return int.from_bytes(_digest(picture)[:8], "big") % 100
+
+
+def _order(picture: Picture) -> bytes:
+    return _digest(picture)[8:]  # other bits than those of the split: within a split, too, the order tells nothing
+
+
+def _visible_folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
+    names = tuple(unicodedata.normalize("NFC", name) for name in _visible_folders(folder))
+    if len(names) < 2:
+        raise DistillError(
+            f"{folder} has {len(names)} class folders, and at least 2 are needed: put the pictures of each class into "
+            f"a folder of its own in {root}, or in {root / 'train'}."
+        )
+    return names
+
+
+def _refuse_strangers(folder: Path, classes: tuple[str, ...]) -> None:
+    for name in _visible_folders(folder):
+        if unicodedata.normalize("NFC", name) not in classes:
+            raise DistillError(f"{folder / name} is a class that has no training pictures: add or remove it.")
+
+
+def _refuse_empty_classes(folder: Path, classes: tuple[str, ...], pictures: list[Picture]) -> None:
+    for label in sorted(set(range(len(classes))) - {picture.label for picture in pictures}):
+        raise DistillError(
+            f"class {classes[label]!r} has no pictures in {folder / classes[label]}: add some (they end in "
+            f"{', '.join(EXTENSIONS)}), or remove the folder."
+        )
+
+
+def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[Picture], int]:
+    """The pictures below a folder of class folders, and how many files are not counted."""
+    labels = {name: label for label, name in enumerate(classes)}
+    found, others = [], sum(entry.is_file() for entry in os.scandir(folder))
+    for name in _visible_folders(folder):
+        for path in _files(folder / name):
+            if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+                label = labels[unicodedata.normalize("NFC", name)]
+                found.append(Picture(path.relative_to(root).as_posix(), label))
+            else:
+                others += 1
+    return found, others
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder; hidden folders are not entered."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place) / name for name in files)

@@ -1,0 +1,117 @@
+"""What to do where a data set is not there: the exact commands, and where files have to lie.
+
+TFDS prepares its sets as array_record, which is read without TensorFlow. Most of its builders need TensorFlow to
+*prepare*, if only to open an archive: then the command for a throw-away environment is given.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from distill_lib.datasets import fashion_idx, readers
+from distill_lib.datasets.cards import GIB, MIB, Dataset
+
+# What the source of a builder holds if preparing needs TensorFlow: TFDS opens every archive with its file functions.
+_NEEDS_TENSORFLOW = re.compile(r"\btf\.|extract|iter_archive|beam")
+
+
+def size_text(number: int | None) -> str:
+    """A number of bytes in words, such as "331 MiB"."""
+    if number is None:
+        return "an unknown size"
+    if number >= GIB:
+        return f"{number / GIB:.1f} GiB"
+    return f"{number / MIB:.0f} MiB" if number >= MIB else f"{number / 1024:.0f} KiB" if number else "nothing"
+
+
+def remedy(dataset: Dataset, damaged: Path | None = None, *, register_checksums: bool = False) -> str:
+    """How to get a data set, in one line with the exact command.
+
+    Args:
+        dataset: its card.
+        damaged: a folder that is in the way, if there is one.
+        register_checksums: whether downloads are accepted that are not the ones TFDS knows.
+    """
+    if dataset.origin == "embedded":
+        return "Install this package again: the files are part of it."
+    if dataset.origin == "package":
+        return "Install the packages: `pip install scikit-image scikit-learn`."
+    if dataset.origin == "originals":
+        debian = fashion_idx.REMEDY.split("`")[1]
+        return (
+            f"Debian and Ubuntu bring the original files: `{debian}`; elsewhere, with TensorFlow: `{command(dataset)}`"
+        )
+    first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
+    if not needs_tensorflow(dataset.builder):
+        return f"{first}Prepare it: `python -m distill_lib.datasets prepare {dataset.name}`"
+    return (
+        f"{first}Preparing needs TensorFlow, once, in a throw-away environment (reading does not): "
+        f"`{command(dataset, register_checksums=register_checksums)}`; set TFDS_DATA_DIR first if the data shall lie "
+        "elsewhere."
+    )
+
+
+def command(dataset: Dataset, *, register_checksums: bool = False) -> str:
+    """The shell command that makes a throw-away environment with TensorFlow and prepares a set of TFDS in it."""
+    # Not `tfds build`: TFDS 4.9.10's command line does not start without Apache Beam.
+    packages = ("tensorflow", "tensorflow-datasets", "array_record", "importlib_resources", *dataset.packages)
+    accept = ", download_config=tfds.download.DownloadConfig(register_checksums=True)" if register_checksums else ""
+    script = (
+        f"import tensorflow_datasets as tfds; tfds.builder('{dataset.builder}')"
+        f".download_and_prepare(file_format='array_record'{accept})"
+    )
+    install = f"tfds-env/bin/pip install {' '.join(packages)}"
+    return f'python -m venv tfds-env && {install} && tfds-env/bin/python -c "{script}"'
+
+
+def needs_tensorflow(builder: str) -> bool:
+    """Whether TFDS needs TensorFlow to prepare a set, told from the source of its builder."""
+    import tensorflow_datasets as tfds
+
+    try:
+        module = inspect.getmodule(tfds.builder_cls(builder.partition("/")[0]))
+        return _NEEDS_TENSORFLOW.search(inspect.getsource(module)) is not None if module else True
+    except (tfds.core.DatasetNotFoundError, OSError, TypeError):
+        return True
+
+
+def manual_folder() -> Path:
+    """Where TFDS looks for files that nobody can fetch but the user."""
+    return readers.data_folder() / "downloads" / "manual"
+
+
+def manual_hints(dataset: Dataset) -> tuple[str, ...]:
+    """Of each file that nobody can fetch but the user: its size, and whether it lies where TFDS looks for it."""
+    hints = []
+    for file, size in dataset.manual_files.items():
+        path = manual_folder() / file
+        found = path.stat().st_size if path.is_file() else None
+        state = "is missing" if found is None else "is there" if found == size else f"has {size_text(found)} instead"
+        hints.append(f"{file} ({size_text(size)}): {state}, in {manual_folder()}")
+    return tuple(hints)
+
+
+def card_text(dataset: Dataset) -> str:
+    """The card of a data set in Markdown: size, splits, licence, citation, preparation and traps."""
+    packaged = dataset.origin == "package"
+    quote = "" if packaged or dataset.origin == "originals" else "`"  # around an expression of TFDS, not around words
+    splits = [f"{split} {dataset.counts[split]:,} ({quote}{part}{quote})" for split, part in dataset.splits.items()]
+    colours = "grey" if dataset.channels == 1 else "colour"
+    shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
+    disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
+    disk = "part of the packages" if packaged else disk
+    files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
+    where = f"images of {dataset.builder}" if packaged else f"TFDS `{dataset.builder}`"
+    lines = [
+        f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
+        f"- **Splits**: {'; '.join(splits)}.",
+        f"- **Size**: {size_text(dataset.download_bytes)} to download, {disk}.",
+        *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {' and '.join(files)}."] if files else []),
+        f"- **Licence**: {dataset.licence}. **Citation**: {dataset.citation}.",
+        *[f"- **Trap**: {trap}" for trap in dataset.traps],
+    ]
+    if dataset.origin == "tfds":
+        lines += ["- **Prepare**:", "", "  ```sh", f"  {command(dataset)}", "  ```"]
+    return "\n".join(lines)

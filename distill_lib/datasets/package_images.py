@@ -1,0 +1,112 @@
+"""Images that installed packages bring along, as training images of another domain; they are never judged by.
+
+digits    handwritten digits of scikit-learn, 8 x 8 pixels, grey
+patches   square patches of the photographs of `FILES`, 28 x 28 pixels, in colour
+
+References:
+    Alpaydin, Kaynak: "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998 (digits).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from distill_lib.errors import DistillError, unknown
+
+FILES = {  # name -> package, file in it
+    "coffee": ("skimage", "data/coffee.png"),
+    "cat": ("skimage", "data/chelsea.png"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "palace": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+}
+PIECES = (3, 5)  # rows and columns that `write_folder` cuts a photograph into
+
+
+def load(name: str) -> np.ndarray:
+    """Reads a photograph, uint8 (height, width, 3); DistillError if the package that ships it is not installed."""
+    from PIL import Image
+
+    package, file = FILES[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise DistillError(f"{package} is not installed, which ships a photograph: pip install -r requirements.txt.")
+    with Image.open(Path(spec.submodule_search_locations[0]) / file) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def write_folder(root: Path) -> Path:
+    """Writes a small data set of photographs: a folder of pieces of each, so that its class is whose piece it is.
+
+    Pieces do not overlap, so that none shows pixels of another. What is there already stays.
+
+    Returns:
+        The folder; raises DistillError as `load`.
+    """
+    from PIL import Image
+
+    for name in FILES:
+        pixels = load(name)
+        height, width = (side // count for side, count in zip(pixels.shape, PIECES, strict=False))
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for row, column in np.ndindex(PIECES):
+            top, left, target = row * height, column * width, root / name / f"{row}{column}.png"
+            if not target.is_file():
+                Image.fromarray(pixels[top : top + height, left : left + width]).save(target)
+    return root
+
+
+DIGITS, PATCHES = 1_797, 1_020
+PATCH_SIDE = 28  # pixels
+_GREYS = 16  # of the digits
+
+
+def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads all images of a set.
+
+    Args:
+        name: "digits" or "patches".
+
+    Returns:
+        Images uint8 (n, side, side) or (n, side, side, 3), and labels int32 (n,): the digit or the photograph.
+
+    Raises:
+        DistillError: if the name is unknown, or the package that ships the images is not installed.
+    """
+    readers = {"digits": _digits, "patches": _patches}
+    if name not in readers:
+        raise unknown("set of borrowed images", name, readers)
+    return readers[name]()
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DistillError(
+            "scikit-learn is not installed, which ships the digits: pip install scikit-learn."
+        ) from error
+    found = load_digits()
+    images = np.rint(found.images * (255 / _GREYS)).astype(np.uint8)
+    return images, found.target.astype(np.int32)
+
+
+def _patches() -> tuple[np.ndarray, np.ndarray]:
+    """Squares at places and of sizes drawn once: from 28 pixels to half of the photograph, shrunk by area."""
+    from PIL import Image
+
+    pictures = [Image.fromarray(load(name)) for name in FILES]
+    bits = np.random.Philox(key=np.array([0, 0], np.uint64)).random_raw(3 * PATCHES).reshape(PATCHES, 3)
+    draws = bits / 2.0**64
+    images = np.empty((PATCHES, PATCH_SIDE, PATCH_SIDE, 3), np.uint8)
+    labels = np.arange(PATCHES, dtype=np.int32) % len(pictures)
+    for number, (size, top, left) in enumerate(draws):
+        picture = pictures[labels[number]]
+        side = PATCH_SIDE + size * (min(picture.size) / 2 - PATCH_SIDE)
+        box = left * (picture.width - side), top * (picture.height - side)
+        square = (*box, box[0] + side, box[1] + side)
+        images[number] = np.asarray(picture.resize((PATCH_SIDE, PATCH_SIDE), Image.Resampling.BOX, square))
+    return images, labels

@@ -1,0 +1,244 @@
+"""The data check, and preparing: whether a set is there, where it was looked for, and what to do if it is not."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_lib.datasets import embedded as dataset_embedded
+from distill_lib.datasets import fashion_idx, image_folder, readers, registry
+from distill_lib.datasets.cards import Dataset
+from distill_lib.datasets.image_folder import FOLDER
+from distill_lib.datasets.instructions import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
+from distill_lib.errors import DistillError, command_line
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether a data set is there.
+
+    Attributes:
+        name: the data set.
+        state: "present", "absent", or "incomplete" (files are missing or are not what the card says).
+        place: where it was looked for.
+        problem: what is wrong; empty if it is present.
+        examples: images of all splits that are expected, if known.
+        download_bytes, disk_bytes: what preparing fetches, and what the prepared set takes, if known.
+        remedy: what to do, with the exact command; empty if it is present.
+        hints: what is known to go wrong or to mislead.
+    """
+
+    name: str
+    state: str
+    place: str
+    problem: str = ""
+    examples: int | None = None
+    download_bytes: int | None = None
+    disk_bytes: int | None = None
+    remedy: str = ""
+    hints: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        """Whether the set can be read."""
+        return self.state == "present"
+
+    def lines(self) -> tuple[str, ...]:
+        """What was found; if the set is not there, a second line with the remedy."""
+        images = f"{self.examples:,} images" if self.examples else "number of images unknown until prepared"
+        if self.present:
+            return (f"{self.name}: present, {images}, in {self.place}.",)
+        expected = f"{images}, {size_text(self.disk_bytes)} on disk, {size_text(self.download_bytes)} to download"
+        where = "" if self.place in self.problem else f" Looked in {self.place}."
+        return (f"{self.name}: {self.state}: {self.problem}.{where} Expected: {expected}.", f"  {self.remedy}")
+
+
+def status(name: str) -> Status:
+    """Looks for a data set, and compares what is there with its card; opens the files, but reads no image.
+
+    Args:
+        name: a data set.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DistillError: unknown name.
+    """
+    name = str(name)  # a notebook may be given a number
+    if name.startswith(FOLDER):
+        return _folder_status(name)
+    dataset = registry.get(name)
+    place, problem, state = _found(dataset)
+    return Status(
+        name=name,
+        state=state,
+        place=place,
+        problem=problem,
+        examples=dataset.examples,
+        download_bytes=dataset.download_bytes,
+        disk_bytes=dataset.disk_bytes,
+        remedy=remedy(dataset, Path(place) if state == "incomplete" else None) if problem else "",
+        hints=manual_hints(dataset) + dataset.traps if problem else dataset.traps,
+    )
+
+
+def check(name: str, *, mock: bool = False) -> None:
+    """Prints in a line or two whether a data set is there, and how to prepare it if it is not.
+
+    Args:
+        name: a data set.
+        mock: whether mock data will be used instead, which need no files.
+
+    Raises:
+        DistillError: unknown name.
+    """
+    found = status(name)
+    if mock:
+        print(f"{name}: {found.state}, and not needed: mock data (made-up images) are used, and the records say so.")
+    else:
+        print("\n".join(found.lines()))
+
+
+def prepare(name: str, *, register_checksums: bool = False) -> Status:
+    """Prepares a set of TFDS as array_record, with TFDS's progress; returns at once if it is present.
+
+    Args:
+        name: a data set.
+        register_checksums: accept downloads that are not the ones TFDS knows.
+
+    Returns:
+        What is there afterwards.
+
+    Raises:
+        DistillError: it cannot be prepared here; the message says what to do instead.
+    """
+    found = status(name)
+    if found.present:
+        return found
+    dataset = None if name.startswith(FOLDER) else registry.get(name)
+    if dataset is None or dataset.origin != "tfds":
+        raise DistillError(f"{name} is not prepared but read as it is: {found.problem}. {found.remedy}")
+    if found.state == "incomplete":
+        raise DistillError(f"{found.problem}. {found.remedy}")
+    if missing := [file for file in dataset.manual_files if not (manual_folder() / file).is_file()]:
+        raise DistillError(f"{name} needs {' and '.join(missing)} in {manual_folder()}. {dataset.traps[0]}")
+    if needs_tensorflow(dataset.builder) and importlib.util.find_spec("tensorflow") is None:
+        raise DistillError(f"{name} cannot be prepared here. {remedy(dataset, register_checksums=register_checksums)}")
+    _run_tfds(dataset, register_checksums)
+    return status(name)
+
+
+def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(register_checksums=register_checksums)
+    builder = tfds.builder(dataset.builder, data_dir=readers.data_dir())
+    tfds.enable_progress_bar()  # building the embedded set in the same process turns it off
+    try:
+        builder.download_and_prepare(file_format="array_record", download_config=config)
+    except ImportError as error:
+        raise DistillError(f"{dataset.name}: {error.name} is not installed. {remedy(dataset)}") from error
+    except Exception as error:  # TFDS and its builders raise whatever a download or an archive stumbles over
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if type(error).__name__ == "NonMatchingChecksumError":
+            downloads = readers.data_folder() / "downloads"
+            reason = (
+                f"a download is not the one that TFDS knows ({reason}): delete it from {downloads} and prepare again; "
+            )
+            reason += "if it ends so again, add --register-checksums to accept the file as it is now."
+        raise DistillError(f"TFDS could not prepare {dataset.name}: {reason}") from error
+
+
+def _folder_status(name: str) -> Status:
+    place = str(image_folder.path_of(name))
+    try:
+        dataset = registry.get(name)
+    except DistillError as error:
+        state = "incomplete" if Path(place).is_dir() else "absent"
+        example = "A folder of pictures holds a folder for each class, with the pictures in it."
+        return Status(name, state, place, problem=str(error).rstrip("."), download_bytes=0, remedy=example)
+    return Status(name, "present", place, examples=dataset.examples, download_bytes=0, hints=dataset.traps)
+
+
+def _found(dataset: Dataset) -> tuple[str, str, str]:
+    """Where a set was looked for, what is wrong, and its state."""
+    if dataset.origin == "tfds":
+        info = registry.tfds_info(dataset.builder)
+        problem = readers.prepared_problem(info) or _content_problem(dataset, info)
+        there = (Path(info.data_dir) / "dataset_info.json").exists()
+        return str(info.data_dir), problem, "present" if not problem else "incomplete" if there else "absent"
+    if dataset.origin == "package":
+        missing = [package for package in ("skimage", "sklearn") if importlib.util.find_spec(package) is None]
+        problem = f"{' and '.join(missing)} cannot be imported" if missing else ""
+        return f"the packages {dataset.builder}", problem, "absent" if missing else "present"
+    embedded = dataset.origin == "embedded"
+    place = (
+        str(dataset_embedded.DATA / "fashion")
+        if embedded
+        else os.environ.get(fashion_idx.FOLDER_VARIABLE) or str(fashion_idx.DEBIAN_FOLDER)
+    )
+    try:
+        readers.check_embedded(dataset_embedded.DATA)
+        if not embedded:
+            with readers.quiet():
+                fashion_idx.read_originals()
+    except DistillError as error:
+        problem = str(error).removesuffix(fashion_idx.REMEDY).rstrip(". ")
+        return place, problem, "incomplete" if embedded else "absent"
+    return place, "", "present"
+
+
+def _content_problem(dataset: Dataset, info: Any) -> str:
+    """What is wrong with a set all of whose files are there, by what they say of themselves."""
+    for split, expression in dataset.splits.items():
+        if expression.partition("[")[0] not in info.splits:
+            return f"{info.data_dir} holds no split {expression.partition('[')[0]}"
+        found, expected = info.splits[expression].num_examples, dataset.counts.get(split)
+        if expected is not None and not expected - dataset.left_out.get(split, 0) <= found <= expected:
+            return f"{found:,} instead of {expected:,} {split} images in {info.data_dir}"
+    for split in info.splits.values():
+        for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
+            if _records(str(path)) != expected:
+                return f"{path} is damaged"
+    return ""
+
+
+def _records(path: str) -> int | None:
+    """Number of records of an array_record file; None if it cannot be opened."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(path)
+        number = reader.num_records()
+        reader.close()
+    except (RuntimeError, ValueError):
+        return None
+    return number
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0 if all the sets are present."""
+    parser = argparse.ArgumentParser(prog="python -m distill_lib.datasets", description="Check and prepare data sets.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    checking = commands.add_parser("check", help="say of each set whether it is there, and how to prepare it")
+    checking.add_argument("names", nargs="*", metavar="NAME", help="data sets; all if none is named")
+    preparing = commands.add_parser("prepare", help="download sets with TFDS, and prepare them")
+    preparing.add_argument("names", nargs="+", metavar="NAME", help="data sets")
+    preparing.add_argument("--register-checksums", action="store_true", help="accept downloads that TFDS does not know")
+    options = parser.parse_args(arguments)
+    ready = True
+    for name in options.names or registry.names():
+        if options.command == "prepare":
+            prepare(name, register_checksums=options.register_checksums)
+        found = status(name)
+        ready &= found.present
+        notes = () if found.present else (f"  Note: {hint}" for hint in found.hints)
+        print("\n".join([*found.lines(), *notes]))
+    return 0 if ready else 1

@@ -1,0 +1,311 @@
+"""Data sets by name, and their images.
+
+    python -m distill_lib.datasets check               whether all sets are there, and how to prepare them
+    python -m distill_lib.datasets prepare flowers     download and prepare a set
+
+Names: those of `names()`, `tfds:NAME` for any other image-classification set of TFDS, `folder:PATH` for your own
+pictures (see `registry`). `digits` and `patches` are images of installed packages, for transfer alone
+(`package_images`). Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow; the
+embedded `fashion` is a prepared TFDS folder inside the package. Small sets are decoded whole (`arrays`); `load` gives
+random access, and `Source.encoded` the bytes as they are stored. Images of various sizes are fitted into a square
+canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distill_lib.datasets import decode, image_folder, instructions, package_images, readers, registry
+from distill_lib.datasets.cards import SPLITS, Dataset
+from distill_lib.datasets.decode import ImageError
+from distill_lib.datasets.registry import get
+from distill_lib.errors import DistillError, unknown
+
+CANVAS = 256  # pixels, side of the square that images of various sizes are brought to
+MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that `arrays` makes at most
+MOCK_EXAMPLES = 64
+_PROBED = 32  # images whose headers tell how large those of a set are
+Label = int | tuple[int, ...]
+
+
+class Arrays(NamedTuple):
+    """A split in memory; read-only.
+
+    Attributes:
+        images: uint8 (N, H, W, C).
+        labels: int32 (N,), or bool (N, classes) where an image has any number of them.
+        mock: whether the data are invented.
+        extents: int32 (N, 2), the height and width that each image has in the top left corner of its canvas; None where
+            images fill it.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    mock: bool = False
+    extents: np.ndarray | None = None
+
+
+class Encoded(NamedTuple):
+    """An example as it is stored: image bytes or uint8 (h, w, c), its class or classes, and the name of its file."""
+
+    image: bytes | np.ndarray
+    label: Label
+    name: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Random access to a split, in the order of its files.
+
+    Attributes:
+        dataset: the data set.
+        split: "train", "validation" or "test".
+        rows: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these.
+        size: number of examples, at most len(rows).
+        canvas: side in pixels of the square that every image is fitted into, or None to leave sizes as they are.
+        mock: whether the examples are invented.
+    """
+
+    dataset: Dataset
+    split: str
+    rows: readers.Rows
+    size: int
+    canvas: int | None
+    mock: bool
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
+        """The image, uint8 (H, W, C), and label of one example: an integer, or several where the card says so.
+
+        Raises:
+            IndexError: no such example.
+            DistillError: its record or its image is damaged.
+        """
+        image, _, label = self.fitted(index)
+        return image, label
+
+    def fitted(self, index: int) -> tuple[np.ndarray, tuple[int, int], Label]:
+        """As `source[index]`, with the height and width that the image has in its canvas."""
+        image, label, name = self.encoded(index)
+        try:
+            return *readers.fitted(image, self.dataset.channels, self.canvas), label
+        except ImageError as error:
+            raise DistillError(
+                f"image {index} of {self.dataset.name} {self.split}, {name}, cannot be decoded ({error}): "
+                f"{'replace or remove it' if self.dataset.origin == 'folder' else 'prepare the set again'}."
+            ) from error
+
+    def encoded(self, index: int) -> Encoded:
+        """One example as it is stored; raises as `source[index]` does, but for a damaged image."""
+        row = self._row(index)
+        name = row.get("file_name", f"{self.split}/{index}")
+        name = name.decode() if isinstance(name, bytes) else str(name)
+        return Encoded(row[self.dataset.keys[0]], self._label(row), name)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Images uint8 (n, H, W, C) of these examples, which must be of one size."""
+        return np.stack([self[int(index)][0] for index in indices])
+
+    def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Labels int32 (n,) of these examples, or bool (n, classes) where an image has any number of them."""
+        return _label_array(self.dataset, [self._label(self._row(int(index))) for index in indices])
+
+    def _row(self, index: int) -> dict:
+        if not 0 <= index < self.size:
+            raise IndexError(f"{self.dataset.name} {self.split} has examples 0 to {self.size - 1}, not {index}")
+        try:
+            return self.rows[int(index)]
+        except RuntimeError as error:
+            raise _mismatch(self.dataset, self.split, str(error).splitlines()[0]) from error
+
+    def _label(self, row: dict) -> Label:
+        label = row[self.dataset.keys[1]]
+        return tuple(sorted({int(one) for one in label})) if self.dataset.multilabel else int(label)
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    limit: int | None = None,
+    mock: bool = False,
+    canvas: int | None = None,
+    channels: int | None = None,
+) -> Source:
+    """Opens a split for random access.
+
+    Args:
+        name: data set.
+        split: "train", "validation" or "test".
+        limit: the first `limit` examples only. `fashion` is stored so that any prefix of its train and validation
+            splits holds every class equally often, to within one; the others are in shuffled order, but for the
+            training images of `fashion_teacher` and `fashion_mnist`, which are in the order of the original file.
+        mock: invented images from `tfds.testing.mock_data` instead of the files, for tests of the machinery. Labels say
+            nothing about them, and all splits hold the same ones.
+        canvas: side in pixels of the square that every image is fitted into (aspect kept, from the top left corner);
+            by default 256 where images differ in size, and none where they do not.
+        channels: colour channels of the images, 1 or 3; None takes the card's.
+
+    Returns:
+        The source.
+
+    Raises:
+        DistillError: unknown name, limit too large, or files that are absent or damaged; the message says what to do.
+    """
+    dataset = get(name)
+    _check_request(dataset, split, limit)
+    canvas = CANVAS if canvas is None and dataset.size is None else canvas
+    rows = _mock_rows(dataset, split, limit) if mock else _rows(dataset, split)
+    dataset = dataclasses.replace(dataset, channels=channels or dataset.channels)
+    return Source(dataset, split, rows, min(limit or len(rows), len(rows)), canvas, mock)
+
+
+def arrays(
+    name: str,
+    split: str,
+    limit: int | None = None,
+    *,
+    mock: bool = False,
+    canvas: int | None = None,
+    channels: int | None = None,
+) -> Arrays:
+    """Decodes a split into memory; Fashion-MNIST's once in a process. Arguments as in `load`.
+
+    Returns:
+        Read-only arrays, in the order of the files: images uint8 (N, H, W, C), labels int32 (N,) or, where an image has
+        any number of them, bool (N, classes).
+
+    Raises:
+        DistillError: as in `load`; also if the images would take more than 8 GiB.
+    """
+    dataset = get(name)
+    as_stored = canvas is None and channels in (None, dataset.channels)
+    if dataset.origin in ("embedded", "originals") and as_stored and not mock:
+        _check_request(dataset, split, limit)
+        return first(_whole(name if split == "train" else "fashion", split), limit)
+    return _decoded(load(name, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
+
+
+@functools.cache
+def _whole(name: str, split: str) -> Arrays:
+    return _decoded(load(name, split))
+
+
+def _decoded(source: Source) -> Arrays:
+    dataset, side = source.dataset, source.canvas or source.dataset.size or CANVAS
+    num_bytes = len(source) * side * side * dataset.channels
+    if num_bytes > MEMORY_LIMIT:
+        raise DistillError(
+            f"{dataset.name} {source.split} at {side} px takes {num_bytes / 2**30:.0f} GiB in memory, more than "
+            f"{MEMORY_LIMIT / 2**30:.0f}: give a limit or a smaller canvas."
+        )
+    images, extents, labels = zip(*(source.fitted(index) for index in range(len(source))), strict=True)
+    sizes = np.array(extents, np.int32) if source.canvas is not None else None
+    whole = Arrays(np.stack(images), _label_array(dataset, labels), source.mock, sizes)
+    for array in (whole.images, whole.labels, *([] if sizes is None else [sizes])):
+        array.setflags(write=False)  # `_whole` shares them
+    return whole
+
+
+def first(arrays: Arrays, count: int | None) -> Arrays:
+    """The first so many examples; None takes all."""
+    images, labels, mock, extents = arrays
+    return Arrays(images[:count], labels[:count], mock, None if extents is None else extents[:count])
+
+
+def training_images(dataset: Dataset, limit: int | None = None, *, mock: bool = False) -> int | None:
+    """How many images there are to learn from, by the card; None where only the prepared set tells. See `load`."""
+    if mock:
+        return limit or MOCK_EXAMPLES
+    count = dataset.counts.get("train")
+    return None if count is None else min(count, limit or count)
+
+
+def fits(dataset: Dataset) -> bool:
+    """Whether all splits, decoded, are small enough to be kept in memory; a set of unknown size is taken to be."""
+    side = dataset.size or CANVAS
+    return sum(dataset.counts.values()) * side * side * dataset.channels <= MEMORY_LIMIT
+
+
+def shrunk(dataset: Dataset) -> bool:
+    """Whether memory would hold images smaller than they are, by the headers of the first ones; raises as `load`."""
+    if dataset.size is not None:
+        return False
+    source = load(dataset.name, next(iter(dataset.splits)))
+    return any(_longer_side(source.encoded(index).image) > CANVAS for index in range(min(len(source), _PROBED)))
+
+
+def _longer_side(image: bytes | np.ndarray) -> int:
+    try:
+        return max(decode.known(image)[:2])
+    except ImageError:
+        return 0  # told when it is shown
+
+
+def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
+    if not dataset.multilabel:
+        return np.array(labels, np.int32)
+    hot = np.zeros((len(labels), dataset.num_classes), bool)
+    for row, several in zip(hot, labels, strict=True):
+        row[list(several)] = True  # type: ignore[arg-type]
+    return hot
+
+
+def _rows(dataset: Dataset, split: str) -> readers.Rows:
+    expression = dataset.splits[split]
+    if dataset.origin == "folder":
+        found = image_folder.scan(Path(dataset.builder))
+        return image_folder.PictureRows(found.root, found.pictures[split])
+    if dataset.origin == "tfds":
+        rows = _prepared_rows(dataset, expression)
+    elif dataset.origin == "package":
+        rows = readers.MemoryRows(*package_images.read(dataset.name))
+    elif dataset.origin == "originals" and split == "train":
+        rows = readers.original_rows(dataset.name)
+    else:
+        rows = readers.embedded_rows(split)
+    expected = dataset.counts.get(split, len(rows))
+    if not expected - dataset.left_out.get(split, 0) <= len(rows) <= expected:
+        raise _mismatch(dataset, split, f"{len(rows)} examples instead of {expected}")
+    return rows
+
+
+def _prepared_rows(dataset: Dataset, expression: str) -> readers.Rows:
+    registry.tfds_info(dataset.builder)  # says in one line what TFDS does not know
+    try:
+        return readers.prepared_rows(dataset.builder, expression, dataset.keys[0])
+    except DistillError as error:
+        raise DistillError(f"{error}. {instructions.remedy(dataset)}") from error
+
+
+def _mock_rows(dataset: Dataset, split: str, limit: int | None) -> readers.Rows:
+    number = limit or MOCK_EXAMPLES
+    if dataset.origin == "tfds" and not registry.only_prepared(dataset.builder):
+        return readers.mock_rows(dataset.builder, dataset.splits[split], number, embedded=False)
+    if dataset.origin in ("embedded", "originals"):
+        return readers.mock_rows("fashion", split, number, embedded=True)
+    return readers.invented_rows(number, dataset)
+
+
+def _mismatch(dataset: Dataset, split: str, problem: str) -> DistillError:
+    return DistillError(
+        f"array_record that does not match its card: {dataset.name} {split}: {problem}. Delete the prepared folder of "
+        f"{dataset.builder} and prepare it again."
+    )
+
+
+def _check_request(dataset: Dataset, split: str, limit: int | None) -> None:
+    if split not in dataset.splits:
+        raise unknown(f"split of {dataset.name}" if split in SPLITS else "split", split, dataset.splits)
+    count = dataset.counts.get(split)
+    if limit is not None and not 1 <= limit <= (count or limit):
+        raise DistillError(f"{dataset.name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")

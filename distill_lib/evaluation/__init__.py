@@ -1,0 +1,1 @@
+"""Evaluation: predictions on a split, and the numbers that are read from them."""

@@ -1,0 +1,122 @@
+"""A saved student, or a teacher, judged on a data set.
+
+    python -m distill_lib.evaluation.evaluate results/imagenet_fast/RUN/student.npz imagenet_v2
+    python -m distill_lib.evaluation.evaluate imagenet_lite0 imagenet_real
+    python -m distill_lib.evaluation.evaluate R50x1_224 imagenet_v2 --teacher R152x2_T_224
+
+Images are decoded on the way and shown as evaluation shows them: at the resolution and central square of the student's
+own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. With a
+teacher named, the student is compared with it too: KL, agreement and CKA of the features (see `cka`). A record whose
+images were in memory was made from smaller ones (see `canvas_fidelity`), so its accuracy may differ a little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_lib import datasets, records, teachers
+from distill_lib.errors import DistillError, command_line, unknown
+from distill_lib.evaluation import eval_sets, metrics
+from distill_lib.evaluation.eval_sets import FEATURE_IMAGES
+from distill_lib.recipes import presets
+
+TRAINED_ON = {"imagenet_v2": "imagenet", "imagenet_real": "imagenet"}
+"""Sets for evaluation only, and the set whose presets say how their images are shown."""
+
+
+def judge(
+    network: str,
+    dataset: str,
+    *,
+    teacher: str | None = None,
+    split: str = "test",
+    resolution: int | None = None,
+    side: float | None = None,
+    limit: int | None = None,
+    mock: bool = False,
+) -> dict[str, Any]:
+    """Judges a network on a split of a data set.
+
+    Args:
+        network: a student.npz, or whatever else `teachers.load` takes.
+        dataset: a data set with as many classes.
+        teacher: another network, likewise, that the first is compared with.
+        split: "train", "validation" or "test".
+        resolution: height and width to render at, in pixels; networks that know their own keep it. None takes the
+            student's record or the preset.
+        side: side of the central square that is shown, as a fraction of the shorter side; None as above.
+        limit: the first so many images only.
+        mock: invented images, for tests of the machinery.
+
+    Returns:
+        `images` (that count: broken ones and those without labels do not), `resolution` (pixels) and `side` in use,
+        and the metrics of `metrics.metrics`; with a teacher also `cka`, of the features of the first
+        `eval_sets.FEATURE_IMAGES` images.
+
+    Raises:
+        DistillError: a name is unknown, a file is absent or damaged, or network, data and numbers do not fit together.
+    """
+    card = datasets.get(dataset)
+    if split not in card.splits:
+        raise unknown(f"split of {dataset}", split, card.splits)
+    usual = presets.tables(TRAINED_ON.get(dataset, dataset))[0] | _recorded(network)
+    pixels = usual["resolution"] if resolution is None else resolution
+    shown = usual.get("eval_side", 1.0) if side is None else side
+    if pixels < 1 or not 0 < shown <= 1:
+        raise DistillError(f"resolution must be above 0 and side a fraction above 0, got {pixels} and {shown:g}.")
+    exam = eval_sets.open_exam(dataset, split, shown, mock=mock, limit=limit)
+    names = [network] if teacher is None else [network, teacher]
+    judged, *compared = (
+        teachers.load(name, num_classes=card.num_classes, colours=card.channels, resolution=pixels) for name in names
+    )
+    logits = exam.predict(judged.ensemble, judged.variables, pixels)
+    expected = [exam.predict(other.ensemble, other.variables, pixels) for other in compared]
+    logits, labels, *expected = eval_sets.sound(exam, logits, exam.labels, *expected)
+    sizes = sorted({member.resolution or pixels for member in judged.ensemble.members})
+    facts = {"images": int(metrics.counted(labels).sum()), "resolution": " + ".join(map(str, sizes))}
+    found = facts | {"side": shown} | metrics.metrics(logits, labels, *expected)
+    if compared:
+        features = [exam.features(one.ensemble, one.variables, pixels, FEATURE_IMAGES) for one in (judged, *compared)]
+        found["cka"] = metrics.linear_cka(*eval_sets.sound(exam, *features))
+    return found
+
+
+def _recorded(network: str) -> dict[str, Any]:
+    """What the record beside a student says of how it was judged there; empty where there is none."""
+    path = Path(network)
+    record = records.load(path.parent) if path.suffix == ".npz" else None
+    return {name: record["recipe"][name] for name in ("resolution", "eval_side")} if record else {}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The result of `judge` as lines of text."""
+    width = max(map(len, found))
+    lines = {name: f"{value:.4g}" if isinstance(value, float) else f"{value}" for name, value in found.items()}
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distill_lib.evaluation.evaluate", description="Judge a network on a data set."
+    )
+    parser.add_argument("network", help="a student.npz, or the name of a teacher")
+    parser.add_argument("dataset", help="a data set, such as imagenet_v2")
+    parser.add_argument("--teacher", help="another network, that the first is compared with")
+    parser.add_argument("--split", default="test", help="train, validation or test (the default)")
+    parser.add_argument("--resolution", type=int, help="pixels, for networks that do not know their own")
+    parser.add_argument("--side", type=float, help="of the central square, as a fraction of the shorter side")
+    parser.add_argument("--limit", type=int, help="the first so many images only")
+    parser.add_argument("--mock", action="store_true", help="made-up images: the numbers mean nothing")
+    options = vars(parser.parse_args(arguments))
+    found = judge(options.pop("network"), options.pop("dataset"), **options)
+    print(("made-up images; the numbers mean nothing\n" if options["mock"] else "") + table(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""How good a student is, and how faithful to its teacher: numbers from logits, labels and features."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_lib import losses
+from distill_lib.evaluation.predict import LARGEST_LOGIT, NotFiniteError
+
+CALIBRATION_BINS = 15
+
+
+def metrics(
+    logits: np.ndarray, labels: np.ndarray | None, teacher_logits: np.ndarray | None = None
+) -> dict[str, float]:
+    """Summary of predictions.
+
+    Args:
+        logits: (n, classes) float32, of the student.
+        labels: (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
+            if it is one of them, and images without any count for `top1` and `ece` neither way (see
+            `multilabel_accuracy`); None where classes of the images are not those of the student.
+        teacher_logits: (n, classes) float32, if there is a teacher.
+
+    Returns:
+        With labels `top1` (share of right predictions) and `ece` (expected calibration error, 15 equal bins, share),
+        with a teacher `kl` (nats, temperature 1), `agreement` (share of images with the same prediction) and
+        `agreement@5` (share of images where the teacher's prediction is among the student's five most likely).
+
+    Raises:
+        NotFiniteError: if an answer of the student is not a number, or too large for any metric.
+    """
+    if not (np.abs(logits) < LARGEST_LOGIT).all():
+        raise NotFiniteError("answers are not finite: the network has diverged, or its checkpoint is damaged.")
+    result = {}
+    if labels is not None:
+        result = {"top1": multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}
+    if teacher_logits is not None:
+        result["kl"] = float(losses.kl(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
+        for name, k in (("agreement", 1), ("agreement@5", 5)):
+            same = losses.agreement(jnp.asarray(logits), jnp.asarray(teacher_logits), k=k)
+            result[name] = float(same.mean())
+    return result
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence.
+
+    Args:
+        logits: (n, classes) float32.
+        labels: as in `metrics`.
+
+    Returns:
+        A share in [0, 1]; nan where no image has a label.
+
+    References:
+        Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
+    """
+    judged = counted(labels)
+    if not judged.any():
+        return float("nan")
+    confidence = np.asarray(jax.nn.softmax(jnp.asarray(logits)).max(-1))[judged]
+    hits = right(logits, labels)[judged]
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - hits, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(hits))
+
+
+def counted(labels: np.ndarray) -> np.ndarray:
+    """Which images are judged at all, bool (n,): all but those that have no label.
+
+    Args:
+        labels: (n,) integer classes, or (n, classes) bool, as `datasets.arrays` has them.
+    """
+    return np.asarray(labels.any(axis=-1)) if labels.ndim == 2 else np.ones(len(labels), bool)
+
+
+def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the predicted class of each image is its label, or one of them, bool (n,).
+
+    Args:
+        logits: (n, classes) float.
+        labels: (n,) integer classes, or (n, classes) bool.
+    """
+    predicted = logits.argmax(-1)
+    if labels.ndim == 2:
+        return np.take_along_axis(labels, predicted[:, None], axis=-1)[:, 0]
+    return predicted == labels
+
+
+def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images whose predicted class is one of their labels; images without any label are not counted.
+
+    Args:
+        logits: (n, classes) float.
+        labels: (n,) integer classes, or (n, classes) bool.
+
+    Returns:
+        A share in [0, 1]; nan where no image has a label.
+
+    References:
+        Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159, section 3.
+    """
+    judged = counted(labels)
+    return float(right(logits, labels)[judged].mean()) if judged.any() else float("nan")
+
+
+def linear_cka(features: np.ndarray, others: np.ndarray) -> float:
+    """Linear CKA of two networks' features of the same images, exactly, over all images at once.
+
+    `||Y'X||^2 / (||X'X|| ||Y'Y||)` with Frobenius norms and centred columns. It does not change when either is
+    rotated, mirrored or scaled as a whole. With few images for many features it comes out too high: compare values of
+    one split and one pair of widths with each other.
+
+    Args:
+        features: (n, p), one row an image.
+        others: (n, q), of another network, in the same order.
+
+    Returns:
+        A number in [0, 1]; nan where either has no variation over the images.
+
+    References:
+        Kornblith, Norouzi, Lee, Hinton: "Similarity of neural network representations revisited", ICML 2019,
+        section 2.3 and equation 4 (linear kernel).
+    """
+    x, y = (each.astype(np.float64) - each.mean(axis=0, dtype=np.float64) for each in (features, others))
+    norm = np.sqrt(_squared_product(x, x) * _squared_product(y, y))
+    return float(_squared_product(x, y) / norm) if norm > 0 else float("nan")
+
+
+def _squared_product(x: np.ndarray, y: np.ndarray) -> float:
+    """`||Y'X||^2`, through whichever of `Y'X` and the two `XX'` is smaller."""
+    if x.shape[1] * y.shape[1] <= len(x) ** 2:
+        return float(np.square(y.T @ x).sum())
+    return float(((x @ x.T) * (y @ y.T)).sum())

@@ -1,0 +1,210 @@
+"""Running experiment notebooks with papermill, and checking their parameters, where papermill itself only warns."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from distill_lib import records
+from distill_lib.cli import parse_value
+from distill_lib.errors import DistillError, command_line, unknown
+
+EXPERIMENTS = Path("book") / "experiments"
+_JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared", "notebooks"}
+
+
+def refuse_unknown(declared: Iterable[str], present: Iterable[str]) -> None:
+    """Stops a notebook that was given a parameter which it does not declare, however it was started.
+
+    Args:
+        declared: names after the notebook's own parameters cell (its last line is `declared = dir()`).
+        present: names after papermill's injected cell.
+
+    Raises:
+        DistillError: naming the parameter and listing the valid ones.
+    """
+    own = [name for name in declared if not name.startswith("_") and name not in _JUPYTER_NAMES]
+    for name in present:
+        if not name.startswith("_") and name not in _JUPYTER_NAMES and name not in own:
+            raise unknown("parameter", name, own)
+
+
+def find(name: str, start: Path | None = None) -> Path:
+    """The experiment notebook of that name.
+
+    Args:
+        name: a name in book/experiments of the project that holds `start`, or a path ending in .ipynb.
+        start: a folder; None is the working folder.
+
+    Raises:
+        DistillError: listing the notebooks that there are.
+    """
+    start = start or Path.cwd()
+    folders = [parent / EXPERIMENTS for parent in (start, *start.parents)]
+    folder = next((folder for folder in folders if folder.is_dir()), start)
+    path = Path(name) if name.endswith(".ipynb") else folder / f"{name}.ipynb"
+    if not path.is_file():
+        raise unknown("notebook", name, sorted(path.stem for path in folder.glob("*.ipynb")))
+    return path
+
+
+def parameters_of(notebook: Path) -> dict[str, bool]:
+    """What a notebook's cell with the tag `parameters` assigns.
+
+    Returns:
+        Whether the default is a list, by name, in their order.
+
+    Raises:
+        DistillError: if the file is not a notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        statements = ast.parse("\n".join(sources)).body
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+        raise DistillError(f"{notebook} is not a notebook with a cell of parameters ({error}).") from error
+    assigned = [(target, line.value) for line in statements if isinstance(line, ast.Assign) for target in line.targets]
+    return {
+        target.id: isinstance(value, ast.List)
+        for target, value in assigned
+        if isinstance(target, ast.Name) and target.id not in _JUPYTER_NAMES
+    }
+
+
+class Screen:
+    """Passes a notebook's output on as it comes; at a terminal its progress lines become a bar that is drawn over."""
+
+    _PROGRESS = re.compile(r"(?P<label>\S+): step (?P<step>\d+)/(?P<total>\d+), (?P<rest>.+)")
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._unfinished, self._label = stream, "", ""
+
+    def write(self, text: str) -> None:
+        """Takes any piece of text."""
+        if not self._stream.isatty():
+            self._stream.write(text)
+            return
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._draw(line)
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Writes what is left, and ends a bar that was not full."""
+        self._end_bar()
+        self._stream.write(self._unfinished)
+        self._unfinished = ""
+        self.flush()
+
+    def _draw(self, line: str) -> None:
+        match = self._PROGRESS.fullmatch(line)
+        if match is None or match["label"] != self._label:
+            self._end_bar()
+        if match is None:
+            self._stream.write(line + "\n")
+            return
+        step, total = int(match["step"]), int(match["total"])
+        bar = "#" * (20 * step // total)
+        text = f"{match['label']} [{bar:.<20}] {step}/{total}, {match['rest']}"
+        self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
+        self._label = match["label"]
+        if step == total:
+            self._end_bar()
+
+    def _end_bar(self) -> None:
+        if self._label:
+            self._stream.write("\n")
+        self._label = ""
+
+
+def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+    """Executes an experiment notebook in the working folder, showing its output as it comes.
+
+    Args:
+        notebook: the .ipynb file.
+        output: where the executed copy goes; it is kept when a cell fails.
+        parameters: values of its parameters; a single one stands for a list of one where the notebook has a list.
+
+    Raises:
+        DistillError: if a parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
+    """
+    known = parameters_of(notebook)
+    for name in parameters:
+        if name not in known:
+            raise unknown("parameter", name, known)
+    lists = {name: [value] for name, value in parameters.items() if known[name] and not isinstance(value, list | tuple)}
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _execute(notebook, output, parameters | lists)
+    except OSError as error:
+        raise DistillError(
+            f"cannot write {output} ({error}): choose another with --output or DISTILL_RESULTS."
+        ) from error
+
+
+def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+    import papermill
+    import zmq
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    screen = Screen(sys.stdout)
+    # Kernels warn of plain TCP; what travels between this process and its kernel is encrypted where ZeroMQ can.
+    encryption = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}})
+    try:
+        papermill.execute_notebook(
+            str(notebook.absolute()),
+            str(output.absolute()),
+            parameters=parameters,
+            cwd=str(Path.cwd()),
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=screen,
+            stderr_file=sys.stderr,
+            config=encryption,
+        )
+    except PapermillExecutionError as error:
+        screen.close()
+        print(f"The executed notebook, with the traceback: {output}", file=sys.stderr)
+        raise DistillError(_in_one_line(error.ename, error.evalue)) from error
+    except DeadKernelError as error:
+        raise DistillError(
+            "the notebook's process was killed (is there enough memory?); the same command goes on where it stopped."
+        ) from error
+    finally:
+        screen.close()
+
+
+def _in_one_line(name: str, message: str) -> str:
+    first = next((line for line in message.splitlines() if line.strip()), "")
+    return first if name == DistillError.__name__ else f"{name}: {first}"
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: `python -m distill_lib.experiments.notebooks distill -p dataset flowers -p variant fast`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distill_lib.experiments.notebooks", description="Run an experiment notebook."
+    )
+    parser.add_argument("notebook", help="name of a notebook in book/experiments, or a path ending in .ipynb")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("--output", type=Path, help="where the executed copy goes (results/notebooks/NAME.ipynb)")
+    options = parser.parse_args(arguments)
+    path = find(options.notebook)
+    output = options.output or records.find_results() / "notebooks" / path.name
+    run(path, output, {name: parse_value(value) for name, value in options.p})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Figures that explain the method: computed from the library's own functions while the book is built, not from runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+from distill_lib import datasets, losses, models, optim
+from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, label_ends, panels, styled
+from distill_lib.figures.views import TEACHER, show
+from distill_lib.models import flops
+from distill_lib.recipes import Recipe
+
+TEMPERATURES = (1, 2, 5, 10)
+LIGHT = "#b08fd8"  # a light shade of the teacher's colour
+
+
+def parameter_count(recipe: Recipe, num_classes: int, colours: int) -> int:
+    """Number of parameters of a recipe's student."""
+    shape = (recipe.resolution, recipe.resolution, colours)
+    return flops.parameters(models.create(recipe.student, num_classes), shape)
+
+
+def softened(logits: np.ndarray, names: Sequence[str], temperatures: Sequence[float] = TEMPERATURES) -> pd.DataFrame:
+    """One prediction at several temperatures.
+
+    Args:
+        logits: (classes,).
+        names: of the classes.
+        temperatures: values of T.
+
+    Returns:
+        A table of probabilities: a row a class, a column a temperature.
+    """
+    columns = {temperature: np.asarray(jax.nn.softmax(logits / temperature)) for temperature in temperatures}
+    return pd.DataFrame(columns, index=list(names))
+
+
+def gradient_sizes(
+    student_logits: np.ndarray, teacher_logits: np.ndarray, temperatures: Sequence[float]
+) -> pd.DataFrame:
+    """Mean length of the loss's gradient in the student's logits, with the factor T^2 and without it.
+
+    Args:
+        student_logits: (images, classes).
+        teacher_logits: (images, classes).
+        temperatures: values of T.
+
+    Returns:
+        Columns temperature, with_factor, without_factor.
+    """
+    wanted = jnp.asarray(teacher_logits)
+    gradient = jax.jit(jax.grad(lambda student, t: losses.kl(student, wanted, temperature=t).sum()))
+    rows = []
+    for temperature in temperatures:
+        size = float(jnp.linalg.norm(gradient(jnp.asarray(student_logits), temperature), axis=-1).mean())
+        rows.append({"temperature": temperature, "with_factor": size, "without_factor": size / temperature**2})
+    return pd.DataFrame(rows)
+
+
+@styled
+def temperature(prediction: pd.DataFrame, gradients: pd.DataFrame) -> Figure:
+    """A prediction that gets softer, and what that does to the gradient.
+
+    Args:
+        prediction: the table of `softened`.
+        gradients: the table of `gradient_sizes`.
+    """
+    figure, (left, right) = panels(2, height=3.4, width_ratios=(1.25, 1))
+    places, thickness = np.arange(len(prediction)), 0.8 / len(prediction.columns)
+    shades = np.linspace(0.95, 0.25, len(prediction.columns))
+    for i, (value, shade) in enumerate(zip(prediction.columns, shades, strict=True)):
+        offset = (i - (len(shades) - 1) / 2) * thickness
+        left.barh(places + offset, prediction[value], thickness, color=TEACHER, alpha=shade, label=f"T = {value:g}")
+    left.set(yticks=places, yticklabels=prediction.index, title="the teacher's answer to one image", xlim=(0, 1))
+    left.invert_yaxis()
+    left.xaxis.set_major_formatter(PercentFormatter(1))
+    left.grid(False, axis="y")
+    left.legend(loc="center right")
+    ends = []
+    for column, text, colour in (("with_factor", "with $T^2$", INK), ("without_factor", "without", FAINT)):
+        right.plot(gradients["temperature"], gradients[column], color=colour)
+        ends.append((float(np.log10(gradients[column].iloc[-1])), text, colour))
+    right.set(xscale="log", yscale="log", xlabel="temperature T", title="size of the gradient")
+    low, high = np.log10(right.get_ylim())
+    for height, text, colour in ends:
+        right.annotate(text, (1.03, (height - low) / (high - low)), xycoords="axes fraction", va="center", color=colour)
+    right.xaxis.set_major_locator(FixedLocator([1, 2, 5, 10, 20]))
+    right.xaxis.set_minor_locator(NullLocator())
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure
+
+
+@styled
+def schedules(recipes: Mapping[str, Recipe]) -> Figure:
+    """The multiplier of learning rate and weight decay, and what weight decay leaves of a weight.
+
+    Args:
+        recipes: by the name that labels their lines.
+    """
+    figure, (left, right) = panels(2, height=3.0)
+    ends, images = [], datasets.get("fashion").counts["train"]
+    every = jnp.arange(max(recipe.steps(images) for recipe in recipes.values()) + 1)
+    for shade, (name, recipe) in zip(np.linspace(0.35, 1, len(recipes)), recipes.items(), strict=True):
+        total = recipe.steps(images)
+        steps = np.arange(total + 1)
+        multiplier = np.asarray(optim.warmup_cosine(total, recipe.warmup_steps)(every), float)[: total + 1]
+        label = f"{name}, {total:,} steps"
+        left.plot(steps / total, multiplier, color=INK, alpha=shade, label=label)
+        kept = np.cumprod(1 - recipe.weight_decay * multiplier)
+        right.plot(steps[1:], kept[1:], color=INK, alpha=shade)
+        ends.append(kept)
+    scaled = np.cumprod(1 - recipe.weight_decay * recipe.learning_rate * multiplier)
+    right.plot(steps[1:], scaled[1:], "--", color=FAINT)
+    left.legend(loc="lower left", bbox_to_anchor=(0.06, 0.0), handlelength=1.2)
+    left.set(xlabel="share of the run", title="multiplier of rate and decay")
+    left.xaxis.set_major_formatter(PercentFormatter(1))
+    right.set(xlabel="step", xscale="log", title="what decay alone leaves of a weight", ylim=(0, 1.05))
+    right.yaxis.set_major_formatter(PercentFormatter(1))
+    label_ends(right, [(ends[-1][-1], "as here", INK), (scaled[-1], "times learning\nrate (AdamW)", FAINT)])
+    return figure
+
+
+@styled
+def between(answers: pd.DataFrame, first: str, second: str) -> Figure:
+    """A teacher's answer to a blend of two images, beside the blend of two labels.
+
+    Args:
+        answers: a column `weight` (share of the first image) and a column of probabilities a class.
+        first: class of the first image.
+        second: class of the second image.
+    """
+    figure, (axes,) = panels(1, height=3.0)
+    rest = answers.drop(columns=["weight", first, second]).sum(axis=1)
+    colours = {first: TEACHER, second: LIGHT}
+    lines = [(first, answers[first]), (second, answers[second]), ("any other class", rest)]
+    ends = [(float(values.iloc[-1]), name, colours.get(name, FAINT)) for name, values in lines]
+    for name, values in lines:
+        axes.plot(answers["weight"], values, color=colours.get(name, FAINT))
+    axes.plot([0, 1], [0, 1], ":", color=colours[first], linewidth=1)
+    axes.plot([0, 1], [1, 0], ":", color=colours[second], linewidth=1)
+    axes.set(xlabel=f"share of the {first.lower()} in the blend", ylabel="probability", ylim=(-0.03, 1.03))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    label_ends(axes, ends)
+    return figure
+
+
+@styled
+def answers(shown: np.ndarray, probabilities: np.ndarray, names: Sequence[str], *, best: int = 3) -> Figure:
+    """Views of one image, and the teacher's likeliest classes under each.
+
+    Args:
+        shown: rendered views (n, size, size, colours) in [-1, 1].
+        probabilities: (n, classes), the teacher's.
+        names: of the classes.
+        best: classes to list.
+    """
+    figure = Raster(figsize=(WIDTH, 2.25), layout="constrained")
+    grid = figure.subplots(2, len(shown), height_ratios=(1.25, 1), sharex="row")
+    for (upper, lower), view, row in zip(grid.T, shown, probabilities, strict=True):
+        show(upper, view, TEACHER)
+        likely = np.argsort(row)[::-1][:best]
+        lower.barh(range(best), row[likely], 0.35, color=TEACHER)
+        for place, label in enumerate(likely):
+            lower.text(0.0, place - 0.3, f"{names[label]} {100 * row[label]:.0f} %", va="bottom", fontsize=7.5)
+        lower.set(xlim=(0, 1), ylim=(best - 0.6, -0.9), xticks=[], yticks=[])
+        lower.spines[:].set_visible(False)
+        lower.grid(False)
+    return figure

@@ -1,0 +1,285 @@
+"""Figures of runs: data in, matplotlib Figure out; one function a figure. A figure without data says so."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from distill_lib import records, views
+from distill_lib.errors import DistillError, command_line
+from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
+from distill_lib.report import aggregate
+
+
+@styled
+def training_curve(rows: list[dict]) -> Figure:
+    """Loss and validation accuracy of one run over its schedule.
+
+    Args:
+        rows: content of metrics.csv.
+    """
+    figure, (left, right) = panels(2, height=2.6)
+    epochs = [row["epoch"] for row in rows]
+    left.plot(epochs, [row["loss"] for row in rows], color=INK)
+    left.set(xlabel="epoch", title="training loss", yscale="log")
+    right.plot(epochs, [100 * row["validation_top1"] for row in rows], color=INK)
+    right.set(xlabel="epoch", title="validation top-1 (%)")
+    return figure
+
+
+@styled
+def accuracy_by_policy(runs: pd.DataFrame) -> Figure:
+    """Test accuracy of several policies under one budget; a dot a run, a bar at the mean.
+
+    Args:
+        runs: rows of `records.read`.
+    """
+    present = [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]
+    return _accuracy_rows({views.NAMES[policy]: runs[runs["policy"] == policy] for policy in present})
+
+
+@styled
+def accuracy_by_arm(runs: pd.DataFrame) -> Figure:
+    """Test accuracy of the arms of an experiment; a dot a run, a bar at the mean.
+
+    Args:
+        runs: rows of `comparisons.of_experiment`, in the order of the arms.
+    """
+    return _accuracy_rows({arm: runs[runs["arm"] == arm] for arm in dict.fromkeys(runs["arm"])})
+
+
+def _accuracy_rows(groups: dict[str, pd.DataFrame]) -> Figure:
+    """Groups of runs from top to bottom, in the colours of their policies; one far below all others as a number."""
+    figure, (axes,) = panels(1, height=0.9 + 0.32 * max(len(groups), 2))
+    if not groups:
+        return without_data(figure, axes)
+    low, high = np.quantile([100 * group["test_top1"].mean() for group in groups.values()], (0.25, 0.75))
+    for place, group in enumerate(reversed(groups.values())):
+        shares, policy = 100 * group["test_top1"], group["policy"].iloc[0]
+        if shares.max() < low - 3 * (high - low) and len(groups) > 4:  # it would squeeze what is compared
+            beside = {"xycoords": ("axes fraction", "data"), "va": "center", "color": COLOURS[policy]}
+            axes.annotate(f"\N{LEFTWARDS ARROW} {shares.mean():.1f}", (0.01, place), **beside)
+            continue
+        axes.plot(shares, [place] * len(shares), MARKERS[policy], color=COLOURS[policy], alpha=0.6)
+        axes.plot(shares.mean(), place, "|", color=COLOURS[policy], markersize=14, markeredgewidth=2)
+    axes.set(xlabel="test top-1 (%)", ylim=(-0.6, len(groups) - 0.4))
+    axes.set_yticks(range(len(groups)), labels=list(reversed(groups)))
+    return figure
+
+
+@styled
+def patience(runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None) -> Figure:
+    """Test accuracy against the length of the schedule, a line a policy.
+
+    Args:
+        runs: the committed runs; a small dot each, lines through the means of equal lengths.
+        fresh: runs of this machine, shown as hollow markers.
+        teacher: the teacher's own test accuracy, a share.
+    """
+    figure, (axes,) = panels(1, height=4.4)
+    _accuracy_lines(axes, runs, fresh, teacher)
+    if fresh is not None and len(fresh):
+        axes.set_title("hollow marks: the fresh run", color=FAINT)
+    return figure
+
+
+@styled
+def paper_and_study(paper: pd.DataFrame, runs: pd.DataFrame, teacher: float | None = None) -> Figure:
+    """The paper's numbers on ImageNet beside this study's.
+
+    Args:
+        paper: columns policy, epochs, test_top1 (share) and, in rows of policy "teacher", its accuracy.
+        runs: rows of `records.read`.
+        teacher: the embedded teacher's own test accuracy, a share.
+    """
+    figure, (left, right) = panels(2, height=3.5)
+    of_teacher = paper.loc[paper["policy"] == "teacher", "test_top1"]
+    _accuracy_lines(left, paper[paper["policy"] != "teacher"], None, of_teacher.iloc[0] if len(of_teacher) else None)
+    _accuracy_lines(right, runs, None, teacher)
+    left.set(title="the paper: ImageNet, ResNet-50 student", ylabel="top-1 (%)")
+    right.set(title="this book: Fashion-MNIST, small student", ylabel="")
+    return figure
+
+
+@styled
+def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """How far each policy lies above or below consistent teaching, against the length of the schedule.
+
+    Args:
+        paper: columns policy, epochs, test_top1 (share).
+        runs: rows of `records.read`; bars are two standard errors, from the pooled spread between seeds.
+    """
+    figure, both = panels(2, height=3.4, width_ratios=(1, 1.15))
+    for axes, frame, title in zip(
+        both, (paper, runs), ("the paper: ImageNet", "this book: Fashion-MNIST"), strict=True
+    ):
+        axes.set_title(title)
+        ends = []
+        for policy in aggregate.ORDER:
+            found = aggregate.differences(frame, policy, "same/ic") if policy != "same/ic" else []
+            if not found:
+                continue
+            x, y = [each.epochs for each in found], [100 * each.value for each in found]
+            error = np.nan_to_num([200 * each.error for each in found])
+            axes.errorbar(x, y, error, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1)
+            ends.append((y[-1], _name(frame, policy), COLOURS[policy]))
+        if not ends:
+            without_data(figure, axes)
+            continue
+        axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
+        _epochs_axis(axes, frame["epochs"])
+        label_ends(axes, [*ends, (0.0, views.NAMES["same/ic"], COLOURS["same/ic"])])
+    both[0].set_ylabel("points above consistent teaching")
+    return figure
+
+
+@styled
+def fixed_teacher(runs: pd.DataFrame) -> Figure:
+    """Training loss against test accuracy; a path from the shortest to the longest schedule for each policy.
+
+    Args:
+        runs: rows of `records.read`; label baselines, whose loss is another, are left out.
+    """
+    figure, (axes,) = panels(1, height=4.0)
+    taught = runs[~runs["policy"].isin(list(views.BASELINES))]
+    if taught.empty:
+        return without_data(figure, axes)
+    loss, top1 = (
+        aggregate.summary(taught, metric).set_index(["policy", "epochs"]) for metric in ("train_loss", "test_top1")
+    )
+    lengths = sorted(taught["epochs"].unique())
+    for policy in [policy for policy in aggregate.ORDER if policy in set(taught["policy"])]:
+        x, y = loss.loc[policy]["mean"].to_numpy(float), 100 * top1.loc[policy]["mean"].to_numpy(float)
+        axes.plot(x, y, color=COLOURS[policy], linewidth=1, alpha=0.7)
+        sizes = [18 + 22 * lengths.index(epochs) for epochs in loss.loc[policy].index]
+        label = {"label": views.NAMES[policy]}
+        axes.scatter(x, y, sizes, COLOURS[policy], marker=MARKERS[policy], linewidths=0, zorder=3, **label)
+    axes.set(xscale="log", xlabel="training loss, on the views of each policy", ylabel="test top-1 (%)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor="linecolor")
+    told = f"{', '.join(f'{length:,.0f}' for length in lengths)} epochs: marks grow with the schedule"
+    axes.set_title(told, color=FAINT)
+    return figure
+
+
+@styled
+def few_images(runs: pd.DataFrame) -> Figure:
+    """Test accuracy against the number of training images, at equal steps, with and without mixup.
+
+    Args:
+        runs: rows of `aggregate.scarce`.
+    """
+    figure, (axes,) = panels(1, height=3.4)
+    if runs.empty:
+        return without_data(figure, axes)
+    frame = aggregate.with_image_counts(runs)
+    ends = []
+    for policy in ("same/ic", "mix"):
+        chosen = frame[frame["policy"] == policy]
+        if len(chosen):
+            ends.append(_line(axes, chosen, policy, x="images"))
+    axes.set(xscale="log", xlabel="training images", ylabel="test top-1 (%)")
+    ticks(axes, frame["images"])
+    label_ends(axes, ends)
+    return figure
+
+
+@styled
+def learning_curves(curves: pd.DataFrame) -> Figure:
+    """Validation accuracy during training, a panel a schedule; the line is the mean and the band the range of seeds.
+
+    Args:
+        curves: rows of `records.curves`.
+    """
+    if curves.empty:
+        figure, (axes,) = panels(1, height=2.6)
+        return without_data(figure, axes)
+    lengths = sorted(curves["epochs"].unique())
+    figure, several = panels(len(lengths), height=3.3, sharey=True)
+    for axes, epochs in zip(several, lengths, strict=True):
+        here, ends = curves[curves["epochs"] == epochs], []
+        for policy in [policy for policy in aggregate.ORDER if policy in set(here["policy"])]:
+            steps = aggregate.summary(here[here["policy"] == policy], "validation_top1", ("epoch",))
+            axes.plot(steps["epoch"], 100 * steps["mean"], color=COLOURS[policy], linewidth=1.3)
+            axes.fill_between(
+                steps["epoch"], 100 * steps["low"], 100 * steps["high"], color=COLOURS[policy], alpha=0.2, lw=0
+            )
+            ends.append((100 * float(steps["mean"].iloc[-1]), views.NAMES[policy], COLOURS[policy]))
+        axes.set(xlabel="epoch", title=f"{epochs:,.0f} epochs", xlim=(0, epochs), xticks=(0, epochs / 2, epochs))
+        if axes is several[-1]:
+            label_ends(axes, ends)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    several[0].set_ylabel("validation top-1 (%)")
+    low = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
+    several[0].set_ylim(bottom=max(0, low - 3))
+    return figure
+
+
+def _accuracy_lines(axes: Axes, runs: pd.DataFrame, fresh: pd.DataFrame | None, teacher: float | None) -> None:
+    ends = []
+    for policy in [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]:
+        ends.append(_line(axes, runs[runs["policy"] == policy], policy, x="epochs"))
+    hollow = fresh if fresh is not None else runs.iloc[:0]
+    for _, run in hollow.iterrows():
+        policy = run["policy"]
+        axes.plot(
+            run["epochs"], 100 * run["test_top1"], MARKERS[policy], color=COLOURS[policy], mfc="white", markersize=7
+        )
+    lengths = [*runs["epochs"], *hollow["epochs"]]
+    if not lengths:
+        without_data(axes.get_figure(), axes)
+        return
+    if teacher is not None:
+        axes.axhline(100 * teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        ends.append((100 * teacher, "the teacher", INK))
+    _epochs_axis(axes, lengths)
+    axes.set_ylabel("test top-1 (%)")
+    label_ends(axes, ends)
+
+
+def _line(axes: Axes, runs: pd.DataFrame, policy: str, x: str) -> tuple[float, str, str]:
+    """Draws runs as dots and their means as a line; returns the label of its end."""
+    means = aggregate.summary(runs, by=(x,))
+    colour = COLOURS[policy]
+    axes.plot(means[x], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
+    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
+    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
+
+
+def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
+    axes.set(xscale="log", xlabel="length of the schedule (epochs)")
+    ticks(axes, sorted(set(lengths)))
+
+
+def _name(frame: pd.DataFrame, policy: str) -> str:
+    """What a table calls a policy in its column `name`, if it has one."""
+    return frame.loc[frame["policy"] == policy, "name"].iloc[0] if "name" in frame else views.NAMES[policy]
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Saves the study's first figure: `python -m distill_lib.figures.runs book/images/consistency.png`."""
+    parser = argparse.ArgumentParser(prog="python -m distill_lib.figures.runs", description=main.__doc__)
+    parser.add_argument("file", type=Path, help="where the figure goes; the suffix decides the format")
+    path = parser.parse_args(arguments).file
+    runs = records.read()
+    figure = patience(aggregate.study(runs), None, aggregate.teacher_top1(runs))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
+    except ValueError as error:  # of Matplotlib, which lists the formats that it knows
+        raise DistillError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

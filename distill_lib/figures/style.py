@@ -1,0 +1,147 @@
+"""One look for every figure: colours, sizes, labels at the ends of lines instead of legends.
+
+Figures are made without pyplot, so that none is kept, and show themselves in notebooks. Every policy has one colour and
+one marker everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from distill_lib.records import NOTHING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import HTML
+
+
+# Okabe and Ito's palette, which stays apart under the common colour blindnesses; markers tell the policies apart again
+COLOURS = {
+    "labels": "#6b6b6b", "labels/mix": "#a8a8a8", "labels/rc": "#4d4d4d", "labels/rc/mix": "#c4c4c4",
+    "fix/rs": "#8c510a", "fix/cc": "#d55e00", "fix/ic_ens": "#e69f00",
+    "ind/rc": "#b07aa1", "ind/ic": "#cc79a7",
+    "same/rc": "#56b4e9", "same/ic": "#0072b2", "mix": "#009e73",
+}  # fmt: skip
+MARKERS = {
+    "labels": "x", "labels/mix": "+", "labels/rc": "1", "labels/rc/mix": "2", "fix/rs": "v", "fix/cc": "s",
+    "fix/ic_ens": "D", "ind/rc": "<", "ind/ic": "^", "same/rc": "p", "same/ic": "o", "mix": "P",
+}  # fmt: skip
+INK, FAINT = "#222222", "#8a8a8a"
+WIDTH = 7.0  # inches: the book's text column
+STYLE = {
+    "figure.facecolor": "white",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.7,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "svg.hashsalt": "distill_lib",
+    "savefig.dpi": 200,
+}
+styled = matplotlib.rc_context(STYLE)  # a decorator: what it wraps draws in the book's style
+
+
+class Picture(Figure):
+    """A figure that notebooks show as SVG, the same bytes each time."""
+
+    def _repr_svg_(self) -> str:
+        text = io.StringIO()
+        with matplotlib.rc_context(STYLE):
+            self.savefig(text, format="svg", metadata={"Date": None})
+        return text.getvalue()
+
+
+class Raster(Figure):
+    """A figure of pixels, which notebooks show as PNG."""
+
+    def _repr_png_(self) -> bytes:
+        data = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            self.savefig(data, format="png", metadata={"Software": None})
+        return data.getvalue()
+
+
+def panels(count: int, *, height: float, kind: type[Figure] = Picture, **options) -> tuple[Figure, list[Axes]]:
+    """An empty figure of the book's width with panels side by side; `height` in inches."""
+    figure = kind(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(1, count, **options)))
+
+
+def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
+    """Writes names at the right edge, beside (height, text, colour) of each line's end, without overlaps."""
+    ends = sorted(ends)
+    bottom, top = axes.get_ylim()
+    inches = axes.get_figure().get_figheight() * 0.75
+    gap = (top - bottom) * 0.155 / inches
+    heights = [end[0] for end in ends]
+    for _ in range(100):  # pushes neighbours apart, a little at a time, so that a cluster stays around its middle
+        for i in range(len(heights) - 1):
+            overlap = gap - (heights[i + 1] - heights[i])
+            if overlap > 1e-6:
+                heights[i] -= overlap / 2
+                heights[i + 1] += overlap / 2
+        excess = max(0.0, heights[-1] - top) if heights else 0.0
+        heights = [height - excess for height in heights]
+    for (_, text, colour), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            text, (1.02, height), xycoords=("axes fraction", "data"), va="center", color=colour, annotation_clip=False
+        )
+    axes.set_ylim(bottom, top)
+
+
+def ticks(axes: Axes, values: Iterable[float]) -> None:
+    """Labels these values of a logarithmic horizontal axis, leaving out those that would touch a neighbour."""
+    values = sorted(set(values))
+    grid = axes.get_gridspec()
+    columns = grid.ncols if grid else 1
+    share = {1: 0.1, 2: 0.28}.get(columns, 0.1 * columns)  # names at the ends of lines make two panels narrow
+    apart = share * np.log(values[-1] / values[0])
+    shown = [values[-1]]
+    for value in reversed(values[:-1]):
+        if np.log(shown[-1] / value) >= apart and (value == values[0] or np.log(value / values[0]) >= apart):
+            shown.append(value)
+    axes.xaxis.set_major_locator(FixedLocator(sorted({values[0], *shown})))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def without_data(figure: Figure, axes: Axes) -> Figure:
+    """Writes into an empty panel that there are no records yet, and returns the figure."""
+    if len(figure.axes) == 1:
+        figure.set_size_inches(WIDTH, 0.7)
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, NOTHING, ha="center", va="center", color=FAINT, transform=axes.transAxes)
+    return figure
+
+
+def html_table(table: pd.DataFrame, *, escape: bool = True) -> HTML:
+    """A table as the book prints it, or a line that says it is empty; `escape` is False where cells are HTML."""
+    from IPython.display import HTML
+
+    text = table.to_html(index=False, border=0, justify="left", escape=escape)
+    return HTML(f"<p>{NOTHING}</p>" if table.empty else text)

@@ -1,0 +1,205 @@
+"""Pictures of views: what teacher and student are shown, drawn with the functions that training uses.
+
+Nothing here comes from a run: a picture is fixed by its images and its seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from distill_lib import views
+from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, panels, styled
+
+if TYPE_CHECKING:
+    from distill_lib.teachers import Teacher
+
+TEACHER, STUDENT = "#5d3a9b", "#0e8ba0"  # frames of what each of them sees
+_render = jax.jit(views.render, static_argnums=2)
+MOSAIC = 4  # crops along a side of the picture that stands for a mean over many
+
+
+@styled
+def policies(
+    images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, area: views.Range = (0.05, 1.0)
+) -> Figure:
+    """What teacher and student see of the first image, step after step, under each policy.
+
+    Args:
+        images: (batch, height, width, colours) uint8; the second one is the first one's partner in mixup.
+        seed: of the views; step s draws with this seed folded with s, as training does.
+        steps: pairs of pictures a policy.
+        size: height and width of a view in pixels.
+        area: smallest and largest area of an inception crop.
+    """
+    rows = len(views.POLICIES)
+    figure = Raster(figsize=(WIDTH, 0.93 * rows + 0.5))
+    widths = [2.8, *[width for _ in range(steps) for width in (1, 0.24, 1, 0.3)]][:-1]
+    place = {"left": 0.0, "right": 0.995, "top": 0.945, "bottom": 0.005, "wspace": 0.04, "hspace": 0.12}
+    grid = figure.add_gridspec(rows, len(widths), width_ratios=widths, **place)
+    for row, (key, policy) in enumerate(views.POLICIES.items()):
+        _name(figure.add_subplot(grid[row, 0]), key)
+        for step in range(steps):
+            teacher_sees, student_sees = _step(images, policy, seed, step, size, area)
+            left, between, right = (figure.add_subplot(grid[row, 1 + 4 * step + part]) for part in range(3))
+            between.set_axis_off()
+            sign = "=" if np.array_equal(teacher_sees, student_sees) else "\N{NOT EQUAL TO}"
+            between.text(0.5, 0.5, sign, ha="center", va="center", color=INK if sign == "=" else FAINT, fontsize=12)
+            show(left, teacher_sees, TEACHER)
+            show(right, student_sees, STUDENT)
+            if row == 0:
+                left.set_title("teacher", loc="center", color=TEACHER, fontsize=8, pad=3)
+                right.set_title("student", loc="center", color=STUDENT, fontsize=8, pad=3)
+                left.text(1.12, 1.42, f"step {step + 1}", transform=left.transAxes, ha="center", color=INK)
+    return figure
+
+
+@styled
+def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area: views.Range = (0.05, 1.0)) -> Figure:
+    """Boxes of inception crops on an image, and each of them as a network sees it.
+
+    Args:
+        image: (height, width, colours) uint8.
+        seed: of the views.
+        count: crops.
+        size: height and width of a view in pixels.
+        area: smallest and largest area of a crop.
+    """
+    height, width = image.shape[:2]
+    boxes, flips, shown = _draws(image, seed, count, size, area=area, image_aspect=width / height)
+    figure = Raster(figsize=(WIDTH, 1.95))
+    whole, *tiles = [figure.add_axes(place) for place in _whole_and_tiles(count)]
+    show(whole, np.asarray(views.normalize(image)), FAINT)
+    for number, (box, flip, tile) in enumerate(zip(boxes, flips, tiles, strict=True), 1):
+        top, left, extent_y, extent_x = box * [height, width, height, width]
+        whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor="white", linewidth=2.5))
+        whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor=INK, linewidth=1))
+        label = {"bbox": {"facecolor": "white", "edgecolor": INK, "linewidth": 0.6, "pad": 1.5}, "fontsize": 8}
+        corner = (left, top) if number % 2 else (left + extent_x, top + extent_y)  # boxes often share one corner
+        whole.text(*corner, str(number), ha="center", va="center", **label)
+        show(tile, shown[number - 1], FAINT)
+        tile.set_title(f"{number}{', mirrored' if flip else ''}", fontsize=8, pad=3, loc="center")
+    return figure
+
+
+@styled
+def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8) -> Figure:
+    """The first images of every class, a row a class.
+
+    Args:
+        images: (n, height, width, 1) uint8.
+        labels: (n,) classes.
+        names: of the classes.
+        each: images a class.
+    """
+    figure, (axes,) = panels(1, height=0.42 * len(names), kind=Raster)
+    rows = [np.concatenate(images[labels == label][:each], axis=1) for label in range(len(names))]
+    side = images.shape[1]
+    axes.imshow(np.concatenate(rows, axis=0)[..., 0], cmap="gray_r", interpolation="nearest")
+    axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * side, yticklabels=names)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def recognised(
+    images: Sequence[np.ndarray], predicted: np.ndarray, names: Mapping[int, str], *, colour: str = TEACHER
+) -> Figure:
+    """Images as a network sees them, each with the three classes that it thinks of first.
+
+    Args:
+        images: (size, size, colours) each, float32 in [-1, 1].
+        predicted: (images, classes) probabilities.
+        names: of classes, by number.
+        colour: of frames and bars: `TEACHER` or `STUDENT`.
+    """
+    figure = Raster(figsize=(WIDTH, 2.2))
+    place = {"left": 0.005, "right": 0.995, "top": 0.99, "bottom": 0.02, "hspace": 0.06, "wspace": 0.08}
+    grid = figure.add_gridspec(2, len(images), height_ratios=(1.75, 1), **place)
+    for column, (image, shares) in enumerate(zip(images, predicted, strict=True)):
+        show(figure.add_subplot(grid[0, column]), image, colour)
+        best = shares.argsort()[::-1][:3]
+        axes = figure.add_subplot(grid[1, column])
+        axes.barh(range(len(best)), shares[best], color=colour, alpha=0.3, height=0.86)
+        for row, index in enumerate(best):
+            label = f"{names.get(int(index), f'class {index}')} {shares[index]:.0%}"
+            axes.text(0.02, row, label, va="center", color=INK, fontsize=8)
+        axes.set(xlim=(0, 1), ylim=(2.6, -0.6), xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def origin(function: str, seed: int | None = None, teacher: Teacher | None = None) -> str:
+    """The line under a picture that no run made: how to draw it again."""
+    how = "" if seed is None else f" with seed {seed}"
+    asked = "" if teacher is None else f"; teacher {teacher.name}, checkpoint {teacher.sha256[:8]}"
+    return f"No run: drawn{how} by distill_lib.{function} while this page was built{asked}."
+
+
+def show(axes: Axes, image: np.ndarray, frame: str) -> None:
+    """Shows one rendered image, (height, width, colours) in [-1, 1], in a coloured frame."""
+    pixels = np.clip((np.asarray(image) + 1) / 2, 0, 1)
+    grey = {"cmap": "gray_r", "vmin": 0, "vmax": 1} if pixels.shape[-1] == 1 else {}
+    axes.imshow(pixels[..., 0] if grey else pixels, interpolation="nearest", **grey)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=frame, linewidth=1.6)
+
+
+def _step(
+    images: np.ndarray, policy: views.Policy, seed: int, step: int, size: int, area: views.Range
+) -> tuple[np.ndarray, np.ndarray]:
+    """What teacher and student see of the first image in one step; a fixed teacher sees the same in every step."""
+    options = {"area": area, "image_aspect": images.shape[2] / images.shape[1]}
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    teacher_view, student_view = views.pair(key, policy, len(images), **options)
+    student_sees = np.asarray(_render(images, student_view, size))[0]
+    if policy.relation != "fixed":
+        return np.asarray(_render(images, teacher_view, size))[0], student_sees
+    assert policy.teacher is not None
+    if policy.teacher == "inception_mean":
+        return _mosaic(images[0], seed, size, options), student_sees
+    return _draws(images[0], seed, 1, size, crop=policy.teacher, flip=False, **options)[2][0], student_sees
+
+
+def _mosaic(image: np.ndarray, seed: int, size: int, options: dict) -> np.ndarray:
+    """Many crops in one picture: they stand for the mean of the predictions on them."""
+    side = size // MOSAIC
+    tiles = _draws(image, seed, MOSAIC * MOSAIC, side, flip=False, **options)[2]
+    rows = tiles.reshape(MOSAIC, MOSAIC, side, side, -1).swapaxes(1, 2)
+    return rows.reshape(MOSAIC * side, MOSAIC * side, -1)
+
+
+def _draws(image: np.ndarray, seed: int, count: int, size: int, **options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, flips and rendered pictures of several views of one image.
+
+    They are drawn two by two: batches of one size everywhere are compiled once, and compiling is most of the time here.
+    """
+    batch, parts = np.repeat(image[None], 2, axis=0), []
+    for pair in range((count + 1) // 2):
+        view = views.sample(jax.random.fold_in(jax.random.key(seed), pair), 2, **options)
+        parts.append((np.asarray(view.box), np.asarray(view.flip), np.asarray(_render(batch, view, size))))
+    boxes, flips, shown = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
+    return boxes, flips, shown
+
+
+def _name(axes: Axes, key: str) -> None:
+    axes.set_axis_off()
+    axes.text(0, 0.58, views.NAMES[key], va="bottom", color=INK, fontsize=8)
+    axes.text(0, 0.46, key, va="top", color=FAINT, fontsize=8, family="monospace")
+
+
+def _whole_and_tiles(count: int) -> list[tuple[float, float, float, float]]:
+    """Places in the figure: one large picture left, the tiles in a row beside it."""
+    left, gap = 0.42, 0.012
+    width = (1 - left) / count - gap
+    return [(0.0, 0.02, left - 0.02, 0.96), *[(left + i * (width + gap), 0.26, width, 0.4) for i in range(count)]]

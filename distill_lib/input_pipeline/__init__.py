@@ -1,0 +1,1 @@
+"""From stored images to batches: order, crops on the host, and the processes that decode."""

@@ -1,0 +1,116 @@
+"""The views of `views.sample` for single positions of a batch, by NumPy: for crops where images are decoded.
+
+The random numbers are JAX's own (Threefry-2x32 in its partitionable form, the default since JAX 0.5), bit for bit, so
+that a view does not depend on where it was drawn. Nothing here imports JAX. Mixup is absent: it mixes what is on the
+devices, and is drawn there.
+
+References:
+    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Threefry).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from distill_lib import crops
+from distill_lib.errors import unknown
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+class Boxes(NamedTuple):
+    """Crops of some images: box float32 (n, 4) as fractions of the image, flip bool (n,)."""
+
+    box: np.ndarray
+    flip: np.ndarray
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How a network's crops are drawn; arguments of `views.sample`.
+
+    Attributes:
+        kind: one of `crops.CROPS`.
+        flip: whether half of the crops are mirrored.
+        independent: whether the draw is the second one of an independent policy, the teacher's.
+        area, aspect: of inception crops, smallest and largest.
+        whole: share of the images that are shown whole.
+    """
+
+    kind: str = "inception"
+    flip: bool = True
+    independent: bool = False
+    area: crops.Range = (0.05, 1.0)
+    aspect: crops.Range = (3 / 4, 4 / 3)
+    whole: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in crops.CROPS:
+            raise unknown("crop", self.kind, crops.CROPS)
+
+
+def step_key(seed: int, step: int) -> np.ndarray:
+    """The key of a training step, uint32 (2,), as `step.view_key` and the training step make it."""
+    return fold_in(fold_in(key(seed), 1), step)
+
+
+def key(seed: int) -> np.ndarray:
+    """`jax.random.key(seed)` as uint32 (2,): JAX keeps the lower 32 bits of a seed unless it is told to use 64."""
+    return np.array([0, seed & 0xFFFFFFFF], np.uint32)
+
+
+def fold_in(key: np.ndarray, data: int | np.ndarray) -> np.ndarray:
+    """`jax.random.fold_in`, for one number or for (n,) numbers: uint32 (2,) or (n, 2)."""
+    low = np.asarray(data).astype(np.uint32)
+    return np.stack(_threefry(key, np.zeros_like(low), low), axis=-1)
+
+
+def uniform(keys: np.ndarray, count: int) -> np.ndarray:
+    """`jax.random.uniform(key, (count,))` for keys uint32 (n, 2): float32 (n, count) in [0, 1)."""
+    places = np.broadcast_to(np.arange(count, dtype=np.uint32), (len(keys), count))
+    high, low = _threefry(keys[:, None, :], np.zeros_like(places), places)
+    return (((high ^ low) >> np.uint32(9)) | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
+
+
+def sample(key: np.ndarray, positions: np.ndarray, crop: Crop, image_aspect: np.ndarray) -> Boxes:
+    """Draws what `views.sample` draws for these positions of the global batch.
+
+    Args:
+        key: of the training step, uint32 (2,).
+        positions: of the images in the global batch, (n,).
+        crop: how crops are drawn.
+        image_aspect: width / height of the upright images, (n,).
+
+    Returns:
+        Boxes and flips; boxes equal those of the jitted `views.sample` to 2**-22 of the image, since XLA
+        fuses multiplications and additions.
+    """
+    if crop.independent:
+        key = fold_in(key, crops.NO_POSITION)
+    numbers = uniform(fold_in(key, positions), crops.DRAWS)
+    ratio = np.asarray(image_aspect, np.float32)
+    box = crops.draw(np, numbers[:, 3:], crop.kind, crop.area, crop.aspect, ratio)
+    if crop.whole:
+        box = np.where(numbers[:, :1] < np.float32(crop.whole), crops.centred(np, len(box), 1.0), box)
+    flip = numbers[:, 1] < 0.5 if crop.flip else np.zeros(len(box), bool)
+    return Boxes(box, flip)
+
+
+def _threefry(key: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Threefry-2x32 with 20 rounds of counters uint32 (...), under keys uint32 (..., 2) that broadcast to them."""
+    keys = [key[..., 0], key[..., 1]]
+    keys.append(keys[0] ^ keys[1] ^ np.uint32(_PARITY))
+    with np.errstate(over="ignore"):  # sums are modulo 2**32, of which NumPy warns where they are single numbers
+        first, second = high + keys[0], low + keys[1]
+        for block in range(5):
+            for rotation in _ROTATIONS[block % 2]:
+                first = first + second
+                second = (second << np.uint32(rotation)) | (second >> np.uint32(32 - rotation))
+                second = second ^ first
+            first = first + keys[(block + 1) % 3]
+            second = second + keys[(block + 2) % 3] + np.uint32(block + 1)
+    return first, second

@@ -1,0 +1,28 @@
+"""Public names of packages, each loaded when it is asked for: who needs a step alone loads no data and no records."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def loader(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Makes the `__getattr__` of a package.
+
+    Args:
+        package: its name.
+        modules: its modules, each with the public names that it holds; one without any is public itself.
+
+    Returns:
+        A function of a public name to what its module holds at that moment; AttributeError for other names.
+    """
+    homes = {name: module for module, names in modules.items() for name in names or [module]}
+
+    def look_up(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{package}.{homes[name]}")
+        return getattr(module, name) if modules[homes[name]] else module
+
+    return look_up

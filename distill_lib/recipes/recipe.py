@@ -1,0 +1,238 @@
+"""Recipes: what a run is, as data; `presets` holds those that have a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from distill_lib import losses, models, optim, views
+from distill_lib.errors import DistillError, unknown
+from distill_lib.models import ensemble
+
+_ENDLESS = 1e300  # a number that no setting can have, and that both float and int can
+MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 kB
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run's result.
+
+    Attributes:
+        dataset: the images the student learns from.
+        variant: name of the preset this recipe started from.
+        policy: what teacher and student see: a key of `views.POLICIES` or `views.BASELINES`.
+        student: model name.
+        teacher: teacher name, or a path to a checkpoint, or several with " + " between; unused by the label baselines.
+        epochs: length of the schedule in passes over the training images.
+        batch_size: images a step.
+        resolution: height and width of the rendered views, in pixels.
+        temperature: T of the distillation loss.
+        learning_rate: peak learning rate.
+        weight_decay: decoupled, not multiplied by the learning rate.
+        warmup_steps: steps of the linear warm-up.
+        seed: of initialisation, order of the images and views.
+        train_images: use only the first so many training images; None uses all. (`fashion`: classes in equal parts.)
+        crop_area: smallest and largest area of an inception crop, as fractions of the image.
+        whole: share of inception crops that are replaced by the whole image.
+        mixup: "batch" or "example": one lambda a batch, or one an image.
+        ensemble_crops: crops that `fix/ic_ens` averages the teacher's prediction over.
+        eval_side: side of the central square that evaluation shows, as a fraction of the shorter side.
+        evaluations: rows of metrics.csv: how often a run reports and evaluates itself.
+        ensemble: "logits" or "probabilities": what several teachers average.
+        dtype: what networks compute in, "float32" or "bfloat16"; parameters and loss are float32 anyway.
+        view_seed: of the order of the images and the views, so that runs of several seeds can be taught as one class;
+            None takes `seed`.
+        optimizer: a name in `optim.OPTIMIZERS`.
+        schedule: of learning rate and weight decay after the warm-up, a name in `optim.SCHEDULES`.
+        decay: "schedule" (the paper: weight decay follows the schedule alone) or "adamw" (times the learning rate too).
+        distance: between student and teacher, a name in `losses.DISTANCES`; only "kl" uses the temperature.
+        temperature_squared: whether the loss is multiplied by T^2.
+        label_share: share of the loss that is the cross-entropy with labels; the paper's is 0.
+        mixup_beta: p of mixup's lambda ~ Beta(p, p); 1 is uniform.
+        mixup_folded: whether mixup takes max(lambda, 1 - lambda), as the released code does.
+        start: where the student's weights begin: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID" for the student
+            of a finished run. A head of other classes is replaced. None begins at random.
+        transfer_set: the data set whose training images are shown instead of those of `dataset`; None takes its own.
+        label_smoothing: share of the target that the distance "hard" gives to the other classes; the paper's is 0.
+        stored: logits that were kept of each of the teacher's answers, where these were stored before the run (see
+            `soft_labels`); None asks the teacher in every step.
+    """
+
+    dataset: str
+    variant: str
+    policy: str
+    student: str
+    teacher: str
+    epochs: float
+    batch_size: int
+    resolution: int
+    temperature: float
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    seed: int = 0
+    train_images: int | None = None
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    whole: float = 0.0
+    mixup: str = "batch"
+    ensemble_crops: int = 1000
+    eval_side: float = 1.0
+    evaluations: int = 20
+    ensemble: str = "logits"
+    dtype: str = "float32"
+    view_seed: int | None = None
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    decay: str = "schedule"
+    distance: str = "kl"
+    temperature_squared: bool = True
+    label_share: float = 0.0
+    mixup_beta: float = 1.0
+    mixup_folded: bool = False
+    start: str | None = None
+    transfer_set: str | None = None
+    label_smoothing: float = 0.0
+    stored: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        policy = views.policy(self.policy)
+        for name, known in _NAMES.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        self._check_loss(policy)
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.evaluations > MOST_EVALUATIONS:
+            raise DistillError(
+                f"evaluations must be at most {MOST_EVALUATIONS}, got {self.evaluations}: records are small."
+            )
+        for name in ("weight_decay", "warmup_steps"):
+            if not getattr(self, name) >= 0:
+                raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.stored is not None and self.stored < 1:
+            raise DistillError(f"stored must be at least 1 (logits that are kept), got {self.stored}.")
+        for seed in (self.seed, self.order_seed):
+            if not 0 <= seed < 2**32:
+                raise DistillError(f"seed must be from 0 to 2**32 - 1 (JAX uses 32 bits of it), got {seed}.")
+        if self.train_images is not None and self.train_images < self.batch_size:
+            self.check_length(self.train_images)
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise DistillError(f"crop_area must be two fractions 0 < low <= high <= 1, got {self.crop_area}.")
+        if not 0 < self.eval_side <= 1 or not 0 <= self.whole <= 1:
+            raise DistillError(f"eval_side and whole are fractions, got {self.eval_side} and {self.whole}.")
+
+    def _check_loss(self, policy: views.Policy) -> None:
+        """Raises DistillError where the parts of the loss contradict each other or the policy."""
+        if not 0 <= self.label_share < 1:
+            raise DistillError(
+                f"label_share must be from 0 to below 1, got {self.label_share}: for labels alone choose policy labels."
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise DistillError(f"label_smoothing must be from 0 to below 1, got {self.label_smoothing}.")
+        if self.label_share and policy.relation in ("none", "fixed"):
+            raise DistillError(
+                f"label_share needs a teacher that is asked in every step; policy {self.policy} has none."
+            )
+        if self.transfer_set is not None and (policy.relation == "none" or self.label_share):
+            raise DistillError(
+                f"labels of {self.transfer_set} do not name classes of {self.dataset}: a transfer_set needs a policy "
+                "with a teacher, and label_share 0."
+            )
+
+    @property
+    def study(self) -> str:
+        """The folder of results this run belongs to; folders of pictures of equal name differ by a hash of the path."""
+        kind, _, place = self.dataset.partition(":")
+        if not place:
+            return f"{self.dataset}_{self.variant}"
+        words = re.sub(r"[^\w.-]+", "-", PurePath(place).name if kind == "folder" else place).strip("-.")
+        digest = [hashlib.sha256(place.encode()).hexdigest()[:6]] if kind == "folder" else []
+        return "-".join([kind, *([words] if words else []), *digest]) + f"_{self.variant}"
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of order and views."""
+        return self.seed if self.view_seed is None else self.view_seed
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the student learns from a teacher rather than from labels."""
+        return self.policy in views.POLICIES
+
+    def check_length(self, num_examples: int) -> None:
+        """Raises DistillError where a batch or the warm-up is too large for `num_examples` images."""
+        if self.batch_size > num_examples:
+            raise DistillError(
+                f"batch_size {self.batch_size} is larger than the data ({num_examples} training images); "
+                f"choose batch_size <= {num_examples} or more train_images."
+            )
+        self.steps(num_examples)
+
+    def steps(self, num_examples: int) -> int:
+        """Training steps over `num_examples` images; raises DistillError where they are not more than the warm-up."""
+        steps = round(self.epochs * num_examples / self.batch_size)
+        if steps <= self.warmup_steps:
+            raise DistillError(
+                f"{self.epochs:g} epochs of {num_examples} images are {steps} steps, not more than the "
+                f"{self.warmup_steps} warm-up steps: raise epochs or lower warmup_steps."
+            )
+        return steps
+
+    def run_id(self, teacher_sha256: str = "") -> str:
+        """Name of the run: policy, length and seed in clear, and a hash of everything that decides the result.
+
+        Fields at their default are left out of the hash, so that a field added later does not rename earlier runs.
+        """
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        decided = {field.name: values[field.name] for field in fields if values[field.name] != field.default}
+        described = json.dumps(decided | {"teacher_sha256": teacher_sha256}, sort_keys=True)
+        digest = hashlib.sha256(described.encode()).hexdigest()[:8]
+        policy = self.policy.replace("/", "-")
+        return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
+
+
+_POSITIVE = (
+    "epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations", "mixup_beta",
+)  # fmt: skip
+_NAMES = {
+    "mixup": views.MIXUPS,
+    "optimizer": optim.OPTIMIZERS,
+    "schedule": optim.SCHEDULES,
+    "decay": optim.DECAYS,
+    "distance": tuple(losses.DISTANCES),
+    "ensemble": ensemble.MEANS,
+    "dtype": models.DTYPES,
+}
+_KINDS = {
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+}
+
+
+def _check_types(recipe: Recipe) -> None:
+    """Turns whole numbers given as floats, and lists, into the declared types; refuses anything else."""
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name == "crop_area":
+            pair = isinstance(value, (list, tuple)) and len(value) == 2
+            if not pair or not all(isinstance(part, (int, float)) for part in value):
+                raise DistillError(f"crop_area must be two fractions such as [0.05, 1.0], got {value!r}.")
+            object.__setattr__(recipe, field.name, (float(value[0]), float(value[1])))
+            continue
+        optional, (kind, words) = field.type.endswith("| None"), _KINDS[field.type.split()[0]]
+        if value is None and optional:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _ENDLESS
+        if kind in (int, float) and number and kind(value) == value:
+            object.__setattr__(recipe, field.name, kind(value))
+        elif kind in (int, float) or not isinstance(value, kind):
+            raise DistillError(f"{field.name} must be {words}{' or None' if optional else ''}, got {value!r}.")

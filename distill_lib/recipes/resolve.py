@@ -1,0 +1,125 @@
+"""Recipes by name, and what a recipe cannot ask for, told before any data or model is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from distill_lib import models, teachers, views
+from distill_lib.datasets import image_folder
+from distill_lib.datasets.cards import CARDS
+from distill_lib.errors import DistillError, unknown
+from distill_lib.recipes import presets
+from distill_lib.recipes.recipe import Recipe
+from distill_lib.teachers import published
+
+_TRAINED_FIRST = {
+    "tfds": " with `-p policy labels`",
+    "folder": ": `nox -s run -- own_photographs -p folder PATH` trains teacher and student",
+}
+
+
+def names() -> list[str]:
+    """Data sets that have presets of their own; `tfds:NAME` has those of Pets, and those of `folder:PATH` are made."""
+    return list(presets.VARIANTS)
+
+
+def variants(dataset: str) -> list[str]:
+    """Presets of a data set; raises DistillError for an unknown one. "smoke" runs on mock data in seconds."""
+    return [*presets.tables(dataset)[1], "smoke"]
+
+
+def get(dataset: str, variant: str, **overrides) -> Recipe:
+    """Looks up a preset and changes single settings of it.
+
+    Args:
+        dataset: one of `names()`, or "tfds:NAME" (settings of Pets) or "folder:PATH" (settings that follow how many
+            pictures there are), which have no teacher.
+        variant: one of `variants(dataset)`.
+        **overrides: fields of `Recipe` to replace; None keeps the preset's value.
+
+    Returns:
+        The resolved recipe.
+
+    Raises:
+        DistillError: for an unknown name, a setting that makes no sense, a teacher that nobody named, or a folder that
+            is not as it must be.
+    """
+    dataset = image_folder.absolute(str(dataset))  # one run has one name, from whichever folder it is started
+    common, rows = presets.tables(dataset)
+    if variant not in variants(dataset):
+        raise unknown(f"variant of {dataset}", variant, variants(dataset))
+    settable = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("dataset", "variant")]
+    for name in overrides:
+        if name not in settable:
+            raise unknown("recipe setting", name, settable)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if "transfer_set" in given:
+        given["transfer_set"] = image_folder.absolute(str(given["transfer_set"]))
+    preset = presets.SMOKE if variant == "smoke" else rows[variant]
+    recipe = Recipe(dataset=dataset, variant=variant, **(common | preset | given))
+    if recipe.has_teacher and recipe.teacher == presets.TEACHERLESS:
+        raise DistillError(
+            f"{dataset} has no teacher of its own: name one that knows its classes, as in `-p teacher PATH.npz`, or "
+            f"train one first{_TRAINED_FIRST[dataset.partition(':')[0]]}."
+        )
+    refuse_impossible(recipe)
+    return recipe
+
+
+def refuse_impossible(recipe: Recipe) -> None:
+    """Raises DistillError, with the reason, where a recipe's parts cannot work together.
+
+    A teacher of other classes, an ensemble of one, mixup without a second image, smoothing of what is smooth, images of
+    a set that is the student's own, a resolution that a network cannot take, a batch that is larger than the data, or a
+    schedule that ends within its warm-up.
+    """
+    if recipe.has_teacher:
+        _check_teachers(recipe)
+    if views.policy(recipe.policy).mix and recipe.batch_size < 2:
+        raise DistillError(f"policy {recipe.policy} mixes two images of a batch: batch_size must be at least 2, got 1.")
+    if recipe.label_smoothing and not (recipe.has_teacher and recipe.distance == "hard"):
+        raise DistillError(
+            f"label_smoothing smooths a teacher's first guess: choose a policy with a teacher and distance hard, not "
+            f"{recipe.distance if recipe.has_teacher else recipe.policy}."
+        )
+    if recipe.transfer_set is not None:
+        _check_transfer_set(recipe.transfer_set, recipe.dataset)
+    models.check_resolution(recipe.student, recipe.resolution)
+    if recipe.variant != "smoke" and (images := _training_images(recipe)) is not None:
+        recipe.check_length(images)
+
+
+def _check_teachers(recipe: Recipe) -> None:
+    parts = teachers.parts(recipe.teacher)
+    twice = next((name for name, side in parts if parts.count((name, side)) > 1), None)
+    if twice is not None:
+        raise DistillError(f"teacher {twice} is named twice, and its mean with itself is itself: name another, or one.")
+    if recipe.ensemble == "probabilities" and len(parts) == 1:
+        raise DistillError(
+            f"ensemble {recipe.ensemble} is a mean over several teachers, and {recipe.teacher} is one: name others "
+            "after ' + ', or leave ensemble out."
+        )
+    classes = {card.name: card.num_classes for card in CARDS}.get(recipe.dataset)
+    for name, side in parts:
+        if (known := published.CHECKPOINTS.get(name)) is None:
+            continue
+        models.check_resolution(known.model, side or known.resolution)
+        if classes not in (None, known.num_classes):
+            raise DistillError(
+                f"teacher {name} knows {known.num_classes} classes, and {recipe.dataset} has {classes}: name another."
+            )
+
+
+def _check_transfer_set(source: str, dataset: str) -> None:
+    known = [card.name for card in CARDS if "train" in card.counts]
+    if source not in known and not presets.is_foreign(source):
+        raise unknown("transfer_set", source, [*known, "tfds:NAME", "folder:PATH"])
+    if source == dataset:
+        raise DistillError(f"transfer_set {source} is the data set itself: name another, or leave transfer_set out.")
+
+
+def _training_images(recipe: Recipe) -> int | None:
+    """How many images there are to learn from; None where the card does not tell."""
+    name = recipe.transfer_set or recipe.dataset
+    count = {card.name: card.counts.get("train") for card in CARDS}.get(name)
+    return None if count is None else min(count, recipe.train_images or count)

@@ -1,0 +1,1 @@
+"""What the records say: tables, sentences and comparisons with the paper, and what runs would cost."""

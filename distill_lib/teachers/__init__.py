@@ -1,0 +1,19 @@
+"""Teachers: networks that are frozen, embedded or published, and their answers where they are stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill_lib.lazy import loader
+
+if TYPE_CHECKING:
+    from distill_lib.teachers.teacher import EMBEDDED, Teacher, load, names, parts, resolve
+
+__all__ = ["EMBEDDED", "Teacher", "load", "names", "parts", "resolve"]
+
+__getattr__ = loader(
+    __name__,
+    {
+        "teacher": ["EMBEDDED", "Teacher", "load", "names", "parts", "resolve"],
+    },
+)

@@ -1,0 +1,150 @@
+"""Names of published BiT parameters, and the head of another number of classes.
+
+Two namings are in use for the same arrays. This library and big_vision write `block1/unit01/conv1/kernel`; the files
+of big_transfer, and the paper's ImageNet files as timm reads them, write
+`resnet/block1/unit01/a/standardized_conv2d/kernel`. There, `a`, `b` and `c` each hold a convolution and the
+normalisation *before* it, `a/proj` is the shortcut's convolution, which starts from what `a` normalised, and the head
+is a 1x1 convolution. Functions map flat dicts (name to array) to flat dicts and leave their arguments as they are.
+
+References:
+    Names: github.com/google-research/big_transfer (bit_pytorch/models.py, bit_jax/tf2jax.py) and
+    github.com/google-research/big_vision (models/bit_paper.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from distill_lib.errors import DistillError
+
+_PREFIX = "resnet/"
+_CONV = "standardized_conv2d/kernel"
+_NORM = {"scale": "group_norm/gamma", "bias": "group_norm/beta"}
+
+# Ours to theirs: inside a unit, and outside.
+_UNIT = (
+    {f"conv{number}/kernel": f"{part}/{_CONV}" for number, part in enumerate("abc", 1)}
+    | {f"gn{number}/{ours}": f"{part}/{_NORM[ours]}" for number, part in enumerate("abc", 1) for ours in _NORM}
+    | {"conv_proj/kernel": f"a/proj/{_CONV}"}
+)
+_TOP = (
+    {"root_block/conv_root/kernel": f"root_block/{_CONV}"}
+    | {f"norm-pre-head/{ours}": theirs for ours, theirs in _NORM.items()}
+    | {f"head/{kind}": f"head/conv2d/{kind}" for kind in ("kernel", "bias")}
+)
+_UNIT_TO_OURS = {theirs: ours for ours, theirs in _UNIT.items()}
+_TOP_TO_OURS = {theirs: ours for ours, theirs in _TOP.items()}
+
+_IN_UNIT = re.compile(r"(block\d+/unit\d+/)(.+)")
+_NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  # other families have other names
+
+
+def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames the parameters of a BiT file, and gives them this library's shapes.
+
+    Args:
+        flat: arrays in either naming; the scale and bias of a GroupNorm may be (C,) or (1, 1, 1, C). Names of other
+            families, and unknown ones, are kept.
+
+    Returns:
+        Arrays by this library's names: normalisation (1, 1, 1, C), head (C, classes).
+
+    Raises:
+        DistillError: if two arrays would get one name.
+    """
+    ours: dict[str, np.ndarray] = {}
+    for theirs, value in flat.items():
+        name = _our_name(theirs)
+        if name in ours:
+            raise DistillError(f"{theirs} and another array both stand for {name}; get the checkpoint again.")
+        if _NORMS.fullmatch(name) and value.ndim == 1:
+            value = value.reshape(1, 1, 1, -1)
+        if name != theirs and name == "head/kernel" and value.shape[:2] == (1, 1):
+            value = value[0, 0]
+        ours[name] = value
+    return ours
+
+
+def to_big_transfer(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames BiT parameters as in the big_transfer files; the inverse of `to_ours`, bit for bit.
+
+    Args:
+        flat: arrays by this library's names.
+
+    Returns:
+        Arrays by their names: normalisation (C,), head (1, 1, C, classes). Names that BiT has not are kept.
+    """
+    theirs = {}
+    for ours, value in flat.items():
+        if _NORMS.fullmatch(ours):
+            value = value.reshape(-1)
+        if ours == "head/kernel":
+            value = value[None, None]
+        theirs[_big_transfer_name(ours)] = value
+    return theirs
+
+
+def fit_head(
+    params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any], source: str, *, replace: bool
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, or refuses it.
+
+    Args:
+        params: flat parameters, by this library's names.
+        expected_shapes: the model's flat parameters, or anything with a `shape` for each.
+        source: name of the file, for the notice.
+        replace: whether such a head is replaced.
+
+    Returns:
+        The parameters, and one line that says what was replaced, or None if nothing was. Whatever else does not fit,
+        the head's width among it, is left for `weights.match` to tell.
+
+    Raises:
+        DistillError: if there is such a head, and it is not to be replaced.
+    """
+    have, want = _class_counts(params, expected_shapes)
+    if have == want:
+        return dict(params), None
+    if not replace:
+        raise DistillError(
+            f"{source} has a head of {have} classes, the model one of {want}; "
+            "choose a file for these classes (`published.load` can start from a head of zeros: replace_head=True)."
+        )
+    heads = {name: np.zeros(expected_shapes[name].shape, np.float32) for name in ("head/kernel", "head/bias")}
+    return {**params, **heads}, f"{source} has a head of {have} classes; it was replaced by zeros for {want} classes."
+
+
+def _class_counts(params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any]) -> tuple[int, int]:
+    """Classes of the head in a file and in a model; equal too where the heads differ in more than that."""
+    shapes = [
+        [tree[name].shape if name in tree else () for name in ("head/kernel", "head/bias")]
+        for tree in (params, expected_shapes)
+    ]
+    (kernel, bias), (want_kernel, want_bias) = shapes
+    comparable = [len(shape) for shape in (kernel, bias, want_kernel, want_bias)] == [2, 1, 2, 1]
+    if comparable and kernel == (want_kernel[0], *bias):
+        return bias[0], want_bias[0]
+    return 0, 0
+
+
+def _our_name(name: str) -> str:
+    if not name.startswith(_PREFIX):
+        return name
+    # In some files TensorFlow numbered the convolutions: standardized_conv2d_17.
+    rest = re.sub(r"/standardized_conv2d_\d+/", "/standardized_conv2d/", name.removeprefix(_PREFIX))
+    return _renamed(rest, _UNIT_TO_OURS, _TOP_TO_OURS) or name
+
+
+def _big_transfer_name(name: str) -> str:
+    renamed = _renamed(name, _UNIT, _TOP)
+    return _PREFIX + renamed if renamed else name
+
+
+def _renamed(name: str, in_unit: dict[str, str], outside: dict[str, str]) -> str | None:
+    if match := _IN_UNIT.fullmatch(name):
+        return match[1] + in_unit[match[2]] if match[2] in in_unit else None
+    return outside.get(name)

@@ -1,0 +1,276 @@
+"""Published checkpoints by name: what they are, where they lie, and their parameters in a model.
+
+From a shell, the table, and files of it:
+
+    python -m distill_lib.teachers.published
+    python -m distill_lib.teachers.published R50x1_224 R152x2_T_flowers128
+
+Files are looked for in the folder that DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else
+downloaded into the latter. The publishers give no digests: the first use of a name records the file's SHA-256 in
+~/.cache/distill_lib/checkpoints.lock.json, and every later use of that name must find the same file.
+
+References:
+    Files: github.com/google-research/big_vision, configs/proj/distill (README.md and common.py);
+    github.com/google-research/big_transfer, README.md; timm 1.0, models/vision_transformer.py for AugReg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill_lib import weights
+from distill_lib.errors import DistillError, command_line, unknown
+from distill_lib.teachers import bit_names
+from distill_lib.teachers.download import check_digest, fetch
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+
+_BIT = "https://storage.googleapis.com/bit_models"
+_AUGREG = "https://storage.googleapis.com/vit_models/augreg"
+_TABLE_4 = "arXiv 2106.05237, table 4 (the teacher itself, test split)"
+_TIMM = "timm's evaluation (results-imagenet.csv at aa4b585, crop 0.9)"
+_POSITIONS = "Transformer/posembed_input/pos_embedding"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One published file.
+
+    Attributes:
+        name: what it is asked for by.
+        model: name of the model that it holds.
+        url: where it is published.
+        num_classes: length of its logits.
+        resolution: height and width in pixels of the images that it was trained or fine-tuned on.
+        parameters: how many numbers it holds.
+        top1: accuracy in percent that its evaluation should come to; None where there is nothing to compare with.
+        source: of `top1`, and what contradicts it.
+    """
+
+    name: str
+    model: str
+    url: str
+    num_classes: int
+    resolution: int
+    parameters: int
+    top1: float | None
+    source: str
+
+    @property
+    def file(self) -> str:
+        """Name of the file, here and where it is published."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def about_bytes(self) -> int:
+        """Size of the file, computed for float32 numbers: the publishers do not give it."""
+        return 4 * self.parameters
+
+
+def _teacher(data: str, num_classes: int, resolution: int, parameters: int, top1: float, source: str) -> Checkpoint:
+    name = f"R152x2_T_{data}"
+    url = f"{_BIT}/distill/{name}.npz"
+    return Checkpoint(name, "bit_r152x2", url, num_classes, resolution, parameters, top1, source)
+
+
+def _student(resolution: int, top1: float, source: str) -> Checkpoint:
+    name = f"R50x1_{resolution}"
+    return Checkpoint(name, "bit_r50x1", f"{_BIT}/distill/{name}.npz", 1000, resolution, 25_549_352, top1, source)
+
+
+def _bitm(network: str, parameters: int) -> Checkpoint:
+    source = "none: pre-trained on ImageNet-21k (21,843 classes), to start from"
+    name, model = f"BiT-M-{network}", f"bit_{network.lower()}"
+    return Checkpoint(name, model, f"{_BIT}/{name}.npz", 21_843, 224, parameters, None, source)
+
+
+def _augreg(size: str, parameters: int, top1: float, settings: str, learning_rate: str) -> Checkpoint:
+    file = (
+        f"{size}_16-i21k-300ep-lr_0.001-{settings}-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_{learning_rate}-res_224.npz"
+    )
+    model = f"vit_{size.lower()}16"
+    return Checkpoint(f"AugReg_{size}16_224", model, f"{_AUGREG}/{file}", 1000, 224, parameters, top1, _TIMM)
+
+
+# Where the sources of a top-1 contradict each other, the paper's is taken (at 384: the one that timm comes nearest to).
+_ALL = (
+    _teacher("224", 1000, 224, 236_335_208, 83.0, "arXiv 2106.05237, section 3.2, and released README; timm: 82.92"),
+    _teacher("384", 1000, 384, 236_335_208, 83.7, "arXiv 2106.05237, section 3.3; timm: 83.86; released README: 84.3"),
+    _teacher("flowers128", 102, 128, 232_656_102, 97.82, _TABLE_4),
+    _teacher("pet128", 37, 128, 232_389_797, 91.03, _TABLE_4),
+    _teacher("food128", 101, 128, 232_652_005, 86.24, _TABLE_4),
+    _teacher("sun128", 397, 128, 233_864_717, 74.22, _TABLE_4),
+    _student(160, 80.5, "released README; arXiv 2106.05237, table 1: 80.49 after 9,600 epochs"),
+    _student(224, 82.8, "released README; timm: 82.82, as table 3 of arXiv 2106.05237 for two teachers"),
+    _bitm("R50x1", 68_256_659),
+    _bitm("R152x2", 321_728_979),
+    _augreg("Ti", 5_717_416, 75.45, "aug_none-wd_0.03", "0.03"),
+    _augreg("S", 22_050_664, 81.40, "aug_light1-wd_0.03", "0.03"),
+    _augreg("B", 86_567_656, 84.53, "aug_medium1-wd_0.1", "0.01"),
+)
+
+CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _ALL}
+"""All published checkpoints, by name."""
+
+
+def cache() -> Path:
+    """The folder that files are downloaded into."""
+    return Path.home() / ".cache" / "distill_lib" / "checkpoints"
+
+
+def default_lock() -> Path:
+    """The file that records the SHA-256 of every checkpoint at its first use."""
+    return cache().with_name("checkpoints.lock.json")
+
+
+def resolve(
+    name_or_path: str | os.PathLike, *, folder: Path | None = None, download: bool = True, lock: Path | None = None
+) -> Path:
+    """Finds a checkpoint's file, downloading it if need be.
+
+    Args:
+        name_or_path: a name in `CHECKPOINTS`, or the path of a file, which is taken as it is.
+        folder: the only folder to look in, and to download into; None looks into DISTILL_CHECKPOINTS and the cache.
+        download: whether to download what is not at hand.
+        lock: where digests are recorded; None is `default_lock()`.
+
+    Returns:
+        The path of the file; a published one is the same as at its first use.
+
+    Raises:
+        DistillError: if the name is unknown, the file is not there and cannot be had, or it is another than before.
+    """
+    text = os.fspath(name_or_path)
+    if text not in CHECKPOINTS:
+        return _local(text)
+    checkpoint, lock = CHECKPOINTS[text], lock or default_lock()
+    path, by_hand = at_hand(checkpoint, folder), _folders(folder)[0]
+    if path is None and not download:
+        raise DistillError(f"{text} is not at hand; get {checkpoint.url} and put it into {by_hand}.")
+    if path is None:
+        target = (folder or cache()) / checkpoint.file
+        return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
+    check_digest(text, path, lock)
+    return path
+
+
+def at_hand(checkpoint: Checkpoint, folder: Path | None = None) -> Path | None:
+    """Where a checkpoint's file lies, or None; what it holds is not looked at."""
+    return next((path for place in _folders(folder) if (path := place / checkpoint.file).is_file()), None)
+
+
+def load(
+    name_or_path: str | os.PathLike, model: nn.Module, image_shape: tuple[int, int, int], *, replace_head: bool = False
+) -> dict[str, dict]:
+    """Loads a checkpoint into a model.
+
+    Args:
+        name_or_path: a name in `CHECKPOINTS`, or the path of an .npz in its naming or this library's.
+        model: the module.
+        image_shape: (height, width, colours) of the images it is for; a ViT's position embedding is resized to it.
+        replace_head: whether a head of another number of classes is replaced by zeros, which is then printed.
+
+    Returns:
+        Variables of the model, as NumPy arrays, float32.
+
+    Raises:
+        DistillError: as `resolve`, or if the file is damaged or does not fit the model.
+    """
+    from distill_lib import models
+
+    path = resolve(name_or_path)
+    expected = models.shapes(model, image_shape)
+    flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
+    flat = {name: _float32(name, value, path) for name, value in flat.items()}
+    shapes = weights.flatten(expected["params"])
+    flat, notice = bit_names.fit_head(
+        _positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head
+    )
+    if notice:
+        print(notice)
+    tree = weights.match(weights.unflatten(flat), weights.pack(expected), str(path))
+    return weights.unpack(tree)
+
+
+def _folders(folder: Path | None) -> list[Path]:
+    if folder is not None:
+        return [folder]
+    if not (named := os.environ.get("DISTILL_CHECKPOINTS")):
+        return [cache()]
+    if not (first := Path(named).expanduser()).is_dir():
+        raise DistillError(f"DISTILL_CHECKPOINTS names {first}, which is no folder; make it, or unset the variable.")
+    return [first, cache()]
+
+
+def _local(text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    if path.stem in CHECKPOINTS:
+        raise DistillError(
+            f"no checkpoint at {text}; check the path, or give the name {path.stem} to have it downloaded."
+        )
+    if path.suffix == ".npz" or len(path.parts) > 1:
+        raise DistillError(f"no checkpoint at {text}; check the path.")
+    raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
+
+
+def _float32(name: str, value: np.ndarray, path: Path) -> np.ndarray:
+    if not np.issubdtype(value.dtype, np.floating):
+        raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
+    return value.astype(np.float32, copy=False)
+
+
+def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: int) -> dict[str, np.ndarray]:
+    """Resizes a ViT's position embedding if its length is all that does not fit."""
+    from distill_lib.models import vit
+
+    if not {_POSITIONS, "embedding/kernel"} <= flat.keys() & expected.keys():
+        return flat
+    have, want = flat[_POSITIONS].shape, expected[_POSITIONS].shape
+    if have == want or (have[:1], have[2:]) != (want[:1], want[2:]):
+        return flat
+    resized = weights.flatten(vit.resize_positions(weights.unflatten(flat), side))
+    return flat | {_POSITIONS: np.asarray(resized[_POSITIONS])}
+
+
+def table(folder: Path | None = None) -> str:
+    """All published checkpoints in columns: name, model, size, top-1, where it is at hand, source of top-1."""
+    rows = [("name", "model", "size", "top-1 %", "at hand", "source of top-1")]
+    for checkpoint in CHECKPOINTS.values():
+        size = f"about {checkpoint.about_bytes / 1e6:.0f} MB"
+        top1 = "-" if checkpoint.top1 is None else f"{checkpoint.top1:g}"
+        where = str(at_hand(checkpoint, folder) or "no")
+        rows.append((checkpoint.name, checkpoint.model, size, top1, where, checkpoint.source))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: `python -m distill_lib.teachers.published` prints the table, with names it fetches them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distill_lib.teachers.published", description="Published checkpoints."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="checkpoints to have at hand; none prints all there are"
+    )
+    parser.add_argument("--folder", type=Path, help="look here alone, and download into it")
+    options = parser.parse_args(arguments)
+    if not options.names:
+        print(table(options.folder))
+    for name in options.names:
+        print(resolve(name, folder=options.folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

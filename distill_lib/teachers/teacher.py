@@ -1,0 +1,162 @@
+"""A teacher is logits(images): frozen networks, folded once, or a table of outputs that were computed once."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_lib import models, views, weights
+from distill_lib.errors import DistillError, unknown
+from distill_lib.models.ensemble import Ensemble, Member
+from distill_lib.teachers import published
+
+_FILES = Path(__file__).parents[1] / "data" / "teachers"
+EMBEDDED = {
+    "fashion": _FILES / "fashion_bit_r11w24.npz",
+    "imagenet_lite0": _FILES / "imagenet_efficientnet_lite0.npz",
+}
+"""Teachers that come with the package, by name."""
+
+MOCK = "mock"
+"""Name of the teacher with random weights that smoke runs on mock data learn from."""
+
+_AT = re.compile(r"(.*?)(?:@([1-9]\d*))?", re.DOTALL)  # a name, and the side that it is shown
+
+Variables = tuple[models.Variables, ...]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Frozen networks that answer with one voice; most often it is one network.
+
+    Attributes:
+        name: how it was asked for.
+        ensemble: the networks, and what each wants to see.
+        variables: of each network.
+        sha256: of the checkpoint file, or of all of them; part of the identity of every run that learns from it.
+        colours: colour channels that it was made for; None takes any.
+    """
+
+    name: str
+    ensemble: Ensemble
+    variables: Variables
+    sha256: str
+    colours: int | None = None
+
+    def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
+        """Maps images (batch, size, size, colours), uint8 or float32 in [-1, 1], to logits (batch, classes).
+
+        A network that wants another size is shown the images resized, one that wants another range of values gets it.
+
+        Raises:
+            DistillError: if the images have another shape or number of colours.
+        """
+        shown = views.normalize(images)
+        if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.colours not in (None, shown.shape[3]):
+            raise DistillError(
+                f"teacher {self.name} is shown images of shape {shown.shape}; it takes (batch, size, size, "
+                f"{self.colours or 'colours'})."
+            )
+
+        def show(size: int | None) -> jax.Array:
+            if size in (None, shown.shape[1]):
+                return shown
+            return views.render(shown, views.still(len(shown)), size)
+
+        return self.ensemble.logits(self.variables, show)
+
+
+def load(
+    name: str, *, num_classes: int, colours: int, resolution: int, ensemble: str = "logits", dtype: str = "float32"
+) -> Teacher:
+    """Loads a teacher, and computes once what never changes about it (`models.fold`).
+
+    Args:
+        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, or "mock". With "@" and a
+            number of pixels after it, as in "fashion@36", views are rendered for it in that size, whatever the student
+            sees. Several of them with " + " between are an ensemble.
+        num_classes: classes of the data set it is to teach.
+        colours: colour channels of the images.
+        resolution: height and width of the views that the student will see.
+        ensemble: "logits" or "probabilities": what several teachers average.
+        dtype: what they compute in, "float32" or "bfloat16".
+
+    Returns:
+        The teacher.
+
+    Raises:
+        DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
+    """
+    found = [_member(*part, num_classes, (resolution, resolution, colours), dtype) for part in parts(name)]
+    members, variables, hashes = zip(*found, strict=True)
+    sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+    return Teacher(name, Ensemble(members, ensemble), variables, sha256, colours)
+
+
+def names() -> list[str]:
+    """Teachers that `load` knows by name."""
+    return [*EMBEDDED, *published.CHECKPOINTS, MOCK]
+
+
+def parts(name: str) -> list[tuple[str, int | None]]:
+    """The networks that a teacher's name stands for: of each its own name, and the side in pixels behind an "@".
+
+    Raises:
+        DistillError: if one of them is neither a known name nor an .npz; whether the file is there is not looked at.
+    """
+    found: list[tuple[str, int | None]] = []
+    for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
+        own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
+        if own not in names() and not own.endswith(".npz"):
+            raise unknown("teacher", own, [*names(), "a path ending in .npz"])
+        found.append((own, int(side) if side else None))
+    return found
+
+
+def resolve(name: str) -> Path:
+    """Path of the checkpoint that a name in `EMBEDDED`, a published name or a path stands for; raises DistillError."""
+    return EMBEDDED[name] if name in EMBEDDED else published.resolve(name)
+
+
+def _member(
+    name: str, side: int | None, num_classes: int, image_shape: tuple[int, int, int], dtype: str
+) -> tuple[Member, models.Variables, str]:
+    shown = {"resolution": side} if side else {}
+    if name == MOCK:
+        return _folded(*_mock(num_classes, image_shape, dtype), shown, "mock")
+    path = resolve(name)
+    facts = weights.load_metadata(path)
+    known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
+    if "model" not in facts and path.name in known:
+        facts = {"model": known[path.name].model, "resolution": known[path.name].resolution}
+    if "model" not in facts:
+        raise DistillError(f"{path} does not say which model it holds; save it with metadata={{'model': ...}}.")
+    facts |= shown
+    model = models.create(facts["model"], num_classes, dtype)
+    own_size = facts.get("resolution")
+    shape = (own_size, own_size, image_shape[2]) if own_size else image_shape
+    return _folded(model, published.load(path, model, shape), facts, weights.sha256(path))
+
+
+def _folded(model: Any, variables: models.Variables, facts: dict, sha256: str) -> tuple[Member, models.Variables, str]:
+    model, variables = models.fold(model, variables)
+    variables = jax.tree.map(jnp.asarray, variables)
+    low, high = facts.get("input_range", (-1.0, 1.0))
+    return Member(model, facts.get("resolution"), (float(low), float(high))), variables, sha256
+
+
+@functools.lru_cache(maxsize=8)
+def _mock(num_classes: int, image_shape: tuple[int, int, int], dtype: str) -> tuple[Any, models.Variables]:
+    model = models.create("bit_r11w8", num_classes, dtype)
+    variables = models.init(model, jax.random.key(0), image_shape)
+    head = variables["params"]["head"]
+    head["kernel"] = jax.random.normal(jax.random.key(1), head["kernel"].shape)
+    return model, variables

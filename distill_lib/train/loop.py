@@ -1,0 +1,178 @@
+"""Training: one loop for one student or a class of them, and a record for each at the end.
+
+Deliberately absent: data augmentation outside of `views`, early stopping, weight averaging, and any randomness that is
+not a function of (seed, step, position in the batch). So a run that is killed and started again ends with the same bits
+on the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_lib import records, sharding
+from distill_lib.errors import DistillError
+from distill_lib.recipes import Recipe
+from distill_lib.train import batches, checkpoint, step, student
+from distill_lib.train.progress import Progress
+from distill_lib.train.setup import prepare
+from distill_lib.train.student import Pupil, Run
+from distill_lib.train.task import Task
+
+CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
+
+
+def fit(
+    recipe: Recipe,
+    workdir: str | os.PathLike | None = None,
+    *,
+    checkpoint_seconds: float = 60.0,
+    loading: str = "auto",
+    workers: int | None = None,
+    on_bad_image: str = "substitute",
+    replay: str | os.PathLike | None = None,
+    remat: bool = False,
+) -> Run:
+    """Trains a student, or takes up the run where it was killed, or reuses the finished one.
+
+    Args:
+        recipe: what to run.
+        workdir: the results folder; None finds it (see `records.find_results`).
+        checkpoint_seconds: least time between two training checkpoints.
+        loading: how images come, as in `setup.prepare`; streamed runs have names of their own.
+        workers: threads that decode, where images are decoded on the way.
+        on_bad_image: "substitute" or "raise": what is done about broken images that are met on the way.
+        replay: folder of stored answers that are replayed, as in `setup.prepare`; such runs have names of their own.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
+
+    Returns:
+        The run; its record lies in `workdir/<study>/<run id>/`.
+
+    Raises:
+        DistillError: if data, teacher or folder are not usable, or the student diverges. Earlier records stay intact.
+    """
+    step.use_compilation_cache()
+    options: dict[str, Any] = {"loading": loading, "workers": workers, "on_bad_image": on_bad_image}
+    task = prepare(recipe, replay=replay, results=workdir, **options)
+    directory = folder(task, workdir)
+    if (run := student.finished(task, directory)) is not None:
+        return run
+    (trained,) = train([(task, directory)], checkpoint_seconds=checkpoint_seconds, remat=remat)
+    if isinstance(trained, Run):
+        return trained
+    raise trained
+
+
+def folder(task: Task, workdir: str | os.PathLike | None) -> Path:
+    """Where the record of a task lies; None finds the results folder."""
+    root = Path(workdir) if workdir is not None else records.find_results()
+    return root / task.recipe.study / task.run_id
+
+
+def train(
+    tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float, remat: bool = False
+) -> list[Run | DistillError]:
+    """Teaches students together: every lesson is made once, and each student learns from it.
+
+    Args:
+        tasks: unfinished tasks of one `lesson_id`, each with the folder of its record.
+        checkpoint_seconds: least time between two training checkpoints.
+        remat: as in `fit`.
+
+    Returns:
+        For each task its run, or the error that ended it while the others went on.
+
+    Raises:
+        DistillError: if a checkpoint is damaged, a folder cannot be written, or another process trains one of them.
+    """
+    records.commit()  # of the code that trains: it may be another one by the end
+    with contextlib.ExitStack() as held:
+        for _, directory in tasks:
+            held.enter_context(checkpoint.alone(directory))
+        return _train(tasks, checkpoint_seconds, remat)
+
+
+def _train(tasks: list[tuple[Task, Path]], checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
+    mesh = sharding.data_mesh()
+    everywhere = sharding.everywhere(mesh)
+    pupils = [student.take_up(task, directory, mesh) for task, directory in tasks]
+    lead, start = pupils[0].task, min(one.start for one in pupils)
+    settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
+    learn = [step.learn(one.task.student, one.task.objective, remat, mesh) for one in pupils]
+    reports, ahead = _report_steps(lead), deque[jax.Array]()
+    due = time.perf_counter() + checkpoint_seconds
+    with (
+        contextlib.closing(batches.open_lessons(lead, start, mesh)) as given,
+        contextlib.closing(Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)) as progress,
+    ):
+        for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
+            for number, one in enumerate(pupils):
+                if one.learns(done):
+                    one.state = learn[number](one.state, settings[number], lesson)
+            _wait(ahead, lesson, pupils)
+            if done in reports:
+                _report(pupils, done, progress)
+                if all(one.error for one in pupils):
+                    break
+            if time.perf_counter() > due and done < lead.total_steps:
+                due = _save(pupils, done, checkpoint_seconds)
+    return [one.error or one.finish(len(pupils), given.bad_images) for one in pupils]
+
+
+def _report_steps(task: Task) -> set[int]:
+    """Steps after which a row of metrics is written."""
+    return {round(task.total_steps * (i + 1) / task.recipe.evaluations) for i in range(task.recipe.evaluations)}
+
+
+def _wait(ahead: deque[jax.Array], lesson: step.Lesson, pupils: list[Pupil]) -> None:
+    """Bounds how far the host runs ahead of the device, so that lessons do not pile up in its memory."""
+    if not batches.most_ahead():
+        jax.block_until_ready([one.state for one in pupils])
+        return
+    ahead.append(lesson.wanted)
+    if len(ahead) > batches.most_ahead():
+        jax.block_until_ready(ahead.popleft())
+
+
+def _save(pupils: list[Pupil], done: int, checkpoint_seconds: float) -> float:
+    """Saves all students, and says when to do it again: large classes save less often."""
+    began = time.perf_counter()
+    for one in pupils:
+        if one.learns(done):
+            one.save()
+    now = time.perf_counter()
+    return now + checkpoint_pause(now - began, checkpoint_seconds)
+
+
+def checkpoint_pause(save_seconds: float, checkpoint_seconds: float) -> float:
+    """Seconds from one training checkpoint to the next: at least those asked for, and more where saving is slow.
+
+    Args:
+        save_seconds: what the last one took.
+        checkpoint_seconds: least time between two; 0 saves after every step.
+    """
+    return max(checkpoint_seconds, save_seconds / CHECKPOINT_SHARE if checkpoint_seconds else 0.0)
+
+
+def _report(pupils: list[Pupil], done: int, progress: Progress) -> None:
+    working = [one for one in pupils if one.learns(done)]
+    for one in working:
+        one.report()
+        if one.error is not None and len(pupils) > 1:
+            print(f"{one.error} The other students go on.", flush=True)
+    losses = [one.rows[-1]["loss"] for one in working if one.error is None]
+    if losses:
+        progress.report(done, float(np.mean(losses)))
+
+
+def _label(pupils: list[Pupil]) -> str:
+    if len(pupils) == 1:
+        return pupils[0].task.run_id
+    return f"class of {len(pupils)} ({pupils[0].task.recipe.policy})"

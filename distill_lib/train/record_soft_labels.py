@@ -1,0 +1,139 @@
+"""Storing a teacher's answers: the lessons of a schedule are made once, and what the teacher said is kept.
+
+    python -m distill_lib.train.record_soft_labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
+
+Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students then replay the
+folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, `train.sweep`, or the parameter `replay` of
+the notebooks `distill` and `sweep`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import jax
+
+from distill_lib import cli, recipes, sharding
+from distill_lib.errors import DistillError, command_line
+from distill_lib.recipes import Recipe
+from distill_lib.teachers import soft_label_store, soft_labels
+from distill_lib.teachers.soft_label_store import Store
+from distill_lib.teachers.soft_labels import Answers
+from distill_lib.train import batches, step
+from distill_lib.train.progress import Progress
+from distill_lib.train.setup import prepare
+from distill_lib.train.step import Lesson
+from distill_lib.train.task import Task
+
+REPORT_SECONDS = 10
+
+Item = TypeVar("Item")
+
+
+def store(
+    recipe: Recipe, folder: str | os.PathLike, kept: int, *, loading: str = "auto", workers: int | None = None
+) -> Store:
+    """Makes every lesson of a schedule once, and keeps the teacher's answers.
+
+    Args:
+        recipe: a run whose teacher is asked in every step; of the student nothing matters but `resolution`.
+        folder: where the answers go; one that was begun for the same views is completed.
+        kept: logits that are kept of each answer; as many as there are classes keep all.
+        loading: how images come, as in `setup.prepare`.
+        workers: threads that decode, where images are decoded on the way.
+
+    Returns:
+        The store.
+
+    Raises:
+        DistillError: if there is nothing to store, or the folder holds something else or cannot be written.
+    """
+    if kept < 1:
+        raise DistillError(f"at least 1 logit of each answer has to be kept, got {kept}.")
+    step.use_compilation_cache()
+    task = prepare(recipe, loading=loading, workers=workers)
+    if not task.asks_teacher:
+        raise DistillError(
+            f"policy {recipe.policy} asks no teacher in its steps: there is nothing to store. Choose same/ic, mix or "
+            "another policy whose teacher sees every view."
+        )
+    kept = min(kept, task.num_classes)
+    begun = soft_label_store.begin(
+        folder,
+        task.answered(kept),
+        kept,
+        steps=task.total_steps,
+        num_classes=task.num_classes,
+        batch_size=recipe.batch_size,
+    )
+    return _completed(begun, task)
+
+
+def _completed(begun: Store, task: Task) -> Store:
+    """Writes the shards that are missing."""
+    mesh = sharding.data_mesh()
+    recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
+    with (
+        contextlib.closing(batches.open_lessons(task, begun.steps, mesh)) as given,
+        contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
+    ):
+        asked = _asked(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
+        made = fetched(asked, batches.most_ahead())
+        while begun.steps < total:
+            said, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
+            begun = begun.add(list(said), means[0])
+            if time.perf_counter() - told > REPORT_SECONDS or begun.steps == total:
+                told = time.perf_counter()
+                progress.report(begun.steps)
+    return begun
+
+
+def _asked(given: Iterable[Lesson], begun: Store, temperature: float) -> Iterator[tuple[Answers, jax.Array | None]]:
+    """The answers of lessons, and of the first of each shard the mean pixels of its views."""
+    for number, lesson in enumerate(given):
+        means = None if number % begun.header["shard_steps"] else soft_label_store.mean_pixels(lesson.shown)
+        yield soft_labels.keep(lesson.wanted, begun.kept, temperature), means
+
+
+def fetched(given: Iterable[Item], ahead: int) -> Iterator[Item]:
+    """Brings trees of arrays from the device, each when `ahead` later ones were begun, so that it is never idle."""
+    waiting: deque[Item] = deque()
+    for item in given:
+        waiting.append(item)
+        if len(waiting) > ahead:
+            yield jax.device_get(waiting.popleft())
+    yield from (jax.device_get(item) for item in waiting)
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: see the top of this file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distill_lib.train.record_soft_labels", description="Store a teacher's answers."
+    )
+    parser.add_argument("folder", help="where the answers go; one that was begun is completed")
+    parser.add_argument("--keep", type=int, default=10, metavar="K", help="logits that are kept of each answer (10)")
+    parser.add_argument("--loading", default="auto", help="device, stream or auto")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="dataset, variant, or a setting"
+    )
+    options = parser.parse_args(arguments)
+    settings = {"dataset": "fashion", "variant": "quick"}
+    settings |= {name: cli.parse_value(value) for name, value in options.p}
+    made = store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
+    print(
+        f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
+        f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

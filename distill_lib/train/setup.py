@@ -1,0 +1,204 @@
+"""A task is put together: what a recipe names is loaded and checked before anything is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from distill_lib import datasets, models, records, teachers, views, weights
+from distill_lib.errors import DistillError, unknown
+from distill_lib.evaluation import eval_sets
+from distill_lib.input_pipeline import stream
+from distill_lib.recipes import Recipe
+from distill_lib.teachers import published, soft_label_store
+from distill_lib.train import fixed_targets
+from distill_lib.train.task import RUN, SPLITS, Task
+
+LOADING = ("auto", "device", "stream")
+CANVAS_PER_VIEW = 2  # times a view's side: images that are shrunk to no more than that are streamed instead
+TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
+DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
+TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
+_OF_PROBABILITIES = ("kl", "hard")  # distances that need no more of an answer than what is stored
+
+
+def prepare(
+    recipe: Recipe,
+    like: Task | None = None,
+    *,
+    loading: str = "auto",
+    workers: int | None = None,
+    results: str | os.PathLike | None = None,
+    on_bad_image: str = stream.ON_BAD_IMAGE[0],
+    replay: str | os.PathLike | None = None,
+) -> Task:
+    """Loads and checks data and teacher; nothing is computed.
+
+    Args:
+        recipe: what shall run.
+        like: a task whose data and teacher are taken where they are the same.
+        loading: "device" (all images in memory), "stream" (decoded on the way) or "auto": streams what is too large for
+            memory, or would lie there too small for the resolution. What was chosen is printed, with the reason.
+        workers: threads that decode; None takes one for each core.
+        results: the results folder, for a student that continues a run in it; None finds it.
+        on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
+        replay: folder of a teacher's stored answers, instead of asking it in the steps; the recipe's `stored` follows.
+
+    Raises:
+        DistillError: if the recipe asks for what there is not, or for what does not fit together; if the stored answers
+            are for another run.
+    """
+    if on_bad_image not in stream.ON_BAD_IMAGE:
+        raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
+    stream.crew(workers)  # tells a bad number now
+    dataset = datasets.get(recipe.dataset)
+    student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
+    models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
+    shown = datasets.get(recipe.transfer_set) if recipe.transfer_set else dataset
+    _check_size(recipe, shown)
+    streams, reason = _streams(recipe, (dataset, shown), loading)
+    if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == (like.source is not None):
+        task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
+    else:
+        _say_once(f"{shown.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
+        task = _with_data(recipe, dataset, streams)
+        fingerprints = [datasets.fingerprint(one) for one in dict.fromkeys((recipe.dataset, shown.name))]
+        task = dataclasses.replace(task, fingerprint="".join(fingerprints))
+    task = _started(dataclasses.replace(task, workers=workers, on_bad_image=on_bad_image), results)
+    if not recipe.has_teacher:
+        return _replaying(task, replay)
+    if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
+        return _replaying(dataclasses.replace(task, teacher=like.teacher), replay)
+    teacher = teachers.load(
+        recipe.teacher,
+        num_classes=dataset.num_classes,
+        colours=task.colours,
+        resolution=recipe.resolution,
+        ensemble=recipe.ensemble,
+        dtype=recipe.dtype,
+    )
+    return _replaying(dataclasses.replace(task, teacher=teacher), replay)
+
+
+def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
+    """The task with the answers that lie in a folder, if one is named."""
+    recipe = task.recipe
+    if folder is None and recipe.stored is None:
+        return task
+    if folder is None:
+        raise DistillError(f"stored = {recipe.stored} wants stored answers: name their folder as well (replay).")
+    if not task.asks_teacher:
+        raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored answers.")
+    store = soft_label_store.load(folder)
+    if recipe.distance not in _OF_PROBABILITIES:
+        raise DistillError(
+            f"stored answers keep the largest logits up to a constant, which the distance {recipe.distance} cannot do "
+            f"with: choose {' or '.join(_OF_PROBABILITIES)}, or ask the teacher in the steps (no replay)."
+        )
+    if recipe.stored not in (None, store.kept):
+        raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {recipe.stored}: leave out stored.")
+    store.require(task.answered(store.kept), task.total_steps)
+    return dataclasses.replace(task, recipe=dataclasses.replace(recipe, stored=store.kept), store=store)
+
+
+def _streams(recipe: Recipe, shown: Sequence[datasets.Dataset], loading: str) -> tuple[bool, str]:
+    """Whether images are decoded on the way, and why."""
+    if loading not in LOADING:
+        raise unknown("loading", loading, LOADING)
+    policy = views.policy(recipe.policy)
+    whole = policy.relation == "fixed" and policy.teacher not in fixed_targets.SIDES
+    streams, reason = (loading == "stream", "as asked") if loading != "auto" else _chosen(recipe, shown, whole)
+    if streams and whole:
+        raise DistillError(
+            f"policy {recipe.policy} wants the teacher's outputs of many crops of all images beforehand, so they have "
+            'to be in memory: choose loading "device" with fewer train_images, or another policy.'
+        )
+    return streams, reason
+
+
+def _chosen(recipe: Recipe, shown: Sequence[datasets.Dataset], whole: bool) -> tuple[bool, str]:
+    """What "auto" chooses; `whole` where the policy cannot do with a stream."""
+    canvas, resolution = datasets.CANVAS, recipe.resolution
+    if recipe.variant == "smoke":
+        return False, "they are made up"
+    if not all(map(datasets.fits, shown)):
+        return True, f"decoded they take more than {datasets.MEMORY_LIMIT // 2**30} GiB"
+    if canvas > CANVAS_PER_VIEW * resolution or not any(map(datasets.shrunk, shown)):
+        return False, f"they are kept as large as views of {resolution} px need them"
+    if whole:
+        return False, f"policy {recipe.policy} wants them all at once, shrunk to {canvas} px"
+    return True, f"shrunk to {canvas} px for memory, crops shown at {resolution} px would lose detail"
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, flush=True)
+
+
+def _started(task: Task, results: str | os.PathLike | None) -> Task:
+    """The task with the variables that its student begins from, if its recipe names some."""
+    name = task.recipe.start
+    if name is None:
+        return task
+    if name.startswith(RUN):
+        path = Path(results or records.find_results(), name.removeprefix(RUN), "student.npz")
+        if not path.is_file():
+            raise DistillError(
+                f"{name} has no student at {path}: train that run first (where its record came without a student, in "
+                "another folder, as in `-p results again`), or name a checkpoint."
+            )
+    else:
+        path = teachers.resolve(name)
+    held = weights.load_metadata(path).get("model", task.recipe.student)
+    if held != task.recipe.student:
+        raise DistillError(f"start {name} holds {held}, not {task.recipe.student}: choose student {held}, or no start.")
+    start = published.load(path, task.student, task.image_shape, replace_head=True)
+    return dataclasses.replace(task, start=start, start_sha256=weights.sha256(path))
+
+
+def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool) -> Task:
+    mock, side, classes = recipe.variant == "smoke", recipe.eval_side, dataset.num_classes
+    judged = {"train": TRAIN_EVALUATION_IMAGES}
+    judged_by: dict[str, eval_sets.Exam] = {}
+    options: dict[str, dict] = {split: {"name": recipe.dataset, "mock": mock} for split in SPLITS}
+    options["train"]["limit"] = recipe.train_images
+    if recipe.transfer_set is not None:
+        options["train"] |= {"name": recipe.transfer_set, "channels": dataset.channels}
+    if streams:
+        opened = {split: datasets.load(split=split, **options[split]) for split in SPLITS}
+        for split, source in opened.items():
+            judged_by[split] = eval_sets.Decoded(source, side, judged.get(split))
+        train = opened["train"]
+        return Task(recipe, None, judged_by, classes, dataset.channels, len(train), None, train, None, mock)
+    resident = datasets.arrays(split="train", **options["train"])
+    judged_by["train"] = eval_sets.InMemory(lambda: resident, side, judged["train"])
+    for split in SPLITS[1:]:
+        judged_by[split] = exam = eval_sets.InMemory(
+            functools.partial(datasets.arrays, split=split, **options[split]), side
+        )
+        if dataset.origin != "embedded":
+            _ = exam.arrays  # a broken image stops a run before it trains; the package's own are read when they are due
+    examples = len(resident.labels)
+    return Task(recipe, resident, judged_by, classes, dataset.channels, examples, None, None, None, mock)
+
+
+def _check_size(recipe: Recipe, shown: datasets.Dataset) -> None:
+    """Raises DistillError if batch or schedule do not fit the training images, as far as known, or the devices."""
+    images = datasets.training_images(shown, recipe.train_images, mock=recipe.variant == "smoke")
+    if images is not None:
+        recipe.check_length(images)
+    if jax.process_count() > 1:
+        raise DistillError("training on several hosts is not supported yet: start one process with all devices of one.")
+    if recipe.batch_size % jax.device_count():
+        raise DistillError(
+            f"batch_size {recipe.batch_size} cannot be shared by {jax.device_count()} devices; choose a multiple."
+        )
+
+
+def _same(one: Recipe, other: Recipe, fields: tuple[str, ...]) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in fields)

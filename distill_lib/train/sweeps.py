@@ -1,0 +1,169 @@
+"""A class: one rendered view and one teacher's answer teach many students, which may differ in everything but that.
+
+Students of a class share data, policy, teacher, resolution, batch, schedule length and the seed of order and views.
+They may differ in learning rate, weight decay, temperature, initialisation and architecture. Each is a run of its own:
+it has its own record, goes on from its own checkpoint, and ends with the numbers it would have alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from distill_lib.errors import DistillError, unknown
+from distill_lib.recipes import Recipe
+from distill_lib.train import state, step, student
+from distill_lib.train.loop import folder, train
+from distill_lib.train.setup import prepare
+from distill_lib.train.student import Run
+from distill_lib.train.task import Task
+
+GRIDS: dict[str, dict[str, Sequence[float]]] = {
+    "paper": {  # the sweep behind table 4 of Beyer et al., CVPR 2022
+        "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+        "weight_decay": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+        "temperature": (1, 2, 5, 10),
+    },
+    "small": {  # around the embedded study's settings
+        "learning_rate": (1e-2, 3e-2, 1e-1),
+        "weight_decay": (1e-5, 1e-4, 1e-3),
+        "temperature": (1, 2, 5),
+    },
+    "single": {},  # the recipe's own settings, for classes that differ in their seeds alone
+}
+"""Values of the settings that are chosen on validation images, by name."""
+STATE_SHARE = 0.5  # of a device's memory that the states of a class may take; the rest is for one step at work
+
+
+def sweep(
+    recipes: Sequence[Recipe],
+    workdir: str | os.PathLike | None = None,
+    *,
+    class_size: int | None = None,
+    checkpoint_seconds: float = 60.0,
+    loading: str = "auto",
+    workers: int | None = None,
+    replay: str | os.PathLike | None = None,
+    remat: bool = False,
+) -> list[Run | DistillError]:
+    """Trains students in as few classes as there are kinds of lessons and as memory allows.
+
+    Args:
+        recipes: what to run; finished ones are reused, and those that can share lessons do.
+        workdir: the results folder; None finds it.
+        class_size: students that are taught together at most; None chooses it from the device's memory.
+        checkpoint_seconds: least time between two training checkpoints.
+        loading: how images come, as in `setup.prepare`.
+        workers: threads that decode, where images are decoded on the way.
+        replay: folder of stored answers that all of them replay, as in `setup.prepare`.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
+
+    Returns:
+        For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
+        it (a loss or answers that are not finite) while the others went on.
+
+    Raises:
+        DistillError: if data, teacher or folder are not usable. Earlier records stay intact.
+    """
+    if not recipes:
+        raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
+    if class_size is not None and class_size < 1:
+        raise DistillError(f"class_size must be at least 1, got {class_size}.")
+    step.use_compilation_cache()
+    tasks = _prepared(recipes, {"loading": loading, "workers": workers, "replay": replay, "results": workdir})
+    folders = [folder(task, workdir) for task in tasks]
+    ended: dict[Path, Run | DistillError] = {}
+    waiting: dict[tuple, dict[Path, Task]] = {}
+    for task, directory in zip(tasks, folders, strict=True):
+        if directory in ended:
+            continue
+        if (run := student.finished(task, directory)) is not None:
+            ended[directory] = _light(run)
+        else:
+            waiting.setdefault(task.lesson_id, {})[directory] = task
+    for group in waiting.values():
+        size = class_size or affordable(next(iter(group.values())))
+        for part in _parts(list(group.items()), size):
+            taught = [(task, directory) for directory, task in part]
+            runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat)
+            ended |= {directory: _light(run) for (directory, _), run in zip(part, runs, strict=True)}
+    return [ended[directory] for directory in folders]
+
+
+def finished(ended: Sequence[Run | DistillError]) -> list[Run]:
+    """The runs that came to the end; says how many did not, and raises the first error where none did."""
+    runs = [run for run in ended if isinstance(run, Run)]
+    errors = [error for error in ended if isinstance(error, DistillError)]
+    if errors and not runs:
+        raise errors[0]
+    for error in errors:
+        print(error, flush=True)
+    print(f"{len(runs)} of {len(ended)} students came to the end.", flush=True)
+    return runs
+
+
+def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> list[Recipe]:
+    """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
+
+    Args:
+        recipe: what all of them share. Without a teacher there is no temperature to vary.
+        name: a key of `GRIDS`; None for the given axes alone.
+        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of the named grid's; None or
+            no values keep the grid's.
+
+    Raises:
+        DistillError: if the grid is unknown, or a value makes no sense.
+    """
+    if name is not None and name not in GRIDS:
+        raise unknown("grid", name, GRIDS)
+    named: dict[str, Iterable] = dict(GRIDS[name]) if name else {}
+    chosen = named | {field: values for field, values in axes.items() if values}
+    if not recipe.has_teacher:
+        chosen.pop("temperature", None)
+    found = [recipe]
+    for field, values in chosen.items():
+        found = [dataclasses.replace(one, **{field: value}) for one in found for value in values]
+    if "seed" in chosen:
+        found = [dataclasses.replace(one, view_seed=recipe.order_seed) for one in found]
+    return found
+
+
+def affordable(task: Task) -> int:
+    """How many students of a task fit into a device's memory at once.
+
+    Students learn one after the other, so activations are needed for one at a time; what grows with the class is
+    parameters and optimiser state.
+    """
+    of_each = state.state_bytes(task.student, task.image_shape, task.recipe.optimizer)
+    return max(1, int(STATE_SHARE * _memory() / of_each))
+
+
+def _memory() -> int:
+    """Bytes of the first device, or of the host if it is a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _prepared(recipes: Sequence[Recipe], options: dict[str, Any]) -> list[Task]:
+    tasks: list[Task] = []
+    for recipe in recipes:
+        taught = [task for task in tasks if task.teacher is not None]  # so that a teacher is loaded once
+        like = taught[-1:] or tasks[-1:]
+        tasks.append(prepare(recipe, like=like[0] if like else None, **options))
+    return tasks
+
+
+def _light(run: Run | DistillError) -> Run | DistillError:
+    """A run without its student: hundreds of them would not fit into memory."""
+    return dataclasses.replace(run, variables={}) if isinstance(run, Run) else run
+
+
+def _parts(items: list, size: int) -> list[list]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

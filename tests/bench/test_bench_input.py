@@ -1,0 +1,85 @@
+"""The benchmark of the input: what it compares, and that it runs where there is no TensorFlow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distill_lib.bench import input as bench
+from distill_lib.bench import timing
+from distill_lib.errors import DistillError
+from distill_lib.input_pipeline import stream
+
+TINY = ["--rounds", "2", "--batches", "1", "--quality", "75"]
+# Answers as a job does, and does nothing: each round takes as many seconds of both kinds as its form has letters.
+_INSTEAD = """
+import json, sys
+print(json.dumps("ready"), flush=True)
+for _ in sys.stdin:
+    print(json.dumps([len(sys.argv[4]) * 64, len(sys.argv[4]) * 32]), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores, and a small picture in place of the photographs; jobs find the library."""
+
+    def write(folder: Path, quality: int) -> float:
+        pixels = np.arange(60 * 80 * 3, dtype=np.uint32).reshape(60, 80, 3) % 251
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "small.jpg", quality=quality)
+        return 1.5
+
+    monkeypatch.setattr(bench, "photographs", write)
+    monkeypatch.setattr(stream, "cores", lambda: 2)
+    monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[2]))
+
+
+def test_without_tensorflow_the_rows_say_so() -> None:
+    """The library alone is timed, on one core and with threads on two; every row can be shown."""
+    rows = bench.measure(TINY)
+    assert [(row["cores"], row["form"]) for row in rows] == [(1, "plain"), (1, "fused"), (2, "plain"), (2, "fused")]
+    for row in rows:
+        assert row["tf.data"] == "no --tensorflow" and row["ratio"] is row["CPU ratio"] is None
+        assert row["distill_lib"].median > 0 and row["images/s"] == pytest.approx(1 / row["distill_lib"].median)
+        assert row["distill_lib CPU"].median > 0 and row["images a round"] == 64
+    assert "no --tensorflow" in timing.table(rows)
+
+
+def test_both_forms_of_tf_data_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row has the seconds of its own form, and ratios larger than 1 where the library is faster."""
+    monkeypatch.setattr(bench, "_TENSORFLOW", _INSTEAD)
+    monkeypatch.setattr(bench, "_OURS", _INSTEAD)
+    monkeypatch.setattr(bench, "FORMS", ("plain", "another"))
+    rows = bench.measure([*TINY, "--tensorflow", sys.executable, "--kind", "processes"])
+    for row in rows:  # "processes" has nine letters
+        assert row["distill_lib"].median == 9 and row["distill_lib CPU"].median == 4.5
+        assert row["tf.data"].median == len(row["form"])
+        assert row["ratio"] == row["CPU ratio"] == pytest.approx(len(row["form"]) / 9)
+
+
+def test_a_job_that_stops_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the last line of what it said, as where the Python that was named has no TensorFlow."""
+    monkeypatch.setattr(bench, "_OURS", _INSTEAD)
+    monkeypatch.setattr(bench, "_TENSORFLOW", "raise SystemExit('No module named tensorflow')")
+    with pytest.raises(DistillError, match=r"a job stopped \(No module named tensorflow\): check that --tensorflow"):
+        bench.measure([*TINY, "--tensorflow", sys.executable])
+    with pytest.raises(DistillError, match="there is no Python at"):
+        bench.measure([*TINY, "--tensorflow", "/nowhere/python"])
+
+
+def test_the_page_says_what_the_record_says() -> None:
+    """One core beside plain tf.data decides; rows without tf.data are no comparison."""
+    one = {"median": 1.0, "low": 1.0, "high": 1.0, "rounds": 3}
+    row = {"quality": 75, "kB": 30.1, "cores": 1, "form": "plain", "ratio": 1.6}
+    row |= {"distill_lib": timing.Timing(**one), "tf.data": timing.Timing(**one)}
+    slow, alone = row | {"quality": 95, "ratio": 1.2}, row | {"ratio": None, "tf.data": "no --tensorflow"}
+    assert bench.verdict([row, alone, row | {"cores": 2, "ratio": 0.5}, row | {"form": "fused", "ratio": 0.5}]) == (
+        "The goal, 1.5 times as fast as plain tf.data on one core, is met: reached is 1.60."
+    )
+    assert "is missed by 20%: reached is 1.20 to 1.60" in bench.verdict([row, slow])
+    assert "no record" in bench.verdict([alone])
+    assert [cells["times as fast"] for cells in bench.cells([row, alone, slow])] == ["1.60", "1.20"]

@@ -1,0 +1,263 @@
+"""Experiment notebooks run by papermill on mock data, and stop before any training where a name is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill_lib import cli, teachers
+from distill_lib.datasets import package_images
+from distill_lib.errors import DistillError
+from distill_lib.experiments import notebooks
+
+EXPERIMENTS = Path(__file__).parents[2] / "book" / "experiments"
+NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder of the test's own."""
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def written(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
+    """A notebook of these code cells; the tags are the first one's."""
+    cell: dict = {"cell_type": "code", "outputs": [], "execution_count": None}
+    cells = [
+        cell | {"id": f"c{number}", "source": source, "metadata": {"tags": list(tags)} if number == 0 else {}}
+        for number, source in enumerate(sources)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("2.5", 2.5),
+        ("10_000", 10_000),
+        ("true", True),
+        ("None", None),
+        ("no", "no"),
+        ("1:30", "1:30"),
+        ("010", "010"),
+        ("same/ic", "same/ic"),
+        ("[same/ic, 1e-3, None]", ["same/ic", 0.001, None]),
+        ("{a", "{a"),
+        ("a: b", "a: b"),
+        ("run #1", "run #1"),
+    ],
+)
+def test_values_of_the_command_line(text: str, value: Any) -> None:
+    found = cli.parse_value(text)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_are_committed_clean_and_explain_their_parameters(name: str) -> None:
+    content = json.loads((EXPERIMENTS / f"{name}.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    (parameters,) = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    *lines, last = "".join(parameters["source"]).splitlines()
+    assert all(" = " in line and "  # " in line for line in lines)
+    assert last == "declared = dir()"
+    images = "folder" if name == "own_photographs" else "dataset"
+    assert {images, "variant", "results"} <= set(notebooks.parameters_of(EXPERIMENTS / f"{name}.ipynb"))
+
+
+def test_a_notebook_is_found_by_name_or_path(tmp_path: Path) -> None:
+    assert notebooks.find("distill", EXPERIMENTS.parent).samefile(EXPERIMENTS / "distill.ipynb")
+    assert notebooks.find(str(EXPERIMENTS / "distill.ipynb"), tmp_path) == EXPERIMENTS / "distill.ipynb"
+    with pytest.raises(DistillError, match="unknown notebook 'distil'. Did you mean 'distill'. Valid: ablations"):
+        notebooks.find("distil", EXPERIMENTS)
+
+
+def test_parameters_are_the_assigned_names_in_order(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.ipynb", "b = 1  # first\na = None\ndeclared = dir()", "c = 2", tags=("parameters",))
+    assert notebooks.parameters_of(path) == {"b": False, "a": False}
+    path.write_text("{")
+    with pytest.raises(DistillError, match=r"a\.ipynb is not a notebook"):
+        notebooks.parameters_of(path)
+
+
+def test_one_value_stands_for_a_list_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-p seeds 3` and `-p policies mix` mean what they say, where the notebook has a list."""
+    path = written(tmp_path / "a.ipynb", "seeds = [0]\npolicies = []\nepochs = None", tags=("parameters",))
+    executed = []
+    monkeypatch.setattr(notebooks, "_execute", lambda *arguments: executed.append(arguments[2]))
+    given = {"seeds": "3", "policies": "mix", "epochs": "2"}
+    assert notebooks.main([str(path), *(word for pair in given.items() for word in ("-p", *pair))]) == 0
+    assert executed == [{"seeds": [3], "policies": ["mix"], "epochs": 2}]
+
+
+def test_refuse_unknown_lists_the_declared_names() -> None:
+    declared = ["In", "_i1", "dataset", "open", "variant"]
+    notebooks.refuse_unknown(declared, [*declared, "declared", "notebooks", "_i2"])
+    with pytest.raises(
+        DistillError, match="unknown parameter 'varient'. Did you mean 'variant'. Valid: dataset, variant"
+    ):
+        notebooks.refuse_unknown(declared, [*declared, "varient"])
+
+
+def test_a_misspelt_parameter_starts_nothing(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert notebooks.main([str(EXPERIMENTS / "consistency.ipynb"), "-p", "polices", "[mix]"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: unknown parameter 'polices'. Did you mean 'policies'? Valid: dataset, variant, policies"
+    )
+    assert said.count("\n") == 1 and not list(results.iterdir())
+
+
+def test_papermill_itself_stops_at_a_misspelt_parameter(tmp_path: Path) -> None:
+    import papermill
+
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            EXPERIMENTS / "distill.ipynb", tmp_path / "out.ipynb", {"polcy": "mix"}, progress_bar=False
+        )
+    assert caught.value.ename == "DistillError"
+    assert "unknown parameter 'polcy'. Did you mean 'policy'? Valid: batch_size, dataset, dtype" in caught.value.evalue
+
+
+@pytest.mark.parametrize(
+    ("notebook", "name", "value", "message"),
+    [
+        ("distill", "dataset", "fashon", "unknown dataset 'fashon'. Did you mean 'fashion'? Valid: fashion,"),
+        ("consistency", "variant", "quik", "unknown variant of fashion 'quik'. Did you mean 'quick'? Valid: quick,"),
+        ("consistency", "policies", "[mix, funmatch]", "unknown policy 'funmatch'. Valid: fix/rs, fix/cc, fix/ic_ens,"),
+    ],
+)
+def test_a_misspelt_name_stops_before_any_training(
+    notebook: str, name: str, value: str, message: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert notebooks.main([str(EXPERIMENTS / f"{notebook}.ipynb"), "-p", name, value]) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith(f"error: {message}")
+    assert "step" not in said.out
+    assert [path.name for path in results.rglob("*") if path.is_file()] == [f"{notebook}.ipynb"]
+
+
+def test_consistency_runs_on_mock_data_and_reuses(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(EXPERIMENTS / "consistency.ipynb"), "-p", "variant", "smoke", "-p", "policies", "[labels, same/ic]"]
+    assert notebooks.main(command) == 0
+    assert "images/s, loss" in capsys.readouterr().out
+    found = [json.loads(path.read_text()) for path in results.glob("fashion_smoke/*/run.json")]
+    assert {record["recipe"]["policy"] for record in found} == {"labels", "same/ic"}
+    assert all(record["mock"] for record in found)
+
+    before = {path: path.stat().st_mtime_ns for path in results.glob("fashion_smoke/*/*")}
+    assert notebooks.main(command) == 0
+    assert capsys.readouterr().out.count(": reused, finished on ") == 2
+    assert {path: path.stat().st_mtime_ns for path in results.glob("fashion_smoke/*/*")} == before
+
+
+def test_the_teacher_is_trained_tried_under_crops_and_saved(results: Path) -> None:
+    target = results / "teacher.npz"
+    command = [str(EXPERIMENTS / "teacher.ipynb"), "-p", "variant", "smoke", "-p", "save_to", str(target)]
+    assert notebooks.main(command) == 0
+    (path,) = results.glob("fashion_teacher_smoke/*/run.json")
+    assert 0 <= json.loads(path.read_text())["result"]["test_top1_under_crops"] <= 1
+    saved = teachers.load(str(target), num_classes=10, colours=1, resolution=28)
+    assert saved.logits(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 10)
+
+
+def test_own_photographs_go_from_a_folder_to_a_student(
+    results: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On mock data: the time is told first, and the student learns from the teacher of the same call."""
+    folder = package_images.write_folder(tmp_path_factory.mktemp("photographs"))
+    command = [str(EXPERIMENTS / "own_photographs.ipynb"), "-p", "variant", "smoke", "-p", "folder", str(folder)]
+    assert notebooks.main(command) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("About 1 minute on two CPU cores: 5 classes") and "\nstudent: " in said
+    records = [json.loads(path.read_text()) for path in results.glob("folder-*_smoke/*/run.json")]
+    teacher, student = sorted(records, key=lambda record: record["recipe"]["policy"])
+    assert teacher["mock"] and student["recipe"]["teacher"].endswith(f"{teacher['run_id']}/student.npz")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (None, "there is no folder /.*"),
+        (["a/1.png", "a/2.png", "a/3.png"], ".* has 1 class folders, and at least 2 are needed"),
+        (["a/1.png", "b/1.png"], "the validation split of .* is empty: add pictures"),
+    ],
+)
+def test_a_folder_that_cannot_be_learnt_from_is_one_line(
+    pictures: list[str] | None, message: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = results / "pictures"
+    for name in pictures or ():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"not looked at")
+    assert notebooks.main([str(EXPERIMENTS / "own_photographs.ipynb"), "-p", "folder", str(folder)]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: {message}", last)
+
+
+def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(results / "broken.ipynb", "print('so far')", "raise RuntimeError('one\\ntwo')")
+    assert notebooks.main([str(path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "so far\n"
+    *_, where, last = said.err.splitlines()
+    executed = results / "notebooks" / "broken.ipynb"
+    assert where == f"The executed notebook, with the traceback: {executed}"
+    assert last == "error: RuntimeError: one"
+    assert "Traceback" in executed.read_text()
+
+
+def test_a_killed_kernel_is_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(results / "killed.ipynb", "import os; os.kill(os.getpid(), 9)")
+    assert notebooks.main([str(path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the notebook's process was killed")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "fine.ipynb", "1")
+    assert notebooks.main([str(path), "--output", str(path / "out.ipynb")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot write {path / 'out.ipynb'}") and said.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Says yes."""
+        return True
+
+
+PIECES = ["start\nmix_1: st", "ep 5/10, 90 images/s, loss 0.5, 1 s left\n", "mix_1: step 10/10, rest\nend"]
+
+
+def test_a_log_gets_the_output_as_it_is() -> None:
+    log = io.StringIO()
+    screen = notebooks.Screen(log)
+    for piece in PIECES:
+        screen.write(piece)
+    screen.close()
+    assert log.getvalue() == "".join(PIECES)
+
+
+def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
+    terminal = Terminal()
+    screen = notebooks.Screen(terminal)
+    for piece in PIECES:
+        screen.write(piece)
+    screen.close()
+    first, half, full, last = terminal.getvalue().replace("\r\x1b[K", "\n").replace("\n\n", "\n").split("\n")
+    assert (first, last) == ("start", "end")
+    assert half.startswith("mix_1 [##########..........] 5/10, 90 images/s")
+    assert full.startswith("mix_1 [####################] 10/10, rest")

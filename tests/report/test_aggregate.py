@@ -1,0 +1,177 @@
+"""Means, spreads and differences, against plain formulas."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import made_up
+import numpy as np
+import pandas as pd
+import pytest
+
+from distill_lib import records
+from distill_lib.report import aggregate
+
+
+def table(**columns: list) -> pd.DataFrame:
+    """A small table of runs: one policy a row, the rest by default."""
+    size = len(columns["policy"])
+    base: dict[str, list] = {"study": ["fashion_short"] * size, "epochs": [10.0] * size, "train_images": [None] * size}
+    frame = pd.DataFrame(base | columns)
+    return frame.assign(run_id=[str(number) for number in range(size)])
+
+
+def test_summary_is_count_mean_and_sample_deviation() -> None:
+    frame = table(policy=["mix", "mix", "labels"], test_top1=[0.8, 0.9, 0.5])
+    labels, mix = aggregate.summary(frame).to_dict("records")
+    assert (labels["policy"], labels["n"], labels["mean"]) == ("labels", 1, 0.5) and math.isnan(labels["spread"])
+    assert (
+        mix["n"] == 2
+        and mix["mean"] == pytest.approx(0.85)
+        and mix["spread"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    )
+    assert (mix["low"], mix["high"]) == (0.8, 0.9)
+
+
+def test_summary_leaves_missing_values_out() -> None:
+    frame = table(policy=["mix", "mix"], test_top1=[0.8, np.nan])
+    assert aggregate.summary(frame)["n"].tolist() == [1]
+    assert aggregate.summary(frame, "no_such_metric").empty
+
+
+def test_pooled_spread_weighs_groups_by_their_freedom() -> None:
+    frame = table(policy=["mix"] * 3 + ["labels"] * 2 + ["same/ic"], test_top1=[0.1, 0.2, 0.4, 0.5, 0.9, 0.3])
+    squares = 2 * np.var([0.1, 0.2, 0.4], ddof=1) + 1 * np.var([0.5, 0.9], ddof=1)
+    assert aggregate.pooled_spread(frame) == pytest.approx(math.sqrt(squares / 3))
+
+
+def test_pooled_spread_of_a_length_with_one_seed_is_that_of_the_nearest_length() -> None:
+    frame = table(policy=["mix"] * 5, epochs=[10.0, 10.0, 100.0, 100.0, 1000.0], test_top1=[0.1, 0.5, 0.70, 0.71, 0.8])
+    wanted = np.std([0.70, 0.71], ddof=1)
+    assert aggregate.pooled_spread(frame, epochs=1000) == pytest.approx(wanted)
+    assert aggregate.pooled_spread(frame, epochs=100) == pytest.approx(wanted)
+    assert aggregate.pooled_spread(frame, epochs=10) == pytest.approx(np.std([0.1, 0.5], ddof=1))
+    assert math.isnan(aggregate.pooled_spread(frame.iloc[-1:]))
+
+
+def test_difference_and_its_error() -> None:
+    frame = table(policy=["mix", "mix", "same/ic", "same/ic"], test_top1=[0.80, 0.82, 0.70, 0.72])
+    (found,) = aggregate.differences(frame, "mix", "same/ic")
+    spread = np.std([0.80, 0.82], ddof=1)
+    assert found.value == pytest.approx(0.1) and found.error == pytest.approx(spread) and found.runs == 2
+    assert found.sign == 1
+    (back,) = aggregate.differences(frame, "same/ic", "mix")
+    assert back.value == pytest.approx(-0.1) and back.sign == -1
+
+
+def test_a_difference_below_two_errors_is_noise() -> None:
+    assert aggregate.Difference("a", "b", 10, 0.019, 0.01, 3).sign == 0
+    assert aggregate.Difference("a", "b", 10, -0.021, 0.01, 3).sign == -1
+    assert aggregate.Difference("a", "b", 10, 0.5, math.nan, 1).sign == 0  # single runs: no spread is known
+
+
+def test_differences_need_both_policies_at_a_length() -> None:
+    frame = table(policy=["mix", "same/ic", "mix"], epochs=[10.0, 10.0, 20.0], test_top1=[0.5, 0.6, 0.7])
+    assert [each.epochs for each in aggregate.differences(frame, "mix", "same/ic")] == [10.0]
+    assert aggregate.differences(frame, "mix", "labels") == []
+
+
+def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Path) -> None:
+    """Fresh runs, grids, parts of the data, other settings and a second run of a seed are never averaged in."""
+    made_up.write_everything(tmp_path)
+    trial = made_up.write_run(tmp_path, "medium", "mix", 5, learning_rate=0.5)
+    longer = made_up.write_run(tmp_path, "long", "mix", 0, epochs=1500)
+    made_up.write_run(tmp_path, "medium", "mix", 1, view_seed=0)  # the same seed again, in a class
+    runs = records.read(tmp_path)
+    study = aggregate.study(runs)
+    assert set(study["study"]) == {"fashion_short", "fashion_medium", "fashion_long"}
+    assert study["train_images"].isna().all()
+    assert trial["run_id"] not in set(study["run_id"]) and longer["run_id"] in set(study["run_id"])
+    assert len(study) == len(made_up.POLICIES) * sum(made_up.LENGTHS.values()) + 1
+    assert set(aggregate.study(runs, ["quick"])["study"]) == {"fashion_quick"}
+
+
+def test_scarce_runs_have_equal_steps(tmp_path: Path) -> None:
+    """Two policies, three numbers of images, and no run with another number of steps."""
+    made_up.write_everything(tmp_path)
+    made_up.write_run(tmp_path, "medium", "mix", 7, epochs=1500)
+    frame = aggregate.with_image_counts(aggregate.scarce(records.read(tmp_path)))
+    assert set(frame["policy"]) == {"same/ic", "mix"} and set(frame["images"]) == {255, 510, 1020}
+    assert frame["steps"].max() - frame["steps"].min() <= 2
+    assert aggregate.scarce(records.read(tmp_path / "nothing")).empty
+
+
+def test_selection_puts_the_best_first_within_each_policy(tmp_path: Path) -> None:
+    made_up.write_everything(tmp_path)
+    found = aggregate.selection(aggregate.grid(records.read(tmp_path)))
+    assert list(found.groupby("policy", sort=False).groups) == ["same/ic", "mix"]
+    for _, group in found.groupby("policy"):
+        assert group["validation_top1"].is_monotonic_decreasing
+    assert not any(name.startswith("test") for name in found)
+
+
+def test_results_table_has_a_row_a_length_and_policy(tmp_path: Path) -> None:
+    made_up.write_everything(tmp_path)
+    shown = aggregate.results_table(aggregate.study(records.read(tmp_path)))
+    assert len(shown) == 3 * len(made_up.POLICIES)
+    assert shown["n"].tolist() == [3] * 12 + [1] * 6
+    assert all("±" in text for text in shown["test top-1 (%)"][:12])
+    assert not any("±" in text for text in shown["test top-1 (%)"][12:])
+    assert aggregate.results_table(pd.DataFrame()).empty
+
+
+def test_sources_of_nothing() -> None:
+    assert aggregate.sources(pd.DataFrame(), pd.DataFrame()) == "No runs."
+
+
+def test_replayed_runs_stand_beside_the_live_ones_and_never_among_them(tmp_path: Path) -> None:
+    """Their mean is compared with the live runs' of the same policy and length, with the live runs' noise."""
+    for seed in range(3):
+        made_up.write_run(tmp_path, "medium", "mix", seed)
+        for kept in (3, 10):
+            made_up.write_run(tmp_path, "medium", "mix", seed, stored=kept)
+    runs = records.read(tmp_path)
+    live = aggregate.study(runs)
+    assert len(runs) == 9 and len(live) == 3 and live["stored"].isna().all()
+    assert len(aggregate.grid(runs.assign(study="fashion_grid"))) == 3
+    table = aggregate.replayed(runs)
+    assert table["kept"].tolist() == [3, 10] and table["n"].tolist() == [3, 3]
+    assert table["bytes_per_view"].tolist() == [6, 20]
+    found = table["difference"].iloc[0]
+    assert found.value == pytest.approx(table["test_top1"].iloc[0] - live["test_top1"].mean())
+    assert found.error == pytest.approx(live["test_top1"].std() * math.sqrt(2 / 3))
+    alone = aggregate.replayed(runs[runs["stored"].notna()])
+    assert alone["difference"].tolist() == [None, None]
+    assert aggregate.replayed(runs.drop(columns="stored")).empty
+
+
+def test_trials_are_no_part_of_replays_grids_and_the_teacher(tmp_path: Path) -> None:
+    """Other settings are never averaged in, and a seed counts once."""
+    for seed in range(3):
+        made_up.write_run(tmp_path, "medium", "mix", seed, stored=3)
+        made_up.write_run(tmp_path, "grid", "mix", seed)
+    teacher = made_up.write_teacher(tmp_path)
+    before = records.read(tmp_path)
+    made_up.write_run(tmp_path, "medium", "mix", 0, stored=3, learning_rate=1e-4)
+    made_up.write_run(tmp_path, "medium", "mix", 1, stored=3, view_seed=0)
+    made_up.write_run(tmp_path, "grid", "mix", 0, batch_size=64)
+    runs = records.read(tmp_path)
+    assert len(runs) == len(before) + 3
+    pd.testing.assert_frame_equal(aggregate.replayed(runs), aggregate.replayed(before))
+    pd.testing.assert_frame_equal(
+        aggregate.selection(aggregate.grid(runs)), aggregate.selection(aggregate.grid(before))
+    )
+    trial = runs[runs["run_id"] == teacher["run_id"]].assign(run_id="z", seed=1, test_top1=0.1)
+    assert aggregate.teacher_top1(pd.concat([runs, trial])) == teacher["result"]["test_top1"]
+
+
+def test_a_record_that_is_older_than_a_field_was_run_at_its_default() -> None:
+    """So runs from before and after a field was added are one study, and a run at another value is none of it."""
+    frame = table(
+        policy=["mix"] * 4,
+        test_top1=[0.80, 0.81, 0.82, 0.10],
+        optimizer=[None, "adam", None, "sgd"],
+        mixup_folded=[np.nan, False, np.nan, False],
+    )
+    assert aggregate.study(frame)["test_top1"].tolist() == [0.80, 0.81, 0.82]

@@ -1,0 +1,115 @@
+"""What records say of an experiment: the right ones are found, validation chooses, and noise is called noise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from distill_lib import experiments
+from distill_lib.recipes import Recipe
+from distill_lib.report import comparisons
+
+
+def row(recipe: Recipe, top1: float, validation: float | None = None) -> dict:
+    """A made-up row of `records.read`."""
+    about = {"run_id": f"{hash((recipe, top1)):x}", "study": recipe.study, "teacher_sha256": "abc"}
+    result = {"test_top1": top1, "validation_top1": validation or top1, "test_agreement": top1}
+    return about | dataclasses.asdict(recipe) | result
+
+
+def runs(shifts: dict[str, float], spread: float = 0.001) -> pd.DataFrame:
+    """Three seeds of the ablations' arms that are named, around 80 % plus a shift."""
+    rows = []
+    for arm in experiments.arms("ablations", "fashion"):
+        if arm.name in shifts:
+            (recipe,) = experiments.recipes_of(arm, "fashion")
+            seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in range(3)]
+            rows += [row(one, 0.8 + shifts[arm.name] + spread * (one.seed - 1)) for one in seeds]
+    return pd.DataFrame(rows)
+
+
+def test_records_belong_to_the_arm_whose_recipe_they_repeat() -> None:
+    """Whatever their seed, and none to two arms; arms without records say so."""
+    frame = runs({"function matching": 0.0, "lambda folded": 0.01})
+    found = comparisons.of_experiment(frame, "ablations")
+    assert list(found["arm"]) == ["function matching"] * 3 + ["lambda folded"] * 3
+    table = comparisons.table(frame, "ablations").set_index("arm")
+    assert table.loc["lambda folded", "n"] == "3" and "81.0" in table.loc["lambda folded", "test top-1 (%)"]
+    assert table.loc["squared distance", "test top-1 (%)"] == "no records yet"
+    assert comparisons.of_experiment(frame.iloc[:0], "ablations").empty
+
+
+def test_validation_images_choose_among_what_was_tried() -> None:
+    """The setting that is best on the test images is not shown if another is better on validation images."""
+    tried = [recipe for recipe in experiments.plan("optimizers", "fashion") if recipe.optimizer == "muon"]
+    scores = zip(tried, (0.80, 0.90, 0.70, 0.60), (0.75, 0.70, 0.60, 0.70), strict=True)
+    found = comparisons.of_experiment(pd.DataFrame([row(*one) for one in scores]), "optimizers")
+    assert list(found["test_top1"]) == [0.80] and list(found["tried"]) == [4]
+
+
+def test_an_arm_that_continues_a_run_is_found_whatever_it_continues() -> None:
+    planned = experiments.plan("initialization", "fashion", start="run:fashion_compare/abc")
+    found = comparisons.of_experiment(pd.DataFrame([row(recipe, 0.8) for recipe in planned]), "initialization")
+    assert list(found["arm"]) == [arm.name for arm in experiments.arms("initialization", "fashion")]
+
+
+@pytest.mark.parametrize(("shift", "word"), [(0.02, "Better: lambda folded"), (-0.02, "Worse: lambda folded")])
+def test_what_matters_is_what_is_more_than_noise(shift: float, word: str) -> None:
+    """Two points at a spread of a tenth are seen, at a spread of five they are noise."""
+    arms = {"function matching": 0.0, "lambda folded": shift}
+    assert word in comparisons.what_matters(runs(arms), "ablations")
+    assert "Within noise: lambda folded" in comparisons.what_matters(runs(arms, spread=0.05), "ablations")
+    assert "no such records" in comparisons.what_matters(runs({}), "ablations")
+
+
+def test_single_runs_decide_nothing() -> None:
+    """Their noise is not known, so they are neither better nor worse nor within it."""
+    single = runs({"function matching": 0.0, "lambda folded": 0.1})
+    said = comparisons.what_matters(single[single["seed"] == 0], "ablations")
+    assert (
+        "Better: none. Worse: none. Within noise: none. Noise unknown, from single runs: lambda folded (+10.0" in said
+    )
+
+
+def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
+    """The claim is that the first arm of a pair is better."""
+    arms = experiments.arms("optimizers", "fashion")
+    rows = [
+        row(dataclasses.replace(experiments.recipes_of(arm, "fashion")[0], seed=seed), 0.8 + shift + 0.001 * seed)
+        for arm, shift in zip(arms, (0.0, 0.03, -0.03), strict=True)
+        for seed in range(3)
+    ]
+    assert [text[-8:] for text in comparisons.verdicts(pd.DataFrame(rows), "optimizers")] == [" agrees."]
+    below = pd.DataFrame(rows).assign(test_top1=lambda table: 1 - table["test_top1"])
+    assert comparisons.verdicts(below, "optimizers")[0].endswith("3.0 points; disagrees.")
+    assert comparisons.verdicts(runs({}), "optimizers") == ["Shampoo against Adam: no records yet."]
+
+
+def test_an_arm_is_compared_with_the_one_that_it_changes() -> None:
+    """What T squared does at a temperature of 5 is no matter of the temperature."""
+    warm, plain = "temperature 5", "temperature 5, without T\N{SUPERSCRIPT TWO}"
+    said = comparisons.what_matters(
+        runs({"function matching": 0.0, warm: -0.03, plain: -0.031}, spread=0.002), "ablations"
+    )
+    assert f"Worse: {warm} (" in said and f"Within noise: {plain}, beside {warm}." in said
+
+
+def test_noise_is_pooled_over_arms() -> None:
+    """Three seeds that happen to lie close do not make a difference that the other arms' spread forbids."""
+    close = runs({"function matching": 0.0, "lambda folded": 0.005}, spread=0.0001)
+    wide = runs({"temperature 5": 0.0, "half labels in the loss": 0.0, "squared distance": 0.0}, spread=0.02)
+    assert "Better: lambda folded" in comparisons.what_matters(close, "ablations")
+    assert "Better: none" in comparisons.what_matters(pd.concat([close, wide]), "ablations")
+
+
+def test_runs_of_the_own_preset_come_before_equal_ones_of_another() -> None:
+    """The study's runs and those of a class have the same settings, but other views."""
+    arm = experiments.arms("consistency", "fashion")[-1]
+    (recipe,) = experiments.recipes_of(arm, "fashion")
+    other = dataclasses.replace(recipe, variant="compare")
+    rows = [row(dataclasses.replace(other, seed=seed), 0.7) for seed in range(3)]
+    assert set(comparisons.of_experiment(pd.DataFrame(rows), "consistency")["test_top1"]) == {0.7}
+    rows += [row(recipe, 0.8)]
+    assert list(comparisons.of_experiment(pd.DataFrame(rows), "consistency")["test_top1"]) == [0.8]

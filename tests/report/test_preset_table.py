@@ -1,0 +1,67 @@
+"""The presets as a table: every preset once, its settings to compare with the paper, and its notes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from distill_lib import recipes
+from distill_lib.recipes import presets
+from distill_lib.report import preset_table
+
+
+def test_every_preset_is_a_row_with_steps_costs_and_source() -> None:
+    """Numbers in notes point at sentences; a setting that is unusual is named."""
+    rows = {row["preset"]: row for row in preset_table.table("flowers")}
+    assert list(rows) == recipes.variants("flowers")[:-1]
+    assert all(row["steps"] and row["student PFLOP"] and row["hours"] and row["source"] for row in rows.values())
+    long, transfer = rows["long"], rows["transfer_10000"]
+    assert (long["epochs"], long["T"], long["lr"], long["wd"]) == ("1,000,000", "1", "0.0003", "1e-05")
+    assert (transfer["teacher PFLOP"], transfer["T"], transfer["other"]) == ("0", "", "start BiT-M-R50x1")
+    notes = preset_table.notes("flowers")
+    assert notes[int(long["notes"]) - 1].startswith("The teacher is not reached")
+
+
+def test_conflicts_between_paper_and_code_are_noted() -> None:
+    """Those that a reproduction has to decide, each where its preset is printed."""
+    told = {
+        ("sun397", "medium"): "released configuration has .001",
+        ("imagenet", "t384_mix_300"): "84.3",
+        ("imagenet", "ensemble_mix_1200"): "sums the KLs",
+        ("imagenet", "shampoo_mix_1200"): "81.67 after 1,200",
+        ("imagenet", "mix_30"): "5,000 warm-up steps of 9,196",
+        ("flowers", "mix_1000"): "1,500 warm-up steps of 1,992",
+        ("pets", "mix_300"): "1,500 warm-up steps of 1,941",
+        ("imagenet", "s160_mix_4800"): "failed",
+    }
+    for (dataset, variant), words in told.items():
+        assert any(words in note for note in presets.describe(dataset, variant).notes), (dataset, variant)
+    assert any("last 2 %" in note for note in preset_table.notes("imagenet"))
+    for dataset, variant in (("imagenet", "mix_30"), ("flowers", "mix_1000"), ("pets", "mix_300")):
+        steps = recipes.get(dataset, variant).steps({"imagenet": 1_255_544, "flowers": 1_020, "pets": 3_312}[dataset])
+        assert any(f" of {steps:,} in all" in note for note in presets.describe(dataset, variant).notes)
+
+
+def test_the_command_prints_the_table() -> None:
+    """As a module of its own process, with hours of a named device."""
+    command = [sys.executable, "-m", "distill_lib.report.preset_table", "fashion", "--device", "A100"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert "longest" in found and "bit_r11w24" not in found.split("\n")[2]
+    assert "312 TFLOP/s in bfloat16 and 156 in float32" in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["flowrs"], "unknown dataset 'flowrs'. Did you mean 'flowers'?"),
+        (["fashion", "--device", "H1000"], "unknown device 'H1000'."),
+    ],
+)
+def test_bad_names_are_one_line_and_exit_code_1(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert preset_table.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out

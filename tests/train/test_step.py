@@ -1,0 +1,121 @@
+"""One training step: in half precision as in full, and with the running statistics of BatchNorm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from distill_lib import models, train, weights
+from distill_lib.input_pipeline import sampler
+from distill_lib.models import mobilenet_v3
+from distill_lib.models.mobile_layers import Row
+from distill_lib.recipes import Recipe
+from distill_lib.train import setup, step
+from distill_lib.train import state as train_state
+from distill_lib.train.task import Task
+
+STUDENT = "mobilenet_v3_tiny_bn"
+
+
+@pytest.fixture(autouse=True)
+def with_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `STUDENT` known: two blocks of the mobile network with BatchNorm."""
+    rows = (Row(3, 16, 16, False, "relu", 1), Row(3, 24, 16, True, "hard_swish", 2))
+    monkeypatch.setitem(mobilenet_v3.SIZES, "tiny", mobilenet_v3.Size(rows, last=24, hidden=32))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a teacher of ten classes."""
+    return tiny.write_teacher(tmp_path_factory.mktemp("teachers") / "teacher.npz")
+
+
+def taken(recipe: Recipe, *, remat: bool = False) -> tuple[train_state.State, train_state.State]:
+    """The state before and after the first step."""
+    task = setup.prepare(recipe)
+    start = train_state.initial_state(task.student, recipe.seed, task.image_shape)
+    before = jax.device_get(start)
+    learn = step.learn(task.student, remat=remat)
+    return before, jax.device_get(learn(start, task.settings, first_lesson(task)))
+
+
+def first_lesson(task: Task) -> step.Lesson:
+    """What the first step shows and answers."""
+    recipe, images = task.recipe, task.train
+    indices = sampler.batch_indices(recipe.seed, 0, recipe.batch_size, 64)
+    assert task.teacher is not None
+    material = step.Material(images.images, images.labels)
+    return step.teach(task.plan)(step.view_key(recipe.seed), 0, material, indices, task.teacher.variables, 2.0)
+
+
+def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) -> None:
+    """One step: the loss to 2 %, and the gradients' direction (Adam's first moment) to a cosine of 0.99.
+
+    Parameters, statistics and optimiser state stay float32 but for the first moment, which is bfloat16 anyway.
+    """
+    full, half = (taken(tiny.recipe(teacher, dtype=dtype, warmup_steps=0))[1] for dtype in ("float32", "bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {np.dtype(np.float32)}
+    assert half.loss_sum.dtype == np.float32
+    np.testing.assert_allclose(half.loss_sum, full.loss_sum, rtol=0.02)
+    assert half.loss_sum != full.loss_sum
+    for ours, theirs in zip(jax.tree.leaves(moments(half)), jax.tree.leaves(moments(full)), strict=True):
+        one, other = np.asarray(ours, np.float64).ravel(), np.asarray(theirs, np.float64).ravel()
+        if np.linalg.norm(other) > 0:
+            assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
+
+
+def moments(state: train_state.State) -> dict:
+    """Adam's first moments: after one step the gradients, but for their size."""
+    parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: hasattr(part, "mu"))
+    (found,) = [part.mu for part in parts if hasattr(part, "mu")]
+    return found
+
+
+@pytest.mark.parametrize("student", [tiny.STUDENT, STUDENT])
+def test_rematerialisation_changes_no_result(teacher: Path, student: str) -> None:
+    """What is computed twice is the same: loss, gradients and running statistics, to rounding."""
+    recipe = tiny.recipe(teacher, student=student, warmup_steps=0)
+    kept, again = (taken(recipe, remat=remat)[1] for remat in (False, True))
+    pairs = zip(jax.tree.leaves((kept, moments(kept))), jax.tree.leaves((again, moments(again))), strict=True)
+    for one, other in ((np.asarray(one, np.float64), np.asarray(other, np.float64)) for one, other in pairs):
+        np.testing.assert_allclose(other, one, rtol=1e-2, atol=max(1e-6, 1e-2 * np.abs(one).max()))
+
+
+def test_running_statistics_follow_the_batches(teacher: Path) -> None:
+    """After one step: 0.9 times the start and 0.1 times the batch's mean, of what the first convolution puts out."""
+    recipe = tiny.recipe(teacher, student=STUDENT)
+    before, after = taken(recipe)
+    old, new = (state.statistics["batch_stats"]["stem"]["norm"] for state in (before, after))
+    np.testing.assert_array_equal(old["mean"], 0)
+    assert np.abs(new["mean"]).max() > 1e-3
+    assert not np.allclose(new["var"], old["var"])
+
+    task = setup.prepare(recipe)
+    put_out = models.features(task.student, before.variables, first_lesson(task).shown)["stem/conv"]
+    np.testing.assert_allclose(new["mean"], 0.1 * put_out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
+
+
+def test_running_statistics_reach_record_checkpoint_and_evaluation(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student with BatchNorm trains on one device as on two, is saved whole, and predicts the same when loaded."""
+    recipe = tiny.recipe(teacher, student=STUDENT, epochs=3, learning_rate=1e-3, evaluations=1)
+    two = train.fit(recipe, tmp_path / "two")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    one = train.fit(recipe, tmp_path / "one")
+    for name, value in weights.flatten(two.variables["batch_stats"]).items():
+        np.testing.assert_allclose(value, weights.flatten(one.variables["batch_stats"])[name], rtol=0.01, atol=1e-3)
+
+    stored = weights.unpack(weights.load_npz(two.directory / "student.npz"))
+    assert stored.keys() == {"params", "batch_stats"}
+    model = models.create(STUDENT, 10)
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)), jnp.float32)
+    trained = models.logits(model, two.variables, images)
+    np.testing.assert_array_equal(models.logits(model, stored, images), trained)
+    fresh = models.init(model, jax.random.key(0), (8, 8, 1))["batch_stats"]
+    assert not np.allclose(models.logits(model, stored | {"batch_stats": fresh}, images), trained)
