@@ -44,13 +44,13 @@ class Part:
 PARTS = (
     Part("step", 170, (*_BENCH, "step", "--cases", "accelerator", "--rounds", "5")),
     Part("200 steps", 140, (*_BENCH, "training", *_FLOWERS, "--steps", "200")),
-    Part("class", 120, (*_BENCH, "classroom", *_FLOWERS, *_CLASS, "--rounds", "5")),
+    Part("class", 120, (*_BENCH, "sweep", *_FLOWERS, *_CLASS, "--rounds", "5")),
     Part("study", 150, (*_STUDY, "quick")),
 )
 SMALL = (
     Part("step", 120, (*_BENCH, "step", "--cases", "mix", "--rounds", "2", "--batch", "8")),
     Part("50 steps", 120, (*_BENCH, "training", *_FASHION, "--steps", "50")),
-    Part("class", 120, (*_BENCH, "classroom", *_FASHION, *_CLASS, "--rounds", "2", "--students", "2")),
+    Part("class", 120, (*_BENCH, "sweep", *_FASHION, *_CLASS, "--rounds", "2", "--students", "2")),
     Part("study", 120, (*_STUDY, "smoke", "-p", "policies", "[labels, same/ic]")),
 )
 

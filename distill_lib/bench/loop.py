@@ -146,15 +146,14 @@ def _compiled(work: Task) -> Callable[[int], None]:
     from distill_lib.train import state as train_state
     from distill_lib.train import step as train_step
     from distill_lib.train.batches import LESSONS_AHEAD
+    from distill_lib.train.sources import Images
 
     assert work.train is not None
     recipe, train = work.recipe, work.train
     indices = sampler.batch_indices(0, 0, recipe.batch_size, work.examples)
     asked = work.teacher.variables if work.teacher and work.asks_teacher else ()
-    material = train_step.Material(train.images, work.targets(), train.extents)
-    fixed = jax.device_put(
-        (train_step.view_key(0), np.int32(0), material, indices, asked, np.float32(recipe.temperature))
-    )
+    source = Images(train.images, work.targets(), train.extents, indices)
+    fixed = jax.device_put((train_step.view_key(0), np.int32(0), source, asked, np.float32(recipe.temperature)))
     teach, learn = train_step.teach(work.plan), train_step.learn(work.student, work.objective)
     settings = jax.device_put(work.settings)
 

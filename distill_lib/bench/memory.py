@@ -58,7 +58,7 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
     from distill_lib.models import flops
     from distill_lib.train import setup, step
     from distill_lib.train import state as train_state
-    from distill_lib.train.batches import open_lessons
+    from distill_lib.train.batches import Lessons
 
     given = dict(given)
     dataset, variant, students, remat = (given.pop(name) for name in ("dataset", "variant", "students", "remat"))
@@ -66,7 +66,7 @@ def child(given: dict[str, Any]) -> dict[str, Any]:
     mesh = sharding.data_mesh(1)
     states = [train_state.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
     learn = step.learn(work.student, work.objective, remat)
-    opened = open_lessons(work, 0, mesh)
+    opened = Lessons(work, 0, mesh)
     for _, lesson in zip(range(STEPS), opened, strict=False):
         for number, state in enumerate(states):
             states[number] = jax.block_until_ready(learn(state, work.settings, lesson))

@@ -25,6 +25,7 @@ from distill_lib import models, sharding, views
 from distill_lib.models import flops
 from distill_lib.models.ensemble import Ensemble, Member
 from distill_lib.train import step
+from distill_lib.train.sources import Crops, Images
 from distill_lib.train.state import state_shapes
 
 H100 = """
@@ -215,17 +216,16 @@ def _teach(case: Case, policy: str, dtype: str, mesh: Mesh) -> tuple[int, Any]:
         return _array((case.batch, size, size, case.channels), jnp.uint8, split)
 
     program: Any = step.teach(plan)
-    crops_program: Any = step.teach_crops(plan)
 
     def lower() -> Any:
         if not case.examples:
             other = {side: crops(side)} if case.teacher_side or relation == "independent" else {}
-            given = step.Crops(crops(case.side), other, targets(case.batch, split))
-            return crops_program.lower(key, number, given, asked, temperature)
+            given: Any = Crops(crops(case.side), other, targets(case.batch, split))
+            return program.lower(key, number, given, asked, temperature)
         images = _array((case.examples, case.side, case.side, case.channels), jnp.uint8, whole)
         indices = _array((case.batch,), jnp.int32, split)
-        material = step.Material(images, targets(case.examples, whole))
-        return program.lower(key, number, material, indices, asked, temperature)
+        given = Images(images, targets(case.examples, whole), indices=indices)
+        return program.lower(key, number, given, asked, temperature)
 
     return flops.macs(network, shape) if asks else 0, lower
 

@@ -84,7 +84,7 @@ def _case(axis: str, value: int, options: argparse.Namespace) -> tuple[Callable[
     if axis == "training images":
         work = _enlarged(work, value)
     mesh = sharding.data_mesh(1)
-    given = iter(batches.open_lessons(work, 0, mesh))
+    given = iter(batches.Lessons(work, 0, mesh))
     learn = step.learn(work.student, work.objective)
     students = value if axis == "students" else 1
     states = [train_state.initial_state(work.student, seed, work.image_shape) for seed in range(students)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from distill_lib import sharding
 from distill_lib.bench import timing
 from distill_lib.bench.timing import Timing
 
@@ -38,14 +39,12 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         A row a case and number of kept logits: bytes a view as they lie on disk; the mean probability of the other
         classes, and the KL from what is replayed to what the teacher said, at temperature 1; seconds a step of both.
     """
-    from distill_lib.train import step
-
     parser = timing.parser(measure, rounds=7)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=128)
     options = parser.parse_args(arguments)
-    step.use_compilation_cache()  # the paper's networks take minutes to compile
+    sharding.use_compilation_cache()  # the paper's networks take minutes to compile
     measured: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "fashion": lambda: _fashion(options.rounds),
         "imagenet": _imagenet,
@@ -64,7 +63,7 @@ def _fashion(rounds: int) -> list[dict[str, Any]]:
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
     live = setup.prepare(recipe)
     mesh = sharding.data_mesh()
-    given = zip(range(live.total_steps), batches.open_lessons(live, 0, mesh), strict=False)
+    given = zip(range(live.total_steps), batches.Lessons(live, 0, mesh), strict=False)
     rows = _weighed("Fashion, mix", [np.asarray(lesson.wanted) for _, lesson in given], KEPT["fashion"])
     with tempfile.TemporaryDirectory() as place:
         courses = {"live step": _course(live, mesh)}
@@ -137,7 +136,7 @@ def _course(work: Any, mesh: Any) -> Callable[[], Any]:
         for shard in work.store.folder.glob("*.npz") if work.store else ():
             shard.touch()  # so that it is read from the disk again
         state = train_state.initial_state(work.student, 0, work.image_shape)
-        for _, lesson in zip(range(work.total_steps), batches.open_lessons(work, 0, mesh), strict=False):
+        for _, lesson in zip(range(work.total_steps), batches.Lessons(work, 0, mesh), strict=False):
             state = learn(state, work.settings, lesson)
         jax.block_until_ready(state)
 
@@ -154,6 +153,7 @@ def _paper(rounds: int, batch: int, side: int) -> dict[str, Any]:
     from distill_lib.teachers import soft_labels
     from distill_lib.train import state as train_state
     from distill_lib.train import step
+    from distill_lib.train.sources import Images
 
     classes, shape = 1000, (side, side, 3)
     model = models.create("bit_r152x2", classes)
@@ -163,7 +163,7 @@ def _paper(rounds: int, batch: int, side: int) -> dict[str, Any]:
     rate, decay, temperature = (jax.numpy.float32(value) for value in (3e-2, 3e-4, 1))
     settings = step.Settings(rate, decay, temperature, jax.numpy.int32(9), jax.numpy.int32(1))
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
-    material, place = step.Material(images, np.zeros(batch, np.int32)), np.arange(batch)
+    source = Images(images, np.zeros(batch, np.int32))
     said = jax.device_get(soft_labels.keep(jax.random.normal(jax.random.key(1), (batch, classes)), 10))
     state = [train_state.initial_state(student, 0, shape)]
 
@@ -172,7 +172,7 @@ def _paper(rounds: int, batch: int, side: int) -> dict[str, Any]:
         teach = step.teach(plan)
 
         def run() -> None:
-            lesson = teach(step.view_key(0), np.int32(0), material, place, asked, np.float32(1))
+            lesson = teach(step.view_key(0), np.int32(0), source, asked, np.float32(1))
             state[0] = jax.block_until_ready(learn(state[0], settings, lesson))
 
         return run

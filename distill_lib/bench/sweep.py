@@ -54,6 +54,7 @@ def _steps(options: argparse.Namespace, forms: tuple[str, ...], folder: Path) ->
     from distill_lib.input_pipeline import sampler
     from distill_lib.train import setup, step
     from distill_lib.train import state as train_state
+    from distill_lib.train.sources import Images
 
     preset = recipes.get(options.dataset, options.variant)
     work = setup.prepare(made_up.like(preset, folder) if options.made_up else preset)
@@ -61,8 +62,8 @@ def _steps(options: argparse.Namespace, forms: tuple[str, ...], folder: Path) ->
     assert work.train is not None
     train, recipe = work.train, work.recipe
     indices = sampler.batch_indices(0, 0, recipe.batch_size, len(train.labels))
-    material = step.Material(train.images, train.labels)
-    fixed = jax.device_put((step.view_key(0), np.int32(0), material, indices, work.teacher.variables))
+    source = Images(train.images, train.labels, indices=indices)
+    fixed = jax.device_put((step.view_key(0), np.int32(0), source, work.teacher.variables))
     teach, learn = step.teach(work.plan), step.learn(work.student, work.objective)
     move = learn.__wrapped__  # type: ignore[attr-defined]  # the function inside the jitted one
 

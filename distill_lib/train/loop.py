@@ -58,7 +58,7 @@ def fit(
     Raises:
         DistillError: if data, teacher or folder are not usable, or the student diverges. Earlier records stay intact.
     """
-    step.use_compilation_cache()
+    sharding.use_compilation_cache()
     options: dict[str, Any] = {"loading": loading, "workers": workers, "on_bad_image": on_bad_image}
     task = prepare(recipe, replay=replay, results=workdir, **options)
     directory = folder(task, workdir)
@@ -109,7 +109,7 @@ def _train(tasks: list[tuple[Task, Path]], checkpoint_seconds: float, remat: boo
     reports, ahead = _report_steps(lead), deque[jax.Array]()
     due = time.perf_counter() + checkpoint_seconds
     with (
-        contextlib.closing(batches.open_lessons(lead, start, mesh)) as given,
+        contextlib.closing(batches.Lessons(lead, start, mesh)) as given,
         contextlib.closing(Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)) as progress,
     ):
         for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):

@@ -27,7 +27,7 @@ from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_label_store, soft_labels
 from distill_lib.teachers.soft_label_store import Store
 from distill_lib.teachers.soft_labels import Answers
-from distill_lib.train import batches, step
+from distill_lib.train import batches
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
 from distill_lib.train.step import Lesson
@@ -58,7 +58,7 @@ def store(
     """
     if kept < 1:
         raise DistillError(f"at least 1 logit of each answer has to be kept, got {kept}.")
-    step.use_compilation_cache()
+    sharding.use_compilation_cache()
     task = prepare(recipe, loading=loading, workers=workers)
     if not task.asks_teacher:
         raise DistillError(
@@ -82,7 +82,7 @@ def _completed(begun: Store, task: Task) -> Store:
     mesh = sharding.data_mesh()
     recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
     with (
-        contextlib.closing(batches.open_lessons(task, begun.steps, mesh)) as given,
+        contextlib.closing(batches.Lessons(task, begun.steps, mesh)) as given,
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
         asked = _asked(itertools.islice(given, total - begun.steps), begun, recipe.temperature)

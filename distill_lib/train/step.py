@@ -9,21 +9,20 @@ numbers of a recipe are arguments, so that grids and seeds compile it once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from distill_lib import allocator, losses, models, optim, views
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.teachers.soft_labels import Answers, Stored
+from distill_lib.train.sources import Source
 from distill_lib.train.state import State
 
 allocator.keep_freed_memory()  # here, so that no way of starting a step is slower than another
@@ -46,41 +45,13 @@ class Lesson(NamedTuple):
     labels: jax.Array | None = None
 
 
-class Material(NamedTuple):
-    """What lessons are made from, whole on the device.
-
-    Attributes:
-        images: (n, height, width, colours) uint8.
-        targets: labels (n,), or a fixed teacher's outputs (n, classes).
-        extents: (n, 2) true height and width of each image in its canvas, in pixels; None where they fill it.
-    """
-
-    images: jax.Array | np.ndarray
-    targets: jax.Array | np.ndarray
-    extents: jax.Array | np.ndarray | None = None
-
-
-class Crops(NamedTuple):
-    """What a lesson is made from where the host crops.
-
-    Attributes:
-        student: (batch, size, size, colours) uint8.
-        teacher: by size in pixels, where it is another or the teacher's crop is independent.
-        targets: labels (batch,), or a fixed teacher's outputs (batch, classes).
-    """
-
-    student: jax.Array | np.ndarray
-    teacher: Mapping[int, jax.Array | np.ndarray]
-    targets: jax.Array | np.ndarray
-
-
 @dataclass(frozen=True)
 class Plan:
     """Everything that the program of a lesson depends on; runs that share it share the compiled program.
 
     Attributes:
         policy: a key of `views.POLICIES` or `views.BASELINES`.
-        teacher: the teacher, if it is asked in every step, or what it was asked before.
+        teacher: the teacher, if it is asked in every step, or what it was asked before; None for labels and fixed ones.
         num_classes: length of the logits.
         batch_size: images a step.
         resolution: height and width of the rendered views, in pixels.
@@ -105,13 +76,6 @@ class Plan:
     with_labels: bool = False
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs on disk, unless JAX was told where: a second run starts at once."""
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "distill_lib" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
 def view_key(seed: int) -> jax.Array:
     """The key that all views of a run are drawn from; never that of the initialisation."""
     return jax.random.fold_in(jax.random.key(seed), 1)
@@ -119,100 +83,45 @@ def view_key(seed: int) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def teach(plan: Plan) -> Callable[..., Lesson]:
-    """The first half of a step where all images are on the device, jitted.
+    """The first half of a step, jitted: draw the views, render them, ask the teacher.
 
     Args:
         plan: what is shown, and who answers.
 
     Returns:
-        A function of (view key, step, material, indices, teacher's variables or stored answers, temperature) to the
-        lesson; `indices` (batch,) says which images of the material the step uses.
+        A function of (view key, step, `Source`, teacher's variables or stored answers, temperature) to the lesson.
     """
+    policy = views.policy(plan.policy)
 
-    def lesson(
-        key: jax.Array,
-        step: jax.Array,
-        material: Material,
-        indices: jax.Array,
-        teacher: Asked,
-        temperature: jax.Array,
-    ) -> Lesson:
-        images, targets, extents = jax.tree.map(lambda whole: whole[indices], material)
-        teacher_view, student_view = _views(plan, key, step, views.aspect(images, extents))
-        shown = views.render(images, student_view, plan.resolution, extents)
+    def lesson(key: jax.Array, step: jax.Array, source: Source, teacher: Any, temperature: jax.Array) -> Lesson:
+        source = source.batch()
+        teacher_view, student_view = views.pair(
+            jax.random.fold_in(key, step),
+            policy,
+            plan.batch_size,
+            mixup=plan.mixup,
+            beta=plan.mixup_beta,
+            folded=plan.mixup_folded,
+            area=plan.crop_area,
+            whole=plan.whole,
+            image_aspect=source.aspect(),
+        )
+        shown = source.show(student_view, plan.resolution, teacher=False)
 
         def show(size: int | None) -> jax.Array:
             if teacher_view is student_view and size in (None, plan.resolution):
-                return shown
-            return views.render(images, teacher_view, size or plan.resolution, extents)
+                return shown  # the very same pixels
+            return source.show(teacher_view, size or plan.resolution, teacher=True)
 
-        return _answered(plan, shown, student_view, show, targets, teacher, temperature)
-
-    return jax.jit(lesson)
-
-
-@functools.lru_cache(maxsize=64)
-def teach_crops(plan: Plan) -> Callable[..., Lesson]:
-    """The first half of a step where crops come from the host, jitted: what is left is mixup and the teacher.
-
-    Args:
-        plan: what is shown, and who answers; crops are made by `stream` from the same seed.
-
-    Returns:
-        A function of (view key, step, crops, teacher's variables or stored answers, temperature) to the lesson.
-    """
-
-    def lesson(
-        key: jax.Array,
-        step: jax.Array,
-        crops: Crops,
-        teacher: Asked,
-        temperature: jax.Array,
-    ) -> Lesson:
-        teacher_view, student_view = _views(plan, key, step, jnp.ones(()))
-        shown = views.mix(views.normalize(crops.student), student_view)
-
-        def show(size: int | None) -> jax.Array:
-            if teacher_view is student_view and size in (None, plan.resolution):
-                return shown
-            return views.mix(views.normalize(crops.teacher[size or plan.resolution]), teacher_view)
-
-        return _answered(plan, shown, student_view, show, jnp.asarray(crops.targets), teacher, temperature)
+        if policy.relation == "fixed":
+            return Lesson(shown, jnp.asarray(source.targets))
+        shares = views.mix(jax.nn.one_hot(source.targets, plan.num_classes), student_view)
+        if plan.teacher is None:
+            return Lesson(shown, shares)
+        logits = plan.teacher.logits(teacher, show, temperature)
+        return Lesson(shown, logits, shares if plan.with_labels else None)
 
     return jax.jit(lesson)
-
-
-def _views(plan: Plan, key: jax.Array, step: jax.Array, image_aspect: jax.Array) -> tuple[views.View, views.View]:
-    return views.pair(
-        jax.random.fold_in(key, step),
-        views.policy(plan.policy),
-        plan.batch_size,
-        mixup=plan.mixup,
-        beta=plan.mixup_beta,
-        folded=plan.mixup_folded,
-        area=plan.crop_area,
-        whole=plan.whole,
-        image_aspect=image_aspect,
-    )
-
-
-def _answered(
-    plan: Plan,
-    shown: jax.Array,
-    view: views.View,
-    show: Callable[[int | None], jax.Array],
-    targets: jax.Array,
-    teacher: Any,  # Asked, of which the plan's teacher takes its own kind
-    temperature: jax.Array,
-) -> Lesson:
-    relation = views.policy(plan.policy).relation
-    if relation == "fixed":
-        return Lesson(shown, targets)
-    shares = views.mix(jax.nn.one_hot(targets, plan.num_classes), view)
-    if relation == "none":
-        return Lesson(shown, shares)
-    assert plan.teacher is not None
-    return Lesson(shown, plan.teacher.logits(teacher, show, temperature), shares if plan.with_labels else None)
 
 
 class Settings(NamedTuple):

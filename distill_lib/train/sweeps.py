@@ -15,9 +15,10 @@ from typing import Any
 
 import jax
 
+from distill_lib import sharding
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
-from distill_lib.train import state, step, student
+from distill_lib.train import state, student
 from distill_lib.train.loop import folder, train
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run
@@ -74,7 +75,7 @@ def sweep(
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
     if class_size is not None and class_size < 1:
         raise DistillError(f"class_size must be at least 1, got {class_size}.")
-    step.use_compilation_cache()
+    sharding.use_compilation_cache()
     tasks = _prepared(recipes, {"loading": loading, "workers": workers, "replay": replay, "results": workdir})
     folders = [folder(task, workdir) for task in tasks]
     ended: dict[Path, Run | DistillError] = {}

@@ -28,7 +28,7 @@ def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[L
     """A few lessons from a step on."""
     task = setup.prepare(recipe, loading=loading, workers=0)
     mesh = sharding.data_mesh()
-    given = batches.open_lessons(task, start, mesh)
+    given = batches.Lessons(task, start, mesh)
     found = [jax.device_get(lesson) for lesson in islice(given, count)]
     given.close()
     return found

@@ -18,6 +18,7 @@ from distill_lib import datasets, optim, records, train, views, weights
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import sampler
 from distill_lib.train import Run, setup, state, step
+from distill_lib.train.sources import Images
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -138,7 +139,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
     indices, train_set = sampler.batch_indices(recipe.seed, 0, 16, 64), task.train
     lesson = step.teach(task.plan)(
-        step.view_key(recipe.seed), 0, step.Material(*train_set[:2]), indices, task.teacher.variables, 2.0
+        step.view_key(recipe.seed), 0, Images(*train_set[:2], indices=indices), task.teacher.variables, 2.0
     )
     after = step.learn(task.student)(student, task.settings, lesson)
     np.testing.assert_allclose(after.loss_sum, expected, rtol=1e-4)

@@ -46,7 +46,7 @@ def stored(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 def some(work: task.Task, start: int, count: int) -> list[batches.Lesson]:
     """A few lessons from a step on."""
     mesh = sharding.data_mesh()
-    given = batches.open_lessons(work, start, mesh)
+    given = batches.Lessons(work, start, mesh)
     found = [jax.device_get(lesson) for lesson in islice(given, count)]
     given.close()
     return found

@@ -17,6 +17,7 @@ from distill_lib.models.mobile_layers import Row
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup, step
 from distill_lib.train import state as train_state
+from distill_lib.train.sources import Images
 from distill_lib.train.task import Task
 
 STUDENT = "mobilenet_v3_tiny_bn"
@@ -49,8 +50,8 @@ def first_lesson(task: Task) -> step.Lesson:
     recipe, images = task.recipe, task.train
     indices = sampler.batch_indices(recipe.seed, 0, recipe.batch_size, 64)
     assert task.teacher is not None
-    material = step.Material(images.images, images.labels)
-    return step.teach(task.plan)(step.view_key(recipe.seed), 0, material, indices, task.teacher.variables, 2.0)
+    source = Images(images.images, images.labels, indices=indices)
+    return step.teach(task.plan)(step.view_key(recipe.seed), 0, source, task.teacher.variables, 2.0)
 
 
 def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) -> None:

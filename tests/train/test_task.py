@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 def first_lesson(recipe: Recipe) -> Lesson:
     """What the first step shows."""
     mesh = sharding.data_mesh()
-    return next(iter(batches.open_lessons(setup.prepare(recipe), 0, mesh)))
+    return next(iter(batches.Lessons(setup.prepare(recipe), 0, mesh)))
 
 
 @pytest.mark.parametrize("classes", [10, 3], ids=["same classes", "other classes"])

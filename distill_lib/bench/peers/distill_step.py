@@ -90,15 +90,17 @@ def _rendered(case: dict[str, Any], plan: Any, images: Any, variables: tuple) ->
 
     from distill_lib.input_pipeline import sampler
     from distill_lib.train import step
+    from distill_lib.train.sources import Images
 
     teach, count = step.teach(plan), len(images)
-    key, material, variables = jax.device_put(
-        (step.view_key(0), step.Material(images, np.arange(count) % case["classes"]), variables)
+    key, source, variables = jax.device_put(
+        (step.view_key(0), Images(images, np.arange(count) % case["classes"]), variables)
     )
 
     def lesson(number: int) -> Any:
         chosen = jax.device_put(sampler.batch_indices(0, number, case["batch"], count))
-        return teach(key, np.int32(number), material, chosen, variables, np.float32(case["temperature"]))
+        given = source._replace(indices=chosen)
+        return teach(key, np.int32(number), given, variables, np.float32(case["temperature"]))
 
     return lesson
 
@@ -109,9 +111,10 @@ def _cropped(case: dict[str, Any], plan: Any, images: Any, variables: tuple) -> 
     import numpy as np
 
     from distill_lib.train import step
+    from distill_lib.train.sources import Crops
 
-    teach, key = step.teach_crops(plan), jax.device_put(step.view_key(0))
-    crops = step.Crops(images[: case["batch"]], {}, np.arange(case["batch"]) % case["classes"])
+    teach, key = step.teach(plan), jax.device_put(step.view_key(0))
+    crops = Crops(images[: case["batch"]], {}, np.arange(case["batch"]) % case["classes"])
 
     def lesson(number: int) -> Any:
         return teach(key, np.int32(number), jax.device_put(crops), variables, np.float32(case["temperature"]))
