@@ -56,7 +56,7 @@ def study(session: nox.Session) -> None:
     variant = session.posargs[0] if session.posargs else "quick"
     run_notebook(session, python, "consistency", "-p", "dataset", "fashion", "-p", "variant", variant)
     build_book(session, python)
-    run(session, python, "-m", "distill_lib.report.summary", f"fashion_{variant}")
+    run(session, python, "-m", "distill_lib", "records", f"fashion_{variant}")
     print(f"\nThe book's first page: {FIRST_PAGE}", flush=True)
 
 
@@ -80,7 +80,7 @@ def bench(session: nox.Session) -> None:
     """Benchmarks, as medians and ratios in one run; `-- NAME` runs one of them, and its own options follow."""
     python = environment(session)
     for arguments in [session.posargs] if session.posargs else [[name] for name in BENCHMARKS]:
-        run(session, python, "-m", "distill_lib.bench", *arguments)
+        run(session, python, "-m", "distill_lib", "bench", *arguments)
 
 
 @nox.session(name="compile")
@@ -89,7 +89,7 @@ def compile_programs(session: nox.Session) -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         fail("the compilers of TPUs and GPUs are packaged for Linux on x86-64: run it there.")
     size = session.posargs[0] if session.posargs else "usual"
-    arguments = ["-m", "distill_lib.bench", "compile", "--python", str(compilers(session)), "--size", size]
+    arguments = ["-m", "distill_lib", "bench", "compile", "--python", str(compilers(session)), "--size", size]
     with tempfile.TemporaryDirectory() as folder:  # a part of the programs is a check, and no record
         variables = {"DISTILL_RESULTS": folder} if size == "quick" else {}
         run(session, environment(session), *arguments, *session.posargs[1:], **variables)
@@ -199,7 +199,7 @@ def find_uv() -> str | None:
 def run_notebook(session: nox.Session, python: Path, *arguments: str, results: str | None = None) -> None:
     """Runs an experiment notebook; its records go to `results`, or where $DISTILL_RESULTS says."""
     variables = {"DISTILL_RESULTS": results} if results else {}
-    run(session, python, "-m", "distill_lib.experiments.notebooks", *arguments, **variables)
+    run(session, python, "-m", "distill_lib", "run", *arguments, **variables)
 
 
 def build_book(session: nox.Session, python: Path) -> None:

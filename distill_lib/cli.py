@@ -1,32 +1,242 @@
-"""What the command lines share: reading a value."""
+"""The command line: `distill COMMAND`, or `python -m distill_lib COMMAND`.
+
+Each command has a function that declares its arguments and one that runs it. The latter imports what it needs itself,
+so that `distill --help` is there at once.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Any, ClassVar
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-import yaml
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the literals of its version 1.2: PyYAML reads 1e-3 as a string, `no` as false and 1:30 as ninety."""
-
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+from distill_lib.errors import DistillError, command_line, unknown
 
 
-for _tag, _pattern in {
-    "null": r"null|Null|NULL|None|~|",
-    "bool": r"true|True|TRUE|false|False|FALSE",
-    "int": r"[-+]?(0|[1-9][0-9_]*)",
-    "float": r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf)|\.nan",
-}.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), None)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Tells what is wrong in one line, where argparse prints several and ends the process."""
+        raise DistillError(f"{message}. {' '.join(self.format_usage().split())}")
 
 
-def parse_value(text: str) -> Any:
-    """Reads a parameter of the command line: a number, true, false, None, a list such as `[mix, same/ic]`, or text."""
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        return text
-    return text if isinstance(value, dict) or "#" in text else value  # YAML would drop what follows a #
+@command_line
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """Runs a command.
+
+    Args:
+        arguments: the command and its arguments; None takes those of the process.
+
+    Returns:
+        The exit code, None for 0; without a command its help is printed and the code is 1.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words:
+        _parser().print_help()
+        return 1
+    options = parse(words)
+    return options.run(options)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Reads a command, at least its name, without running it.
+
+    Returns:
+        Its options, and in `run` the function that takes them.
+
+    Raises:
+        DistillError: if a command, an option or a value is none that there is.
+    """
+    if words[0] not in (*COMMANDS, "-h", "--help"):
+        raise unknown("command", words[0], COMMANDS)
+    options, rest = _parser().parse_known_args(words)
+    if rest:
+        options.parser.error(f"unknown argument {rest[0]!r}")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="distill",
+        description="Patient and consistent knowledge distillation.",
+        epilog="`distill COMMAND --help` explains a command.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (about, declare, run) in COMMANDS.items():
+        made = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        made.set_defaults(parser=made, run=run)
+        declare(made)
+    return parser
+
+
+def _declare_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook", nargs="?", help="a name in book/experiments, or a path ending in .ipynb")
+    parser.add_argument("--list", action="store_true", help="print the notebooks with what each costs")
+    _declare_parameters(parser, "a parameter of the notebook")
+    parser.add_argument("--output", type=Path, help="where the executed copy goes (results/notebooks/NAME.ipynb)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from distill_lib import records
+    from distill_lib.experiments import notebooks
+
+    if options.list:
+        print(notebooks.listing())
+        return
+    if options.notebook is None:
+        raise DistillError("say which notebook: `distill run NOTEBOOK`. `distill run --list` prints them.")
+    path = notebooks.find(options.notebook)
+    output = options.output or records.find_results() / "notebooks" / path.name
+    notebooks.run(path, output, _parameters(options))
+
+
+def _declare_presets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", nargs="?", help="a data set with presets; all of them if none is named")
+    parser.add_argument("--device", help="such as A100, or as records name it; an unknown one lists those known")
+
+
+def _presets(options: argparse.Namespace) -> None:
+    from distill_lib.report import budget, preset_table
+
+    print(preset_table.as_text(options.dataset, options.device or budget.DEVICE))
+
+
+def _declare_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    about = "say of each set whether it is there, and how to get it"
+    checking = actions.add_parser("check", help=about, description=about)
+    checking.add_argument("names", nargs="*", metavar="NAME", help="data sets; all if none is named")
+    checking.set_defaults(parser=checking, prepare=False)
+    about = "download sets with TFDS, and prepare them"
+    preparing = actions.add_parser("prepare", help=about, description=about)
+    preparing.add_argument("names", nargs="+", metavar="NAME", help="data sets")
+    preparing.add_argument("--register-checksums", action="store_true", help="accept downloads that TFDS does not know")
+    preparing.set_defaults(parser=preparing, prepare=True)
+
+
+def _data(options: argparse.Namespace) -> int:
+    from distill_lib.datasets import prepare, registry
+
+    ready = True
+    for name in options.names or registry.names():
+        if options.prepare:
+            prepare.prepare(name, register_checksums=options.register_checksums)
+        status = prepare.status(name)
+        ready &= status.present
+        notes = () if status.present else (f"  Note: {hint}" for hint in status.hints)
+        print("\n".join([*status.lines(), *notes]))
+    return 0 if ready else 1
+
+
+def _declare_teachers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="teachers to have at hand; none prints all there are")
+    parser.add_argument("--folder", type=Path, help="look here alone, and download into it")
+
+
+def _teachers(options: argparse.Namespace) -> None:
+    from distill_lib.teachers import published
+
+    if not options.names:
+        print(published.table(options.folder))
+    for name in options.names:
+        print(published.resolve(name, folder=options.folder))
+
+
+def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", help="a student.npz, or the name of a teacher")
+    parser.add_argument("dataset", help="a data set, such as imagenet_v2")
+    parser.add_argument("--teacher", help="another network, that the first is compared with")
+    parser.add_argument("--split", default="test", help="train, validation or test (the default)")
+    parser.add_argument("--resolution", type=int, help="pixels, for networks that do not know their own")
+    parser.add_argument("--side", type=float, help="of the central square, as a fraction of the shorter side")
+    parser.add_argument("--limit", type=int, help="the first so many images only")
+    parser.add_argument("--mock", action="store_true", help="made-up images: the numbers mean nothing")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from distill_lib.evaluation import evaluate
+
+    judged = evaluate.judge(
+        options.network,
+        options.dataset,
+        teacher=options.teacher,
+        split=options.split,
+        resolution=options.resolution,
+        side=options.side,
+        limit=options.limit,
+        mock=options.mock,
+    )
+    print(("made-up images; the numbers mean nothing\n" if options.mock else "") + evaluate.table(judged))
+
+
+def _declare_soft_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="where the answers go; one that was begun is completed")
+    parser.add_argument("--keep", type=int, default=10, metavar="K", help="logits that are kept of each answer (10)")
+    parser.add_argument("--loading", default="auto", help="device, stream or auto")
+    _declare_parameters(parser, "dataset (fashion), variant (quick), or a setting")
+
+
+def _soft_labels(options: argparse.Namespace) -> None:
+    from distill_lib import recipes
+    from distill_lib.train import record_soft_labels
+
+    recipe = recipes.get(**({"dataset": "fashion", "variant": "quick"} | _parameters(options)))
+    made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
+    print(
+        f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
+        f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
+    )
+
+
+def _declare_records(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", nargs="?", help="a folder of results/, such as fashion_quick; none lists them")
+    parser.add_argument("--figure", type=Path, help="save the first figure of the whole study here, instead")
+
+
+def _records(options: argparse.Namespace) -> None:
+    if options.figure:
+        from distill_lib.figures import runs
+
+        runs.save_patience(options.figure)
+        return
+    from distill_lib.report import summary
+
+    if options.study is None:
+        print(summary.studies())
+        return
+    print(summary.summarise(options.study, mock=options.study.endswith("_smoke")))
+
+
+def _declare_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, help="name of a benchmark, and its own options; none lists them"
+    )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from distill_lib.bench import __main__ as bench
+
+    return bench.main(options.rest)
+
+
+def _declare_parameters(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=about)
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    from distill_lib.values import parse_value
+
+    return {name: parse_value(value) for name, value in options.p}
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Any]]] = {
+    "run": ("run an experiment notebook, with parameters", _declare_run, _run),
+    "presets": ("print presets, and what they cost on a device", _declare_presets, _presets),
+    "data": ("check and prepare data sets", _declare_data, _data),
+    "teachers": ("list published teachers, or have them at hand", _declare_teachers, _teachers),
+    "evaluate": ("judge a student or a teacher on a data set", _declare_evaluate, _evaluate),
+    "soft-labels": ("store a teacher's answers, for students to replay", _declare_soft_labels, _soft_labels),
+    "records": ("print what a study measured", _declare_records, _records),
+    "bench": ("run a benchmark", _declare_bench, _bench),
+}

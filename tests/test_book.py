@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import made_up
 import pytest
 
-from distill_lib import recipes
+from distill_lib import cli, recipes
 from distill_lib.experiments import notebooks
 from distill_lib.report import cost
 
@@ -29,9 +30,7 @@ PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("sets/*.md")])
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(
-    r'(?:nox -s run --|distill_lib\.experiments\.notebooks) ([a-z_]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)'
-)
+COMMAND = re.compile(r'(?:nox -s run --|distill run) ([a-z_]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)')
 NUMBER = re.compile(r"\d+(\.\d+)?\s?(%|points|epochs|steps|minutes|seeds)")
 LOADS = {
     "script": "src",
@@ -203,13 +202,15 @@ def test_no_page_imports_the_training_loop() -> None:
 
 @pytest.mark.parametrize("path", [*PAGES, *EXPERIMENTS], ids=lambda path: path.stem)
 def test_commands_name_what_there_is(path: Path) -> None:
-    """Sessions of nox, modules, notebooks, and their parameters, data sets and presets."""
+    """Sessions of nox, commands, modules, notebooks, and their parameters, data sets and presets."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         text = "".join(json.loads(text)["cells"][0]["source"])
     text = text.replace("\\\n", "")
     sessions = re.findall(r"@nox\.session(?:\(name=\"(\w+)\"\))?\ndef (\w+)", (ROOT / "noxfile.py").read_text())
     assert set(re.findall(r"nox -s (\w+)", text)) <= {name or function for name, function in sessions}
+    for command in re.findall(r"(?:^|`)distill ([a-z][^`\n]*)", text, flags=re.MULTILINE):
+        cli.parse(shlex.split(command))
     modules = set(re.findall(r"python -m (distill_lib[\w.]*\w)", text))
     assert {name for name in modules if importlib.util.find_spec(name) is None} == set()
     for name, rest in COMMAND.findall(text):

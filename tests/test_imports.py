@@ -14,7 +14,7 @@ import distill_lib
 
 LIBRARY = Path(distill_lib.__file__).parent
 HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
-FLAT = ("errors", "lazy", "cli", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim", "views")
+FLAT = ("errors", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim", "views")
 MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before all of them
     "models": set(),
     "datasets": set(),
@@ -28,6 +28,11 @@ MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before
     "experiments": {"recipes", "records"},
     "report": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "bench", "experiments"},
     "figures": {"models", "datasets", "teachers", "recipes", "records", "bench", "report"},
+    "cli": {
+        *("datasets", "teachers", "recipes", "records", "evaluation", "train"),
+        *("bench", "experiments", "report", "figures"),
+    },
+    "__main__": {"cli"},
 }
 
 
@@ -55,6 +60,14 @@ def imported_by(path: Path) -> set[str]:
 def files_of(room: str) -> list[Path]:
     """The files of a package, or the one of a flat module."""
     return sorted((LIBRARY / room).rglob("*.py")) or [LIBRARY / f"{room}.py"]
+
+
+def test_the_command_line_is_light() -> None:
+    """`distill --help` is there at once: a command loads what it needs when it runs."""
+    own = {"distill_lib", "distill_lib.cli", "distill_lib.errors"}
+    loaded = loaded_by("distill_lib.cli")
+    assert {name for name in loaded if name.startswith("distill_lib")} == own
+    assert not loaded & {*HEAVY, "numpy", "yaml"}
 
 
 def test_the_package_itself_is_light() -> None:
@@ -111,6 +124,9 @@ def test_data_flow_one_way(room: str) -> None:
 
 
 def test_only_training_and_its_benchmarks_import_training() -> None:
-    """A chapter, a figure or a model that pulled in the training loop would make the book depend on it."""
+    """A chapter, a figure or a model that pulled in the training loop would make the book depend on it.
+
+    The command line, on top of all, starts what stores a teacher's answers.
+    """
     users = {path.relative_to(LIBRARY).parts[0] for path in LIBRARY.rglob("*.py") if "train" in imported_by(path)}
-    assert users == {"train", "bench"}
+    assert users == {"train", "bench", "cli.py"}

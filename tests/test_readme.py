@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from distill_lib import recipes, teachers
+from distill_lib import cli, recipes, teachers
 from distill_lib.experiments import notebooks
 from distill_lib.teachers import published
 
@@ -30,12 +31,19 @@ def test_every_session_that_it_names_exists() -> None:
 
 
 def test_every_notebook_command_names_true_parameters_and_values() -> None:
-    commands = re.findall(r"(?:nox -s run --|distill_lib\.experiments\.notebooks) (\w+) (.*)", "".join(blocks("bash")))
+    commands = re.findall(r"(?:nox -s run --|distill run) (\w+) (.*)", "".join(blocks("bash")))
     assert commands
     for name, rest in commands:
         given = dict(re.findall(r"-p (\w+) (\"[^\"]*\"|\S+)", rest))
         assert set(given) <= set(notebooks.parameters_of(notebooks.find(name, ROOT)))
         recipes.get(given.get("dataset", "fashion"), given.get("variant", "quick"), policy=given.get("policy"))
+
+
+def test_every_command_of_the_library_that_it_names_is_one() -> None:
+    commands = re.findall(r"(?:^|`)distill ([a-z][^`\n]*)", TEXT, flags=re.MULTILINE)
+    assert {command.split()[0] for command in commands} >= {"run", "presets", "data", "teachers", "evaluate", "bench"}
+    for command in commands:
+        cli.parse(shlex.split(command))
 
 
 def test_every_file_that_it_names_exists() -> None:

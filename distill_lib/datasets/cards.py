@@ -109,7 +109,7 @@ def _borrowed(name: str, package: str, count: int, **rest: Any) -> Dataset:
 _VGG = (
     "The host (VGG, Oxford) has changed its files before (TFDS issues 1977, 1978, 4012): where preparing ends with a "
     "wrong checksum, delete the file from TFDS's downloads folder and prepare again; if it ends so again, "
-    "`python -m distill_lib.datasets prepare {name} --register-checksums` accepts the file as it is now, or gives the "
+    "`distill data prepare {name} --register-checksums` accepts the file as it is now, or gives the "
     "command that does."
 )
 _IMAGENET_TERMS = "non-commercial research and education, under ImageNet's terms of access"

@@ -45,7 +45,7 @@ def remedy(dataset: Dataset, damaged: Path | None = None, *, register_checksums:
         )
     first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
     if not needs_tensorflow(dataset.builder):
-        return f"{first}Prepare it: `python -m distill_lib.datasets prepare {dataset.name}`"
+        return f"{first}Prepare it: `distill data prepare {dataset.name}`"
     return (
         f"{first}Preparing needs TensorFlow, once, in a throw-away environment (reading does not): "
         f"`{command(dataset, register_checksums=register_checksums)}`; set TFDS_DATA_DIR first if the data shall lie "

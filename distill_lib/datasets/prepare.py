@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from distill_lib.datasets import fashion_idx, image_folder, readers, registry
 from distill_lib.datasets.cards import Dataset
 from distill_lib.datasets.image_folder import FOLDER
 from distill_lib.datasets.instructions import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
-from distill_lib.errors import DistillError, command_line
+from distill_lib.errors import DistillError
 
 
 @dataclass(frozen=True)
@@ -220,25 +218,3 @@ def _records(path: str) -> int | None:
     except (RuntimeError, ValueError):
         return None
     return number
-
-
-@command_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 if all the sets are present."""
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.datasets", description="Check and prepare data sets.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    checking = commands.add_parser("check", help="say of each set whether it is there, and how to prepare it")
-    checking.add_argument("names", nargs="*", metavar="NAME", help="data sets; all if none is named")
-    preparing = commands.add_parser("prepare", help="download sets with TFDS, and prepare them")
-    preparing.add_argument("names", nargs="+", metavar="NAME", help="data sets")
-    preparing.add_argument("--register-checksums", action="store_true", help="accept downloads that TFDS does not know")
-    options = parser.parse_args(arguments)
-    ready = True
-    for name in options.names or registry.names():
-        if options.command == "prepare":
-            prepare(name, register_checksums=options.register_checksums)
-        found = status(name)
-        ready &= found.present
-        notes = () if found.present else (f"  Note: {hint}" for hint in found.hints)
-        print("\n".join([*found.lines(), *notes]))
-    return 0 if ready else 1

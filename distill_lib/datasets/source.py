@@ -1,7 +1,7 @@
 """Data sets by name, and their images.
 
-    python -m distill_lib.datasets check               whether all sets are there, and how to prepare them
-    python -m distill_lib.datasets prepare flowers     download and prepare a set
+    distill data check               whether all sets are there, and how to prepare them
+    distill data prepare flowers     download and prepare a set
 
 Names: those of `names()`, `tfds:NAME` for any other image-classification set of TFDS, `folder:PATH` for your own
 pictures (see `registry`). `digits` and `patches` are images of installed packages, for transfer alone

@@ -1,8 +1,8 @@
 """A saved student, or a teacher, judged on a data set.
 
-    python -m distill_lib.evaluation.evaluate results/imagenet_fast/RUN/student.npz imagenet_v2
-    python -m distill_lib.evaluation.evaluate imagenet_lite0 imagenet_real
-    python -m distill_lib.evaluation.evaluate R50x1_224 imagenet_v2 --teacher R152x2_T_224
+    distill evaluate results/imagenet_fast/RUN/student.npz imagenet_v2
+    distill evaluate imagenet_lite0 imagenet_real
+    distill evaluate R50x1_224 imagenet_v2 --teacher R152x2_T_224
 
 Images are decoded on the way and shown as evaluation shows them: at the resolution and central square of the student's
 own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. With a
@@ -12,14 +12,11 @@ images were in memory was made from smaller ones (see `canvas_fidelity`), so its
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distill_lib import datasets, records, teachers
-from distill_lib.errors import DistillError, command_line, unknown
+from distill_lib.errors import DistillError, unknown
 from distill_lib.evaluation import eval_sets, metrics
 from distill_lib.evaluation.eval_sets import FEATURE_IMAGES
 from distill_lib.recipes import presets
@@ -97,26 +94,3 @@ def table(found: dict[str, Any]) -> str:
     width = max(map(len, found))
     lines = {name: f"{value:.4g}" if isinstance(value, float) else f"{value}" for name, value in found.items()}
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
-
-
-@command_line
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.evaluation.evaluate", description="Judge a network on a data set."
-    )
-    parser.add_argument("network", help="a student.npz, or the name of a teacher")
-    parser.add_argument("dataset", help="a data set, such as imagenet_v2")
-    parser.add_argument("--teacher", help="another network, that the first is compared with")
-    parser.add_argument("--split", default="test", help="train, validation or test (the default)")
-    parser.add_argument("--resolution", type=int, help="pixels, for networks that do not know their own")
-    parser.add_argument("--side", type=float, help="of the central square, as a fraction of the shorter side")
-    parser.add_argument("--limit", type=int, help="the first so many images only")
-    parser.add_argument("--mock", action="store_true", help="made-up images: the numbers mean nothing")
-    options = vars(parser.parse_args(arguments))
-    found = judge(options.pop("network"), options.pop("dataset"), **options)
-    print(("made-up images; the numbers mean nothing\n" if options["mock"] else "") + table(found))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

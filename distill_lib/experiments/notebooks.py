@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from distill_lib import records
-from distill_lib.cli import parse_value
-from distill_lib.errors import DistillError, command_line, unknown
+from distill_lib.errors import DistillError, unknown
 
 EXPERIMENTS = Path("book") / "experiments"
 _JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared", "notebooks"}
@@ -46,13 +44,48 @@ def find(name: str, start: Path | None = None) -> Path:
     Raises:
         DistillError: listing the notebooks that there are.
     """
-    start = start or Path.cwd()
-    folders = [parent / EXPERIMENTS for parent in (start, *start.parents)]
-    folder = next((folder for folder in folders if folder.is_dir()), start)
+    folder = _folder(start)
     path = Path(name) if name.endswith(".ipynb") else folder / f"{name}.ipynb"
     if not path.is_file():
         raise unknown("notebook", name, sorted(path.stem for path in folder.glob("*.ipynb")))
     return path
+
+
+def listing(start: Path | None = None) -> str:
+    """The experiment notebooks as text: name, title and, in each one's own words, what it costs.
+
+    Args:
+        start: as in `find`.
+
+    Raises:
+        DistillError: if there are none, or one of them is no notebook.
+    """
+    paths = sorted(_folder(start).glob("*.ipynb"))
+    if not paths:
+        raise DistillError(f"there are no notebooks in {_folder(start)}: call this in the project's folder.")
+    return "\n\n".join(f"{path.stem}: {_title_and_cost(path)}" for path in paths)
+
+
+def _title_and_cost(notebook: Path) -> str:
+    text = "".join("".join(cell["source"]) + "\n\n" for cell in _cells(notebook) if cell["cell_type"] == "markdown")
+    title = re.search(r"^# (.+)$", text, re.MULTILINE)
+    cost = re.search(r"^\*\*Cost\*\*: (.+?)\n\n", text, re.MULTILINE | re.DOTALL)
+    lines = textwrap.wrap(cost[1] if cost else "it does not say what it costs.", 100)
+    return "\n    ".join([title[1] if title else "", *lines])
+
+
+def _folder(start: Path | None) -> Path:
+    """Where the experiment notebooks lie of the project that holds `start`; `start` itself if none does."""
+    start = start or Path.cwd()
+    folders = [parent / EXPERIMENTS for parent in (start, *start.parents)]
+    return next((folder for folder in folders if folder.is_dir()), start)
+
+
+def _cells(notebook: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DistillError(f"{notebook} is not a notebook ({error}).") from error
 
 
 def parameters_of(notebook: Path) -> dict[str, bool]:
@@ -65,8 +98,9 @@ def parameters_of(notebook: Path) -> dict[str, bool]:
         DistillError: if the file is not a notebook.
     """
     try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        sources = [
+            "".join(cell["source"]) for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])
+        ]
         statements = ast.parse("\n".join(sources)).body
     except (ValueError, KeyError, TypeError, SyntaxError) as error:
         raise DistillError(f"{notebook} is not a notebook with a cell of parameters ({error}).") from error
@@ -189,22 +223,3 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 def _in_one_line(name: str, message: str) -> str:
     first = next((line for line in message.splitlines() if line.strip()), "")
     return first if name == DistillError.__name__ else f"{name}: {first}"
-
-
-@command_line
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: `python -m distill_lib.experiments.notebooks distill -p dataset flowers -p variant fast`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.experiments.notebooks", description="Run an experiment notebook."
-    )
-    parser.add_argument("notebook", help="name of a notebook in book/experiments, or a path ending in .ipynb")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
-    parser.add_argument("--output", type=Path, help="where the executed copy goes (results/notebooks/NAME.ipynb)")
-    options = parser.parse_args(arguments)
-    path = find(options.notebook)
-    output = options.output or records.find_results() / "notebooks" / path.name
-    run(path, output, {name: parse_value(value) for name, value in options.p})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

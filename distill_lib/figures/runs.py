@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from distill_lib import records, views
-from distill_lib.errors import DistillError, command_line
+from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate
 
@@ -266,12 +264,12 @@ def _name(frame: pd.DataFrame, policy: str) -> str:
     return frame.loc[frame["policy"] == policy, "name"].iloc[0] if "name" in frame else views.NAMES[policy]
 
 
-@command_line
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Saves the study's first figure: `python -m distill_lib.figures.runs book/images/consistency.png`."""
-    parser = argparse.ArgumentParser(prog="python -m distill_lib.figures.runs", description=main.__doc__)
-    parser.add_argument("file", type=Path, help="where the figure goes; the suffix decides the format")
-    path = parser.parse_args(arguments).file
+def save_patience(path: Path) -> None:
+    """Saves the study's first figure, of all records, in the format that the suffix of the path names.
+
+    Raises:
+        DistillError: if Matplotlib does not know the format, or a record is damaged.
+    """
     runs = records.read()
     figure = patience(aggregate.study(runs), None, aggregate.teacher_top1(runs))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +277,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
     except ValueError as error:  # of Matplotlib, which lists the formats that it knows
         raise DistillError(str(error)) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

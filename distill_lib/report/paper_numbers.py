@@ -38,8 +38,8 @@ class Repeat:
         """What to type; empty for "none"."""
         return {
             "train": f"nox -s run -- distill -p dataset {self.dataset} -p variant {self.name}",
-            "judge": f"python -m distill_lib.evaluation.evaluate {self.name} {self.dataset}",
-            "check": f"python -m distill_lib.datasets check {self.dataset}",
+            "judge": f"distill evaluate {self.name} {self.dataset}",
+            "check": f"distill data check {self.dataset}",
             "none": "",
         }[self.kind]
 

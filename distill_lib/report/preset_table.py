@@ -1,16 +1,13 @@
-"""The presets as a table, with their costs: `python -m distill_lib.report.preset_table [DATASET] [--device NAME]`."""
+"""The presets as a table, with their costs: `distill presets [DATASET] [--device NAME]`."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distill_lib import recipes, records
 from distill_lib.bench import timing
-from distill_lib.errors import command_line
 from distill_lib.recipes import Recipe, paper, presets
 from distill_lib.report import budget, cost, devices
 
@@ -79,6 +76,19 @@ def basis(device: str) -> str:
     )
 
 
+def as_text(dataset: str | None = None, device: str = budget.DEVICE) -> str:
+    """The tables of one data set, or of all that have presets, with their notes and where the hours come from.
+
+    Raises:
+        DistillError: as `table`.
+    """
+    runs, parts = records.read(), []
+    for name in [dataset] if dataset else recipes.names():
+        noted = "\n".join(f"{number}. {note}" for number, note in enumerate(notes(name), 1))
+        parts.append(f"{name}\n\n{timing.table(table(name, device, runs))}\n\n{noted}\n")
+    return "\n".join([*parts, basis(device)])
+
+
 def _row(dataset: str, variant: str, device: str, runs: pd.DataFrame | None, told: Sequence[str]) -> dict[str, str]:
     recipe, about = recipes.get(dataset, variant), presets.describe(dataset, variant)
     spent = budget.budget(recipe, device, runs)
@@ -110,27 +120,3 @@ def unusual(recipe: Recipe) -> list[str]:
     usual |= {name: common[name] for name in ("warmup_steps", "dtype") if name in common}
     found = {name: getattr(recipe, name) for name, default in usual.items() if getattr(recipe, name) != default}
     return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()]
-
-
-@command_line
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.report.preset_table", description="Print presets and their costs."
-    )
-    parser.add_argument("dataset", nargs="?", help="a data set with presets; all of them if none is named")
-    known = ", ".join(devices.names())
-    parser.add_argument("--device", default=budget.DEVICE, help=f"{known}, or a device as records name it")
-    options = parser.parse_args(arguments)
-    runs = records.read()
-    for dataset in [options.dataset] if options.dataset else recipes.names():
-        rows = table(dataset, options.device, runs)
-        print(f"{dataset}\n\n{timing.table(rows)}\n")
-        for number, note in enumerate(notes(dataset), 1):
-            print(f"{number}. {note}")
-        print()
-    print(basis(options.device))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

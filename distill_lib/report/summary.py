@@ -1,13 +1,9 @@
-"""What a study measured, as plain text: `python -m distill_lib.report.summary fashion_quick`."""
+"""What a study measured, as plain text: `distill records fashion_quick`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
-
 from distill_lib import records
-from distill_lib.errors import command_line, unknown
+from distill_lib.errors import unknown
 from distill_lib.report import aggregate
 
 
@@ -29,16 +25,13 @@ def summarise(study: str, *, mock: bool = False) -> str:
     return f"{table}\n\n{records.provenance(frame)}"
 
 
-@command_line
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.report.summary", description="Print what a study measured."
-    )
-    parser.add_argument("study", help="a folder of results/, such as fashion_quick")
-    study = parser.parse_args(arguments).study
-    print(summarise(study, mock=study.endswith("_smoke")))
+def studies() -> str:
+    """The studies that there are records of, each with how many runs it has, as lines of text.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        DistillError: if a record is damaged.
+    """
+    counts = records.read()["study"].value_counts().sort_index()
+    width = max(map(len, counts.index), default=0)
+    lines = [f"{study:<{width}}  {count} run{'s' if count > 1 else ''}" for study, count in counts.items()]
+    return "\n".join(lines) or f"no runs in {records.find_results()}"

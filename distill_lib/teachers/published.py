@@ -2,8 +2,8 @@
 
 From a shell, the table, and files of it:
 
-    python -m distill_lib.teachers.published
-    python -m distill_lib.teachers.published R50x1_224 R152x2_T_flowers128
+    distill teachers
+    distill teachers R50x1_224 R152x2_T_flowers128
 
 Files are looked for in the folder that DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else
 downloaded into the latter. The publishers give no digests: the first use of a name records the file's SHA-256 in
@@ -16,10 +16,8 @@ References:
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill_lib import weights
-from distill_lib.errors import DistillError, command_line, unknown
+from distill_lib.errors import DistillError, unknown
 from distill_lib.teachers import bit_names
 from distill_lib.teachers.download import check_digest, fetch
 
@@ -253,24 +251,3 @@ def table(folder: Path | None = None) -> str:
         rows.append((checkpoint.name, checkpoint.model, size, top1, where, checkpoint.source))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-@command_line
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: `python -m distill_lib.teachers.published` prints the table, with names it fetches them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.teachers.published", description="Published checkpoints."
-    )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="checkpoints to have at hand; none prints all there are"
-    )
-    parser.add_argument("--folder", type=Path, help="look here alone, and download into it")
-    options = parser.parse_args(arguments)
-    if not options.names:
-        print(table(options.folder))
-    for name in options.names:
-        print(resolve(name, folder=options.folder))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -79,7 +79,7 @@ class Store:
         if self.steps < steps:
             raise DistillError(
                 f"{self.folder} holds answers for {self.steps} steps, this run has {steps}: choose fewer epochs, or go "
-                "on storing with as many (python -m distill_lib.train.record_soft_labels; what is there is kept)."
+                "on storing with as many (distill soft-labels; what is there is kept)."
             )
 
     def read(self, step: int) -> Answers:

@@ -1,6 +1,6 @@
 """Storing a teacher's answers: the lessons of a schedule are made once, and what the teacher said is kept.
 
-    python -m distill_lib.train.record_soft_labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
+    distill soft-labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
 
 Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students then replay the
 folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, `train.sweep`, or the parameter `replay` of
@@ -9,20 +9,18 @@ the notebooks `distill` and `sweep`.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import os
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import jax
 
-from distill_lib import cli, recipes, sharding
-from distill_lib.errors import DistillError, command_line
+from distill_lib import sharding
+from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_label_store, soft_labels
 from distill_lib.teachers.soft_label_store import Store
@@ -111,29 +109,3 @@ def fetched(given: Iterable[Item], ahead: int) -> Iterator[Item]:
         if len(waiting) > ahead:
             yield jax.device_get(waiting.popleft())
     yield from (jax.device_get(item) for item in waiting)
-
-
-@command_line
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: see the top of this file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.train.record_soft_labels", description="Store a teacher's answers."
-    )
-    parser.add_argument("folder", help="where the answers go; one that was begun is completed")
-    parser.add_argument("--keep", type=int, default=10, metavar="K", help="logits that are kept of each answer (10)")
-    parser.add_argument("--loading", default="auto", help="device, stream or auto")
-    parser.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="dataset, variant, or a setting"
-    )
-    options = parser.parse_args(arguments)
-    settings = {"dataset": "fashion", "variant": "quick"}
-    settings |= {name: cli.parse_value(value) for name, value in options.p}
-    made = store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
-    print(
-        f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
-        f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import datasets, recipes, train, weights
+from distill_lib import cli, datasets, recipes, train, weights
 from distill_lib.datasets import cards, instructions, prepare, registry
 from distill_lib.datasets import embedded as dataset_embedded
 from distill_lib.errors import DistillError
@@ -155,16 +155,16 @@ def test_the_check_of_a_notebook_is_short(data: Path, capsys: pytest.CaptureFixt
 
 def test_the_command_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 0 only if all is there; an unknown name is one line on stderr."""
-    assert prepare.main(["check", "fashion"]) == 0
-    assert prepare.main(["check", "fashion", "flowers"]) == 1
+    assert cli.main(["data", "check", "fashion"]) == 0
+    assert cli.main(["data", "check", "fashion", "flowers"]) == 1
     assert "Note: The host (VGG, Oxford)" in capsys.readouterr().out
-    assert prepare.main(["check"]) == 1
+    assert cli.main(["data", "check"]) == 1
     found = capsys.readouterr().out
     assert all(f"\n{name}: " in f"\n{found}" for name in datasets.names())
-    assert prepare.main(["check", "flower"]) == 1
+    assert cli.main(["data", "check", "flower"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: unknown dataset 'flower'. Did you mean 'flowers'?") and error.count("\n") == 1
-    assert prepare.main(["prepare", "fashion"]) == 0
+    assert cli.main(["data", "prepare", "fashion"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -290,8 +290,8 @@ def test_prepare_runs_tfds_where_it_needs_no_tensorflow(
 ) -> None:
     """With TFDS's own progress; a second call finds it done."""
     of_clothes(monkeypatch, data)
-    assert "Prepare it: `python -m distill_lib.datasets prepare tfds:clothes`" in datasets.status("tfds:clothes").remedy
-    assert prepare.main(["prepare", "tfds:clothes"]) == 0
+    assert "Prepare it: `distill data prepare tfds:clothes`" in datasets.status("tfds:clothes").remedy
+    assert cli.main(["data", "prepare", "tfds:clothes"]) == 0
     captured = capfd.readouterr()
     assert "tfds:clothes: present, 135 images" in captured.out and "Generating train examples" in captured.err
     assert prepare.prepare("tfds:clothes").present

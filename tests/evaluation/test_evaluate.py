@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import datasets, teachers, weights
+from distill_lib import cli, datasets, teachers, weights
 from distill_lib.datasets import decode
 from distill_lib.evaluation import evaluate, metrics
 from distill_lib.recipes import presets
@@ -37,12 +37,12 @@ def test_a_student_is_shown_what_its_record_says(tmp_path: Path, capsys: pytest.
     """Resolution and central square of its training, unless the command says otherwise."""
     record = made_up.write_run(tmp_path, "quick", "labels", 0, resolution=8, eval_side=0.5)
     network = str(tiny.write_teacher(tmp_path / record["study"] / record["run_id"] / "student.npz"))
-    assert evaluate.main([network, "fashion", "--mock", "--limit", "4"]) == 0
+    assert cli.main(["evaluate", network, "fashion", "--mock", "--limit", "4"]) == 0
     first, table = capsys.readouterr().out.split("\n", 1)
     assert "made-up" in first
     assert list(facts(table)) == ["images", "resolution", "side", "top1", "ece"]
     assert (facts(table)["images"], facts(table)["resolution"], facts(table)["side"]) == ("4", "8", "0.5")
-    assert evaluate.main([network, "fashion", "--mock", "--limit", "4", "--side", "1"]) == 0
+    assert cli.main(["evaluate", network, "fashion", "--mock", "--limit", "4", "--side", "1"]) == 0
     assert "side        1\n" in capsys.readouterr().out
 
 
@@ -54,7 +54,7 @@ def test_a_set_for_evaluation_only_is_shown_as_what_its_networks_learnt_from(
     monkeypatch.setitem(presets.COMMON, "imagenet", presets.COMMON["imagenet"] | {"resolution": 16})
     network = tmp_path / "own.npz"
     weights.save_npz(network, tiny.random_params(tiny.STUDENT, 1000, colours=3), {"model": tiny.STUDENT})
-    assert evaluate.main([str(network), "imagenet_real", "--mock", "--limit", "4"]) == 0
+    assert cli.main(["evaluate", str(network), "imagenet_real", "--mock", "--limit", "4"]) == 0
     found = facts(capsys.readouterr().out.split("\n", 1)[1])
     assert (found["resolution"], found["side"]) == ("16", "0.875") and int(found["images"]) <= 4
 
@@ -106,6 +106,6 @@ def test_a_student_is_compared_with_a_teacher(tmp_path: Path) -> None:
 def test_bad_input_is_one_line_and_exit_code_1(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert evaluate.main(arguments) == 1
+    assert cli.main(["evaluate", *arguments]) == 1
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_lib import cli, teachers
+from distill_lib import cli, teachers, values
 from distill_lib.datasets import package_images
 from distill_lib.errors import DistillError
 from distill_lib.experiments import notebooks
@@ -59,7 +59,7 @@ def written(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
     ],
 )
 def test_values_of_the_command_line(text: str, value: Any) -> None:
-    found = cli.parse_value(text)
+    found = values.parse_value(text)
     assert found == value and type(found) is type(value)
 
 
@@ -83,6 +83,28 @@ def test_a_notebook_is_found_by_name_or_path(tmp_path: Path) -> None:
         notebooks.find("distil", EXPERIMENTS)
 
 
+def test_the_list_says_of_every_notebook_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    """In its own words, from wherever in the project it is called."""
+    assert cli.main(["run", "--list"]) == 0
+    blocks = capsys.readouterr().out.rstrip("\n").split("\n\n")
+    assert [block.partition(":")[0] for block in blocks] == NAMES
+    for name, block in zip(NAMES, blocks, strict=True):
+        _, *cost = block.splitlines()
+        own = json.loads((EXPERIMENTS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"][0]["source"]
+        assert f"**Cost**: {' '.join(' '.join(cost).split())}" in " ".join("".join(own).split()), name
+
+
+def test_the_list_is_of_the_notebooks_of_a_folder(tmp_path: Path) -> None:
+    """One that does not say what it costs is listed all the same; no notebook, or what is none, is an error."""
+    with pytest.raises(DistillError, match="there are no notebooks in .*: call this in the project's folder"):
+        notebooks.listing(tmp_path)
+    path = written(tmp_path / "a.ipynb", "1")
+    assert notebooks.listing(tmp_path) == "a: \n    it does not say what it costs."
+    path.write_text("[]")
+    with pytest.raises(DistillError, match=r"a\.ipynb is not a notebook"):
+        notebooks.listing(tmp_path)
+
+
 def test_parameters_are_the_assigned_names_in_order(tmp_path: Path) -> None:
     path = written(tmp_path / "a.ipynb", "b = 1  # first\na = None\ndeclared = dir()", "c = 2", tags=("parameters",))
     assert notebooks.parameters_of(path) == {"b": False, "a": False}
@@ -97,7 +119,7 @@ def test_one_value_stands_for_a_list_of_one(tmp_path: Path, monkeypatch: pytest.
     executed = []
     monkeypatch.setattr(notebooks, "_execute", lambda *arguments: executed.append(arguments[2]))
     given = {"seeds": "3", "policies": "mix", "epochs": "2"}
-    assert notebooks.main([str(path), *(word for pair in given.items() for word in ("-p", *pair))]) == 0
+    assert cli.main(["run", str(path), *(word for pair in given.items() for word in ("-p", *pair))]) == 0
     assert executed == [{"seeds": [3], "policies": ["mix"], "epochs": 2}]
 
 
@@ -111,7 +133,7 @@ def test_refuse_unknown_lists_the_declared_names() -> None:
 
 
 def test_a_misspelt_parameter_starts_nothing(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert notebooks.main([str(EXPERIMENTS / "consistency.ipynb"), "-p", "polices", "[mix]"]) == 1
+    assert cli.main(["run", str(EXPERIMENTS / "consistency.ipynb"), "-p", "polices", "[mix]"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(
         "error: unknown parameter 'polices'. Did you mean 'policies'? Valid: dataset, variant, policies"
@@ -141,7 +163,7 @@ def test_papermill_itself_stops_at_a_misspelt_parameter(tmp_path: Path) -> None:
 def test_a_misspelt_name_stops_before_any_training(
     notebook: str, name: str, value: str, message: str, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert notebooks.main([str(EXPERIMENTS / f"{notebook}.ipynb"), "-p", name, value]) == 1
+    assert cli.main(["run", str(EXPERIMENTS / f"{notebook}.ipynb"), "-p", name, value]) == 1
     said = capsys.readouterr()
     assert said.err.splitlines()[-1].startswith(f"error: {message}")
     assert "step" not in said.out
@@ -150,14 +172,14 @@ def test_a_misspelt_name_stops_before_any_training(
 
 def test_consistency_runs_on_mock_data_and_reuses(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [str(EXPERIMENTS / "consistency.ipynb"), "-p", "variant", "smoke", "-p", "policies", "[labels, same/ic]"]
-    assert notebooks.main(command) == 0
+    assert cli.main(["run", *command]) == 0
     assert "images/s, loss" in capsys.readouterr().out
     found = [json.loads(path.read_text()) for path in results.glob("fashion_smoke/*/run.json")]
     assert {record["recipe"]["policy"] for record in found} == {"labels", "same/ic"}
     assert all(record["mock"] for record in found)
 
     before = {path: path.stat().st_mtime_ns for path in results.glob("fashion_smoke/*/*")}
-    assert notebooks.main(command) == 0
+    assert cli.main(["run", *command]) == 0
     assert capsys.readouterr().out.count(": reused, finished on ") == 2
     assert {path: path.stat().st_mtime_ns for path in results.glob("fashion_smoke/*/*")} == before
 
@@ -165,7 +187,7 @@ def test_consistency_runs_on_mock_data_and_reuses(results: Path, capsys: pytest.
 def test_the_teacher_is_trained_tried_under_crops_and_saved(results: Path) -> None:
     target = results / "teacher.npz"
     command = [str(EXPERIMENTS / "teacher.ipynb"), "-p", "variant", "smoke", "-p", "save_to", str(target)]
-    assert notebooks.main(command) == 0
+    assert cli.main(["run", *command]) == 0
     (path,) = results.glob("fashion_teacher_smoke/*/run.json")
     assert 0 <= json.loads(path.read_text())["result"]["test_top1_under_crops"] <= 1
     saved = teachers.load(str(target), num_classes=10, colours=1, resolution=28)
@@ -178,7 +200,7 @@ def test_own_photographs_go_from_a_folder_to_a_student(
     """On mock data: the time is told first, and the student learns from the teacher of the same call."""
     folder = package_images.write_folder(tmp_path_factory.mktemp("photographs"))
     command = [str(EXPERIMENTS / "own_photographs.ipynb"), "-p", "variant", "smoke", "-p", "folder", str(folder)]
-    assert notebooks.main(command) == 0
+    assert cli.main(["run", *command]) == 0
     said = capsys.readouterr().out
     assert said.startswith("About 1 minute on two CPU cores: 5 classes") and "\nstudent: " in said
     records = [json.loads(path.read_text()) for path in results.glob("folder-*_smoke/*/run.json")]
@@ -201,14 +223,14 @@ def test_a_folder_that_cannot_be_learnt_from_is_one_line(
     for name in pictures or ():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"not looked at")
-    assert notebooks.main([str(EXPERIMENTS / "own_photographs.ipynb"), "-p", "folder", str(folder)]) == 1
+    assert cli.main(["run", str(EXPERIMENTS / "own_photographs.ipynb"), "-p", "folder", str(folder)]) == 1
     *_, last = capsys.readouterr().err.splitlines()
     assert re.match(f"error: {message}", last)
 
 
 def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(results / "broken.ipynb", "print('so far')", "raise RuntimeError('one\\ntwo')")
-    assert notebooks.main([str(path)]) == 1
+    assert cli.main(["run", str(path)]) == 1
     said = capsys.readouterr()
     assert said.out == "so far\n"
     *_, where, last = said.err.splitlines()
@@ -220,13 +242,13 @@ def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsy
 
 def test_a_killed_kernel_is_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(results / "killed.ipynb", "import os; os.kill(os.getpid(), 9)")
-    assert notebooks.main([str(path)]) == 1
+    assert cli.main(["run", str(path)]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: the notebook's process was killed")
 
 
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path / "fine.ipynb", "1")
-    assert notebooks.main([str(path), "--output", str(path / "out.ipynb")]) == 1
+    assert cli.main(["run", str(path), "--output", str(path / "out.ipynb")]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: cannot write {path / 'out.ipynb'}") and said.count("\n") == 1
 

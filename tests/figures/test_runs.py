@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from distill_lib import records, views
+from distill_lib import cli, records, views
 from distill_lib.figures import runs as figure_runs
 from distill_lib.figures import style
 from distill_lib.report import aggregate
@@ -144,15 +144,15 @@ def test_figures_do_not_change_matplotlibs_settings(runs: pd.DataFrame) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_main_saves_the_first_figure(
+def test_the_command_saves_the_first_figure(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """And says in one line what is wrong where it cannot."""
     monkeypatch.setenv("DISTILL_RESULTS", str(results))
     target = tmp_path / "new" / "figure.png"
-    assert figure_runs.main([str(target)]) == 0
+    assert cli.main(["records", "--figure", str(target)]) == 0
     assert target.read_bytes().startswith(b"\x89PNG")
-    assert figure_runs.main([str(tmp_path / "figure.nonsense")]) == 1
+    assert cli.main(["records", "--figure", str(tmp_path / "figure.nonsense")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 

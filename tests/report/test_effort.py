@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from distill_lib import cli, experiments, recipes, records, views
+from distill_lib import experiments, recipes, records, values, views
 from distill_lib.experiments import notebooks
 from distill_lib.report import effort
 
@@ -30,7 +30,7 @@ def taught(arm: str, class_size: int, seconds: float) -> list[dict]:
 )
 def test_a_command_names_true_parameters(name: str, dataset: str) -> None:
     words = re.findall(r'-p (\w+) ("[^"]*"|\S+)', effort.command(name, dataset))
-    given = {parameter: cli.parse_value(value.strip('"')) for parameter, value in words}
+    given = {parameter: values.parse_value(value.strip('"')) for parameter, value in words}
     assert set(given) <= set(notebooks.parameters_of(notebooks.find(name, ROOT)))
     assert given["dataset"] == dataset and (given.get("results") == "again") == (dataset == "fashion")
     if name == "consistency":  # the one whose notebook makes its own plan

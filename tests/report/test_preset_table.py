@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from distill_lib import recipes
+from distill_lib import cli, recipes
 from distill_lib.recipes import presets
 from distill_lib.report import preset_table
 
@@ -45,8 +45,8 @@ def test_conflicts_between_paper_and_code_are_noted() -> None:
 
 
 def test_the_command_prints_the_table() -> None:
-    """As a module of its own process, with hours of a named device."""
-    command = [sys.executable, "-m", "distill_lib.report.preset_table", "fashion", "--device", "A100"]
+    """In a process of its own, with hours of a named device."""
+    command = [sys.executable, "-m", "distill_lib", "presets", "fashion", "--device", "A100"]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert "longest" in found and "bit_r11w24" not in found.split("\n")[2]
     assert "312 TFLOP/s in bfloat16 and 156 in float32" in found
@@ -62,6 +62,6 @@ def test_the_command_prints_the_table() -> None:
 def test_bad_names_are_one_line_and_exit_code_1(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
-    assert preset_table.main(arguments) == 1
+    assert cli.main(["presets", *arguments]) == 1
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out

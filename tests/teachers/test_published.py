@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from distill_lib import models, weights
+from distill_lib import cli, models, weights
 from distill_lib.errors import DistillError
 from distill_lib.models import vit
 from distill_lib.teachers import bit_names, published
@@ -269,7 +269,7 @@ def test_without_names_the_table_is_printed(home: Path, capsys: pytest.CaptureFi
     """With what is at hand; nothing is downloaded, written or hashed."""
     home.mkdir(parents=True)
     (home / FILE).touch()
-    assert published.main([]) == 0
+    assert cli.main(["teachers"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["name", *published.CHECKPOINTS]
     (student,) = (line for line in lines if line.startswith(f"{NAME} "))
@@ -290,14 +290,14 @@ def test_names_are_fetched_and_their_paths_printed(
         return path
 
     monkeypatch.setattr(published, "fetch", fetch)
-    assert published.main([NAME]) == 0
-    assert published.main([NAME, "--folder", str(tmp_path / "here")]) == 0
+    assert cli.main(["teachers", NAME]) == 0
+    assert cli.main(["teachers", NAME, "--folder", str(tmp_path / "here")]) == 0
     assert capsys.readouterr().out == f"{home / FILE}\n{tmp_path / 'here' / FILE}\n"
     assert json.loads(lock.read_text()) == {NAME: DIGEST}
 
 
 def test_errors_are_one_line_and_exit_code_1(capsys: pytest.CaptureFixture) -> None:
-    assert published.main(["R50x1_225"]) == 1
+    assert cli.main(["teachers", "R50x1_225"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("error: unknown checkpoint") and captured.err.count("\n") == 1
 
@@ -307,5 +307,5 @@ def test_an_interrupt_says_that_it_can_go_on(capsys: pytest.CaptureFixture, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(published, "resolve", interrupted)
-    assert published.main([NAME]) == 130
+    assert cli.main(["teachers", NAME]) == 130
     assert "the same command goes on where it stopped" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from distill_lib import records, sharding, train, weights
+from distill_lib import cli, records, sharding, train, weights
 from distill_lib.errors import DistillError
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
@@ -219,7 +219,7 @@ def test_the_command_stores_and_tells_what_is_wrong(
     settings = [word for name in names for word in ("-p", name, str(getattr(recipe, name)))]
     command = [str(tmp_path / "answers"), "--keep", "99", "-p", "variant", "smoke", *settings]
     for _ in range(2):
-        assert record_soft_labels.main(command) == 0
+        assert cli.main(["soft-labels", *command]) == 0
         assert "12 steps, 192 views, 10 logits of each" in capsys.readouterr().out
     setup.prepare(recipe, replay=tmp_path / "answers")
     for words, message in {
@@ -228,6 +228,6 @@ def test_the_command_stores_and_tells_what_is_wrong(
         ("-p", "polcy", "mix"): "unknown recipe setting 'polcy'. Did you mean 'policy'?",
         ("-p", "seed", "1"): "holds answers for seed 0, this run has seed 1",
     }.items():
-        assert record_soft_labels.main([*command, *words]) == 1
+        assert cli.main(["soft-labels", *command, *words]) == 1
         said = capsys.readouterr().err
         assert said.startswith("error: ") and message in said and said.count("\n") == 1
