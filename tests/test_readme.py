@@ -1,4 +1,4 @@
-"""The README says what is true: its commands, files and code work as written."""
+"""The README and the book's page of commands say what is true: commands, files and code work as written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from distill_lib.experiments import notebooks
 from distill_lib.teachers import published
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+README, START = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "book/start.md"))
+TEXT = f"{README}\n{START}"
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+    return re.findall(rf"^ *```{language}\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 70
 
 
 def test_the_two_commands() -> None:
@@ -31,7 +36,7 @@ def test_every_session_that_it_names_exists() -> None:
 
 
 def test_every_notebook_command_names_true_parameters_and_values() -> None:
-    commands = re.findall(r"(?:nox -s run --|distill run) (\w+) (.*)", "".join(blocks("bash")))
+    commands = re.findall(r"(?:nox -s run --|distill run) (\w+) (.*)", "".join(blocks("bash") + blocks("sh")))
     assert commands
     for name, rest in commands:
         given = dict(re.findall(r"-p (\w+) (\"[^\"]*\"|\S+)", rest))
@@ -40,7 +45,7 @@ def test_every_notebook_command_names_true_parameters_and_values() -> None:
 
 
 def test_every_command_of_the_library_that_it_names_is_one() -> None:
-    commands = re.findall(r"(?:^|`)distill ([a-z][^`\n]*)", TEXT, flags=re.MULTILINE)
+    commands = re.findall(r"(?:^ *|`|bin/)distill ([a-z][^`\n]*)", TEXT, flags=re.MULTILINE)
     assert {command.split()[0] for command in commands} >= {"run", "presets", "data", "teachers", "evaluate", "bench"}
     for command in commands:
         cli.parse(shlex.split(command))
