@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from distill_lib.bench import scaling, timing
+from distill_lib.bench.cases import COMPILED, FOLDED
 from distill_lib.bench.compile import TEACHING
 from distill_lib.records import NOTHING
 
@@ -110,6 +111,21 @@ def about_memory(results: Path | None = None) -> str:
     )
 
 
+def about_classes(results: Path | None = None) -> str:
+    """What a class of eight takes beside eight runs of compiled PyTorch, in a sentence."""
+    taken = []
+    for policy in ("mix", "same/ic"):
+        chosen = rows("step", results, case=f"embedded, {policy}, 8 students", form=COMPILED)
+        if chosen and chosen[-1]["times as long"]:
+            taken.append(f"{1 / chosen[-1]['times as long']:.2f} times as long by {policy}")
+    if not taken:
+        return "How a class stands beside that was not measured yet: `nox -s bench -- step --torch PYTHON`."
+    return (
+        f"Beside eight runs of compiled PyTorch with the same networks, steps, batch and views, a class of eight takes "
+        f"{' and '.join(taken)}. What the eight processes need to start and to compile is not counted."
+    )
+
+
 def _readable(key: str, value: Any) -> Any:
     """A value as a table has it: blank where there is none, shares in percent, and rates in thousand millions."""
     if value is None:
@@ -153,6 +169,15 @@ def _network(name: str) -> tuple[str, dict[str, Any], Callable[[Rows], str]]:
     return "roofline", {"kind": "network", "case": name, "dtype": "float32"}, _percent("share of peak")
 
 
+def _beside_ours(case: str, form: str = COMPILED) -> tuple[str, dict[str, Any], Callable[[Rows], str]]:
+    """The time of another program's step as a share of ours."""
+    return "step", {"case": case, "form": form, "dtype": "float32"}, lambda chosen: _times(chosen[-1]["times as long"])
+
+
+def _times(ratio: float | None) -> str:
+    return NOTHING if ratio is None else f"{ratio:.2f} times"
+
+
 def _largest(key: str) -> Callable[[Rows], str]:
     return lambda chosen: f"{max(chosen, key=lambda row: row['batch'])[key]:,.0f} MB"
 
@@ -162,6 +187,9 @@ FACTS: dict[str, tuple[str, dict[str, Any], Callable[[Rows], str]]] = {
     "peak-float32": ("roofline", {"case": "float32 matrix product"}, _scaled("FLOP/s", 1e-9, "GFLOP/s")),
     "peak-bfloat16": ("roofline", {"case": "bfloat16 matrix product"}, _scaled("FLOP/s", 1e-9, "GFLOP/s")),
     "peak-bytes": ("roofline", {"case": "triad"}, _scaled("bytes/s", 1e-9, "GB/s")),
+    "torch-labels": _beside_ours("embedded, labels"),
+    "torch-mix": _beside_ours("embedded, mix"),
+    "torch-large": _beside_ours("R152x2 to R50x1", FOLDED),
     "reached-small": _network(f"{SMALL}, loss and gradient"),
     "reached-teacher": _network(f"{TEACHER}, forward"),
     "reached-large": _network(f"{LARGE}, loss and gradient"),

@@ -92,3 +92,12 @@ def test_committed_records_hold_what_the_chapter_quotes() -> None:
     found = tables.facts()
     for name, (benchmark, _, _) in tables.FACTS.items():
         assert timing.read(benchmark) is None or found[name] != NOTHING, name
+
+
+def test_a_class_is_told_beside_pytorch_or_how_to_measure_it(tmp_path: Path) -> None:
+    """Our time of theirs, for each policy that the record has."""
+    assert "nox -s bench -- step --torch" in tables.about_classes(tmp_path)
+    row = {"case": "embedded, mix, 8 students", "form": "PyTorch, compiled", "times as long": 1.6}
+    timing.write("step", [row, row | {"case": "embedded, mix", "dtype": "float32", "times as long": 0.9}], tmp_path)
+    assert "takes 0.62 times as long by mix." in tables.about_classes(tmp_path)
+    assert tables.facts(tmp_path)["torch-mix"] == "0.90 times" and tables.facts(tmp_path)["torch-labels"] == NOTHING
