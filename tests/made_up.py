@@ -88,9 +88,10 @@ def write_everything(root: Path) -> None:
         for variant, seeds in LENGTHS.items():
             for seed in range(seeds):
                 write_run(root, variant, policy, seed)
-    whole = recipes.get("fashion", "medium").epochs
-    for policy, part, seed in itertools.product(("same/ic", "mix"), (2, 4), range(3)):
-        write_run(root, "medium", policy, seed, train_images=1020 // part, epochs=whole * part)
+    whole = recipes.get("fashion", "support").epochs
+    for policy, part, seed in itertools.product(("same/ic", "mix"), (1, 2, 4), range(3)):
+        images = None if part == 1 else 1020 // part
+        write_run(root, "support", policy, seed, train_images=images, epochs=whole * part, view_seed=0)
     for policy in ("labels", "fix/cc", "ind/ic", "same/ic", "mix"):
         write_run(root, "quick", policy, 0)
     for policy, kept, seed in itertools.product(("same/ic", "mix"), (3, 10), range(3)):

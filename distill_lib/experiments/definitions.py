@@ -48,6 +48,7 @@ class Experiment:
         claim: what the paper found, in our words; empty where it leaves the question open.
         arms: by data set; the first one is what the others are compared with that name no other.
         better: pairs of arms of the embedded set: the first names more test images, if the claim holds.
+        further: pairs that are compared too, though the claim is not about them.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Experiment:
     claim: str
     arms: dict[str, tuple[Arm, ...]]
     better: tuple[tuple[str, str], ...] = ()
+    further: tuple[tuple[str, str], ...] = ()
 
 
 def _rows(*names: str) -> tuple[Arm, ...]:
@@ -181,6 +183,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "imagenet": _rows("same_300", "shampoo_same_300", "mix_300", "shampoo_mix_300"),
         },
         (("Shampoo", "Adam"),),
+        (("Muon", "Adam"),),
     ),
     "initialization": Experiment(
         "Does it help to start from trained weights?",
@@ -196,6 +199,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "imagenet": _rows("same_300", "bitm_same_300", "same_1200", "bitm_same_1200"),
         },
         (("pre-trained, 30 epochs", "from scratch, 30 epochs"),),
+        (("pre-trained, 100 epochs", "from scratch, 100 epochs"),),
     ),
     "out_of_domain": Experiment(
         "Must the images be of the domain?",

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
-from distill_lib.report import aggregate
+from distill_lib.report import aggregate, differences
 
 
 @styled
@@ -113,7 +113,7 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
     Args:
         paper: columns policy, epochs, test_top1 (share).
-        runs: rows of `records.read`; bars are two standard errors, from the pooled spread between seeds.
+        runs: rows of `records.read`; bars are 95 % intervals, each by itself.
     """
     figure, both = panels(2, height=3.4, width_ratios=(1, 1.15))
     for axes, frame, title in zip(
@@ -122,11 +122,11 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         axes.set_title(title)
         ends = []
         for policy in aggregate.ORDER:
-            found = aggregate.differences(frame, policy, "same/ic") if policy != "same/ic" else []
+            found = differences.at_every_length(frame, policy, "same/ic") if policy != "same/ic" else []
             if not found:
                 continue
             x, y = [each.epochs for each in found], [100 * each.value for each in found]
-            error = np.nan_to_num([200 * each.error for each in found])
+            error = np.nan_to_num([100 * (each.high - each.value) for each in found])
             axes.errorbar(x, y, error, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1)
             ends.append((y[-1], _name(frame, policy), COLOURS[policy]))
         if not ends:

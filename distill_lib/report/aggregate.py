@@ -1,20 +1,13 @@
-"""What the records say: means and spreads, differences with their noise, and the sentences of the book.
-
-Nothing here is typed by hand: a sentence takes its numbers, and whether it agrees with the paper, from the runs.
-A difference counts as seen when it is more than twice its standard error. The spread behind that error is pooled over
-the policies at one length of schedule; where these have one seed each, the nearest length with several stands in.
-"""
+"""What the records say: which runs may be compared, and their means and spreads."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from distill_lib import datasets, recipes, records, views
-from distill_lib.report import matching
+from distill_lib.report import differences, matching
 
 LENGTHS = ("short", "medium", "long", "longest")
 """Variants of `fashion` whose records come with the book."""
@@ -70,13 +63,13 @@ def comparable(runs: pd.DataFrame, *, every_image: bool = True) -> pd.DataFrame:
 
 
 def scarce(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs of consistent teaching and function matching on part of the images, and those on all with as many steps."""
-    kept = study(runs, ["medium"], every_image=False)
-    kept = kept[kept["policy"].isin(["same/ic", "mix"])]
-    if kept.empty or kept["train_images"].isna().all():
-        return kept.iloc[:0]
-    wanted = kept.loc[kept["train_images"].notna(), "steps"].median()
-    return kept[abs(kept["steps"] / wanted - 1) < 0.01]  # schedules in whole epochs give not quite equal steps
+    """Runs of consistent teaching and function matching on few to all images, with equally many steps."""
+    kept = live(runs)[lambda table: (table["study"] == "fashion_support") & table["policy"].isin(["same/ic", "mix"])]
+    if kept.empty:
+        return kept
+    kept = kept[abs(kept["steps"] / kept["steps"].mode().iloc[0] - 1) < 0.01]  # whole epochs give not quite equal steps
+    groups = kept.groupby("train_images", dropna=False)  # fewer images than a batch make a smaller batch
+    return pd.concat([_each_seed_once(group) for _, group in groups])
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
@@ -99,8 +92,8 @@ def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFr
 
     Returns:
         One row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`,
-        `test_top1` and `live` (means) and `difference`, a `Difference` of the two with the live runs' noise; None where
-        there is no live run.
+        `test_top1` and `live` (means) and `difference`, a `Difference` of the two, corrected for their number; None
+        where there is no live run.
     """
     columns = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
     if "stored" not in runs:
@@ -109,16 +102,13 @@ def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFr
     kept = _each_seed_once(kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])], apart=("stored",))
     asked, rows = study(runs, variants), []
     for (epochs, policy, stored), group in kept.groupby(["epochs", "policy", "stored"]):
-        live_runs = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]["test_top1"]
+        live_runs = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]
         row = {"epochs": epochs, "policy": policy, "kept": int(stored), "n": len(group)}
         row |= {name: group[name].mean() for name in ("bytes_per_view", "test_top1")}
-        row |= {"live": live_runs.mean(), "difference": None}
-        if len(live_runs):
-            error = pooled_spread(asked, epochs=epochs) * math.sqrt(1 / len(group) + 1 / len(live_runs))
-            value = row["test_top1"] - row["live"]
-            fewest = min(len(group), len(live_runs))
-            row["difference"] = Difference(f"{row['kept']} logits", "live", epochs, value, error, fewest)
-        rows.append(row)
+        difference = differences.compare(group, live_runs, (f"{row['kept']} logits", "live"))
+        rows.append(row | {"live": live_runs["test_top1"].mean(), "difference": difference})
+    corrected = iter(differences.holm(row["difference"] for row in rows if row["difference"]))
+    rows = [row | {"difference": next(corrected) if row["difference"] else None} for row in rows]
     return in_order(pd.DataFrame(rows, columns=columns))
 
 
@@ -186,84 +176,19 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("policy", key=lambda keys: keys.map(ORDER.index), kind="stable", ignore_index=True)
 
 
-def mean_error(runs: pd.DataFrame, n: float, epochs: float, by: str = "policy") -> float:
-    """Standard error of the mean test accuracy of n runs of one length, from the spread that `pooled_spread` pools."""
-    return pooled_spread(runs, epochs=epochs, by=by) / math.sqrt(n)
+def best(runs: pd.DataFrame) -> pd.DataFrame:
+    """The students of the policy and length that are best on validation images; none where no teacher was asked."""
+    taught = runs[~runs["policy"].isin(list(views.BASELINES))]
+    means = summary(taught, "validation_top1")
+    if means.empty:
+        return taught.iloc[:0]
+    chosen = means.loc[means["mean"].astype(float).idxmax()]
+    return taught[(taught["policy"] == chosen["policy"]) & (taught["epochs"] == chosen["epochs"])]
 
 
-def pooled_spread(
-    runs: pd.DataFrame, metric: str = "test_top1", epochs: float | None = None, by: str = "policy"
-) -> float:
-    """Standard deviation between seeds, pooled over the policies of one length of schedule.
-
-    Args:
-        runs: the table of `records.read`.
-        metric: a column of it.
-        epochs: the length; where no policy has several seeds at it, the nearest length that has some stands in. None
-            pools over all lengths.
-        by: the column that is pooled over.
-
-    Returns:
-        The standard deviation; NaN if no policy has several seeds anywhere.
-    """
-    groups = summary(runs, metric, (by, "epochs"))
-    several = groups[groups["n"] > 1]
-    if several.empty:
-        return math.nan
-    if epochs is not None:
-        nearest = min(several["epochs"].unique(), key=lambda length: abs(math.log(length / epochs)))
-        several = several[several["epochs"] == nearest]
-    freedom = several["n"] - 1
-    return float(math.sqrt((several["spread"] ** 2 * freedom).sum() / freedom.sum()))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much `first` lies above `second` at one schedule.
-
-    Attributes:
-        first, second: policies.
-        epochs: length of the schedule.
-        value: difference of the means.
-        error: its standard error; NaN where too few runs tell it.
-        runs: runs behind the smaller of the two means.
-    """
-
-    first: str
-    second: str
-    epochs: float
-    value: float
-    error: float
-    runs: int
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the difference is more than two standard errors; else, and where none is known, 0."""
-        return int(math.copysign(1, self.value)) if abs(self.value) > 2 * self.error else 0
-
-
-def differences(
-    runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1", spread: float | None = None
-) -> list[Difference]:
-    """Compares two policies at every schedule that has both, the shortest first.
-
-    Args:
-        runs: the table of `records.read`.
-        first: a policy.
-        second: the policy that it is compared with.
-        metric: a column of it.
-        spread: standard deviation between seeds; None pools it over `runs`, schedule by schedule.
-    """
-    table = summary(runs, metric)
-    a, b = (table[table["policy"] == policy].set_index("epochs") for policy in (first, second))
-    found = []
-    for epochs in sorted(set(a.index) & set(b.index)):
-        one, other = a.loc[epochs], b.loc[epochs]
-        deviation = pooled_spread(runs, metric, epochs) if spread is None else spread
-        error = deviation * math.sqrt(1 / one["n"] + 1 / other["n"])
-        fewest = int(min(one["n"], other["n"]))
-        found.append(Difference(first, second, epochs, float(one["mean"] - other["mean"]), error, fewest))
-    return found
+def own_seconds(runs: pd.DataFrame) -> pd.Series:
+    """Wall time of each run; students of a class share theirs."""
+    return runs["wall_seconds"] / (runs["class_size"].fillna(1) if "class_size" in runs else 1)
 
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -283,7 +208,7 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "test top-1 (%)": mean_spread(100 * group["test_top1"]),
                 "agreement (%)": _optional(100 * group.get("test_agreement", pd.Series(dtype=float))),
                 "KL to the teacher": _optional(group.get("test_kl", pd.Series(dtype=float)), digits=3),
-                "minutes": f"{group['wall_seconds'].median() / 60:.1f}",
+                "minutes": f"{own_seconds(group).median() / 60:.1f}",
             }
         )
     return pd.DataFrame(rows, columns=columns)
@@ -310,8 +235,18 @@ def sources(*frames: pd.DataFrame) -> str:
 
 def mean_spread(values: pd.Series, digits: int = 1) -> str:
     """Mean and sample standard deviation, as in 84.6 ± 0.3; a single value stands alone."""
-    text = f"{values.mean():.{digits}f}"
+    text = rounded(values.mean(), digits)
     return text if len(values) < 2 else f"{text}{BLANK}±{BLANK}{values.std():.{digits}f}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage."""
+    return f"{rounded(100 * share)} %"
+
+
+def rounded(value: float, digits: int = 1) -> str:
+    """A number as all pages print it: what arithmetic adds in the last bits does not decide how a half is rounded."""
+    return f"{round(value, 9):.{digits}f}"
 
 
 def _optional(values: pd.Series, digits: int = 1) -> str:

@@ -13,68 +13,88 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from distill_lib import views
-from distill_lib.report import aggregate
-from distill_lib.report.aggregate import Difference
+from distill_lib import records, views
+from distill_lib.report import aggregate, comparisons, differences
+from distill_lib.report.aggregate import percent
+from distill_lib.report.differences import Difference
 
-NO_RECORDS = "no records yet"
-TRUNK, MIX = "same/ic", "mix"  # the two policies that everything is compared with
+TRUNK, MIX = "same/ic", "mix"  # the two policies that most are compared with
+BESIDE = {"ind/rc": "same/rc", "ind/ic": "same/ic"}  # the same crops, in one view
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One statement of the paper beside what the records show.
 
     Attributes:
         paper: the statement.
-        seen: what the runs show, with numbers.
-        verdict: "agrees", "disagrees", "in part", "undecided" or "no records yet".
+        wanted: the sign of a difference that bears it out.
+        cases: what was compared.
     """
 
     paper: str
-    seen: str
-    verdict: str
+    wanted: int
+    cases: tuple[Difference, ...]
+
+    @property
+    def verdict(self) -> str:
+        """That of `differences.verdict`, or "no records yet"."""
+        if not self.cases:
+            return records.NOTHING
+        return differences.verdict(self.cases, self.wanted)
 
 
 def all_claims(runs: pd.DataFrame) -> list[Claim]:
-    """Every claim, from the table of `records.read`."""
+    """Every claim, from the table of `records.read`; p-values are corrected for the differences of all of them."""
     study = aggregate.study(runs)
+    fixed = dict.fromkeys(aggregate.FIXED, TRUNK)
+    mix = differences.at_every_length(study, MIX, TRUNK)
+    labels = comparisons.differences_of(runs, "labels") or _pairs(study, {TRUNK: "labels"})
+    stated = [
+        ("A student of a fixed teacher fits its training views better.", -1, _pairs(study, fixed, "train_loss")),
+        ("A fixed teacher generalises worse than consistent teaching.", -1, _pairs(study, fixed)),
+        ("Independent views are worse than the same view.", -1, _pairs(study, BESIDE)),
+        ("Labels alone are worse than consistent teaching.", 1, labels),
+        ("Function matching trails consistent teaching in short runs.", -1, mix[:1]),
+        ("Function matching wins in long runs.", 1, mix[-1:]),
+        ("With the same views for both, a longer schedule is better.", 1, _longer(study, (TRUNK, MIX), since=0)),
+        ("A fixed teacher's students peak, and then fall back.", -1, _longer(study, aggregate.FIXED, since=-2)),
+        ("A patient student comes up to its teacher.", 1, _beside_teacher(study, aggregate.teacher_top1(runs))),
+    ]
+    corrected = iter(differences.holm(difference for _, _, cases in stated for difference in cases))
     return [
-        _pairs(
-            study, "A student of a fixed teacher fits its training views better.", aggregate.FIXED, -1, "train_loss"
-        ),
-        _pairs(study, "A fixed teacher generalises worse than consistent teaching.", aggregate.FIXED, -1),
-        _pairs(study, "Independent views are worse than the same view.", aggregate.INDEPENDENT, -1),
-        _pairs(study, "Labels alone are worse than consistent teaching.", ("labels",), -1),
-        _at(study, "Function matching trails consistent teaching in short runs.", shortest=True, wanted=-1),
-        _at(study, "Function matching wins in long runs.", shortest=False, wanted=1),
-        _longer(study, "With the same views for both, a longer schedule is better.", (TRUNK, MIX), 1, since=0),
-        _longer(study, "A fixed teacher's students peak, and then fall back.", aggregate.FIXED, -1, since=-2),
-        _reaches_teacher(study, aggregate.teacher_top1(runs)),
+        Claim(paper=paper, wanted=wanted, cases=tuple(next(corrected) for _ in cases))
+        for paper, wanted, cases in stated
     ]
 
 
 def table(claims: Iterable[Claim]) -> pd.DataFrame:
-    """Claims as a table to print."""
-    rows = [{"the paper": claim.paper, "here": claim.seen, "verdict": claim.verdict} for claim in claims]
+    """Claims as a table to print, a row a comparison; statement and verdict stand in the first row of each."""
+    rows = []
+    for claim in claims:
+        for number, case in enumerate(claim.cases or [None]):
+            paper, verdict = (claim.paper, claim.verdict) if number == 0 else ("", "")
+            row = {"the paper": paper, "here": _in_words(case) if case else ""} | differences.columns(case)
+            rows.append(row | {"verdict": verdict})
     return pd.DataFrame(rows)
 
 
 def headline(runs: pd.DataFrame) -> str:
-    """The study in one sentence."""
-    means = aggregate.summary(aggregate.study(runs))
-    taught = means[~means["policy"].isin(list(views.BASELINES))]
-    if taught.empty:
+    """The study in one sentence; the best student is the one that validation images choose."""
+    study = aggregate.study(runs)
+    best = aggregate.best(study)
+    if best.empty:
         return aggregate.NONE
-    best = taught.loc[taught["mean"].astype(float).idxmax()]
-    named = f"{views.NAMES[best['policy']]}, {length(best['epochs'])}"
-    text = f"The best student of this book's study ({named}) gets {percent(best['mean'])} of the test images right"
+    policy, epochs = best["policy"].iloc[0], best["epochs"].iloc[0]
+    named = f"{views.NAMES[policy]}, {length(epochs)}, {len(best)} {'run' if len(best) == 1 else 'runs'}"
+    share = percent(best["test_top1"].mean())
+    text = f"The best student of this book's study on validation images ({named}) gets {share} of the test images right"
     others = []
     if (teacher := aggregate.teacher_top1(runs)) is not None:
         others.append(f"its teacher {percent(teacher)}")
-    labels = means[(means["policy"] == "labels") & (means["epochs"] == best["epochs"])]
+    labels = study[(study["policy"] == "labels") & (study["epochs"] == epochs)]
     if not labels.empty:
-        others.append(f"the same network, trained as long on labels alone, {percent(labels['mean'].iloc[0])}")
+        others.append(f"the same network, trained as long on labels alone, {percent(labels['test_top1'].mean())}")
     return f"{text}; {' and '.join(others)}." if others else f"{text}."
 
 
@@ -83,17 +103,17 @@ def few_images(runs: pd.DataFrame) -> str:
     frame = aggregate.scarce(runs)
     if frame.empty:
         return "There are no runs on part of the training images yet."
-    spread = aggregate.pooled_spread(frame)  # few images may have one seed alone
-    # the schedule in epochs follows the number of images, so that steps are equal: compare within such a group
-    frame = aggregate.with_image_counts(frame).assign(epochs=1.0)
-    parts = []
-    for images, group in frame.groupby("images"):
-        found = aggregate.differences(group, MIX, TRUNK, spread=spread)
-        if found:
-            parts.append(f"{points(found[0])} with {images:,.0f} images")
-    steps = sorted({int(step) for step in frame["steps"]})
-    same = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-    return f"Function matching minus consistent teaching, after {same} steps each: {listed(parts)}."
+    known = {}
+    for images, group in aggregate.with_image_counts(frame).groupby("images"):
+        both = (group[group["policy"] == MIX], group[group["policy"] == TRUNK])
+        if (difference := differences.compare(*both, (MIX, TRUNK))) is not None:
+            known[images] = difference
+    every = zip(known, differences.holm(known.values()), strict=True)
+    parts = [f"{differences.in_words(difference)} with {images:,.0f} images" for images, difference in every]
+    after = f"after {frame['steps'].median():,.0f} steps each"
+    text = f"Function matching minus consistent teaching, {after}: {differences.listed(parts)}."
+    tests = f"The correction is for {differences.tested(known.values())} tests."
+    return f"{text} {tests} {differences.shared_views(frame)}".strip()
 
 
 def fresh(runs: pd.DataFrame) -> str:
@@ -122,14 +142,14 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
         inside = not known.empty and known["epochs"].min() <= row["epochs"] <= known["epochs"].max()
         text = {"policy": views.NAMES[row["policy"]], "epochs": f"{row['epochs']:,.0f}", "n": int(row["n"])}
         text |= {
-            "fresh run (%)": f"{100 * row['mean']:.1f}",
+            "fresh run (%)": aggregate.rounded(100 * row["mean"]),
             "expected (%)": aggregate.ABSENT,
             "difference": aggregate.ABSENT,
         }
         if inside:
             expected = np.interp(math.log(row["epochs"]), np.log(known["epochs"].astype(float)), known["mean"])
-            text["expected (%)"] = f"{100 * expected:.1f}"
-            text["difference"] = signed(100 * (row["mean"] - expected))
+            text["expected (%)"] = aggregate.rounded(100 * expected)
+            text["difference"] = differences.signed(100 * (row["mean"] - expected))
         rows.append(text)
     return pd.DataFrame(rows)
 
@@ -165,7 +185,7 @@ def handicaps(runs: pd.DataFrame) -> str:
     lost = table[pd.to_numeric(table["cost"], errors="coerce") >= 1] if len(table) else table
     if lost.empty:
         return ""
-    told = listed([f"{row['policy']} {row['cost']} points" for _, row in lost.iterrows()])
+    told = differences.listed([f"{row['policy']} {row['cost']} points" for _, row in lost.iterrows()])
     return (
         f"Mind what the study's settings cost here: {told}. Such a policy could do better with settings of its own, so "
         "part of what it loses below may be due to them."
@@ -178,110 +198,35 @@ def _settings(run: pd.Series) -> str:
     return f"{aggregate.BLANK}/{aggregate.BLANK}".join(f"{run[name]:g}" for name in shown)
 
 
-def _pairs(study: pd.DataFrame, paper: str, policies: Iterable[str], wanted: int, metric: str = "test_top1") -> Claim:
-    found = [(policy, aggregate.differences(study, policy, TRUNK, metric)) for policy in policies]
-    found = [(policy, each) for policy, each in found if each]
-    if not found:
-        return Claim(paper, aggregate.NONE, NO_RECORDS)
-    say = points if metric == "test_top1" else loss
-    what = "Test accuracy" if metric == "test_top1" else "Training loss"
-    last = max(each.epochs for _, every in found for each in every)
-    told = [f"{views.NAMES[policy]} {say(every[-1])}" for policy, every in found if every[-1].epochs == last]
-    other = [
-        f"{views.NAMES[policy]} {say(each)} at {length(each.epochs)}"
-        for policy, every in found
-        for each in every
-        if each.epochs != last and each.sign != every[-1].sign
-    ]
-    text = f"{what} minus that of consistent teaching, at {length(last)}: {listed(told)}."
-    return Claim(paper, f"{text} But {listed(other)}." if other else text, _judge(found, wanted))
+def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1") -> list[Difference]:
+    """Each policy minus the one beside it, at every length."""
+    compared = [differences.at_every_length(study, *pair, metric) for pair in beside.items()]
+    return [difference for every in compared for difference in every]
 
 
-def _at(study: pd.DataFrame, paper: str, *, shortest: bool, wanted: int) -> Claim:
-    found = aggregate.differences(study, MIX, TRUNK)
-    if not found:
-        return Claim(paper, aggregate.NONE, NO_RECORDS)
-    one = found[0 if shortest else -1]
-    seen = f"Test accuracy minus that of consistent teaching, at {length(one.epochs)}: {points(one)}."
-    return Claim(paper, seen, _judge([(MIX, [one])], wanted))
-
-
-def _longer(study: pd.DataFrame, paper: str, policies: Iterable[str], wanted: int, since: int) -> Claim:
+def _longer(study: pd.DataFrame, policies: Iterable[str], since: int) -> list[Difference]:
     """What each policy's longest schedule gains on that at the place `since` among its schedules, shortest first."""
-    means, gains = aggregate.summary(study), []
-    told: dict[str, list[str]] = {}  # by the lengths compared, for not every policy has runs of every length
+    gains = []
     for policy in policies:
-        group = means[means["policy"] == policy].sort_values("epochs")
-        if len(group) < 2:
-            continue
-        first, last = group.iloc[since], group.iloc[-1]
-        errors = [aggregate.mean_error(study, row["n"], row["epochs"]) for row in (first, last)]
-        gain = float(last["mean"] - first["mean"])
-        one = Difference(policy, policy, last["epochs"], gain, math.hypot(*errors), int(last["n"]))
-        gains.append((policy, [one]))
-        lengths = f"From {length(first['epochs'])} to {length(last['epochs'])}"
-        told.setdefault(lengths, []).append(f"{views.NAMES[policy]} {points(one)}")
-    if not gains:
-        return Claim(paper, aggregate.NONE, NO_RECORDS)
-    seen = " ".join(f"{lengths}: {listed(parts)}." for lengths, parts in told.items())
-    return Claim(paper, seen, _judge(gains, wanted))
+        lengths = [group for _, group in study[study["policy"] == policy].groupby("epochs")]
+        if len(lengths) > 1:
+            shorter = lengths[since]
+            names = (policy, f"that of {length(shorter['epochs'].iloc[0])}")
+            gains.append(differences.compare(lengths[-1], shorter, names))
+    return [gain for gain in gains if gain is not None]
 
 
-def _reaches_teacher(study: pd.DataFrame, teacher: float | None) -> Claim:
-    paper = "A patient student comes up to its teacher."
-    means = aggregate.summary(study)
-    means = means[~means["policy"].isin(list(views.BASELINES))]
-    if means.empty or teacher is None:
-        return Claim(paper, aggregate.NONE, NO_RECORDS)
-    best = means.loc[means["mean"].astype(float).idxmax()]
-    error = aggregate.mean_error(study, best["n"], best["epochs"])
-    one = Difference(best["policy"], "teacher", best["epochs"], float(best["mean"] - teacher), error, int(best["n"]))
-    seen = (
-        f"The best student ({views.NAMES[best['policy']]}, {length(best['epochs'])}) minus its teacher: {points(one)}."
-    )
-    if math.isnan(error):
-        return Claim(paper, seen, "undecided")
-    return Claim(paper, seen, "disagrees" if one.sign < 0 else "agrees")
+def _beside_teacher(study: pd.DataFrame, teacher: float | None) -> list[Difference]:
+    best = aggregate.best(study)
+    if best.empty or teacher is None:
+        return []
+    return [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))]
 
 
-def _judge(found: list[tuple[str, list[Difference]]], wanted: int) -> str:
-    signs = {difference.sign for _, every in found for difference in every}
-    if signs == {wanted}:
-        return "agrees"
-    if signs == {0}:
-        return "undecided"
-    return "in part" if wanted in signs else "disagrees"
-
-
-def points(difference: Difference) -> str:
-    """A difference in points, marked as noise where it is not more than two standard errors, or where none is known."""
-    return _with_noise(points_of(difference.value), difference)
-
-
-def points_of(value: float) -> str:
-    """A difference of shares in percentage points."""
-    return f"{signed(100 * value)} points"
-
-
-def loss(difference: Difference) -> str:
-    """A difference of losses, marked as `points` marks one of accuracies."""
-    return _with_noise(signed(difference.value, 3), difference)
-
-
-def _with_noise(text: str, difference: Difference) -> str:
-    if math.isnan(difference.error):
-        return f"{text} (noise unknown: single runs)"
-    return text if difference.sign else f"{text} (within noise)"
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, and a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def percent(share: float) -> str:
-    """A share as a percentage."""
-    return f"{100 * share:.1f} %"
+def _in_words(difference: Difference) -> str:
+    """What was compared; policies have their names."""
+    first, second = (views.NAMES.get(name, name) for name in (difference.first, difference.second))
+    return f"{first}, {length(difference.epochs)}, minus {second}"
 
 
 def length(epochs: float) -> str:
@@ -289,16 +234,11 @@ def length(epochs: float) -> str:
     return f"{epochs:,.0f} epochs"
 
 
-def listed(parts: list[str]) -> str:
-    """Joins parts with semicolons, since names of policies have commas."""
-    return "; ".join(parts)
-
-
 def about_teacher(runs: pd.DataFrame) -> str:
     """How good the embedded teacher is, on whole test images and under crops."""
     own = aggregate.teacher_run(runs)
     if own.empty:
-        return f"The teacher's own accuracy: {NO_RECORDS}."
+        return f"The teacher's own accuracy: {records.NOTHING}."
     run = own.iloc[0]
     text = f"The teacher gets {percent(run['test_top1'])} of the test images right"
     under_crops = run.get("test_top1_under_crops", math.nan)
@@ -308,8 +248,10 @@ def about_teacher(runs: pd.DataFrame) -> str:
 
 
 def spread(runs: pd.DataFrame) -> str:
-    """The standard deviation between seeds in words, for each length that has several."""
-    groups = aggregate.summary(runs)
-    lengths = sorted(groups.loc[groups["n"] > 1, "epochs"].unique())
-    told = [f"{100 * aggregate.pooled_spread(runs, epochs=each):.2f} points at {length(each)}" for each in lengths]
-    return " and ".join(told) or f"({NO_RECORDS})"
+    """The standard deviations between seeds in words, from the lowest to the highest of each length's policies."""
+    groups = aggregate.summary(runs).dropna(subset=["spread"])
+    told = []
+    for epochs, group in groups.groupby("epochs"):
+        low, high = 100 * group["spread"].min(), 100 * group["spread"].max()
+        told.append(f"{low:.2f} to {high:.2f} points at {length(epochs)}")
+    return differences.listed(told) or f"({records.NOTHING})"

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import html
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from distill_lib import experiments
+from distill_lib import experiments, records
 from distill_lib.experiments import PRETRAINED, Arm
-from distill_lib.report import aggregate, claims, matching
-from distill_lib.report.aggregate import Difference
+from distill_lib.report import aggregate, differences, matching
+from distill_lib.report.differences import Difference
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
     from distill_lib.recipes import Recipe
 
-JUDGED = {1: "agrees", 0: "undecided", -1: "disagrees"}
+Compared = Mapping[str, list[Difference]]  # by experiment, corrected for all of them
 
 
 def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:
@@ -45,7 +44,7 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
     for arm in experiments.arms(name, dataset):
         own = found[found["arm"] == arm.name]
         if own.empty:
-            rows.append({"arm": arm.name, "test top-1 (%)": claims.NO_RECORDS})
+            rows.append({"arm": arm.name, "test top-1 (%)": records.NOTHING})
             continue
         columns = {"test top-1 (%)": "test_top1", "agreement (%)": "test_agreement"}
         shares = {title: 100 * own[column].dropna() for title, column in columns.items() if column in own}
@@ -60,67 +59,57 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
     return pd.DataFrame(rows).fillna("")
 
 
-def verdicts(runs: pd.DataFrame, name: str) -> list[str]:
-    """A sentence for each comparison that the claim is about: the difference, its noise, and whether it agrees."""
+def compared(runs: pd.DataFrame) -> Compared:
+    """What all experiments on the embedded set compare, by experiment, corrected for the number of all of them."""
+    every = {name: differences_of(runs, name) for name in experiments.EXPERIMENTS}
+    corrected = iter(differences.holm(each for own in every.values() for each in own))
+    return {name: [next(corrected) for _ in own] for name, own in every.items()}
+
+
+def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
+    """What an experiment on the embedded set compares, where both arms have records; not corrected."""
     found = of_experiment(runs, name)
-    pairs = [(first, second, *_judged(found, first, second)) for first, second in experiments.get(name).better]
-    return [
-        f"{first} minus {second}: {points}; {said}." if points else f"{first} against {second}: {said}."
-        for first, second, points, said in pairs
-    ]
+    arms = {pair: tuple(found[found["arm"] == arm] for arm in pair) for pair in _pairs(name)}
+    every = [differences.compare(first, second, pair) for pair, (first, second) in arms.items()]
+    return [difference for difference in every if difference is not None]
 
 
-def overview(runs: pd.DataFrame) -> pd.DataFrame:
-    """All experiments on the embedded set: what the paper says, and each comparison that this is about, as text."""
-    rows = []
+def overview(every: Compared) -> pd.DataFrame:
+    """All experiments that the paper has too: what it says, and each comparison that this is about, as text."""
+    parts = []
     for name, experiment in experiments.EXPERIMENTS.items():
-        found = of_experiment(runs, name)
-        for first, second in experiment.better:
-            points, said = _judged(found, first, second)
-            row = {"experiment": experiment.title, "the paper": experiment.claim, "here": f"{first} minus {second}"}
-            rows.append(row | {"difference": points, "verdict": said})
-    table = pd.DataFrame(rows)
+        own = verdicts(every, name).head(len(experiment.better))
+        parts.append(own.assign(experiment=experiment.title, **{"the paper": experiment.claim}))
+    table = pd.concat(parts, ignore_index=True)
     again = table["experiment"].duplicated()  # a question and its claim stand once
-    return table.assign(**{title: table[title].mask(again, "") for title in ("experiment", "the paper")})
+    table = table.assign(**{title: table[title].mask(again, "") for title in ("experiment", "the paper")})
+    return table[["experiment", "the paper", *parts[0].columns[:-2]]]
 
 
-def compared(runs: pd.DataFrame, name: str, first: str, second: str) -> str:
-    """One arm minus another, with its noise, in words."""
-    points, said = _judged(of_experiment(runs, name), first, second)
-    return f"{first} minus {second}: {points or said}"
+def verdicts(every: Compared, name: str) -> pd.DataFrame:
+    """A row for each comparison of an experiment: the difference, and whether it bears out what the paper says.
+
+    Of those that the paper says nothing about, the verdict is "better", "worse" or "undecided".
+    """
+    better, known = experiments.get(name).better, {(each.first, each.second): each for each in every[name]}
+    rows = []
+    for pair in _pairs(name):
+        each = known.get(pair)
+        verdict = differences.verdict([each], 1) if each else records.NOTHING
+        if pair not in better:
+            verdict = {"agrees": "better", "disagrees": "worse"}.get(verdict, verdict)
+        rows.append({"here": " minus ".join(pair)} | differences.columns(each) | {"verdict": verdict})
+    return pd.DataFrame(rows)
 
 
-def what_matters(runs: pd.DataFrame, name: str) -> str:
-    """Which arms of an experiment differ on the embedded set from the one beside them by more than noise, in words."""
-    found = of_experiment(runs, name)
-    first, *others = experiments.arms(name, "fashion")
-    known = set(found["arm"])
-    pairs = [(arm.name, arm.beside or first.name) for arm in others]
-    differences = [_difference(found, *pair) for pair in pairs if set(pair) <= known]
-    if not differences:
-        return aggregate.NONE
-    unknown = [one for one in differences if math.isnan(one.error)]
-    names = {arm: arm if other == first.name else f"{arm}, beside {other}" for arm, other in pairs}
-    parts = {
-        "Better": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign > 0],
-        "Worse": [f"{names[one.first]} ({claims.points(one)})" for one in differences if one.sign < 0],
-        "Within noise": [names[one.first] for one in differences if not one.sign and one not in unknown],
-    }
-    if unknown:
-        told = [f"{names[one.first]} ({claims.points_of(one.value)})" for one in unknown]
-        parts["Noise unknown, from single runs"] = told
-    said = " ".join(f"{title}: {claims.listed(arms) or 'none'}." for title, arms in parts.items())
-    return f"Beside {first.name}, where nothing else is said. {said}"
-
-
-def show(runs: pd.DataFrame, name: str) -> HTML:
-    """An experiment as a page prints it: the claim, the table, and what becomes of the claim."""
+def show(runs: pd.DataFrame, name: str, every: Compared) -> HTML:
+    """An experiment as a page prints it: the claim, its arms, and what becomes of the claim."""
     from IPython.display import HTML
 
     claim = experiments.get(name).claim
-    text = table(runs, name).to_html(index=False, border=0, justify="left")
     said = f"<p><em>The paper says:</em> {html.escape(claim)}</p>" if claim else ""
-    return HTML(f"{said}{text}{_listed(verdicts(runs, name))}")
+    tables = (table(runs, name), verdicts(every, name))
+    return HTML(said + "".join(each.to_html(index=False, border=0, justify="left") for each in tables))
 
 
 def of_settings(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
@@ -138,23 +127,8 @@ def _of_arm(runs: pd.DataFrame, arm: Arm, dataset: str) -> pd.DataFrame:
     return best.assign(arm=arm.name, tried=len(found))
 
 
-def _difference(found: pd.DataFrame, first: str, second: str) -> Difference:
-    """One arm minus another; the spread between seeds is pooled over the arms of a length, as in the study."""
-    both = [found[found["arm"] == arm] for arm in (first, second)]
-    errors = [aggregate.mean_error(found, len(rows), rows["epochs"].iloc[0], by="arm") for rows in both]
-    means, epochs = [rows["test_top1"].mean() for rows in both], float(both[0]["epochs"].iloc[0])
-    value = float(means[0] - means[1])
-    return Difference(first, second, epochs, value, math.hypot(*errors), min(map(len, both)))
-
-
-def _judged(found: pd.DataFrame, first: str, second: str) -> tuple[str, str]:
-    """The difference of two arms with its noise, and whether it agrees; no difference where one has no records."""
-    if not {first, second} <= set(found["arm"]):
-        return "", claims.NO_RECORDS
-    difference = _difference(found, first, second)
-    return claims.points(difference), JUDGED[difference.sign]
-
-
-def _listed(sentences: Iterable[str]) -> str:
-    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return f"<ul>{items}</ul>" if items else ""
+def _pairs(name: str) -> list[tuple[str, str]]:
+    """What is compared: the pairs of the claim and the further ones; without any, each arm with the one beside it."""
+    experiment = experiments.get(name)
+    first, *others = experiments.arms(name, "fashion")
+    return [*experiment.better, *experiment.further] or [(arm.name, arm.beside or first.name) for arm in others]

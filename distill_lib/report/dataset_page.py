@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from distill_lib import recipes, views
-from distill_lib.report import aggregate, budget, claims, effort, paper_numbers, paper_table, preset_table
+from distill_lib import recipes, records, views
+from distill_lib.report import aggregate, budget, effort, paper_numbers, paper_table, preset_table
 from distill_lib.report.paper_table import Entry
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def results(dataset: str, runs: pd.DataFrame) -> HTML:
     """Mean and spread over the seeds of each preset, policy and length, of the records that are comparable."""
     own = aggregate.comparable(runs[runs["dataset"] == dataset] if "dataset" in runs else runs.iloc[:0])
     if own.empty:
-        return _html(f"<p>{claims.NO_RECORDS}</p>")
+        return _html(f"<p>{records.NOTHING}</p>")
     rows = []
     for (variant, policy, epochs), group in own.groupby(["variant", "policy", "epochs"]):
         row = {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from distill_lib import experiments, views
 from distill_lib.experiments import PRETRAINED
-from distill_lib.report import budget, comparisons
+from distill_lib.report import aggregate, budget, comparisons
 
 if TYPE_CHECKING:
     from distill_lib.recipes import Recipe
@@ -81,8 +81,8 @@ def _minutes(found: pd.DataFrame, name: str) -> str:
     """Wall time of all seeds on the embedded set, which students of a class share; a plus if some are missing."""
     if found.empty:
         return "unknown"
-    shares = found["wall_seconds"] / (found["class_size"].fillna(1) if "class_size" in found else 1)
-    each = shares.groupby(found["recipe"]).median()  # a run that was put to sleep says nothing of the others
+    own = aggregate.own_seconds(found)
+    each = own.groupby(found["recipe"]).median()  # a run that was put to sleep says nothing of the others
     more = "+" if _without_records(found, name) else ""
     return f"{len(SEEDS) * each.sum() / 60:,.0f}{more} minutes"
 

@@ -9,6 +9,8 @@ import made_up
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distill_lib import records
 from distill_lib.report import aggregate
@@ -40,41 +42,25 @@ def test_summary_leaves_missing_values_out() -> None:
     assert aggregate.summary(frame, "no_such_metric").empty
 
 
-def test_pooled_spread_weighs_groups_by_their_freedom() -> None:
-    frame = table(policy=["mix"] * 3 + ["labels"] * 2 + ["same/ic"], test_top1=[0.1, 0.2, 0.4, 0.5, 0.9, 0.3])
-    squares = 2 * np.var([0.1, 0.2, 0.4], ddof=1) + 1 * np.var([0.5, 0.9], ddof=1)
-    assert aggregate.pooled_spread(frame) == pytest.approx(math.sqrt(squares / 3))
+def test_the_best_student_is_the_one_that_validation_images_choose() -> None:
+    frame = table(policy=["mix", "same/ic", "labels"], test_top1=[0.8, 0.9, 0.7], validation_top1=[0.9, 0.8, 0.95])
+    assert aggregate.best(frame)["policy"].tolist() == ["mix"]
+    assert aggregate.best(frame.iloc[2:]).empty and aggregate.best(frame.drop(columns="validation_top1")).empty
 
 
-def test_pooled_spread_of_a_length_with_one_seed_is_that_of_the_nearest_length() -> None:
-    frame = table(policy=["mix"] * 5, epochs=[10.0, 10.0, 100.0, 100.0, 1000.0], test_top1=[0.1, 0.5, 0.70, 0.71, 0.8])
-    wanted = np.std([0.70, 0.71], ddof=1)
-    assert aggregate.pooled_spread(frame, epochs=1000) == pytest.approx(wanted)
-    assert aggregate.pooled_spread(frame, epochs=100) == pytest.approx(wanted)
-    assert aggregate.pooled_spread(frame, epochs=10) == pytest.approx(np.std([0.1, 0.5], ddof=1))
-    assert math.isnan(aggregate.pooled_spread(frame.iloc[-1:]))
+def test_students_of_a_class_share_its_time() -> None:
+    frame = pd.DataFrame({"wall_seconds": [60.0, 60.0], "class_size": [3, None]})
+    assert aggregate.own_seconds(frame).tolist() == [20.0, 60.0]
+    assert aggregate.own_seconds(frame[["wall_seconds"]]).tolist() == [60.0, 60.0]
 
 
-def test_difference_and_its_error() -> None:
-    frame = table(policy=["mix", "mix", "same/ic", "same/ic"], test_top1=[0.80, 0.82, 0.70, 0.72])
-    (found,) = aggregate.differences(frame, "mix", "same/ic")
-    spread = np.std([0.80, 0.82], ddof=1)
-    assert found.value == pytest.approx(0.1) and found.error == pytest.approx(spread) and found.runs == 2
-    assert found.sign == 1
-    (back,) = aggregate.differences(frame, "same/ic", "mix")
-    assert back.value == pytest.approx(-0.1) and back.sign == -1
-
-
-def test_a_difference_below_two_errors_is_noise() -> None:
-    assert aggregate.Difference("a", "b", 10, 0.019, 0.01, 3).sign == 0
-    assert aggregate.Difference("a", "b", 10, -0.021, 0.01, 3).sign == -1
-    assert aggregate.Difference("a", "b", 10, 0.5, math.nan, 1).sign == 0  # single runs: no spread is known
-
-
-def test_differences_need_both_policies_at_a_length() -> None:
-    frame = table(policy=["mix", "same/ic", "mix"], epochs=[10.0, 10.0, 20.0], test_top1=[0.5, 0.6, 0.7])
-    assert [each.epochs for each in aggregate.differences(frame, "mix", "same/ic")] == [10.0]
-    assert aggregate.differences(frame, "mix", "labels") == []
+@given(st.integers(0, 9_999), st.integers(1, 5))
+def test_a_mean_reads_alike_in_tables_and_sentences(count: int, seeds: int) -> None:
+    """Also where it lies halfway between two numbers: 89.45 % is 89.5 % wherever it stands."""
+    shares = pd.Series([count / 10_000] * seeds)
+    table_says = aggregate.mean_spread(100 * shares).partition(aggregate.BLANK)[0]
+    assert aggregate.percent(shares.mean()) == f"{table_says} %"
+    assert aggregate.percent(0.8945) == "89.5 %"
 
 
 def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Path) -> None:
@@ -95,7 +81,7 @@ def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Pat
 def test_scarce_runs_have_equal_steps(tmp_path: Path) -> None:
     """Two policies, three numbers of images, and no run with another number of steps."""
     made_up.write_everything(tmp_path)
-    made_up.write_run(tmp_path, "medium", "mix", 7, epochs=1500)
+    made_up.write_run(tmp_path, "support", "mix", 7, epochs=1500)
     frame = aggregate.with_image_counts(aggregate.scarce(records.read(tmp_path)))
     assert set(frame["policy"]) == {"same/ic", "mix"} and set(frame["images"]) == {255, 510, 1020}
     assert frame["steps"].max() - frame["steps"].min() <= 2
@@ -126,12 +112,13 @@ def test_sources_of_nothing() -> None:
 
 
 def test_replayed_runs_stand_beside_the_live_ones_and_never_among_them(tmp_path: Path) -> None:
-    """Their mean is compared with the live runs' of the same policy and length, with the live runs' noise."""
+    """They are compared with the live runs of the same policy, length, seed and views, in pairs."""
     for seed in range(3):
         made_up.write_run(tmp_path, "medium", "mix", seed)
         for kept in (3, 10):
             made_up.write_run(tmp_path, "medium", "mix", seed, stored=kept)
     runs = records.read(tmp_path)
+    runs["test_top1"] += np.random.default_rng(0).normal(0, 0.001, len(runs))
     live = aggregate.study(runs)
     assert len(runs) == 9 and len(live) == 3 and live["stored"].isna().all()
     assert len(aggregate.grid(runs.assign(study="fashion_grid"))) == 3
@@ -140,7 +127,7 @@ def test_replayed_runs_stand_beside_the_live_ones_and_never_among_them(tmp_path:
     assert table["bytes_per_view"].tolist() == [6, 20]
     found = table["difference"].iloc[0]
     assert found.value == pytest.approx(table["test_top1"].iloc[0] - live["test_top1"].mean())
-    assert found.error == pytest.approx(live["test_top1"].std() * math.sqrt(2 / 3))
+    assert found.paired and found.runs == (3, 3) and found.corrected >= found.p
     alone = aggregate.replayed(runs[runs["stored"].notna()])
     assert alone["difference"].tolist() == [None, None]
     assert aggregate.replayed(runs.drop(columns="stored")).empty

@@ -2,106 +2,167 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import made_up
+import numpy as np
 import pandas as pd
 import pytest
 
-from distill_lib import records
-from distill_lib.report import claims
+from distill_lib import experiments, records
+from distill_lib.report import aggregate, claims
 
 
-def runs_with(values: dict[tuple[str, float], list[float]], losses: dict[str, float] | None = None) -> pd.DataFrame:
-    """Runs of the study with given accuracies by (policy, epochs), a seed a value."""
-    rows = [
-        {"study": "fashion_short", "policy": policy, "epochs": epochs, "seed": seed, "test_top1": value}
-        | {"train_images": None, "run_id": f"{policy}{epochs}{seed}", "train_loss": (losses or {}).get(policy, 1.0)}
-        for (policy, epochs), accuracies in values.items()
-        for seed, value in enumerate(accuracies)
-    ]
+def runs_with(values: dict[tuple[str, float], float], losses: dict[str, float] | None = None) -> pd.DataFrame:
+    """Runs of the study around given accuracies by (policy, epochs): six seeds with a little noise of their own."""
+    rows = []
+    for (policy, epochs), mean in values.items():
+        noise = np.random.default_rng([len(policy), int(epochs)]).normal(0, 0.001, (6, 2))
+        for seed, (shift, of_loss) in enumerate(noise):
+            row = {"study": "fashion_short", "policy": policy, "epochs": epochs, "seed": seed, "train_images": None}
+            row |= {"test_top1": mean + shift, "validation_top1": mean + shift, "run_id": f"{policy}{epochs}{seed}"}
+            rows.append(row | {"train_loss": (losses or {}).get(policy, 1.0) + of_loss})
     return pd.DataFrame(rows)
+
+
+def claim_of(runs: pd.DataFrame, words: str) -> claims.Claim:
+    """The claim that has these words."""
+    (found,) = [claim for claim in claims.all_claims(runs) if words in claim.paper]
+    return found
 
 
 def verdict(runs: pd.DataFrame, words: str) -> str:
     """The verdict on the claim that has these words."""
-    (found,) = [claim for claim in claims.all_claims(runs) if words in claim.paper]
-    return found.verdict
+    return claim_of(runs, words).verdict
 
 
-SAME = {("same/ic", 10.0): [0.70, 0.71], ("same/ic", 99.0): [0.80, 0.81]}
+SAME = {("same/ic", 10.0): 0.70, ("same/ic", 99.0): 0.80}
+TEACHER = {"study": "fashion_teacher_full", "policy": "labels", "epochs": 24.0, "seed": 0, "run_id": "t"}
 
 
 @pytest.mark.parametrize(
     ("short", "long", "in_short", "in_long"),
     [
-        ([0.60, 0.61], [0.85, 0.86], "agrees", "agrees"),
-        ([0.75, 0.76], [0.75, 0.76], "disagrees", "disagrees"),
-        ([0.70, 0.71], [0.80, 0.82], "undecided", "undecided"),
+        (0.60, 0.85, "agrees", "agrees"),
+        (0.75, 0.75, "disagrees", "disagrees"),
+        (0.70, 0.80, "undecided", "undecided"),
     ],
 )
-def test_function_matching_in_short_and_long_runs(short: list, long: list, in_short: str, in_long: str) -> None:
+def test_function_matching_in_short_and_long_runs(short: float, long: float, in_short: str, in_long: str) -> None:
     runs = runs_with(SAME | {("mix", 10.0): short, ("mix", 99.0): long})
     assert verdict(runs, "trails") == in_short
     assert verdict(runs, "wins in long") == in_long
 
 
 def test_a_fixed_teacher_is_judged_at_every_length() -> None:
-    below, above = [0.60, 0.61], [0.90, 0.91]
-    runs = runs_with(SAME | {("fix/cc", 10.0): below, ("fix/cc", 99.0): below}, {"fix/cc": 0.2})
+    runs = runs_with(SAME | {("fix/cc", 10.0): 0.6, ("fix/cc", 99.0): 0.6}, {"fix/cc": 0.2})
     assert verdict(runs, "generalises worse") == "agrees"
     assert verdict(runs, "fits its training views better") == "agrees"
-    runs = runs_with(SAME | {("fix/cc", 10.0): above, ("fix/cc", 99.0): below}, {"fix/cc": 2.0})
+    runs = runs_with(SAME | {("fix/cc", 10.0): 0.9, ("fix/cc", 99.0): 0.6}, {"fix/cc": 2.0})
     assert verdict(runs, "generalises worse") == "in part"
     assert verdict(runs, "fits its training views better") == "disagrees"
-    (told,) = [claim.seen for claim in claims.all_claims(runs) if "generalises worse" in claim.paper]
-    assert "at 99 epochs" in told and "But" in told and "at 10 epochs" in told
+
+
+def test_independent_views_are_compared_with_the_same_crops() -> None:
+    """Mild crops with mild crops: that other crops are better is no matter of independence."""
+    runs = runs_with({("same/rc", 10.0): 0.6, ("ind/rc", 10.0): 0.65, ("same/ic", 10.0): 0.9})
+    (case,) = claim_of(runs, "Independent").cases
+    assert (case.first, case.second, case.sign) == ("ind/rc", "same/rc", 1)
+
+
+def test_labels_have_their_own_best_settings_where_there_are_such_records() -> None:
+    """Else those of the study."""
+    runs = runs_with(SAME | {("labels", 10.0): 0.6})
+    assert [(case.first, case.second) for case in claim_of(runs, "Labels alone").cases] == [("same/ic", "labels")]
+    tuned = [
+        dataclasses.asdict(recipe) | {"run_id": f"own {number}", "study": recipe.study}
+        for number, recipe in enumerate(experiments.plan("labels", "fashion", seeds=range(3)))
+    ]
+    accuracies = [0.9 if recipe["policy"] == "labels" else 0.8 for recipe in tuned]
+    noise = np.random.default_rng(0).normal(0, 0.001, len(tuned))
+    own = pd.DataFrame(tuned).assign(test_top1=accuracies + noise, validation_top1=accuracies + noise)
+    cases = {case.second: case for case in claim_of(pd.concat([runs, own]), "Labels alone").cases}
+    assert set(cases) == {"labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD"}
+    assert cases["labels"].value < -0.09
 
 
 def test_patience_says_which_lengths_each_policy_has() -> None:
-    runs = runs_with(SAME | {("mix", 10.0): [0.60, 0.61], ("mix", 990.0): [0.85, 0.86]})
-    (claim,) = [claim for claim in claims.all_claims(runs) if "longer schedule is better" in claim.paper]
+    claim = claim_of(runs_with(SAME | {("mix", 10.0): 0.6, ("mix", 990.0): 0.85}), "longer schedule is better")
     assert claim.verdict == "agrees"
-    assert "From 10 epochs to 99 epochs: consistent teaching +10.0 points." in claim.seen
-    assert "From 10 epochs to 990 epochs: function matching +25.0 points." in claim.seen
+    said = claims.table([claim])
+    assert said["here"].tolist() == [
+        "consistent teaching, 99 epochs, minus that of 10 epochs",
+        "function matching, 990 epochs, minus that of 10 epochs",
+    ]
+    assert [text[:3] for text in said["difference"]] == ["+10", "+25"]
 
 
 def test_a_fixed_teacher_falls_back_if_its_longest_runs_are_worse_than_the_second_longest() -> None:
-    lengths = {("fix/cc", 10.0): [0.60, 0.61], ("fix/cc", 99.0): [0.80, 0.81]}
+    lengths = {("fix/cc", 10.0): 0.6, ("fix/cc", 99.0): 0.8}
     assert verdict(runs_with(lengths), "fall back") == "disagrees"
-    assert verdict(runs_with(lengths | {("fix/cc", 990.0): [0.70, 0.71]}), "fall back") == "agrees"
+    assert verdict(runs_with(lengths | {("fix/cc", 990.0): 0.7}), "fall back") == "agrees"
 
 
 def test_single_runs_decide_nothing() -> None:
-    """Neither that a student comes up to its teacher, nor that a training loss is within noise that nobody knows."""
-    teacher = {"study": "fashion_teacher_full", "policy": "labels", "epochs": 24.0, "seed": 0, "run_id": "t"}
-    single = runs_with({("same/ic", 10.0): [0.70], ("fix/cc", 10.0): [0.60]}, {"fix/cc": 0.2})
-    frame = pd.concat([single, pd.DataFrame([teacher | {"test_top1": 0.9}])])
-    assert verdict(frame, "comes up to its teacher") == verdict(frame, "generalises worse") == "undecided"
-    (told,) = [claim.seen for claim in claims.all_claims(frame) if "fits its training views better" in claim.paper]
-    assert "noise unknown: single runs" in told
+    """Neither that a student falls short of its teacher, nor that another one is worse."""
+    runs = runs_with({("same/ic", 10.0): 0.7, ("fix/cc", 10.0): 0.6}, {"fix/cc": 0.2})
+    frame = pd.concat([runs[runs["seed"] == 0], pd.DataFrame([TEACHER | {"test_top1": 0.9}])])
+    for words in ("comes up to its teacher", "generalises worse", "fits its training views better"):
+        assert verdict(frame, words) == "undecided (one run)"
+    assert set(claims.table(claims.all_claims(frame))["p, corrected"]) == {""}
+
+
+def test_every_row_of_the_table_says_how_many_runs_and_how_sure() -> None:
+    """A statement and its verdict stand once; p-values are corrected for the tests of the whole table."""
+    every = claims.all_claims(runs_with(SAME | {("ind/ic", 10.0): 0.69, ("mix", 10.0): 0.7, ("mix", 99.0): 0.8}))
+    shown = claims.table(every)
+    assert shown.loc[shown["the paper"] != "", "the paper"].tolist() == [claim.paper for claim in every]
+    assert shown.loc[shown["the paper"] != "", "verdict"].tolist() == [claim.verdict for claim in every]
+    compared = shown[shown["here"] != ""]
+    assert (compared[["n", "difference", "95 % interval", "p, corrected"]] != "").all(axis=None)
+    cases = [case for claim in every for case in claim.cases]
+    least = min(cases, key=lambda case: case.p)
+    assert least.corrected == pytest.approx(len(cases) * least.p)
+
+
+def test_the_headline_is_the_student_that_validation_images_choose() -> None:
+    """Not the one that happens to be best on the test images; and it reads as the table does."""
+    runs = runs_with({("same/ic", 10.0): 0.8, ("mix", 10.0): 0.7})
+    runs["validation_top1"] = (runs["policy"] == "mix").astype(float)
+    said = claims.headline(runs)
+    assert "function matching, 10 epochs, 6 runs" in said
+    assert aggregate.percent(runs.loc[runs["policy"] == "mix", "test_top1"].mean()) in said
+
+
+def test_few_images_are_compared_at_equal_steps(tmp_path: Path) -> None:
+    """With the number of pairs, and with the warning that they share their views."""
+    made_up.write_everything(tmp_path)
+    said = claims.few_images(records.read(tmp_path))
+    assert said.count("n = 3 pairs") == 3 and "with 255 images" in said and "for 3 tests" in said
+    assert "All these runs share one seed of views" in said
 
 
 def test_numbers_of_a_claim_are_those_of_the_runs() -> None:
-    runs = runs_with(SAME | {("ind/ic", 99.0): [0.725, 0.735]})
-    (told,) = [claim.seen for claim in claims.all_claims(runs) if "Independent" in claim.paper]
-    assert "\N{MINUS SIGN}7.5 points" in told
+    runs = runs_with(SAME | {("ind/ic", 99.0): 0.725})
+    means = runs[runs["epochs"] == 99].groupby("policy")["test_top1"].mean()
+    (case,) = claim_of(runs, "Independent").cases
+    assert case.value == pytest.approx(means["ind/ic"] - means["same/ic"])
 
 
 def test_the_teacher_is_reached_or_not() -> None:
-    teacher = {"study": "fashion_teacher_full", "policy": "labels", "epochs": 24.0, "seed": 0, "run_id": "t"}
-    for accuracy, wanted in ((0.9, "disagrees"), (0.8, "agrees")):
-        runs = pd.concat([runs_with(SAME), pd.DataFrame([teacher | {"test_top1": accuracy}])])
+    for accuracy, wanted in ((0.9, "disagrees"), (0.8, "undecided"), (0.7, "agrees")):
+        runs = pd.concat([runs_with(SAME), pd.DataFrame([TEACHER | {"test_top1": accuracy}])])
         assert verdict(runs, "comes up to its teacher") == wanted
 
 
 def test_without_records_everything_says_so(tmp_path: Path) -> None:
     """Nothing fails, and no sentence claims anything."""
     runs = records.read(tmp_path)
-    assert {claim.verdict for claim in claims.all_claims(runs)} == {claims.NO_RECORDS}
+    assert {claim.verdict for claim in claims.all_claims(runs)} == {records.NOTHING}
     assert "no" in claims.headline(runs) and "no runs" in claims.few_images(runs)
     assert claims.fresh_table(runs).empty and claims.chosen(runs).empty
-    assert claims.NO_RECORDS in claims.about_teacher(runs) and claims.NO_RECORDS in claims.spread(runs)
+    assert records.NOTHING in claims.about_teacher(runs) and records.NOTHING in claims.spread(runs)
 
 
 def test_a_fresh_run_is_told_or_missed(tmp_path: Path) -> None:
@@ -115,7 +176,7 @@ def test_a_fresh_run_is_told_or_missed(tmp_path: Path) -> None:
 
 
 def test_the_expectation_is_interpolated_in_the_logarithm_of_the_epochs() -> None:
-    runs = runs_with({("mix", 10.0): [0.5], ("mix", 1000.0): [0.7]})
+    runs = runs_with({("mix", 10.0): 0.5, ("mix", 1000.0): 0.7})
     fresh = runs.iloc[:1].assign(study="fashion_quick", epochs=100.0, test_top1=0.65, run_id="fresh")
     (row,) = claims.fresh_table(pd.concat([runs, fresh])).to_dict("records")
     assert (row["fresh run (%)"], row["expected (%)"], row["difference"]) == ("65.0", "60.0", "+5.0")

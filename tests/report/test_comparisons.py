@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,6 +20,11 @@ def row(recipe: Recipe, top1: float, validation: float | None = None) -> dict:
     return about | dataclasses.asdict(recipe) | result
 
 
+def noise(seed: int, shift: float) -> float:
+    """A small number of either sign that no other arm has for this seed."""
+    return float(np.random.default_rng([seed, round(1e4 * (shift + 1))]).normal(0, 0.0005))
+
+
 def runs(shifts: dict[str, float], spread: float = 0.001) -> pd.DataFrame:
     """Three seeds of the ablations' arms that are named, around 80 % plus a shift."""
     rows = []
@@ -26,7 +32,8 @@ def runs(shifts: dict[str, float], spread: float = 0.001) -> pd.DataFrame:
         if arm.name in shifts:
             (recipe,) = experiments.recipes_of(arm, "fashion")
             seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in range(3)]
-            rows += [row(one, 0.8 + shifts[arm.name] + spread * (one.seed - 1)) for one in seeds]
+            near = [spread / 0.0005 * noise(one.seed, shifts[arm.name]) for one in seeds]
+            rows += [row(one, 0.8 + shifts[arm.name] + shift) for one, shift in zip(seeds, near, strict=True)]
     return pd.DataFrame(rows)
 
 
@@ -55,53 +62,64 @@ def test_an_arm_that_continues_a_run_is_found_whatever_it_continues() -> None:
     assert list(found["arm"]) == [arm.name for arm in experiments.arms("initialization", "fashion")]
 
 
-@pytest.mark.parametrize(("shift", "word"), [(0.02, "Better: lambda folded"), (-0.02, "Worse: lambda folded")])
-def test_what_matters_is_what_is_more_than_noise(shift: float, word: str) -> None:
+def verdicts(frame: pd.DataFrame, name: str) -> dict[str, str]:
+    """What is said of each comparison of an experiment."""
+    table = comparisons.verdicts(comparisons.compared(frame), name)
+    return dict(zip(table["here"], table["verdict"], strict=True))
+
+
+@pytest.mark.parametrize(("shift", "word"), [(0.02, "better"), (-0.02, "worse")])
+def test_what_the_paper_leaves_open_is_better_or_worse_or_undecided(shift: float, word: str) -> None:
     """Two points at a spread of a tenth are seen, at a spread of five they are noise."""
-    arms = {"function matching": 0.0, "lambda folded": shift}
-    assert word in comparisons.what_matters(runs(arms), "ablations")
-    assert "Within noise: lambda folded" in comparisons.what_matters(runs(arms, spread=0.05), "ablations")
-    assert "no such records" in comparisons.what_matters(runs({}), "ablations")
+    arms, pair = {"function matching": 0.0, "lambda folded": shift}, "lambda folded minus function matching"
+    assert verdicts(runs(arms), "ablations")[pair] == word
+    assert verdicts(runs(arms, spread=0.05), "ablations")[pair] == "undecided"
+    assert set(verdicts(runs({}), "ablations").values()) == {"no records yet"}
 
 
 def test_single_runs_decide_nothing() -> None:
-    """Their noise is not known, so they are neither better nor worse nor within it."""
+    """Their noise is not known, so they are neither better nor worse."""
     single = runs({"function matching": 0.0, "lambda folded": 0.1})
-    said = comparisons.what_matters(single[single["seed"] == 0], "ablations")
-    assert (
-        "Better: none. Worse: none. Within noise: none. Noise unknown, from single runs: lambda folded (+10.0" in said
-    )
+    said = verdicts(single[single["seed"] == 0], "ablations")
+    assert said["lambda folded minus function matching"] == "undecided (one run)"
 
 
 def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
-    """The claim is that the first arm of a pair is better."""
+    """The claim is that the first arm of a pair is better; of a further pair it says nothing."""
     arms = experiments.arms("optimizers", "fashion")
     rows = [
-        row(dataclasses.replace(experiments.recipes_of(arm, "fashion")[0], seed=seed), 0.8 + shift + 0.001 * seed)
+        row(dataclasses.replace(experiments.recipes_of(arm, "fashion")[0], seed=seed), 0.8 + shift + noise(seed, shift))
         for arm, shift in zip(arms, (0.0, 0.03, -0.03), strict=True)
         for seed in range(3)
     ]
-    assert [text[-8:] for text in comparisons.verdicts(pd.DataFrame(rows), "optimizers")] == [" agrees."]
+    wanted = {"Shampoo minus Adam": "agrees", "Muon minus Adam": "worse"}
+    assert verdicts(pd.DataFrame(rows), "optimizers") == wanted
     below = pd.DataFrame(rows).assign(test_top1=lambda table: 1 - table["test_top1"])
-    assert comparisons.verdicts(below, "optimizers")[0].endswith("3.0 points; disagrees.")
-    assert comparisons.verdicts(runs({}), "optimizers") == ["Shampoo against Adam: no records yet."]
+    assert verdicts(below, "optimizers") == {"Shampoo minus Adam": "disagrees", "Muon minus Adam": "better"}
+    assert set(verdicts(runs({}), "optimizers").values()) == {"no records yet"}
 
 
 def test_an_arm_is_compared_with_the_one_that_it_changes() -> None:
     """What T squared does at a temperature of 5 is no matter of the temperature."""
     warm, plain = "temperature 5", "temperature 5, without T\N{SUPERSCRIPT TWO}"
-    said = comparisons.what_matters(
-        runs({"function matching": 0.0, warm: -0.03, plain: -0.031}, spread=0.002), "ablations"
-    )
-    assert f"Worse: {warm} (" in said and f"Within noise: {plain}, beside {warm}." in said
+    said = verdicts(runs({"function matching": 0.0, warm: -0.03, plain: -0.0301}), "ablations")
+    assert said[f"{warm} minus function matching"] == "worse" and said[f"{plain} minus {warm}"] == "undecided"
 
 
-def test_noise_is_pooled_over_arms() -> None:
-    """Three seeds that happen to lie close do not make a difference that the other arms' spread forbids."""
-    close = runs({"function matching": 0.0, "lambda folded": 0.005}, spread=0.0001)
-    wide = runs({"temperature 5": 0.0, "half labels in the loss": 0.0, "squared distance": 0.0}, spread=0.02)
-    assert "Better: lambda folded" in comparisons.what_matters(close, "ablations")
-    assert "Better: none" in comparisons.what_matters(pd.concat([close, wide]), "ablations")
+def test_p_values_are_corrected_for_all_experiments_and_by_nothing_else() -> None:
+    """An arm that collapsed adds a test, and its spread is its own."""
+    sound = runs({"function matching": 0.0, "lambda folded": 0.005})
+    wide = runs({"squared distance": -0.5}, spread=0.1)
+    (alone,) = comparisons.compared(sound)["ablations"]
+    beside, _ = comparisons.compared(pd.concat([sound, wide]))["ablations"]
+    assert dataclasses.replace(beside, corrected=alone.corrected) == alone
+    assert (alone.corrected, beside.corrected) == pytest.approx((alone.p, 2 * alone.p))
+
+
+def test_the_overview_has_a_row_for_each_comparison_that_a_claim_is_about() -> None:
+    shown = comparisons.overview(comparisons.compared(runs({})))
+    assert len(shown) == sum(len(one.better) for one in experiments.EXPERIMENTS.values())
+    assert set(shown["verdict"]) == {"no records yet"} and shown["the paper"].ne("").sum() == 9
 
 
 def test_runs_of_the_own_preset_come_before_equal_ones_of_another() -> None:
