@@ -85,8 +85,8 @@ def as_text(dataset: str | None = None, device: str = budget.DEVICE) -> str:
     runs, parts = records.read(), []
     for name in [dataset] if dataset else recipes.names():
         noted = "\n".join(f"{number}. {note}" for number, note in enumerate(notes(name), 1))
-        parts.append(f"{name}\n\n{timing.table(table(name, device, runs))}\n\n{noted}\n")
-    return "\n".join([*parts, basis(device)])
+        parts += [name, timing.table(table(name, device, runs)), *([noted] if noted else [])]
+    return "\n\n".join([*parts, basis(device)])
 
 
 def _row(dataset: str, variant: str, device: str, runs: pd.DataFrame | None, told: Sequence[str]) -> dict[str, str]:
