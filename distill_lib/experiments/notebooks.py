@@ -187,7 +187,10 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 
 
 def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
-    import papermill
+    try:
+        import papermill
+    except ModuleNotFoundError as error:
+        raise DistillError("notebooks need papermill: pip install 'distill_lib[book]'.") from error
     import zmq
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
