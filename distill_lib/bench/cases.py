@@ -19,41 +19,23 @@ ROUNDING = {"float32": 1e-3, "bfloat16": 0.05}  # of logits, relative to the lar
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
-
-    Attributes:
-        name: in the table.
-        student: name of the model.
-        teacher: name of the model; None learns from labels.
-        classes: length of the logits.
-        batch: images a step.
-        side: height and width of what is shown, in pixels.
-        colours: of an image.
-        renders: whether crop and mirroring are part of the step; else the host crops.
-        forms: the peers.
-        calls: steps in each round.
-        dtype: of this library and PyTorch; big_vision is released in float32.
-        accelerator: whether the case wants one, or wants none.
-        mixes: whether images are mixed, where there is a teacher.
-        students: of a class that shares a teacher here; peers take as many runs.
-        goals: least ratios to peers; for "distill_lib", least images a second, or least share of the peak below 1.
-    """
+    """What is measured."""
 
     name: str
     student: str
-    teacher: str | None
+    teacher: str | None  # None learns from labels
     classes: int
     batch: int
-    side: int
+    side: int  # of what is shown, in pixels
     colours: int
-    renders: bool
-    forms: tuple[str, ...]
-    calls: int
-    goals: dict[str, float]
-    dtype: str = "float32"
-    accelerator: bool = False
-    mixes: bool = True
-    students: int = 1
+    renders: bool  # whether crop and mirroring are part of the step; else the host crops
+    forms: tuple[str, ...]  # the peers
+    calls: int  # steps in each round
+    goals: dict[str, float]  # least ratios to peers; of "distill_lib" images a second, or below 1 share of the peak
+    dtype: str = "float32"  # of this library and PyTorch; big_vision is released in float32
+    accelerator: bool = False  # whether the case wants one, or wants none
+    mixes: bool = True  # images, where there is a teacher
+    students: int = 1  # of a class that shares a teacher here; peers take as many runs
 
     @property
     def policy(self) -> str:
@@ -63,25 +45,14 @@ class Case:
         return "mix" if self.mixes else "same/ic"
 
     def work(self, macs: dict[str, int], *, shared: bool) -> int:
-        """Multiply-accumulates of an image in a step of all students; a peer's do not share the teacher.
-
-        Args:
-            macs: of an answer, by role.
-            shared: whether the teacher is asked once for all students.
-        """
+        """Multiply-accumulates of an image in a step of all students, who may share the teacher's answer."""
         return 3 * self.students * macs["student"] + (1 if shared else self.students) * macs.get("teacher", 0)
 
 
 PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch, compiled"
 _PAPER = ("bit_r50x1", "bit_r152x2", 102)
-_SMALL: dict[str, Any] = {
-    "batch": 128,
-    "side": 28,
-    "colours": 1,
-    "renders": True,
-    "forms": (PLAIN, COMPILED),
-    "calls": 20,
-}
+_SIZES: dict[str, Any] = {"batch": 128, "side": 28, "colours": 1, "renders": True}
+_SMALL = _SIZES | {"forms": (PLAIN, COMPILED), "calls": 20}
 _PAIR = ("bit_r11w8", "bit_r11w24", 10)
 _CLASS: dict[str, Any] = _SMALL | {"forms": (COMPILED,), "calls": 5, "goals": {}, "students": 8}
 CASES = {
@@ -103,13 +74,7 @@ CASES = {
 
 
 def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
-    """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random.
-
-    Args:
-        case: the case.
-        batch: images a step.
-        folder: where weights and images are written.
-    """
+    """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random."""
     from distill_lib import models, weights
 
     draw, about = np.random.default_rng(0), {}

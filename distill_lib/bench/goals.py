@@ -14,110 +14,71 @@ from distill_lib.bench import cases, gpu, timing
 
 Rows = list[dict[str, Any]]
 NOT_RUN = "not run"
+CLASS = {"form": "one program for each student", "students": 8}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """One number to reach.
-
-    Attributes:
-        about: what is measured.
-        benchmark: the record that holds it.
-        limit: the most that it may be.
-        found: reads it from the record's rows; None where they do not hold it.
-        shape: how a value is written.
-        accelerator: whether only a record from an accelerator counts.
-        options: of the benchmark's command, behind its name.
-        why: what a miss is due to.
-    """
+    """The most that one number of a record may be; `options` are those of the benchmark's command."""
 
     about: str
     benchmark: str
     limit: float
-    found: Callable[[Rows], float | None]
+    key: str
+    rows: dict[str, Any]  # that hold it: their values
+    read: Callable[[list[float]], float] = lambda values: values[-1]
     shape: str = "{:.2f}"
-    accelerator: bool = False
+    accelerator: bool = False  # whether only a record from one counts
     options: str = ""
-    why: str = ""
+    why: str = ""  # it is missed
 
-
-def _one(rows: Rows, key: str, **wanted: Any) -> float | None:
-    """A number of the last row with these values; of a timing, the median."""
-    for row in reversed(rows):
-        if all(row.get(name) == value for name, value in wanted.items()):
-            value = row.get(key)
-            return value.median if isinstance(value, timing.Timing) else value
-    return None
-
-
-def _class_over_single(rows: Rows) -> float | None:
-    share = _one(rows, "of as many runs", form="one program for each student", students=8)
-    return None if share is None else 8 * share
-
-
-def _of_peer(policy: str) -> Callable[[Rows], float | None]:
-    """The time of a class, as a share of that of as many runs of compiled PyTorch."""
-
-    def share(rows: Rows) -> float | None:
-        times = _one(rows, "times as long", case=f"embedded, {policy}, 8 students", form=cases.COMPILED)
-        return 1 / times if times else None
-
-    return share
+    def found(self, rows: Rows) -> float | None:
+        """The number, of a timing the median; None where the rows do not hold it."""
+        values = [row.get(self.key) for row in rows if self.rows.items() <= row.items()]
+        numbers = [value.median if isinstance(value, timing.Timing) else value for value in values if value is not None]
+        return self.read(numbers) if numbers else None
 
 
 GOALS = (
-    Goal(
-        "8 students of the embedded study, of the time of 8 runs",
-        "sweep",
-        0.65,
-        lambda rows: _one(rows, "of as many runs", form="one program for each student", students=8),
-    ),
+    Goal("8 students of the embedded study, of the time of 8 runs", "sweep", 0.65, "of as many runs", CLASS),
     Goal(
         "8 students R50x1 with teacher R152x2, of the time of one",
-        "sweep",
-        2.7,
-        _class_over_single,
+        *("sweep", 2.7, "of as many runs", CLASS),
+        read=lambda values: 8 * values[-1],
         accelerator=True,
         options=" --dataset flowers --variant fast --forms 1 --made-up",
     ),
     Goal(
         "training loop beside its compiled step, of a step of 50 ms",
-        "loop",
-        0.02,
-        lambda rows: max((row["share at 50 ms"] for row in rows if row["kind"] == "loop"), default=None),
+        *("loop", 0.02, "share at 50 ms", {"kind": "loop"}),
+        read=max,
         shape="{:.2%}",
     ),
     Goal(
         "checkpoints, of a run of R50x1",
-        "loop",
-        0.01,
-        lambda rows: _one(rows, "share", kind="checkpoint", case="bit_r50x1"),
+        *("loop", 0.01, "share", {"kind": "checkpoint", "case": "bit_r50x1"}),
         shape="{:.2%}",
     ),
     Goal(
         "start to the end of the first step, of a second run (s)",
-        "loop",
-        10.0,
-        lambda rows: _one(rows, "first step", kind="start", case="second run"),
+        *("loop", 10.0, "first step", {"kind": "start", "case": "second run"}),
         shape="{:.1f}",
         why="most of it is importing, reading and tracing; compiled programs come from the cache",
     ),
     *(
-        Goal(f"8 students by {policy}, of the time of 8 runs in compiled PyTorch", "step", 0.65, _of_peer(policy))
+        Goal(
+            f"8 students by {policy}, of the time of 8 runs in compiled PyTorch",
+            *("step", 0.65, "times as long"),
+            {"case": f"embedded, {policy}, 8 students", "form": cases.COMPILED},
+            read=lambda values: 1 / values[-1],
+        )
         for policy in ("mix", "same/ic")
     ),
 )
 
 
 def table(results: Path | None = None) -> pd.DataFrame:
-    """Each goal, what was measured, and whether it is met or by how much it is missed.
-
-    Args:
-        results: the results folder; None finds it.
-
-    Returns:
-        A row a goal: goal, wanted, measured, verdict. What was not measured names the command that does.
-    """
+    """A row a goal: goal, wanted, measured, and the verdict; what was not measured names the command that does."""
     usual = results or records.find_results()
     rows = [_row(goal, _record(goal.benchmark, usual, accelerator=goal.accelerator)) for goal in GOALS]
     return pd.DataFrame(rows + _steps(_step_rows(usual)))
@@ -161,24 +122,20 @@ def _row(goal: Goal, content: dict[str, Any] | None) -> dict[str, str]:
 
 def _steps(rows: Rows) -> list[dict[str, str]]:
     """The goals that the benchmark of the step holds itself to, which its rows state in words."""
-    found = []
-    for row in rows:
-        if not row.get("goal"):
-            continue
-        key, _, limit = row["goal"].partition(" at least ")
-        other = "" if row["form"] == "distill_lib" else f"{row['form']}, beside ours"
-        kind = f", {row['dtype']}" if row.get("dtype") == "bfloat16" else ""
-        about = f"step of {row['case']}{kind}: {other or key}"
-        shape = "{:,.0f}" if float(limit) >= 100 else "{:.2f}"
-        unit = f" {key}" if other else ""
-        goal = {"goal": about, "wanted": f"at least {shape.format(float(limit))}{unit}"}
-        value = row.get(key)
-        if value is None:
-            found.append(goal | {"measured": "", "verdict": f"{row['step']}: nox -s bench -- step"})
-            continue
-        measured = {"measured": f"{shape.format(value)}{unit}"}
-        found.append(goal | measured | {"verdict": verdict(value, float(limit), at_most=False, why=_shares(row, rows))})
-    return found
+    return [_step(row, rows) for row in rows if row.get("goal")]
+
+
+def _step(row: dict[str, Any], rows: Rows) -> dict[str, str]:
+    key, _, text = row["goal"].partition(" at least ")
+    limit, value, ours = float(text), row.get(key), row["form"] == "distill_lib"
+    kind = ", bfloat16" if row.get("dtype") == "bfloat16" else ""
+    about = f"step of {row['case']}{kind}: " + (key if ours else f"{row['form']}, beside ours")
+    shape = ("{:,.0f}" if limit >= 100 else "{:.2f}") + ("" if ours else f" {key}")
+    goal = {"goal": about, "wanted": f"at least {shape.format(limit)}"}
+    if value is None:
+        return goal | {"measured": "", "verdict": f"{row['step']}: nox -s bench -- step"}
+    judged = verdict(value, limit, at_most=False, why=_shares(row, rows))
+    return goal | {"measured": shape.format(value), "verdict": judged}
 
 
 def _shares(row: dict[str, Any], rows: Rows) -> str:

@@ -7,7 +7,6 @@ told and does not stop the others.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,24 +16,19 @@ from typing import Any
 
 from distill_lib import records
 from distill_lib.bench import timing
+from distill_lib.bench.process import send
 
 FOLDER = "gpu"  # of the results folder; the records of the CPU stay
 _BENCH = ("-m", "distill_lib.bench")
 _FLOWERS = ("--dataset", "flowers", "--variant", "fast")
 _FASHION = ("--dataset", "fashion", "--variant", "quick")
 _CLASS = ("--forms", "1", "--made-up")
-_STUDY = ("-m", "distill_lib.experiments.notebooks", "consistency", "-p", "dataset", "fashion", "-p", "variant")
+_STUDY = ("-m", "distill_lib", "run", "consistency", "-p", "dataset", "fashion", "-p", "variant")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A process.
-
-    Attributes:
-        name: in the table.
-        seconds: that it may take at most.
-        command: behind the name of the Python.
-    """
+    """A process: its name in the table, the seconds that it may take at most, and what follows the Python's name."""
 
     name: str
     seconds: float
@@ -58,20 +52,16 @@ SMALL = (
 def measure(arguments: list[str]) -> list[dict[str, Any]]:
     """Runs all parts, one after the other, in less than ten minutes.
 
-    Args:
-        arguments: `--out FOLDER` (a results folder), `--small` (what a CPU can do; taken where there is no
-            accelerator), `--torch PYTHON` (beside whose PyTorch the step is timed).
+    `--out` is a results folder for the records; `--small` is what a CPU can do, and is taken where there is no
+    accelerator; `--torch` names a Python that has PyTorch, beside which the step is timed.
 
     Returns:
         A row a part: whether it was done, and seconds. What a part measured is in its own record.
     """
-    parser = timing.parser(measure)
-    parser.add_argument("--out", type=Path, help=f"results folder for the records ({FOLDER} in the usual one)")
-    parser.add_argument("--small", action="store_true", help="the same parts, so small that a CPU can do them")
-    parser.add_argument("--torch", help="a Python that has PyTorch")
-    options = parser.parse_args(arguments)
-    out = (options.out or records.find_results() / FOLDER).absolute()
-    os.environ["DISTILL_RESULTS"] = str(out)  # of the parts, and of this benchmark's own record
+    options = timing.options(measure, arguments, out=str(records.find_results() / FOLDER), small=False, torch=None)
+    os.environ["DISTILL_RESULTS"] = str(
+        Path(options.out).absolute()
+    )  # of the parts, and of this benchmark's own record
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "distill_lib" / "jax"))
     rows = []
     for part in SMALL if options.small or not _accelerator() else PARTS:
@@ -98,6 +88,5 @@ def _outcome(part: Part, more: tuple[str, ...]) -> str:
         except subprocess.TimeoutExpired:
             return f"stopped after {part.seconds:g} s"
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            send(process, "SIGKILL")
     return f"failed with exit code {code}, for the reason above" if code else "done"

@@ -16,12 +16,13 @@ from distill_lib.weights import flatten, load_metadata, save_npz, unflatten
 BATCHES = 2  # of mock images
 
 
-def like(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:
+def like(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes: Any) -> Recipe:
     """The same networks, sizes and dtype on mock images: the speed is the preset's, results mean nothing.
 
     Args:
         recipe: a preset whose teacher is published or embedded.
         folder: where the teacher's file is written.
+        steps: that the run is long.
         **changes: further fields.
     """
     if recipe.teacher in published.CHECKPOINTS:
@@ -35,5 +36,5 @@ def like(recipe: Recipe, folder: Path, **changes: Any) -> Recipe:
     save_npz(folder / "teacher.npz", unflatten(weights), {"model": name})
     same = ("policy", "student", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay", "dtype")
     settings = {field: getattr(recipe, field) for field in same} | {"train_images": BATCHES * recipe.batch_size}
-    settings |= {"teacher": str(folder / "teacher.npz"), "evaluations": 1}
+    settings |= {"teacher": str(folder / "teacher.npz"), "evaluations": 1, "epochs": steps / BATCHES}
     return recipes.get(recipe.dataset, "smoke", **(settings | changes))

@@ -7,7 +7,6 @@ so that none works ahead, or warms itself, while another is timed.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -15,111 +14,125 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from distill_lib.errors import DistillError
 
+PEERS = Path(__file__).parent / "peers"
+LIBRARY = str(Path(__file__).parents[2])
 
-@dataclass(frozen=True)
+
 class Job:
-    """A process that does rounds of work on demand.
+    """A process that does rounds of work on demand: `serve.py` with a peer's module.
 
     Attributes:
-        process: it answers a line on its standard input with a line of JSON.
-        messages: its standard error, a file.
-        check: what to look at where it stops, in words.
         facts: what it said when it was ready.
     """
 
-    process: subprocess.Popen[str]
-    messages: IO[str]
-    check: str
-    facts: Any = None
+    def __init__(self, process: subprocess.Popen[str], messages: Any, check: str) -> None:
+        self._process, self._messages, self._check = process, messages, check
+        self.facts = self._answer()
+        self.signal("SIGSTOP")
 
-    def ask(self, question: str = "") -> Any:
-        """Wakes the job up for one question; its answer.
+    def ask(self, steps: int) -> list[float]:
+        """Wakes the job up for so many steps: seconds a step, by the clock and of all its processors.
 
         Raises:
             DistillError: if the job has stopped, with the last line that it wrote.
         """
-        assert self.process.stdin is not None
+        assert self._process.stdin is not None
         self.signal("SIGCONT")
         with contextlib.suppress(BrokenPipeError):  # it has stopped: the answer says so
-            self.process.stdin.write(f"{question}\n")
-            self.process.stdin.flush()
-        answer = self.answer()
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
+        answer = self._answer()
         self.signal("SIGSTOP")
         return answer
 
-    def answer(self) -> Any:
-        """The next line that the job prints; DistillError if there will be none."""
-        assert self.process.stdout is not None
-        if line := self.process.stdout.readline():
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
             return json.loads(line)
-        self.process.wait()
-        self.messages.seek(0)
-        last = (self.messages.read().strip() or "no message").splitlines()[-1]
-        raise DistillError(f"a job stopped ({last}): check {self.check}.")
+        self._process.wait()
+        self._messages.seek(0)
+        raise DistillError(f"a job stopped ({last_line(self._messages.read())}): check {self._check}.")
 
     def signal(self, name: str) -> None:
         """Stops or continues the job with its workers, where the system knows that."""
-        if hasattr(os, "killpg") and self.process.poll() is None:
-            os.killpg(self.process.pid, getattr(signal, name))
+        send(self._process, name)
+
+
+def send(process: subprocess.Popen, name: str) -> None:
+    """Sends a signal to a process of its own session and to what it has started, where the system knows that."""
+    if hasattr(os, "killpg") and process.poll() is None:
+        os.killpg(process.pid, getattr(signal, name))
+
+
+def last_line(text: str) -> str:
+    """What a process says last is why it stopped."""
+    return (text.strip() or "no message").splitlines()[-1]
 
 
 @contextlib.contextmanager
-def job(command: Sequence[str], *, check: str, environment: dict[str, str] | None = None) -> Iterator[Job]:
-    """Starts a job, and ends it afterwards.
+def job(
+    python: str, module: str, case: dict[str, Any], *, check: str, environment: dict[str, str] | None = None
+) -> Iterator[Job]:
+    """Starts a peer's job, and ends it afterwards.
 
     Args:
-        command: program and arguments.
+        python: the interpreter.
+        module: of the folder `PEERS`.
+        case: what its `prepare` is given.
         check: what the user should look at if it stops, such as "that --torch names a Python that has PyTorch".
         environment: variables that it has besides those of this process.
 
-    Yields:
-        The job, once it has said that it is ready; it is stopped.
-
     Raises:
-        DistillError: if it stops before that.
+        DistillError: if it stops before it is ready.
     """
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as messages,
-        subprocess.Popen(
-            command,
+    path = os.pathsep.join(filter(None, [LIBRARY, os.environ.get("PYTHONPATH")]))
+    variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path} | (environment or {})
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+", errors="replace") as messages:
+        file = Path(folder, "case.json")
+        file.write_text(json.dumps(case), encoding="utf-8")
+        with subprocess.Popen(
+            [python, str(PEERS / "serve.py"), module, str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=messages,
             text=True,
-            env=os.environ | (environment or {}),
+            env=os.environ | variables,
             start_new_session=True,
-        ) as process,
-    ):
-        begun = Job(process, messages, check)
-        try:
-            ready = dataclasses.replace(begun, facts=begun.answer())
-            ready.signal("SIGSTOP")
-            yield ready
-        finally:
-            begun.signal("SIGCONT")
-            with contextlib.suppress(BrokenPipeError):
-                if process.stdin is not None:
-                    process.stdin.close()
+        ) as process:
+            try:
+                yield Job(process, messages, check)
+            finally:
+                send(process, "SIGCONT")
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()  # type: ignore[union-attr]
+
+
+def in_turn(jobs: dict[str, Job], steps: dict[str, int], rounds: int) -> dict[str, list[list[float]]]:
+    """Asks jobs for steps in turn; by name, what each answered in every round."""
+    spent: dict[str, list[list[float]]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            spent[name].append(job.ask(steps[name]))
+    return spent
+
+
+def answer(script: str, given: Any, environment: dict[str, str]) -> Any:
+    """What a script in a process of its own prints last, as JSON; DistillError with its last line if it fails."""
+    command = [sys.executable, "-c", script, json.dumps(given)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise DistillError(f"a process stopped: {last_line(done.stderr)}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @contextlib.contextmanager
 def interpreter(wanted: str | None, name: str, option: str, packages: Sequence[str]) -> Iterator[str | None]:
-    """The Python of a peer: the one that is named, or a new one that is thrown away afterwards.
-
-    Args:
-        wanted: a path, "install", or None for none.
-        name: of the peer, for errors.
-        option: of the command line that names it, for errors.
-        packages: what pip installs.
-
-    Yields:
-        Its path, or None.
+    """The Python of a peer: the one that the option names, or a new one that is thrown away if it says "install".
 
     Raises:
         DistillError: if there is no such file, or the packages cannot be installed.

@@ -8,28 +8,19 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill_lib.bench import timing
 
-if TYPE_CHECKING:
-    import flax.linen as nn
-
 LONG_ENOUGH = 0.02  # seconds of one call: peaks are taken from matrices and vectors so large that a call takes longer
-CASES = (  # network, whether it learns, classes, images, side in pixels, colours
-    ("bit_r11w8", True, 10, 128, 28, 1),
-    ("bit_r11w24", False, 10, 128, 28, 1),
-    ("bit_r50x1", True, 1000, 8, 128, 3),
-    ("bit_r152x2", False, 1000, 4, 128, 3),
-)
+LEARNS = {"bit_r11w8": True, "bit_r11w24": False, "bit_r50x1": True, "bit_r152x2": False}
+DTYPES = ("float32", "bfloat16")
 
 
 def measure(arguments: list[str]) -> list[dict[str, Any]]:
     """Measures peaks and networks in one run.
 
-    Args:
-        arguments: `--rounds N`, `--models NAME ...`, `--dtypes NAME ...` (of networks: float32, and on accelerators
-            bfloat16 too), `--batch N` (instead of the small batches for CPUs).
+    Networks are in bfloat16 too on an accelerator; `--batch` takes the place of the small batches for CPUs.
 
     Returns:
         Rows of two kinds. "peak": the fastest matrix product of each dtype and the fastest triad. "network": seconds,
@@ -39,22 +30,14 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     import jax
 
     accelerator = jax.default_backend() != "cpu"
-    parser = timing.parser(measure, rounds=7)
-    parser.add_argument("--models", nargs="+", default=[case[0] for case in CASES], choices=[case[0] for case in CASES])
-    dtypes = ("float32", "bfloat16")
-    parser.add_argument("--dtypes", nargs="+", default=dtypes if accelerator else dtypes[:1], choices=dtypes)
-    parser.add_argument("--batch", type=int, default=256 if accelerator else None)
-    options = parser.parse_args(arguments)
-    peaks = {dtype: matrix_peak(dtype, options.rounds) for dtype in dtypes}
-    rows: list[dict[str, Any]] = [
-        {"kind": "peak", "case": f"{name} matrix product"} | row for name, row in peaks.items()
-    ]
+    options = timing.options(measure, arguments, rounds=7, models=tuple(LEARNS), batch=256 if accelerator else 0)
+    peaks = {dtype: matrix_peak(dtype, options.rounds) for dtype in DTYPES}
+    rows = [{"kind": "peak", "case": f"{name} matrix product"} | row for name, row in peaks.items()]
     rows.append({"kind": "peak", "case": "triad"} | triad_peak(options.rounds))
     return rows + [
-        network(*case, dtype=dtype, batch=options.batch, peak=peaks[dtype]["FLOP/s"], rounds=options.rounds)
-        for case in CASES
-        if case[0] in options.models
-        for dtype in options.dtypes
+        _network(name, dtype, options.batch, options.rounds, peaks[dtype]["FLOP/s"])
+        for name in options.models
+        for dtype in (DTYPES if accelerator else DTYPES[:1])
     ]
 
 
@@ -85,64 +68,34 @@ def triad_peak(rounds: int) -> dict[str, Any]:
     return {"size": length, "fastest": seconds, "bytes/s": 3 * 4 * length / seconds}
 
 
-def network(
-    name: str, learns: bool, classes: int, images: int, side: int, colours: int, *, dtype: str, batch: int | None,
-    peak: float, rounds: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Times a network's forward pass, folded, or its loss and gradient, and counts what it computes.
-
-    Args:
-        name: of the model.
-        learns: whether it is a student, with a gradient, or a frozen teacher.
-        classes: length of the logits.
-        images: a batch.
-        side: of the images in pixels.
-        colours: of the images.
-        dtype: of the activations.
-        batch: images instead of `images`.
-        peak: operations a second of the fastest matrix product of that dtype.
-        rounds: how often it is timed.
-    """
-    import jax
-
-    from distill_lib import models
+def _network(name: str, dtype: str, batch: int, rounds: int, peak: float) -> dict[str, Any]:
+    """A student's loss and gradient, or the forward pass of a folded teacher."""
+    from distill_lib.bench import networks
     from distill_lib.models import flops
 
-    model, shape, count = models.create(name, classes, dtype), (side, side, colours), batch or images
-    given = jax.random.uniform(jax.random.key(0), (count, *shape), minval=-1)
-    compiled, variables = _program(model, learns, shape, given)
-    seconds = timing.interleaved({"step": lambda: jax.block_until_ready(compiled(variables, given))}, rounds=rounds)
-    counted = 2.0 * flops.macs(model, shape) * count * (3 if learns else 1)
-    analysis = compiled.cost_analysis() or {}
-    moved, median = float(analysis.get("bytes accessed", float("nan"))), seconds["step"].median
-    case: dict[str, Any] = {
+    network, learns = networks.draw(name, dtype, batch), LEARNS[name]
+    program = network.gradient() if learns else network.folded().forward()
+    step = timing.interleaved({"step": program}, rounds=rounds)["step"]
+    count, *shape = network.images.shape
+    counted = 2.0 * flops.macs(network.model, tuple(shape)) * count * (3 if learns else 1)
+    analysis = program.compiled.cost_analysis() or {}
+    moved = float(analysis.get("bytes accessed", float("nan")))
+    return {
         "kind": "network",
         "case": f"{name}, {'loss and gradient' if learns else 'forward'}",
         "dtype": dtype,
+        "images": count,
+        "side": shape[0],
+        "step": step,
+        "operations": counted,
+        "operations by compiler": float(analysis.get("flops", float("nan"))),
+        "bytes": moved,
+        "FLOP/s": counted / step.median,
+        "bytes/s": moved / step.median,
+        "FLOP/byte": counted / moved,
+        "share of peak": counted / step.median / peak,
+        "images/s": count / step.median,
     }
-    case |= {"images": count, "side": side, **seconds, "operations": counted}
-    case |= {"operations by compiler": float(analysis.get("flops", float("nan"))), "bytes": moved}
-    rates = {"FLOP/s": counted / median, "bytes/s": moved / median, "FLOP/byte": counted / moved}
-    return case | rates | {"share of peak": counted / median / peak, "images/s": count / median}
-
-
-def _program(model: nn.Module, learns: bool, shape: tuple[int, int, int], images: Any) -> tuple[Any, Any]:
-    """The compiled program of (variables, images), and variables for it."""
-    import jax
-
-    from distill_lib import models
-
-    variables = models.init(model, jax.random.key(1), shape)
-    if not learns:
-        model, variables = models.fold(model, variables)
-        run = jax.jit(lambda given, images: models.logits(model, given, images))
-        return run.lower(variables, images).compile(), variables
-
-    def loss(params: dict, images: jax.Array) -> jax.Array:
-        logits, _ = models.train_logits(model, {"params": params}, images)
-        return jax.nn.logsumexp(logits, axis=-1).mean() - logits.mean()
-
-    return jax.jit(jax.value_and_grad(loss)).lower(variables["params"], images).compile(), variables["params"]
 
 
 def _grown(make: Callable[[int], Callable[[], Any]], size: int, rounds: int) -> tuple[int, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distill_lib.bench import made_up, timing
+from distill_lib.bench import timing
+
+if TYPE_CHECKING:
+    from distill_lib.bench.students import Students
 
 ONE, TEACHER = "teacher and one student", "teacher alone"
 FORMS = ("one program for each student", "unrolled in one program", "vmap")
@@ -18,23 +19,18 @@ FORMS = ("one program for each student", "unrolled in one program", "vmap")
 def measure(arguments: list[str]) -> list[dict[str, Any]]:
     """Times a step of a whole class in three forms, beside as many steps of one student.
 
-    Args:
-        arguments: `--students K`, `--rounds N`, `--dataset`, `--variant`, `--forms N` (the first so many), `--made-up`.
+    `--forms` is how many of the forms, from the first one; `--made-up` takes random weights and mock images, so that
+    nothing is downloaded.
 
     Returns:
         A row a form: seconds a step of the class, and the ratio to the students' steps alone.
     """
-    parser = timing.parser(measure, rounds=15)
-    parser.add_argument("--students", type=int, default=8)
-    parser.add_argument("--dataset", default="fashion")
-    parser.add_argument("--variant", default="quick")
-    parser.add_argument("--forms", type=int, default=len(FORMS), choices=range(1, len(FORMS) + 1))
-    parser.add_argument("--made-up", action="store_true", help="random weights and mock images: no downloads")
-    options = parser.parse_args(arguments)
+    defaults = {"students": 8, "dataset": "fashion", "variant": "quick", "forms": len(FORMS), "made_up": False}
+    options = timing.options(measure, arguments, rounds=15, **defaults)
     forms = FORMS[: options.forms]
     with tempfile.TemporaryDirectory() as folder:
-        steps = _steps(options, forms, Path(folder))
-    seconds = timing.interleaved(steps, rounds=options.rounds)
+        classes = _classes(options, forms, Path(folder))
+    seconds = timing.interleaved({name: taught.run for name, taught in classes.items()}, rounds=options.rounds)
     alone = seconds[ONE].median
     share = seconds[TEACHER].median / alone
     limit = (share + options.students * (1 - share)) / options.students
@@ -44,44 +40,25 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     return [dict(zip(("form", "students", "step", "of as many runs"), row, strict=True)) for row in rows]
 
 
-def _steps(options: argparse.Namespace, forms: tuple[str, ...], folder: Path) -> dict[str, Callable[[], None]]:
-    """A step of the teacher, of one student, and of a class in each form; every call is a whole step, waited for."""
+def _classes(options: argparse.Namespace, forms: tuple[str, ...], folder: Path) -> dict[str, Students]:
+    """No student, one student, and a class in each form."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
     from distill_lib import recipes
-    from distill_lib.input_pipeline import sampler
-    from distill_lib.train import setup, step
-    from distill_lib.train import state as train_state
-    from distill_lib.train.sources import Images
+    from distill_lib.bench import made_up
+    from distill_lib.bench.students import Students
+    from distill_lib.train import setup
 
     preset = recipes.get(options.dataset, options.variant)
     work = setup.prepare(made_up.like(preset, folder) if options.made_up else preset)
-    assert work.teacher is not None
-    assert work.train is not None
-    train, recipe = work.train, work.recipe
-    indices = sampler.batch_indices(0, 0, recipe.batch_size, len(train.labels))
-    source = Images(train.images, train.labels, indices=indices)
-    fixed = jax.device_put((step.view_key(0), np.int32(0), source, work.teacher.variables))
-    teach, learn = step.teach(work.plan), step.learn(work.student, work.objective)
-    move = learn.__wrapped__  # type: ignore[attr-defined]  # the function inside the jitted one
-
-    def apart(states: Any, settings: Any, lesson: Any, moved: Callable = learn) -> Any:
-        return [moved(state, settings, lesson) for state in states]
-
-    unrolled = jax.jit(functools.partial(apart, moved=move), donate_argnums=0)
-    mapped = jax.jit(jax.vmap(move, in_axes=(0, None, None)), donate_argnums=0)
-
-    def taught(program: Callable, students: int) -> Callable[[], None]:
-        states: Any = [train_state.initial_state(work.student, seed, work.image_shape) for seed in range(students)]
-        held = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *states) if program is mapped else states]
-
-        def run() -> None:
-            held[0] = jax.block_until_ready(program(held[0], work.settings, teach(*fixed, 1.0)))
-
-        return run
-
-    programs: dict[str, Callable] = dict(zip(FORMS, (apart, unrolled, mapped), strict=True))
-    found = {TEACHER: lambda: jax.block_until_ready(teach(*fixed, 1.0)), ONE: taught(apart, 1)}
-    return found | {form: taught(programs[form], options.students) for form in forms}
+    classes = {TEACHER: Students(work, 0), ONE: Students(work)}
+    for form in forms:
+        taught = classes[form] = Students(work, options.students)
+        learn = taught.learn.__wrapped__  # the function inside the jitted one
+        if form == "unrolled in one program":
+            taught.learn, taught.move = learn, jax.jit(taught.apart, donate_argnums=0)
+        if form == "vmap":
+            taught.move = jax.jit(jax.vmap(learn, in_axes=(0, None, None)), donate_argnums=0)
+            taught.states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *taught.states)
+    return classes

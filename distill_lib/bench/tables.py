@@ -37,15 +37,7 @@ def provenance(*benchmarks: str, results: Path | None = None) -> str:
 
 
 def table(shown: Rows, columns: dict[str, str] | None = None) -> pd.DataFrame:
-    """Rows as text.
-
-    Args:
-        shown: some rows of a record.
-        columns: titles by key; None shows all columns that say anything.
-
-    Returns:
-        A row a row; empty where there is none.
-    """
+    """Rows of a record as text; columns are titles by key, and without them all that say anything."""
     keys = columns or {key: key for row in shown for key in row if any(one.get(key) is not None for one in shown)}
     cells = timing.cells([{keys[key]: _readable(key, row.get(key)) for key in keys} for row in shown])
     return pd.DataFrame(cells)
@@ -65,23 +57,21 @@ def compiled(results: Path | None = None) -> pd.DataFrame:
         "between devices",
         "seconds",
     )
-    return pd.DataFrame(
-        [
-            (
-                row["target"],
-                row["case"],
-                row["dtype"],
-                f"{row['batch']:,}",
-                row["program"],
-                f"{row['peak (GiB)']:.2f} of {row['device (GiB)']:g}",
-                f"{row['analytic TFLOP']:.3g}" + (f", XLA {row['TFLOP']:.3g}" if row["TFLOP"] else ""),
-                row["collectives"] + (f", {row['largest (MB)']:.3g} MB" if row["largest (MB)"] else ""),
-                f"{row['compile (s)']:.0f}",
-            )
-            for row in shown
-        ],
-        columns=columns,
-    )
+    cells = [
+        {
+            "for": row["target"],
+            "networks": row["case"],
+            "dtype": row["dtype"],
+            "images": f"{row['batch']:,}",
+            "program": row["program"],
+            "GiB of a device": f"{row['peak (GiB)']:.2f} of {row['device (GiB)']:g}",
+            "TFLOP": f"{row['analytic TFLOP']:.3g}" + (f", XLA {row['TFLOP']:.3g}" if row["TFLOP"] else ""),
+            "between devices": row["collectives"] + (f", {row['largest (MB)']:.3g} MB" if row["largest (MB)"] else ""),
+            "seconds": f"{row['compile (s)']:.0f}",
+        }
+        for row in shown
+    ]
+    return pd.DataFrame(cells, columns=columns)
 
 
 def facts(results: Path | None = None) -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,7 @@ from distill_lib.weights import write_atomically
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that one call takes.
-
-    Attributes:
-        median: over the rounds.
-        low: first quartile.
-        high: third quartile.
-        rounds: how many there were.
-    """
+    """Seconds that one call takes: median and quartiles of so many rounds."""
 
     median: float
     low: float
@@ -32,23 +26,26 @@ class Timing:
     rounds: int
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], *, rounds: int = 7, calls: int = 1) -> dict[str, Timing]:
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]], *, rounds: int = 7, calls: int = 1, steps: int = 1
+) -> dict[str, Timing]:
     """Times functions in turn, after one call of each that is not counted.
 
     Args:
         functions: by name; each waits for its own result.
         rounds: at least 2.
         calls: in each round.
+        steps: that a call consists of.
 
     Returns:
-        Seconds a call by name.
+        Seconds a step by name.
     """
     for function in functions.values():
         function()
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            spent[name].append(seconds(function, calls))
+            spent[name].append(seconds(function, calls) / steps)
     return {name: summary(each) for name, each in spent.items()}
 
 
@@ -67,17 +64,38 @@ def summary(rounds: list[float]) -> Timing:
 
 
 def parser(measure: Callable[..., Any], rounds: int | None = None) -> argparse.ArgumentParser:
-    """The parser of a benchmark's options.
-
-    Args:
-        measure: the benchmark's own function, which names and describes it.
-        rounds: default of the option `--rounds`; None makes none.
-    """
-    name, about = measure.__module__.rpartition(".")[2], (measure.__doc__ or "").partition("\n")[0]
-    made = argparse.ArgumentParser(prog=f"python -m distill_lib.bench {name}", description=about)
+    """The parser of a benchmark's options, which its function names and describes; without rounds, none are asked."""
+    name, about = measure.__module__.rpartition(".")[2], inspect.getdoc(measure)
+    layout = argparse.RawDescriptionHelpFormatter
+    made = argparse.ArgumentParser(f"python -m distill_lib.bench {name}", description=about, formatter_class=layout)
     if rounds is not None:
         made.add_argument("--rounds", type=several, default=rounds, help=f"how often each is timed ({rounds})")
     return made
+
+
+def options(
+    measure: Callable[..., Any], arguments: Sequence[str], *, rounds: int | None = None, **defaults: Any
+) -> argparse.Namespace:
+    """A benchmark's options from its command line.
+
+    Args:
+        measure: as in `parser`.
+        arguments: behind the name of the benchmark.
+        rounds: as in `parser`.
+        **defaults: by name; a tuple holds the words to choose from, a list numbers, and False is a switch.
+    """
+    made = parser(measure, rounds)
+    for name, default in defaults.items():
+        flag, about = f"--{name.replace('_', '-')}", {"default": default, "help": f"usually {default}"}
+        if isinstance(default, tuple):
+            made.add_argument(flag, nargs="+", choices=default, **about)
+        elif isinstance(default, list):
+            made.add_argument(flag, nargs="+", type=type(default[0]), **about)
+        elif default is False:
+            made.add_argument(flag, action="store_true")
+        else:
+            made.add_argument(flag, type=str if default is None else type(default), **about)
+    return made.parse_args(arguments)
 
 
 def several(text: str) -> int:
@@ -88,16 +106,7 @@ def several(text: str) -> int:
 
 
 def write(name: str, rows: list[dict[str, Any]], results: Path | None = None) -> Path:
-    """Writes a benchmark's rows with the machine they were measured on.
-
-    Args:
-        name: of the benchmark.
-        rows: one a line of its table; a `Timing` becomes its fields.
-        results: the results folder; None finds it.
-
-    Returns:
-        Path of the file.
-    """
+    """Writes a benchmark's rows with the machine they were measured on; a `Timing` becomes its fields."""
     plain = [{key: asdict(value) if isinstance(value, Timing) else value for key, value in row.items()} for row in rows]
     content = records.environment() | {"benchmark": name, "rows": plain}
     path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
@@ -110,7 +119,9 @@ def read(name: str, results: Path | None = None) -> dict[str, Any] | None:
     path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8")) | {
+        "benchmark": name
+    }  # which had another name in old records
     for row in content["rows"]:
         row |= {key: Timing(**value) for key, value in row.items() if isinstance(value, dict)}
     return content

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distill_lib.bench import __main__ as command
-from distill_lib.bench import folding, loop, profile, scaling, soft_labels, timing
+from distill_lib.bench import folding, loop, networks, profile, scaling, soft_labels, timing
 
 
 def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
@@ -36,8 +36,9 @@ def test_a_benchmark_leaves_a_record(tmp_path: Path) -> None:
 
 def test_folding_is_measured_on_both_forms_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal to rounding, and both are timed."""
-    monkeypatch.setattr(folding, "CASES", (("bit_r11w8", 10, 2, 8, 1),))
-    (row,) = folding.measure(["--rounds", "3"])
+    monkeypatch.setitem(networks.SIZES, "bit_r11w24", (10, 2, 8, 1))
+    (row,) = folding.measure(["--rounds", "3", "--models", "bit_r11w24"])
+    assert (row["model"], row["images"], row["side"]) == ("bit_r11w24", 2, 8)
     assert row["relative error"] < 1e-4
     assert row["ratio"] == pytest.approx(row["as trained"].median / row["folded"].median)
 

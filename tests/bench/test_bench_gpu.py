@@ -9,7 +9,7 @@ import pytest
 
 from distill_lib import recipes, teachers
 from distill_lib.bench import __main__ as command
-from distill_lib.bench import gpu, made_up, training
+from distill_lib.bench import gpu, loop, made_up, training
 from distill_lib.experiments import notebooks
 
 
@@ -43,8 +43,8 @@ def test_parts_that_fail_or_hang_are_told_and_the_others_run(
 def test_all_parts_exist_and_together_take_less_than_ten_minutes(parts: tuple[gpu.Part, ...]) -> None:
     """Also where each takes all the time that it has."""
     assert sum(part.seconds for part in parts) < 600
-    for _, module, name, *_ in (part.command for part in parts):
-        assert name in command.NAMES if module == "distill_lib.bench" else notebooks.find(name, Path(__file__))
+    for _, module, name, *rest in (part.command for part in parts):
+        assert name in command.NAMES if module == "distill_lib.bench" else notebooks.find(rest[0], Path(__file__))
 
 
 def test_a_made_up_run_has_the_sizes_of_its_preset(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_made_up_run_has_the_sizes_of_its_preset(tmp_path: Path) -> None:
 
 def test_steps_of_a_run_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the training loop, as the difference of two runs."""
-    monkeypatch.setattr(training, "FIRST", 4)
+    monkeypatch.setattr(loop, "FEW", 4)
     (row,) = training.measure(["--dataset", "fashion", "--variant", "quick", "--steps", "16"])
     assert (row["student"], row["teacher"], row["side"], row["images"]) == ("bit_r11w8", "bit_r11w24", 28, 128)
     assert row["images/s"] == pytest.approx(128 / (row["step (ms)"] / 1e3)) and row["TFLOP/s"] > 0

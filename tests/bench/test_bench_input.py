@@ -10,23 +10,26 @@ import pytest
 from PIL import Image
 
 from distill_lib.bench import input as bench
-from distill_lib.bench import timing
+from distill_lib.bench import process, timing
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import stream
 
 TINY = ["--rounds", "2", "--batches", "1", "--quality", "75"]
-# Answers as a job does, and does nothing: each round takes as many seconds of both kinds as its form has letters.
+# Answers as a job does, and does nothing: an image takes as many seconds as its form has letters, and half of the CPU.
 _INSTEAD = """
 import json, sys
-print(json.dumps("ready"), flush=True)
+if sys.argv[1] == "tensorflow_input" and {absent}:
+    sys.exit("No module named tensorflow")
+form = json.load(open(sys.argv[2]))["form"]
+print(json.dumps(None), flush=True)
 for _ in sys.stdin:
-    print(json.dumps([len(sys.argv[4]) * 64, len(sys.argv[4]) * 32]), flush=True)
+    print(json.dumps([len(form) * 64, len(form) * 32]), flush=True)
 """
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cores, and a small picture in place of the photographs; jobs find the library."""
+    """Two cores, and a small picture in place of the photographs."""
 
     def write(folder: Path, quality: int) -> float:
         pixels = np.arange(60 * 80 * 3, dtype=np.uint32).reshape(60, 80, 3) % 251
@@ -35,7 +38,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(bench, "photographs", write)
     monkeypatch.setattr(stream, "cores", lambda: 2)
-    monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[2]))
 
 
 def test_without_tensorflow_the_rows_say_so() -> None:
@@ -49,10 +51,10 @@ def test_without_tensorflow_the_rows_say_so() -> None:
     assert "no --tensorflow" in timing.table(rows)
 
 
-def test_both_forms_of_tf_data_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_forms_of_tf_data_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row has the seconds of its own form, and ratios larger than 1 where the library is faster."""
-    monkeypatch.setattr(bench, "_TENSORFLOW", _INSTEAD)
-    monkeypatch.setattr(bench, "_OURS", _INSTEAD)
+    (tmp_path / "serve.py").write_text(_INSTEAD.format(absent=False))
+    monkeypatch.setattr(process, "PEERS", tmp_path)
     monkeypatch.setattr(bench, "FORMS", ("plain", "another"))
     rows = bench.measure([*TINY, "--tensorflow", sys.executable, "--kind", "processes"])
     for row in rows:  # "processes" has nine letters
@@ -61,10 +63,10 @@ def test_both_forms_of_tf_data_are_compared(monkeypatch: pytest.MonkeyPatch) -> 
         assert row["ratio"] == row["CPU ratio"] == pytest.approx(len(row["form"]) / 9)
 
 
-def test_a_job_that_stops_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_stops_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the last line of what it said, as where the Python that was named has no TensorFlow."""
-    monkeypatch.setattr(bench, "_OURS", _INSTEAD)
-    monkeypatch.setattr(bench, "_TENSORFLOW", "raise SystemExit('No module named tensorflow')")
+    (tmp_path / "serve.py").write_text(_INSTEAD.format(absent=True))
+    monkeypatch.setattr(process, "PEERS", tmp_path)
     with pytest.raises(DistillError, match=r"a job stopped \(No module named tensorflow\): check that --tensorflow"):
         bench.measure([*TINY, "--tensorflow", sys.executable])
     with pytest.raises(DistillError, match="there is no Python at"):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 PEAK_SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}  # of the matrices whose product is taken as the device's peak
 
 
-def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
+def prepare(case: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
     """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
 
     Returns:
@@ -51,11 +52,30 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     start = weights["student"]
     states = [train_state.initial_state(nets["student"], 0, shape, start=start) for _ in range(case["students"])]
     numbers: list[Any] = [np.float32(case[name]) for name in ("learning_rate", "weight_decay", "temperature")]
-    numbers += [np.int32(case[name]) for name in ("steps", "warmup_steps")]
-    settings = jax.device_put(step.Settings(*numbers))
+    settings = jax.device_put(step.Settings(*numbers, *(np.int32(case[name]) for name in ("steps", "warmup_steps"))))
+    learn = step.learn(nets["student"], step.Objective(labels=not frozen))
+    lessons = _lessons(case, Ensemble(frozen) if frozen else None, images, variables)
+
+    def run() -> list:
+        lesson = next(lessons)
+        states[:] = [learn(state, settings, lesson) for state in states]
+        return jax.block_until_ready(states)
+
+    return run, facts
+
+
+def _lessons(case: dict[str, Any], teacher: Any, images: Any, variables: tuple) -> Iterator[Any]:
+    """Lessons from images on the device, or from crops of the host: then mixup alone is part of the step."""
+    import jax
+    import numpy as np
+
+    from distill_lib.input_pipeline import sampler
+    from distill_lib.train import step
+    from distill_lib.train.sources import Crops, Images, Source
+
     plan = step.Plan(
         policy=case["policy"],
-        teacher=Ensemble(frozen) if frozen else None,
+        teacher=teacher,
         num_classes=case["classes"],
         batch_size=case["batch"],
         resolution=case["side"],
@@ -63,63 +83,16 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         crop_area=tuple(case["area"]),
         whole=0.0,
     )
-    learn = step.learn(nets["student"], step.Objective(labels=not frozen))
-    lesson = (_rendered if case["renders"] else _cropped)(case, plan, images, variables)
-    return _Step(states, settings, lesson, learn), facts
-
-
-class _Step:
-    """One step of all students a call; keeps their states between calls, as the loop does."""
-
-    def __init__(self, states: list, settings: Any, lesson: Callable[[int], Any], learn: Callable[..., Any]) -> None:
-        self._states, self._settings, self._lesson, self._learn, self._done = states, settings, lesson, learn, 0
-
-    def __call__(self) -> None:
-        import jax
-
-        lesson = self._lesson(self._done)
-        self._states = [self._learn(state, self._settings, lesson) for state in self._states]
-        jax.block_until_ready(self._states)
-        self._done += 1
-
-
-def _rendered(case: dict[str, Any], plan: Any, images: Any, variables: tuple) -> Callable[[int], Any]:
-    """Lessons from images on the device: crop, mirroring and mixup are part of the step."""
-    import jax
-    import numpy as np
-
-    from distill_lib.input_pipeline import sampler
-    from distill_lib.train import step
-    from distill_lib.train.sources import Images
-
-    teach, count = step.teach(plan), len(images)
-    key, source, variables = jax.device_put(
-        (step.view_key(0), Images(images, np.arange(count) % case["classes"]), variables)
-    )
-
-    def lesson(number: int) -> Any:
-        chosen = jax.device_put(sampler.batch_indices(0, number, case["batch"], count))
-        given = source._replace(indices=chosen)
-        return teach(key, np.int32(number), given, variables, np.float32(case["temperature"]))
-
-    return lesson
-
-
-def _cropped(case: dict[str, Any], plan: Any, images: Any, variables: tuple) -> Callable[[int], Any]:
-    """Lessons from crops that the host hands over: mixup alone is part of the step."""
-    import jax
-    import numpy as np
-
-    from distill_lib.train import step
-    from distill_lib.train.sources import Crops
-
-    teach, key = step.teach(plan), jax.device_put(step.view_key(0))
-    crops = Crops(images[: case["batch"]], {}, np.arange(case["batch"]) % case["classes"])
-
-    def lesson(number: int) -> Any:
-        return teach(key, np.int32(number), jax.device_put(crops), variables, np.float32(case["temperature"]))
-
-    return lesson
+    teach = step.teach(plan)
+    labels, temperature = np.arange(len(images)) % case["classes"], np.float32(case["temperature"])
+    key, whole, variables = jax.device_put((step.view_key(0), Images(images, labels), variables))
+    for number in itertools.count():
+        if case["renders"]:
+            indices = sampler.batch_indices(0, number, case["batch"], len(images))
+            source: Source = whole._replace(indices=jax.device_put(indices))
+        else:
+            source = jax.device_put(Crops(images, {}, labels))
+        yield teach(key, np.int32(number), source, variables, temperature)
 
 
 def _peak(dtype: str) -> float:
