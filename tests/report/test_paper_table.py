@@ -120,6 +120,6 @@ def test_commands_that_differ_in_the_preset_alone_stand_above_the_table() -> Non
     """Where they differ in more, each row has its own."""
     shown = paper_table.show(paper_table.entries(NO_RUNS, "patience on Pets")).data
     start = "nox -s run -- distill -p dataset pets -p variant"
-    assert shown.count(start) == 1 and "<code>mix_300</code>" in shown and "distill_lib.evaluation.evaluate" in shown
+    assert shown.count(start) == 1 and "<code>mix_300</code>" in shown and "distill evaluate" in shown
     several = paper_table.show(paper_table.entries(NO_RUNS)).data
     assert f"{start} mix_300" in several and "train[:90%]|<wbr>train[90%:]" in several
