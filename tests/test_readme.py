@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from distill_lib import cli, recipes, teachers
+from distill_lib import cli, recipes, records, teachers
 from distill_lib.experiments import notebooks
+from distill_lib.report import claims
 from distill_lib.teachers import published
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,10 @@ def test_the_readme_is_short() -> None:
 def test_the_two_commands() -> None:
     lines = "".join(blocks("bash")).splitlines()
     assert lines[:2] == [f"python -m pip install nox && python -m nox -s {name}" for name in ("study", "tests")]
+
+
+def test_its_line_of_results_is_that_of_the_records() -> None:
+    assert claims.headline(records.read(ROOT / "results")) in " ".join(README.split())
 
 
 def test_every_session_that_it_names_exists() -> None:
