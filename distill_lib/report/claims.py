@@ -92,9 +92,8 @@ def headline(runs: pd.DataFrame) -> str:
         others.append(f"its teacher {percent(teacher)}")
     labels = study[(study["policy"] == "labels") & (study["epochs"] == epochs)]
     if not labels.empty:
-        others.append(
-            f"the same network, trained as long on labels alone with the same settings, {percent(labels['test_top1'].mean())}"
-        )
+        share = percent(labels["test_top1"].mean())
+        others.append(f"the same network with the same settings, trained as long on labels alone, {share}")
     return f"{text}; {' and '.join(others)}." if others else f"{text}."
 
 
@@ -246,9 +245,6 @@ def about_teacher(runs: pd.DataFrame) -> str:
 
 def spread(runs: pd.DataFrame) -> str:
     """The standard deviations between seeds in words, from the lowest to the highest of each length's policies."""
-    groups = aggregate.summary(runs).dropna(subset=["spread"])
-    told = []
-    for epochs, group in groups.groupby("epochs"):
-        low, high = 100 * group["spread"].min(), 100 * group["spread"].max()
-        told.append(f"{low:.2f} to {high:.2f} points at {length(epochs)}")
+    ranges = 100 * aggregate.summary(runs).groupby("epochs")["spread"].agg(["min", "max"]).dropna()
+    told = [f"{row.min:.2f} to {row.max:.2f} points at {length(row.Index)}" for row in ranges.itertuples()]
     return "; ".join(told) or f"({records.NOTHING})"
