@@ -202,7 +202,9 @@ def columns(difference: Difference | None) -> dict[str, str]:
     """A difference as columns of a table to print, named by `COLUMNS`; what is not known is empty."""
     if difference is None:
         return dict.fromkeys(COLUMNS, "")
-    sure = ("", "") if math.isnan(difference.p) else (interval(difference), _p(difference).removeprefix("= "))
+    sure = (interval(difference), _p(difference).removeprefix("= "))
+    if math.isnan(difference.p):
+        sure = ("one run" if difference.single else "", "")
     return dict(zip(COLUMNS, (_runs(difference), value_of(difference), *sure), strict=True))
 
 
