@@ -108,8 +108,7 @@ def few_images(runs: pd.DataFrame) -> str:
     parts = [f"{differences.in_words(each)} with {each.epochs:,.0f} images" for each in every]
     after = f"after {frame['steps'].median():,.0f} steps each"
     text = f"Function matching minus consistent teaching, {after}: {'; '.join(parts)}."
-    tests = f"The correction is for {differences.tested(every)} tests."
-    return f"{text} {tests} {differences.shared_views(frame)}".strip()
+    return f"{text} Corrected for {differences.tested(every)} tests. {differences.shared_views(frame)}".strip()
 
 
 def fresh(runs: pd.DataFrame) -> str:
