@@ -39,9 +39,7 @@ class Claim:
     @property
     def verdict(self) -> str:
         """That of `differences.verdict`, or "no records yet"."""
-        if not self.cases:
-            return records.NOTHING
-        return differences.verdict(self.cases, self.wanted)
+        return differences.verdict(self.cases, self.wanted) if self.cases else records.NOTHING
 
 
 def all_claims(runs: pd.DataFrame) -> list[Claim]:
@@ -88,13 +86,14 @@ def headline(runs: pd.DataFrame) -> str:
     policy, epochs = best["policy"].iloc[0], best["epochs"].iloc[0]
     named = f"{views.NAMES[policy]}, {length(epochs)}, {len(best)} {'run' if len(best) == 1 else 'runs'}"
     share = percent(best["test_top1"].mean())
-    text = f"The best student of this book's study on validation images ({named}) gets {share} of the test images right"
+    text = f"The study's student that is best on validation images ({named}) gets {share} of the test images right"
     others = []
     if (teacher := aggregate.teacher_top1(runs)) is not None:
         others.append(f"its teacher {percent(teacher)}")
     labels = study[(study["policy"] == "labels") & (study["epochs"] == epochs)]
     if not labels.empty:
-        others.append(f"the same network, trained as long on labels alone, {percent(labels['test_top1'].mean())}")
+        share = percent(labels["test_top1"].mean())
+        others.append(f"the same network with the same settings, trained as long on labels alone, {share}")
     return f"{text}; {' and '.join(others)}." if others else f"{text}."
 
 
@@ -103,17 +102,13 @@ def few_images(runs: pd.DataFrame) -> str:
     frame = aggregate.scarce(runs)
     if frame.empty:
         return "There are no runs on part of the training images yet."
-    known = {}
-    for images, group in aggregate.with_image_counts(frame).groupby("images"):
-        both = (group[group["policy"] == MIX], group[group["policy"] == TRUNK])
-        if (difference := differences.compare(*both, (MIX, TRUNK))) is not None:
-            known[images] = difference
-    every = zip(known, differences.holm(known.values()), strict=True)
-    parts = [f"{differences.in_words(difference)} with {images:,.0f} images" for images, difference in every]
+    counted = aggregate.with_image_counts(frame)
+    by_images = counted.assign(epochs=counted["images"])  # the length of the schedule follows from them
+    every = differences.holm(differences.at_every_length(by_images, MIX, TRUNK))
+    parts = [f"{differences.in_words(each)} with {each.epochs:,.0f} images" for each in every]
     after = f"after {frame['steps'].median():,.0f} steps each"
-    text = f"Function matching minus consistent teaching, {after}: {differences.listed(parts)}."
-    tests = f"The correction is for {differences.tested(known.values())} tests."
-    return f"{text} {tests} {differences.shared_views(frame)}".strip()
+    text = f"Function matching minus consistent teaching, {after}: {'; '.join(parts)}."
+    return f"{text} Corrected for {differences.tested(every)} tests. {differences.shared_views(frame)}".strip()
 
 
 def fresh(runs: pd.DataFrame) -> str:
@@ -185,7 +180,7 @@ def handicaps(runs: pd.DataFrame) -> str:
     lost = table[pd.to_numeric(table["cost"], errors="coerce") >= 1] if len(table) else table
     if lost.empty:
         return ""
-    told = differences.listed([f"{row['policy']} {row['cost']} points" for _, row in lost.iterrows()])
+    told = "; ".join([f"{row['policy']} {row['cost']} points" for _, row in lost.iterrows()])
     return (
         f"Mind what the study's settings cost here: {told}. Such a policy could do better with settings of its own, so "
         "part of what it loses below may be due to them."
@@ -249,9 +244,6 @@ def about_teacher(runs: pd.DataFrame) -> str:
 
 def spread(runs: pd.DataFrame) -> str:
     """The standard deviations between seeds in words, from the lowest to the highest of each length's policies."""
-    groups = aggregate.summary(runs).dropna(subset=["spread"])
-    told = []
-    for epochs, group in groups.groupby("epochs"):
-        low, high = 100 * group["spread"].min(), 100 * group["spread"].max()
-        told.append(f"{low:.2f} to {high:.2f} points at {length(epochs)}")
-    return differences.listed(told) or f"({records.NOTHING})"
+    ranges = 100 * aggregate.summary(runs).groupby("epochs")["spread"].agg(["min", "max"]).dropna()
+    told = [f"{row.min:.2f} to {row.max:.2f} points at {length(row.Index)}" for row in ranges.itertuples()]
+    return "; ".join(told) or f"({records.NOTHING})"

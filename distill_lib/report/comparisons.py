@@ -76,14 +76,13 @@ def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
 
 def overview(every: Compared) -> pd.DataFrame:
     """All experiments that the paper has too: what it says, and each comparison that this is about, as text."""
-    parts = []
-    for name, experiment in experiments.EXPERIMENTS.items():
-        own = verdicts(every, name).head(len(experiment.better))
-        parts.append(own.assign(experiment=experiment.title, **{"the paper": experiment.claim}))
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.DataFrame(
+        {"experiment": experiment.title, "the paper": experiment.claim} | row
+        for name, experiment in experiments.EXPERIMENTS.items()
+        for row in verdicts(every, name).head(len(experiment.better)).to_dict("records")
+    )
     again = table["experiment"].duplicated()  # a question and its claim stand once
-    table = table.assign(**{title: table[title].mask(again, "") for title in ("experiment", "the paper")})
-    return table[["experiment", "the paper", *parts[0].columns[:-2]]]
+    return table.assign(**{title: table[title].mask(again, "") for title in ("experiment", "the paper")})
 
 
 def verdicts(every: Compared, name: str) -> pd.DataFrame:

@@ -126,10 +126,8 @@ def at_every_length(runs: pd.DataFrame, first: str, second: str, metric: str = "
 def holm(differences: Iterable[Difference]) -> list[Difference]:
     """Fills in the corrected p-values of all that a page compares; what has none is no test, and does not count."""
     every = list(differences)
-    order = sorted(
-        (place for place, each in enumerate(every) if not math.isnan(each.p)), key=lambda place: every[place].p
-    )
-    largest = 0.0
+    known = (place for place, each in enumerate(every) if not math.isnan(each.p))
+    order, largest = sorted(known, key=lambda place: every[place].p), 0.0
     for rank, place in enumerate(order):
         largest = max(largest, min(1.0, (len(order) - rank) * every[place].p))
         every[place] = dataclasses.replace(every[place], corrected=largest)
@@ -146,7 +144,7 @@ def verdict(differences: Iterable[Difference], wanted: int) -> str:
     signs = {difference.sign for difference in differences if not difference.single}
     if not signs:
         return "undecided (one run)"
-    if signs <= {0, wanted} and wanted not in signs:
+    if signs == {0}:
         return "undecided"
     if signs == {wanted}:
         return "agrees"
@@ -194,10 +192,8 @@ def views_of(runs: pd.DataFrame) -> pd.Series:
 
 def in_words(difference: Difference) -> str:
     """A difference as part of a sentence: value, interval, runs and corrected p."""
-    if difference.single:
-        return f"{value_of(difference)} (one run, which says nothing of noise)"
     if math.isnan(difference.p):
-        return f"{value_of(difference)} (n = {_runs(difference)}, without spread)"
+        return f"{value_of(difference)} ({'one run' if difference.single else 'runs without spread'}: noise unknown)"
     rest = f"95\N{NO-BREAK SPACE}% {interval(difference)}, n = {_runs(difference)}, p {_p(difference)} after correction"
     return f"{value_of(difference)} ({rest})"
 
@@ -206,24 +202,20 @@ def columns(difference: Difference | None) -> dict[str, str]:
     """A difference as columns of a table to print, named by `COLUMNS`; what is not known is empty."""
     if difference is None:
         return dict.fromkeys(COLUMNS, "")
-    sure = ("", "") if math.isnan(difference.p) else (interval(difference), _p(difference).removeprefix("= "))
+    sure = (interval(difference), _p(difference).removeprefix("= "))
+    if math.isnan(difference.p):
+        sure = ("one run" if difference.single else "", "")
     return dict(zip(COLUMNS, (_runs(difference), value_of(difference), *sure), strict=True))
 
 
 def value_of(difference: Difference) -> str:
     """Its value: accuracies in points."""
-    return points(difference.value) if difference.metric == "test_top1" else f"{signed(difference.value, 3)} of loss"
+    return f"{_scaled(difference, difference.value)} {'points' if difference.metric == 'test_top1' else 'of loss'}"
 
 
 def interval(difference: Difference) -> str:
     """Its 95 % interval, in the unit of `value_of`."""
-    scale, digits = (100, 1) if difference.metric == "test_top1" else (1, 3)
-    return f"{signed(scale * difference.low, digits)} to {signed(scale * difference.high, digits)}"
-
-
-def points(value: float) -> str:
-    """A difference of shares in percentage points."""
-    return f"{signed(100 * value)} points"
+    return f"{_scaled(difference, difference.low)} to {_scaled(difference, difference.high)}"
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -231,9 +223,8 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def listed(parts: Sequence[str]) -> str:
-    """Joins parts with semicolons, since names of policies have commas."""
-    return "; ".join(parts)
+def _scaled(difference: Difference, value: float) -> str:
+    return signed(100 * value) if difference.metric == "test_top1" else signed(value, 3)
 
 
 def _by_chance(runs: pd.DataFrame, metric: str) -> pd.Series:

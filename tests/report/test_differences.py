@@ -110,7 +110,7 @@ def test_a_single_run_decides_nothing(alone: float, others: list[float]) -> None
         assert difference.single and difference.sign == 0 and math.isnan(difference.error)
         assert differences.verdict([difference], 1) == "undecided (one run)"
         assert "one run" in differences.in_words(difference)
-        assert differences.columns(difference)["95 % interval"] == ""
+        assert differences.columns(difference)["95 % interval"] == "one run"
 
 
 @given(SHARES, st.integers(2, 5), SHARES)
