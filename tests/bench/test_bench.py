@@ -29,6 +29,9 @@ def test_a_benchmark_leaves_a_record(tmp_path: Path) -> None:
     assert content is not None and content["rows"] == rows
     assert "medians of 5 rounds" in timing.provenance(content)
     assert timing.read("never_run", tmp_path) is None
+    path.rename(path.with_name("renamed.json"))  # as a benchmark may be, after its record was made
+    renamed = timing.read("renamed", tmp_path)
+    assert renamed is not None and timing.provenance(renamed).startswith("Benchmark renamed:")
     assert timing.table(rows).splitlines()[1].split() == ["a", "12.0", "ms", "1.23", "8"]
     of_two_kinds = timing.table([{"form": "a", "ratio": 1.5}, {"form": "b", "images": 8}]).splitlines()
     assert of_two_kinds[0].split() == ["form", "ratio", "images"] and of_two_kinds[2].split() == ["b", "8"]
