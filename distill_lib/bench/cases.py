@@ -75,7 +75,7 @@ CASES = {
 
 def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
     """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random."""
-    from distill_lib import models, weights
+    from distill_lib import models
 
     draw, about = np.random.default_rng(0), {}
     shape = (case.side, case.side, case.colours)
@@ -83,9 +83,7 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
         if name is None:
             continue
         model, path = models.create(name, case.classes), folder / f"{role}.npz"
-        leaves = weights.flatten(models.shapes(model, shape)["params"])
-        arrays: dict[str, Any] = {name: drawn(draw, name, leaf.shape) for name, leaf in leaves.items()}
-        np.savez(path, **arrays)
+        np.savez(path, **drawn(draw, model, shape))
         numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}
         about[role] = {"name": name, "weights": str(path)} | numbers
     count = 8 * batch if case.renders else batch
@@ -102,11 +100,17 @@ def describe(case: Case, batch: int, folder: Path) -> dict[str, Any]:
     return about | facts | sizes | RECIPE
 
 
-def drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def drawn(draw: np.random.Generator, model: Any, image: tuple[int, int, int]) -> dict[str, Any]:
     """Random weights by name: scales of 1, biases of 0, and kernels that keep the size of what passes through them."""
-    if not name.endswith("kernel"):
-        return np.full(shape, float(name.endswith("scale")), np.float32)
-    return draw.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[:-1])))
+    from distill_lib import models, weights
+
+    def leaf(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if not name.endswith("kernel"):
+            return np.full(shape, float(name.endswith("scale")), np.float32)
+        return draw.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[:-1])))
+
+    shapes = weights.flatten(models.shapes(model, image)["params"])
+    return {name: leaf(name, about.shape) for name, about in shapes.items()}
 
 
 def difference(case: Case, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:

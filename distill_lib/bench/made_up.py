@@ -9,9 +9,10 @@ import numpy as np
 
 from distill_lib import datasets, models, recipes, teachers
 from distill_lib.bench.cases import drawn
+from distill_lib.errors import unknown
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published
-from distill_lib.weights import flatten, load_metadata, save_npz, unflatten
+from distill_lib.weights import load_metadata, save_npz, unflatten
 
 BATCHES = 2  # of mock images
 
@@ -24,15 +25,19 @@ def like(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes: A
         folder: where the teacher's file is written.
         steps: that the run is long.
         **changes: further fields.
+
+    Raises:
+        DistillError: for a preset with another teacher.
     """
     if recipe.teacher in published.CHECKPOINTS:
         name = published.CHECKPOINTS[recipe.teacher].model
-    else:
+    elif recipe.teacher in teachers.EMBEDDED:
         name = load_metadata(teachers.EMBEDDED[recipe.teacher])["model"]
-    dataset, draw = datasets.get(recipe.dataset), np.random.default_rng(0)
+    else:
+        raise unknown("published or embedded teacher", recipe.teacher, [*published.CHECKPOINTS, *teachers.EMBEDDED])
+    dataset = datasets.get(recipe.dataset)
     shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    leaves = flatten(models.shapes(models.create(name, dataset.num_classes), shape)["params"])
-    weights = {leaf: drawn(draw, leaf, about.shape) for leaf, about in leaves.items()}
+    weights = drawn(np.random.default_rng(0), models.create(name, dataset.num_classes), shape)
     save_npz(folder / "teacher.npz", unflatten(weights), {"model": name})
     same = ("policy", "student", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay", "dtype")
     settings = {field: getattr(recipe, field) for field in same} | {"train_images": BATCHES * recipe.batch_size}

@@ -20,7 +20,6 @@ from typing import Any
 from distill_lib.errors import DistillError
 
 PEERS = Path(__file__).parent / "peers"
-LIBRARY = str(Path(__file__).parents[2])
 
 
 class Job:
@@ -33,7 +32,7 @@ class Job:
     def __init__(self, process: subprocess.Popen[str], messages: Any, check: str) -> None:
         self._process, self._messages, self._check = process, messages, check
         self.facts = self._answer()
-        self.signal("SIGSTOP")
+        send(self._process, "SIGSTOP")
 
     def ask(self, steps: int) -> list[float]:
         """Wakes the job up for so many steps: seconds a step, by the clock and of all its processors.
@@ -42,12 +41,12 @@ class Job:
             DistillError: if the job has stopped, with the last line that it wrote.
         """
         assert self._process.stdin is not None
-        self.signal("SIGCONT")
+        send(self._process, "SIGCONT")
         with contextlib.suppress(BrokenPipeError):  # it has stopped: the answer says so
             self._process.stdin.write(f"{steps}\n")
             self._process.stdin.flush()
         answer = self._answer()
-        self.signal("SIGSTOP")
+        send(self._process, "SIGSTOP")
         return answer
 
     def _answer(self) -> Any:
@@ -57,10 +56,6 @@ class Job:
         self._process.wait()
         self._messages.seek(0)
         raise DistillError(f"a job stopped ({last_line(self._messages.read())}): check {self._check}.")
-
-    def signal(self, name: str) -> None:
-        """Stops or continues the job with its workers, where the system knows that."""
-        send(self._process, name)
 
 
 def send(process: subprocess.Popen, name: str) -> None:
@@ -90,7 +85,7 @@ def job(
     Raises:
         DistillError: if it stops before it is ready.
     """
-    path = os.pathsep.join(filter(None, [LIBRARY, os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path} | (environment or {})
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+", errors="replace") as messages:
         file = Path(folder, "case.json")

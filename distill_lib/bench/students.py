@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,17 @@ class Students:
     """
 
     def __init__(self, task: Task, students: int = 1, *, remat: bool = False) -> None:
-        self.task = task
+        self.task, mesh = task, sharding.data_mesh(1)
         self.lesson: Any = None
-        self._lessons = iter(batches.Lessons(task, 0, sharding.data_mesh(1)))
-        self.states: Any = [train_state.initial_state(task.student, seed, task.image_shape) for seed in range(students)]
-        self.learn: Any = step.learn(task.student, task.objective, remat)
+        self._lessons = iter(batches.Lessons(task, 0, mesh))
+        self._settings = jax.device_put(task.settings, sharding.everywhere(mesh))
+        # Laid out as each step leaves them: the second step would be compiled again otherwise.
+        optimizer, drawn = task.recipe.optimizer, functools.partial(train_state.initial_state, task.student)
+        self.states: Any = [
+            train_state.spread(drawn(seed, task.image_shape, optimizer=optimizer), optimizer, mesh)
+            for seed in range(students)
+        ]
+        self.learn: Any = step.learn(task.student, task.objective, remat, mesh)
         self.move: Callable[..., Any] = self.apart
 
     def apart(self, states: list, settings: Any, lesson: Any) -> list:
@@ -39,5 +46,5 @@ class Students:
         """So many steps of all students, waited for."""
         for _ in range(steps):
             self.lesson = next(self._lessons)
-            self.states = self.move(self.states, self.task.settings, self.lesson)
+            self.states = self.move(self.states, self._settings, self.lesson)
         jax.block_until_ready((self.states, self.lesson))

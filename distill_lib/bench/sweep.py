@@ -45,7 +45,7 @@ def _classes(options: argparse.Namespace, forms: tuple[str, ...], folder: Path) 
     import jax
     import jax.numpy as jnp
 
-    from distill_lib import recipes
+    from distill_lib import recipes, sharding
     from distill_lib.bench import made_up
     from distill_lib.bench.students import Students
     from distill_lib.train import setup
@@ -60,5 +60,6 @@ def _classes(options: argparse.Namespace, forms: tuple[str, ...], folder: Path) 
             taught.learn, taught.move = learn, jax.jit(taught.apart, donate_argnums=0)
         if form == "vmap":
             taught.move = jax.jit(jax.vmap(learn, in_axes=(0, None, None)), donate_argnums=0)
-            taught.states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *taught.states)
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *taught.states)
+            taught.states = jax.device_put(stacked, sharding.everywhere(sharding.data_mesh(1)))
     return classes

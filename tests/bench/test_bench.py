@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from distill_lib.bench import __main__ as command
-from distill_lib.bench import folding, loop, networks, profile, scaling, soft_labels, timing
+from distill_lib.bench import folding, loop, networks, profile, scaling, soft_labels, sweep, timing
 
 
 def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
@@ -29,6 +30,9 @@ def test_a_benchmark_leaves_a_record(tmp_path: Path) -> None:
     assert content is not None and content["rows"] == rows
     assert "medians of 5 rounds" in timing.provenance(content)
     assert timing.read("never_run", tmp_path) is None
+    path.rename(path.with_name("renamed.json"))  # as a benchmark may be, after its record was made
+    renamed = timing.read("renamed", tmp_path)
+    assert renamed is not None and timing.provenance(renamed).startswith("Benchmark renamed:")
     assert timing.table(rows).splitlines()[1].split() == ["a", "12.0", "ms", "1.23", "8"]
     of_two_kinds = timing.table([{"form": "a", "ratio": 1.5}, {"form": "b", "images": 8}]).splitlines()
     assert of_two_kinds[0].split() == ["form", "ratio", "images"] and of_two_kinds[2].split() == ["b", "8"]
@@ -41,6 +45,16 @@ def test_folding_is_measured_on_both_forms_of_one_network(monkeypatch: pytest.Mo
     assert (row["model"], row["images"], row["side"]) == ("bit_r11w24", 2, 8)
     assert row["relative error"] < 1e-4
     assert row["ratio"] == pytest.approx(row["as trained"].median / row["folded"].median)
+
+
+def test_a_class_compiles_in_the_step_that_does_not_count(tmp_path: Path) -> None:
+    """What the second step would compile would be timed."""
+    options = argparse.Namespace(dataset="fashion", variant="smoke", students=2, made_up=False)
+    for name, taught in sweep._classes(options, sweep.FORMS[:1], tmp_path).items():
+        taught.run()
+        compiled = taught.learn._cache_size()
+        taught.run()
+        assert taught.learn._cache_size() == compiled, name
 
 
 def test_one_round_has_no_spread(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,6 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
     import numpy as np
 
     from distill_lib import models
-    from distill_lib.models import flops
     from distill_lib.models.ensemble import Ensemble, Member
     from distill_lib.train import state as train_state
     from distill_lib.train import step
@@ -31,13 +30,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
     nets = {role: models.create(case[role]["name"], case["classes"], case["dtype"]) for role in case["roles"]}
     weights = {role: {"params": load_npz(case[role]["weights"])} for role in nets}
     images, shown = np.load(case["images"]), np.load(case["check"])
-    facts = {
-        "version": f"jax {jax.__version__}",
-        "device": jax.default_backend(),
-        "parameters": {role: flops.parameters(net, shape) for role, net in nets.items()},
-        "macs": {role: flops.macs(net, shape) for role, net in nets.items()},
-        "peak": _peak(case["dtype"]),
-    }
+    facts = _facts(case, nets, shape)
     answer = jax.jit(models.logits, static_argnums=0)
     frozen: tuple[Member, ...] = ()
     variables: tuple[models.Variables, ...] = ()
@@ -62,6 +55,20 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         return jax.block_until_ready(states)
 
     return run, facts
+
+
+def _facts(case: dict[str, Any], nets: dict[str, Any], shape: tuple[int, int, int]) -> dict[str, Any]:
+    import jax
+
+    from distill_lib.models import flops
+
+    return {
+        "version": f"jax {jax.__version__}",
+        "device": jax.default_backend(),
+        "parameters": {role: flops.parameters(net, shape) for role, net in nets.items()},
+        "macs": {role: flops.macs(net, shape) for role, net in nets.items()},
+        "peak": _peak(case["dtype"]),
+    }
 
 
 def _lessons(case: dict[str, Any], teacher: Any, images: Any, variables: tuple) -> Iterator[Any]:

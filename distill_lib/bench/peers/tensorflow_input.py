@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import files
-import tensorflow as tf
 
 
 def prepare(case: dict[str, Any]) -> tuple[Callable[[], Any], None]:
     """A function that makes the next batch, and no facts."""
+    tf: Any = importlib.import_module("tensorflow")  # of another Python: this library has none
     size = (case["side"], case["side"])
 
     def view(data: Any) -> Any:
