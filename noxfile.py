@@ -143,7 +143,7 @@ def smoke(session: nox.Session) -> None:
 @nox.session
 def fashion(session: nox.Session) -> None:
     """The embedded images, made again from their original files and compared; `-- build --out DIR` keeps them."""
-    run(session, environment(session), "-m", "distill_lib.datasets.fashion_build", *(session.posargs or ["verify"]))
+    run(session, environment(session), "tests/makers/fashion_build.py", *(session.posargs or ["verify"]))
 
 
 def environment(session: nox.Session) -> Path:

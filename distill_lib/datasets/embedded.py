@@ -34,7 +34,7 @@ def check(data: Path) -> None:
     if problems:
         raise DistillError(
             f"array_record that does not match its card in {folder}: {'; '.join(problems)}. Install the package again, "
-            "or rebuild the folder with `python -m distill_lib.datasets.fashion_build build --source DIR --out DIR`."
+            "or rebuild the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
         )
 
 

@@ -1,4 +1,10 @@
-"""The original Fashion-MNIST files: where they are looked for, and the proof that they are the originals."""
+"""The original Fashion-MNIST files: where they are, the proof that they are the originals, and who sees which images.
+
+Choice: within each class, the first 102 of the 60,000 original training images (in the order of the original file) are
+the training split and the next 102 the validation split; all others belong to the teacher alone. Both splits run
+through the classes in turn (0, 1, ..., 9, 0, 1, ...), so that any prefix holds every class equally often, to within
+one. The test split is the official one, in its own order.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill_lib.datasets.cards import NUM_CLASSES
 from distill_lib.errors import DistillError
 
+PER_CLASS = 102  # images a class in train and in validation: the shape of Flowers102
 FOLDER_VARIABLE = "DISTILL_FASHION_ORIGINALS"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 # SHA-256 of the uncompressed IDX files: any compression of them is as good.
@@ -28,6 +36,14 @@ REMEDY = (
     "dataset-fashion-mnist_*.deb fm && export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist`; "
     "elsewhere, get the four .gz files of github.com/zalandoresearch/fashion-mnist and name their folder so."
 )
+
+
+class Part(NamedTuple):
+    """One split: images uint8 (n, 28, 28), labels (n,) in 0..9, rows (n,) in the original file."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
 
 
 class Originals(NamedTuple):
@@ -125,3 +141,33 @@ def unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     images = np.stack([row["image"][..., 0] for row in rows])
     labels = np.array([row["label"] for row in rows], np.uint8)
     return images[order], labels[order]
+
+
+def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Finds the rows of the original training file that belong to each split.
+
+    Args:
+        labels: (n,) classes 0 to 9, in the order of the original training file.
+
+    Returns:
+        Row numbers, int64: "train" and "validation" (1020,) with the classes in turn, "teacher" all others in order.
+
+    Raises:
+        DistillError: a class has fewer than 204 images.
+    """
+    by_class = [np.flatnonzero(labels == label) for label in range(NUM_CLASSES)]
+    fewest = min(len(rows) for rows in by_class)
+    if fewest < 2 * PER_CLASS:
+        raise DistillError(f"a class has {fewest} images, {2 * PER_CLASS} are needed: give the original training file.")
+    train = np.stack([rows[:PER_CLASS] for rows in by_class], axis=1).ravel()
+    validation = np.stack([rows[PER_CLASS : 2 * PER_CLASS] for rows in by_class], axis=1).ravel()
+    teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
+    return {"train": train, "validation": validation, "teacher": teacher}
+
+
+def parts(originals: Originals) -> dict[str, Part]:
+    """Cuts the original files into "train", "validation", "teacher" (not shipped) and "test"."""
+    images, labels = originals.train_images, originals.train_labels
+    chosen = {split: Part(images[rows], labels[rows], rows) for split, rows in choose(labels).items()}
+    test_rows = np.arange(len(originals.test_labels))
+    return chosen | {"test": Part(originals.test_images, originals.test_labels, test_rows)}

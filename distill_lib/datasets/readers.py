@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_lib.datasets import decode, fashion_build
+from distill_lib.datasets import decode, fashion_idx
 from distill_lib.datasets import embedded as dataset_embedded
 from distill_lib.datasets.cards import Dataset
 from distill_lib.datasets.fashion_idx import read_originals
@@ -139,7 +139,7 @@ def original_rows(name: str) -> Rows:
     """
     with quiet():
         originals = read_originals()
-    parts = fashion_build.parts(originals)
+    parts = fashion_idx.parts(originals)
     if name == "fashion_teacher":
         return MemoryRows(parts["teacher"].images, parts["teacher"].labels)
     held_out = parts["validation"].rows

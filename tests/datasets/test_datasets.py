@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from makers import fashion_build
 
 from distill_lib import datasets
-from distill_lib.datasets import embedded, fashion_build, readers, registry
+from distill_lib.datasets import embedded, readers, registry
 from distill_lib.datasets import source as dataset_source
 from distill_lib.errors import DistillError
 

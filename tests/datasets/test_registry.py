@@ -13,7 +13,6 @@ from distill_lib import datasets, recipes
 from distill_lib.datasets import (
     cards,
     embedded,
-    fashion_build,
     fashion_idx,
     image_folder,
     instructions,
@@ -180,7 +179,7 @@ def test_fashion_mnist_is_all_but_the_validation_images(monkeypatch: pytest.Monk
     monkeypatch.setattr(readers, "read_originals", lambda: originals)
     rows = readers.original_rows("fashion_mnist")
     assert len(rows) == datasets.get("fashion_mnist").counts["train"] == 58_980
-    held_out = fashion_build.parts(originals)["validation"].rows
+    held_out = fashion_idx.parts(originals)["validation"].rows
     np.testing.assert_array_equal(rows.images, np.delete(images, held_out, axis=0))
     np.testing.assert_array_equal(np.bincount(rows.labels), np.full(10, 5_898))
     validation = datasets.load("fashion_mnist", "validation", limit=3)

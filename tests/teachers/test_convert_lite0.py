@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from golden import convert_lite0
 
 from distill_lib import figures, models, teachers, weights
 from distill_lib.datasets import package_images
 from distill_lib.errors import DistillError
-from distill_lib.teachers import convert_lite0
 
-FILE = Path(convert_lite0.__file__).parents[1] / "data" / "teachers" / "imagenet_efficientnet_lite0.npz"
+FILE = teachers.EMBEDDED["imagenet_lite0"]
 # (input channels, expansion, kernel size, output channels) of the 16 published blocks
 BLOCKS = [
     (32, 1, 3, 16),

