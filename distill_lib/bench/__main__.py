@@ -10,7 +10,7 @@ from distill_lib.bench import timing
 from distill_lib.errors import command_line, unknown
 
 NAMES = (
-    "folding", "sweep", "compile", "input", "step", "soft_labels", "loop", "memory", "scaling", "roofline", "profile",
+    "folding", "sweep", "compile", "input", "step", "study", "soft_labels", "loop", "memory", "scaling", "roofline", "profile",
     "training", "gpu",
 )  # fmt: skip
 

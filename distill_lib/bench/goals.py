@@ -68,7 +68,7 @@ GOALS = (
     *(
         Goal(
             f"8 students by {policy}, of the time of 8 runs in compiled PyTorch",
-            *("step", 0.65, "times as long"),
+            *("study", 0.65, "times as long"),
             {"case": f"embedded, {policy}, 8 students", "form": cases.COMPILED},
             read=lambda values: 1 / values[-1],
         )

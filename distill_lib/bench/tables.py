@@ -105,11 +105,11 @@ def about_classes(results: Path | None = None) -> str:
     """What a class of eight takes beside eight runs of compiled PyTorch, in a sentence."""
     taken = []
     for policy in ("mix", "same/ic"):
-        chosen = rows("step", results, case=f"embedded, {policy}, 8 students", form=COMPILED)
+        chosen = rows("study", results, case=f"embedded, {policy}, 8 students", form=COMPILED)
         if chosen and chosen[-1]["times as long"]:
             taken.append(f"{1 / chosen[-1]['times as long']:.2f} times as long by {policy}")
     if not taken:
-        return "How a class stands beside that was not measured yet: `nox -s bench -- step --torch PYTHON`."
+        return "How a class stands beside that was not measured yet: `nox -s bench -- study --torch PYTHON`."
     return (
         f"Beside eight runs of compiled PyTorch with the same networks, steps, batch and views, a class of eight takes "
         f"{' and '.join(taken)}. What the eight processes need to start and to compile is not counted."
