@@ -10,8 +10,8 @@ from distill_lib.bench import timing
 from distill_lib.errors import command_line, unknown
 
 NAMES = (
-    "folding", "sweep", "compile", "input", "step", "study", "soft_labels", "loop", "memory", "scaling", "roofline", "profile",
-    "training", "gpu",
+    "folding", "sweep", "compile", "input", "step", "study", "soft_labels", "loop", "memory", "scaling", "roofline",
+    "profile", "training", "gpu",
 )  # fmt: skip
 
 
