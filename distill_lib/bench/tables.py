@@ -46,6 +46,7 @@ def table(shown: Rows, columns: dict[str, str] | None = None) -> pd.DataFrame:
 def compiled(results: Path | None = None) -> pd.DataFrame:
     """What was compiled for accelerators; of policies, which differ in their views alone, function matching."""
     shown = [row for row in rows("compile", results) if row["program"] != TEACHING or row["policy"] == "mix"]
+    shown.sort(key=lambda row: (row["target"], row["case"]))
     columns = (
         "for",
         "networks",
