@@ -33,6 +33,11 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_all_devices(variables: Any) -> Any:
+    """A tree of arrays, whole on each device; those that are there already are not sent again."""
+    return jax.device_put(variables, everywhere(data_mesh()))
+
+
 def in_parts(examples: Any, size: int) -> Iterator[Any]:
     """Hands out examples some at a time, each part split over all devices.
 

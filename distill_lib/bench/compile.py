@@ -78,7 +78,7 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
             if options.case in (None, plan[0]):
                 made = {_name(row): row for row in _compiled(options.python, target, plan)}
                 amiss += [f"{name}: {row['problems']}" for name, row in made.items() if row["problems"]]
-                rows |= {name: row for name, row in made.items() if not row["problems"]}
+                rows = {name: row for name, row in (rows | made).items() if not row["problems"]}
                 timing.write("compile", list(rows.values()))
     if amiss:
         raise DistillError(f"{len(amiss)} programs are not as they should be: {'; '.join(amiss)}.")

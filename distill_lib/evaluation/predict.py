@@ -75,7 +75,7 @@ def crop_predictor(
 
 def _in_parts(predict: Callable[[Any, Any], jax.Array], variables: Any, examples: Any, batch_size: int) -> np.ndarray:
     """Predicts a tree of arrays with a common leading axis, a few examples at a time, each device its share of them."""
-    variables = jax.device_put(variables, sharding.everywhere(sharding.data_mesh()))
+    variables = sharding.on_all_devices(variables)
     parts = [np.asarray(predict(variables, part)) for part in sharding.in_parts(examples, batch_size)]
     return np.concatenate(parts)[: len(jax.tree.leaves(examples)[0])]
 

@@ -80,7 +80,7 @@ def logits(
         except decode.ImageError:  # told when its turn comes
             return tuple(np.zeros((size, size, channels), np.uint8) for size in sizes)
 
-    said, variables = [], jax.device_put(teacher.variables, sharding.everywhere(sharding.data_mesh()))
+    said, variables = [], sharding.on_all_devices(teacher.variables)
     with ThreadPoolExecutor(workers or None) as pool:
         for start in range(0, len(source), AT_ONCE):
             if start % TOLD_EVERY == 0:
@@ -135,7 +135,7 @@ def fixed_logits(
         )
         return jax.nn.softmax(logits / temperature) if mean_over_crops else logits
 
-    variables = jax.device_put(teacher.variables, sharding.everywhere(sharding.data_mesh()))
+    variables = sharding.on_all_devices(teacher.variables)
     count, start, parts = crops if mean_over_crops else 1, 0, []
     for chunk, sizes in sharding.in_parts((images, extents), 512):
         keys = (jax.random.fold_in(jax.random.key(start), number) for number in range(count))
