@@ -49,8 +49,8 @@ def lock(home: Path) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    """Names in a folder, without those that only hold processes apart."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".guard")
+    """Names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def error_of(call: Callable[[], object]) -> str:
