@@ -67,6 +67,16 @@ def data_folder() -> Path:
     return Path(data_dir() or Path.home() / "tensorflow_datasets").expanduser()
 
 
+def builder_class(builder: str) -> type | None:
+    """TFDS's code for a set; None where it has none, and knows the set, if at all, from its prepared files."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_cls(builder.partition("/")[0])
+    except tfds.core.DatasetNotFoundError:
+        return None
+
+
 def prepared_rows(builder: str, expression: str, image: str = "image") -> Rows:
     """Opens a split of a set that was prepared in TFDS's data folder ($TFDS_DATA_DIR or ~/tensorflow_datasets).
 

@@ -56,11 +56,11 @@ class Stream(Iterator[Batch]):
     """
 
     def __init__(
-        self, work: Chunks, made: Iterator[_Made], student: int, teacher: dict[int, int], raises: bool, report: Callable
+        self, work: Chunks, made: Iterator[_Made], teacher: dict[int, int], raises: bool, report: Callable
     ) -> None:
         self.bad: dict[int, str] = {}
         self.substituted = 0
-        self._work, self._made, self._student, self._teacher = work, made, student, teacher
+        self._work, self._made, self._teacher = work, made, teacher
         self._raises, self._report = raises, report
         self._step = work.start_step
         # Also where nobody closes it: at exit, before the modules go that the workers are ended with.
@@ -77,7 +77,7 @@ class Stream(Iterator[Batch]):
         positions = np.arange(work.first, work.first + work.share, dtype=np.int32)
         teacher = {size: shown[look] for size, look in self._teacher.items()}
         self._step += 1
-        return Batch(self._step - 1, positions, labels, shown[self._student], teacher)
+        return Batch(self._step - 1, positions, labels, shown[0], teacher)
 
     def __enter__(self) -> Stream:
         return self
@@ -174,7 +174,7 @@ def batches(
         channels=channels,
     )
     made = _by_threads(work, workers) if workers else _in_turn(work)
-    return Stream(work, made, 0, teacher, on_bad_image == "raise", report)
+    return Stream(work, made, teacher, on_bad_image == "raise", report)
 
 
 def _share(batch_size: int, host: int, hosts: int) -> int:
