@@ -34,9 +34,9 @@ def remedy(dataset: Dataset, damaged: Path | None = None, *, register_checksums:
     if dataset.origin == "package":
         return "Install the packages: `pip install scikit-image scikit-learn`."
     if dataset.origin == "originals":
-        debian = fashion_idx.REMEDY.split("`")[1]
         return (
-            f"Debian and Ubuntu bring the original files: `{debian}`; elsewhere, with TensorFlow: `{command(dataset)}`"
+            f"Debian and Ubuntu bring the original files: `{fashion_idx.DEBIAN}`; elsewhere, with TensorFlow: "
+            f"`{command(dataset)}`"
         )
     first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
     if not needs_tensorflow(dataset.builder):

@@ -15,7 +15,6 @@ import numpy as np
 from distill_lib.datasets import decode, fashion_idx
 from distill_lib.datasets import embedded as dataset_embedded
 from distill_lib.datasets.cards import Dataset
-from distill_lib.datasets.fashion_idx import read_originals
 from distill_lib.errors import DistillError
 
 Rows = Sequence[dict[str, Any]]  # examples {"image": encoded bytes or uint8 (h, w, c), "label": integer, ...}
@@ -148,13 +147,12 @@ def original_rows(name: str) -> Rows:
         DistillError: the original files are not at hand.
     """
     with quiet():
-        originals = read_originals()
-    parts = fashion_idx.parts(originals)
+        images, labels, *_ = fashion_idx.read_originals()
+    rows = fashion_idx.choose(labels)
     if name == "fashion_teacher":
-        return MemoryRows(parts["teacher"].images, parts["teacher"].labels)
-    held_out = parts["validation"].rows
-    images, labels = (np.delete(array, held_out, axis=0) for array in originals[:2])
-    return MemoryRows(images, labels)
+        return MemoryRows(images[rows["teacher"]], labels[rows["teacher"]])
+    held_out = rows["validation"]
+    return MemoryRows(np.delete(images, held_out, axis=0), np.delete(labels, held_out, axis=0))
 
 
 def fitted(image: bytes | np.ndarray, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
