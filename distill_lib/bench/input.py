@@ -39,13 +39,13 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
     """Times all on one core and on all cores.
 
     `--tensorflow` names a Python that has TensorFlow, or says `install` for a throw-away one; `--batches` is how many
-    of 64 images a round has; `--kind` is what works on several cores.
+    of 64 images a round has.
 
     Returns:
         A row for each quality, number of cores and form of tf.data: seconds an image of both (wall clock, and CPU with
         that of workers), images a second, and how many times as fast as tf.data this is.
     """
-    defaults = {"tensorflow": None, "batches": 8, "quality": [75, 95], "kind": stream.WORKERS[0]}
+    defaults = {"tensorflow": None, "batches": 8, "quality": [75, 95]}
     options = timing.options(measure, arguments, rounds=7, **defaults)
     with process.interpreter(options.tensorflow, "TensorFlow", "--tensorflow", ["tensorflow-cpu"]) as tensorflow:
         return [
@@ -103,7 +103,7 @@ def photographs(folder: Path, quality: int) -> float:
 
 
 def _rows(quality: int, cores: int, tensorflow: str | None, options: argparse.Namespace) -> list[dict[str, Any]]:
-    jobs = {"distill_lib": (sys.executable, "distill_input", options.kind)}
+    jobs = {"distill_lib": (sys.executable, "distill_input", "threads")}
     if tensorflow:
         jobs |= {form: (tensorflow, "tensorflow_input", form) for form in FORMS}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

@@ -30,7 +30,6 @@ import numpy as np
 from distill_lib.datasets import jpeg
 
 Encoded = bytes | np.ndarray  # the bytes of a file, or pixels uint8 (h, w) or (h, w, c)
-_SHRINKS = (8, 4, 2)
 _ORIENTATION = 0x0112
 _SPACE = jpeg.Space()
 
@@ -55,11 +54,11 @@ class Known(NamedTuple):
 
 
 class _Pixels(NamedTuple):
-    """Decoded rows of an image, and the height and width in these pixels of the whole, which may be fractional."""
+    """Decoded rows of an image, and the height and width of the whole."""
 
     pixels: np.ndarray
-    height: float
-    width: float
+    height: int
+    width: int
 
 
 def known(image: Encoded) -> Known:
@@ -105,7 +104,6 @@ def crops(
     looks: Sequence[Look],
     channels: int = 3,
     *,
-    shrink: bool = False,
     header: jpeg.Header | None = None,
     out: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, ...]:
@@ -115,9 +113,6 @@ def crops(
         image: as in `decode`.
         looks: the crops.
         channels: 1 or 3.
-        shrink: lets large JPEGs be decoded at 1/2, 1/4 or 1/8 where every crop still has at least its wanted size then.
-            That is 1.3 to 1.5 times faster and acts as an antialias: crops of photographs differ from the paper's,
-            which has none, by 3.6 grey levels on average at 1/2 and by 6.4 at 1/4. So it is off by default.
         header: of a JPEG, where it was read before (`known`); None reads it.
         out: for each look uint8 (size, size, channels) in C order to write to; None makes new ones. Where an image
             cannot be decoded, they may hold anything.
@@ -128,7 +123,7 @@ def crops(
     Raises:
         ImageError: the image cannot be decoded.
     """
-    source = _for_crops(image, looks, channels, shrink, header)
+    source = _for_crops(image, looks, channels, header)
     try:
         if out is None:
             out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
@@ -136,7 +131,7 @@ def crops(
             _show(source, look, shown)
         return tuple(out)
     except _opencv().error as error:
-        raise ImageError(f"{source.height:g} x {source.width:g} pixels are too many for OpenCV") from error
+        raise ImageError(f"{source.height} x {source.width} pixels are too many for OpenCV") from error
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
@@ -216,30 +211,21 @@ class _Axis(NamedTuple):
         return np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0)).astype(np.float32)
 
 
-def _for_crops(
-    image: Encoded, looks: Sequence[Look], channels: int, shrink: bool, header: jpeg.Header | None
-) -> _Pixels:
+def _for_crops(image: Encoded, looks: Sequence[Look], channels: int, header: jpeg.Header | None) -> _Pixels:
     """Pixels with one or four bytes each: OpenCV resamples four twice as fast as three."""
     if isinstance(image, bytes) and jpeg.is_jpeg(image):
         found = header or jpeg.header(image)
         if found.components != _CMYK and found.orientation == 1:
-            factor = _shrink(found, looks) if shrink else 1
             bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * found.height) + 1
             colour = "RGBX" if channels == 3 else "GRAY"
-            pixels = _scan(image, found, colour, bottom=bottom, shrink=factor, space=_SPACE.bytes)
-            return _Pixels(pixels, found.height / factor, found.width / factor)
+            pixels = _scan(image, found, colour, bottom=bottom, space=_SPACE.bytes)
+            return _Pixels(pixels, found.height, found.width)
     pixels = decode(image, channels)
     height, width = pixels.shape[:2]
     if channels == 3:
         cv2 = _opencv()
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
     return _Pixels(pixels, height, width)
-
-
-def _shrink(found: jpeg.Header, looks: Sequence[Look]) -> int:
-    """The largest factor that leaves every crop at least as many pixels as it is shown with."""
-    room = min(min(look.box[2] * found.height, look.box[3] * found.width) / look.size for look in looks)
-    return next((factor for factor in _SHRINKS if factor <= room), 1)
 
 
 def _scan(data: bytes, found: jpeg.Header, colour: str, **options: Any) -> np.ndarray:

@@ -31,19 +31,14 @@ IDX_SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-REMEDY = (
-    "Debian and Ubuntu bring them without root: `apt-get download dataset-fashion-mnist && dpkg -x "
-    "dataset-fashion-mnist_*.deb fm && export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist`; "
-    "elsewhere, get the four .gz files of github.com/zalandoresearch/fashion-mnist and name their folder so."
+DEBIAN = (
+    "apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fm && "
+    "export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist"
 )
-
-
-class Part(NamedTuple):
-    """One split: images uint8 (n, 28, 28), labels (n,) in 0..9, rows (n,) in the original file."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
+REMEDY = (
+    f"Debian and Ubuntu bring them without root: `{DEBIAN}`; elsewhere, get the four .gz files of "
+    "github.com/zalandoresearch/fashion-mnist and name their folder so."
+)
 
 
 class Originals(NamedTuple):
@@ -55,12 +50,17 @@ class Originals(NamedTuple):
     test_labels: np.ndarray
 
 
+def folder() -> Path:
+    """The folder that DISTILL_FASHION_ORIGINALS names, else the one of the Debian package."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEBIAN_FOLDER)
+
+
 def read_originals(source: Path | None = None) -> Originals:
     """Reads the original files and checks them against their SHA-256.
 
     Args:
-        source: folder of the four IDX files, gzipped or not. By default the folder that the environment variable
-            DISTILL_FASHION_ORIGINALS names, else the one of the Debian package, else TFDS's prepared `fashion_mnist`.
+        source: folder of the four IDX files, gzipped or not. By default `folder()`, or where that is the Debian
+            package's and absent, TFDS's prepared `fashion_mnist`.
 
     Returns:
         The images and labels, in the order of the files.
@@ -68,31 +68,21 @@ def read_originals(source: Path | None = None) -> Originals:
     Raises:
         DistillError: a file is missing or is not the original; the message says how to get it.
     """
-    given = source or os.environ.get(FOLDER_VARIABLE)
-    folder = Path(given) if given else DEBIAN_FOLDER
-    if not given and not folder.is_dir():
-        prepared = _from_tfds()
-        if prepared is not None:
-            return prepared
-    return Originals(*(parse_idx(_read(folder, name)) for name in IDX_SHA256))
-
-
-def parse_idx(content: bytes) -> np.ndarray:
-    """Parses an IDX file of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, values.
-
-    Raises:
-        ValueError: the bytes are no such file.
-    """
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError("not an IDX file of unsigned bytes")
-    rank = content[3]
-    shape = struct.unpack_from(f">{rank}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    place = source or folder()
+    if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):
+        return prepared
+    return Originals(*(_parsed(_read(place, name)) for name in IDX_SHA256))
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """The IDX file of an array of unsigned bytes; the inverse of `parse_idx`."""
+    """The IDX file of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, values."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def _parsed(content: bytes) -> np.ndarray:
+    """The array of such a file, which its digest has proved to be one."""
+    rank = content[3]
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(struct.unpack_from(f">{rank}I", content, 4))
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -120,13 +110,13 @@ def _from_tfds() -> Originals | None:
     builder = tfds.builder("fashion_mnist", data_dir=os.environ.get("TFDS_DATA_DIR"))
     if not builder.is_prepared() or builder.info.file_format.value != "array_record":
         return None
-    arrays = [*unshuffled(builder, "train"), *unshuffled(builder, "test")]
-    for name, array in zip(IDX_SHA256, arrays, strict=True):
+    originals = Originals(*_unshuffled(builder, "train"), *_unshuffled(builder, "test"))
+    for name, array in zip(IDX_SHA256, originals, strict=True):
         _check(name, idx_bytes(array), str(builder.data_dir))
-    return Originals(*arrays)
+    return originals
 
 
-def unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number.
 
     Returns:
@@ -135,8 +125,7 @@ def unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     from tensorflow_datasets.core import hashing
 
     rows = list(builder.as_data_source(split))
-    hasher = hashing.Hasher(split)
-    stored = sorted(range(len(rows)), key=hasher.hash_key)
+    stored = sorted(range(len(rows)), key=hashing.Hasher(split).hash_key)
     order = np.argsort(np.array(stored))
     images = np.stack([row["image"][..., 0] for row in rows])
     labels = np.array([row["label"] for row in rows], np.uint8)
@@ -147,27 +136,13 @@ def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Finds the rows of the original training file that belong to each split.
 
     Args:
-        labels: (n,) classes 0 to 9, in the order of the original training file.
+        labels: (n,) classes 0 to 9, each at least 204 times, in the order of the original training file.
 
     Returns:
         Row numbers, int64: "train" and "validation" (1020,) with the classes in turn, "teacher" all others in order.
-
-    Raises:
-        DistillError: a class has fewer than 204 images.
     """
     by_class = [np.flatnonzero(labels == label) for label in range(NUM_CLASSES)]
-    fewest = min(len(rows) for rows in by_class)
-    if fewest < 2 * PER_CLASS:
-        raise DistillError(f"a class has {fewest} images, {2 * PER_CLASS} are needed: give the original training file.")
     train = np.stack([rows[:PER_CLASS] for rows in by_class], axis=1).ravel()
     validation = np.stack([rows[PER_CLASS : 2 * PER_CLASS] for rows in by_class], axis=1).ravel()
     teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
     return {"train": train, "validation": validation, "teacher": teacher}
-
-
-def parts(originals: Originals) -> dict[str, Part]:
-    """Cuts the original files into "train", "validation", "teacher" (not shipped) and "test"."""
-    images, labels = originals.train_images, originals.train_labels
-    chosen = {split: Part(images[rows], labels[rows], rows) for split, rows in choose(labels).items()}
-    test_rows = np.arange(len(originals.test_labels))
-    return chosen | {"test": Part(originals.test_images, originals.test_labels, test_rows)}

@@ -99,26 +99,27 @@ def scan(root: Path) -> Folder:
     if not root.is_dir():
         raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
     parts = _parts(root)
-    classes = _class_names(root, parts.get("train", root))
-    found: dict[str, list[Picture]] = {part: [] for part in parts or ("all",)}
+    training = parts.get("train", root)
+    classes = _class_names(root, training)
+    given: dict[str, list[Picture]] = {}
     skipped = 0
-    for part, folder in (parts or {"all": root}).items():
-        _refuse_strangers(folder, classes)
-        pictures, others = _pictures(root, folder, classes)
-        found[part] += pictures
+    for split, folder in (parts or {"train": root}).items():
+        given[split], others = _pictures(root, folder, classes)
         skipped += others
-    _refuse_empty_classes(parts.get("train", root), classes, found["train" if parts else "all"])
-    drawn = _split(found)
-    few = not all(drawn.values()) or len({picture.label for picture in drawn["train"]}) < len(classes)
-    split = _by_turns(found) if few else drawn
-    for name in SPLITS:
-        if not split[name]:
+    _refuse_empty_classes(training, classes, given["train"])
+    absent = [split for split in SPLITS if split not in given]
+    pictures = given | _by_hash(given["train"], absent)
+    few = not all(pictures.values()) or len({picture.label for picture in pictures["train"]}) < len(classes)
+    if few:
+        pictures = given | _by_turns(given["train"], absent)
+    for split in SPLITS:
+        if not pictures[split]:
             raise DistillError(
-                f"the {name} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
+                f"the {split} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
                 "val and test."
             )
-    ordered = {name: tuple(sorted(pictures, key=_order)) for name, pictures in split.items()}
-    return Folder(root, classes, ordered, skipped, _rule(parts, few))
+    ordered = {split: tuple(sorted(pictures[split], key=_order)) for split in SPLITS}
+    return Folder(root, classes, ordered, skipped, _rule(parts, absent, few))
 
 
 def card(name: str, root: Path) -> Dataset:
@@ -158,45 +159,33 @@ def _parts(root: Path) -> dict[str, Path]:
     return found if "train" in found and len(found) > 1 else {}
 
 
-def _rule(parts: dict[str, Path], few: bool) -> str:
-    absent = [split for split in SPLITS if split not in parts] if parts else []
-    given = f"as given by {' and '.join(f'{path.name}/' for path in parts.values())}"
-    if few and (absent or not parts):
-        return f"{f'{given}; {absent[0]}: ' if parts else ''}pictures of each class in turns, since they are few"
+def _rule(parts: dict[str, Path], absent: list[str], few: bool) -> str:
+    turns = "pictures of each class in turns, since they are few"
     if not parts:
-        return "80 / 10 / 10 % by a hash of each path"
-    return given + "".join(f"; {split}: 10 % of train by a hash of each path" for split in absent)
+        return turns if few else "80 / 10 / 10 % by a hash of each path"
+    drawn = turns if few else "10 % of train by a hash of each path"
+    given = f"as given by {' and '.join(f'{path.name}/' for path in parts.values())}"
+    return given + "".join(f"; {split}: {drawn}" for split in absent)
 
 
-def _split(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-    """The splits, what is not given being drawn by each picture's hash."""
-    absent = _absent(found)
-    tenths = dict(zip(reversed(absent), range(90, 0, -10), strict=False))  # the last one has the highest hashes
-    lowest = min(tenths.values(), default=100)
-    pool = found.get("all") or found["train"]
-    drawn = {
-        split: [picture for picture in pool if low <= _percentile(picture) < low + 10] for split, low in tenths.items()
-    }
-    return _given(found) | drawn | {"train": [picture for picture in pool if _percentile(picture) < lowest]}
+def _by_hash(pictures: list[Picture], absent: list[str]) -> dict[str, list[Picture]]:
+    """Pictures for training and for each split that is not given: a tenth, the last split's with the highest hashes."""
+    tenths = ["train"] * (10 - len(absent)) + absent
+    drawn: dict[str, list[Picture]] = {split: [] for split in tenths}
+    for picture in pictures:
+        drawn[tenths[_percentile(picture) // 10]].append(picture)
+    return drawn
 
 
-def _by_turns(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-    """As `_split`, but of each class the first picture by its hash is for training, the next for an absent split."""
-    turns = ["train", *reversed(_absent(found)), "train", "train"]
+def _by_turns(pictures: list[Picture], absent: list[str]) -> dict[str, list[Picture]]:
+    """As `_by_hash`, but of each class the first picture by its hash is for training, the next for an absent split."""
+    turns = ["train", *reversed(absent), "train", "train"]
     drawn: dict[str, list[Picture]] = {split: [] for split in turns}
     taken = Counter[int]()
-    for picture in sorted(found.get("all") or found["train"], key=_order):
+    for picture in sorted(pictures, key=_order):
         drawn[turns[taken[picture.label] % len(turns)]].append(picture)
         taken[picture.label] += 1
-    return _given(found) | (drawn if _absent(found) else {})
-
-
-def _absent(found: dict[str, list[Picture]]) -> list[str]:
-    return [split for split in SPLITS[1:] if split not in found]
-
-
-def _given(found: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-    return {split: pictures for split, pictures in found.items() if split != "all"}
+    return drawn
 
 
 def _digest(picture: Picture) -> bytes:
@@ -226,12 +215,6 @@ def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _refuse_strangers(folder: Path, classes: tuple[str, ...]) -> None:
-    for name in _visible_folders(folder):
-        if unicodedata.normalize("NFC", name) not in classes:
-            raise DistillError(f"{folder / name} is a class that has no training pictures: add or remove it.")
-
-
 def _refuse_empty_classes(folder: Path, classes: tuple[str, ...], pictures: list[Picture]) -> None:
     for label in sorted(set(range(len(classes))) - {picture.label for picture in pictures}):
         raise DistillError(
@@ -245,9 +228,11 @@ def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[
     labels = {name: label for label, name in enumerate(classes)}
     found, others = [], sum(entry.is_file() for entry in os.scandir(folder))
     for name in _visible_folders(folder):
+        label = labels.get(unicodedata.normalize("NFC", name))
+        if label is None:
+            raise DistillError(f"{folder / name} is a class that has no training pictures: add or remove it.")
         for path in _files(folder / name):
             if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-                label = labels[unicodedata.normalize("NFC", name)]
                 found.append(Picture(path.relative_to(root).as_posix(), label))
             else:
                 others += 1

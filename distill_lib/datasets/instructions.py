@@ -6,15 +6,10 @@ TFDS prepares its sets as array_record, which is read without TensorFlow. Most o
 
 from __future__ import annotations
 
-import inspect
-import re
 from pathlib import Path
 
 from distill_lib.datasets import fashion_idx, readers
 from distill_lib.datasets.cards import GIB, MIB, Dataset
-
-# What the source of a builder holds if preparing needs TensorFlow: TFDS opens every archive with its file functions.
-_NEEDS_TENSORFLOW = re.compile(r"\btf\.|extract|iter_archive|beam")
 
 
 def size_text(number: int | None) -> str:
@@ -39,9 +34,9 @@ def remedy(dataset: Dataset, damaged: Path | None = None, *, register_checksums:
     if dataset.origin == "package":
         return "Install the packages: `pip install scikit-image scikit-learn`."
     if dataset.origin == "originals":
-        debian = fashion_idx.REMEDY.split("`")[1]
         return (
-            f"Debian and Ubuntu bring the original files: `{debian}`; elsewhere, with TensorFlow: `{command(dataset)}`"
+            f"Debian and Ubuntu bring the original files: `{fashion_idx.DEBIAN}`; elsewhere, with TensorFlow: "
+            f"`{command(dataset)}`"
         )
     first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
     if not needs_tensorflow(dataset.builder):
@@ -67,14 +62,9 @@ def command(dataset: Dataset, *, register_checksums: bool = False) -> str:
 
 
 def needs_tensorflow(builder: str) -> bool:
-    """Whether TFDS needs TensorFlow to prepare a set, told from the source of its builder."""
-    import tensorflow_datasets as tfds
-
-    try:
-        module = inspect.getmodule(tfds.builder_cls(builder.partition("/")[0]))
-        return _NEEDS_TENSORFLOW.search(inspect.getsource(module)) is not None if module else True
-    except (tfds.core.DatasetNotFoundError, OSError, TypeError):
-        return True
+    """Whether TensorFlow is needed to prepare a set: TFDS opens archives with it; a user's own builder need not."""
+    code = readers.builder_class(builder)
+    return code is None or code.__module__.startswith("tensorflow_datasets.")
 
 
 def manual_folder() -> Path:

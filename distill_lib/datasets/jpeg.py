@@ -1,4 +1,4 @@
-"""JPEG bytes to pixels: the header, and decoding of no more rows and no more resolution than asked for.
+"""JPEG bytes to pixels: the header, and decoding of no more rows than asked for.
 
 Decoding is by libjpeg-turbo (simplejpeg), with the fast integer inverse DCT, which is TensorFlow's default and so what
 the paper's networks saw: equal to the last bit. The accurate one's grey levels are others by 0.9 to 1.6 on average.
@@ -141,7 +141,6 @@ def decode(
     *,
     colour: str,
     bottom: int | None = None,
-    shrink: int = 1,
     space: Callable[[int], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Decodes a grey or colour JPEG, as it is stored (not turned upright).
@@ -153,11 +152,10 @@ def decode(
         found: its header.
         colour: "RGB", "RGBX" (four bytes a pixel) or "GRAY".
         bottom: rows from here on are not needed; None for all rows.
-        shrink: 1, 2, 4 or 8: the scaled inverse DCT makes each side that many times shorter.
         space: gives at least so many bytes, uint8 (n,), to decode into; None takes new memory.
 
     Returns:
-        uint8 (rows, width / shrink, colours), both sides rounded up; rows at and below `bottom` may be missing.
+        uint8 (rows, width, colours); rows at and below `bottom` may be missing.
 
     Raises:
         ValueError: the decoder cannot make pixels of it.
@@ -168,10 +166,8 @@ def decode(
     if not complete:  # then the decoder has to find all of the rest without a warning
         data += _END_OF_IMAGE
     elif bottom is not None and found.one_pass:
-        height = min(height, bottom + _CONTEXT * shrink)
+        height = min(height, bottom + _CONTEXT)
     if height < found.height:
         data = b"".join((data[: found.frame], struct.pack(">H", height), data[found.frame + 2 :]))
-    high, wide = -(-height // shrink), -(-found.width // shrink)
-    least = {"min_height": high, "min_width": wide} if shrink > 1 else {}
-    room = space(high * wide * _BYTES[colour]) if space else None
-    return simplejpeg.decode_jpeg(data, colorspace=colour, fastdct=True, strict=not complete, buffer=room, **least)
+    room = space(height * found.width * _BYTES[colour]) if space else None
+    return simplejpeg.decode_jpeg(data, colorspace=colour, fastdct=True, strict=not complete, buffer=room)

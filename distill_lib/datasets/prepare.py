@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,11 +175,7 @@ def _found(dataset: Dataset) -> tuple[str, str, str]:
         problem = f"{' and '.join(missing)} cannot be imported" if missing else ""
         return f"the packages {dataset.builder}", problem, "absent" if missing else "present"
     embedded = dataset.origin == "embedded"
-    place = (
-        str(dataset_embedded.DATA / "fashion")
-        if embedded
-        else os.environ.get(fashion_idx.FOLDER_VARIABLE) or str(fashion_idx.DEBIAN_FOLDER)
-    )
+    place = str(dataset_embedded.DATA / "fashion" if embedded else fashion_idx.folder())
     try:
         readers.check_embedded(dataset_embedded.DATA)
         if not embedded:

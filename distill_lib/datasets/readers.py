@@ -15,7 +15,6 @@ import numpy as np
 from distill_lib.datasets import decode, fashion_idx
 from distill_lib.datasets import embedded as dataset_embedded
 from distill_lib.datasets.cards import Dataset
-from distill_lib.datasets.fashion_idx import read_originals
 from distill_lib.errors import DistillError
 
 Rows = Sequence[dict[str, Any]]  # examples {"image": encoded bytes or uint8 (h, w, c), "label": integer, ...}
@@ -65,6 +64,16 @@ def data_dir() -> str | None:
 def data_folder() -> Path:
     """Where TFDS looks for prepared sets."""
     return Path(data_dir() or Path.home() / "tensorflow_datasets").expanduser()
+
+
+def builder_class(builder: str) -> type | None:
+    """TFDS's code for a set; None where it has none, and knows the set, if at all, from its prepared files."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_cls(builder.partition("/")[0])
+    except tfds.core.DatasetNotFoundError:
+        return None
 
 
 def prepared_rows(builder: str, expression: str, image: str = "image") -> Rows:
@@ -138,13 +147,12 @@ def original_rows(name: str) -> Rows:
         DistillError: the original files are not at hand.
     """
     with quiet():
-        originals = read_originals()
-    parts = fashion_idx.parts(originals)
+        images, labels, *_ = fashion_idx.read_originals()
+    rows = fashion_idx.choose(labels)
     if name == "fashion_teacher":
-        return MemoryRows(parts["teacher"].images, parts["teacher"].labels)
-    held_out = parts["validation"].rows
-    images, labels = (np.delete(array, held_out, axis=0) for array in originals[:2])
-    return MemoryRows(images, labels)
+        return MemoryRows(images[rows["teacher"]], labels[rows["teacher"]])
+    held_out = rows["validation"]
+    return MemoryRows(np.delete(images, held_out, axis=0), np.delete(labels, held_out, axis=0))
 
 
 def fitted(image: bytes | np.ndarray, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:

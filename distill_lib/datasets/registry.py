@@ -169,14 +169,3 @@ def _features(builder: str, info: Any) -> tuple[tuple[str, str], int, int | None
     height, width, channels = features[image].shape
     size = height if height is not None and height == width else None
     return (image, label), 1 if channels == 1 else 3, size, features[label].num_classes
-
-
-def only_prepared(builder: str) -> bool:
-    """Whether TFDS knows a set only from its prepared files, and has no code for it."""
-    import tensorflow_datasets as tfds
-
-    try:
-        tfds.builder_cls(builder.partition("/")[0])
-    except tfds.core.DatasetNotFoundError:
-        return True
-    return False

@@ -289,7 +289,7 @@ def _prepared_rows(dataset: Dataset, expression: str) -> readers.Rows:
 
 def _mock_rows(dataset: Dataset, split: str, limit: int | None) -> readers.Rows:
     number = limit or MOCK_EXAMPLES
-    if dataset.origin == "tfds" and not registry.only_prepared(dataset.builder):
+    if dataset.origin == "tfds" and readers.builder_class(dataset.builder):
         return readers.mock_rows(dataset.builder, dataset.splits[split], number, embedded=False)
     if dataset.origin in ("embedded", "originals"):
         return readers.mock_rows("fashion", split, number, embedded=True)

@@ -1,1 +1,1 @@
-"""From stored images to batches: order, crops on the host, and the processes that decode."""
+"""From stored images to batches: order, crops on the host, and the threads that decode."""

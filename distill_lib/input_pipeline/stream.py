@@ -1,13 +1,8 @@
-"""Batches of crops for sets that do not fit into memory: images are decoded when they are needed, by workers.
+"""Batches of crops for sets that do not fit into memory: images are decoded when they are needed, by threads.
 
 Which examples a step sees says `sampler.batch_indices`, and how each is cropped `host_views`, so a batch is a function
-of (seed, step) here as it is on the device; the workers' kind and number, the hosts and the first step change nothing.
-Mixup is left to the device.
-
-Workers are threads: decoding and cropping release Python's lock, and pixels are written where they are wanted. Where
-the source's own Python code or very many cores make that lock the limit, they can be Grain's processes, which bring
-pixels through shared memory: 0.25 ms of CPU more for an image of 224x224, beside 0.7. These are spawned, so a script
-that starts them needs the usual `if __name__ == "__main__":`.
+of (seed, step) here as it is on the device; the number of workers, the hosts and the first step change nothing. Mixup
+is left to the device. Decoding and cropping release Python's lock, so threads use all cores.
 """
 
 from __future__ import annotations
@@ -19,20 +14,18 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from distill_lib import crops
+from distill_lib import crops, views
 from distill_lib.errors import DistillError, unknown
 from distill_lib.input_pipeline import host_views, sampler
 from distill_lib.input_pipeline.workers import Bad, Chunks, Room, Source, Told
 
 ON_BAD_IMAGE = ("substitute", "raise")
-WORKERS = ("threads", "processes")
 CHUNK = 64  # images that a worker makes at once, at most
 AHEAD = 2  # batches that threads make in advance
-_ENDLESS = 2**60
 _Made = tuple[Room, list[Told]]  # a batch, and what there is to say of each of its chunks
 
 
@@ -63,11 +56,11 @@ class Stream(Iterator[Batch]):
     """
 
     def __init__(
-        self, work: Chunks, made: Iterator[_Made], student: int, teacher: dict[int, int], raises: bool, report: Callable
+        self, work: Chunks, made: Iterator[_Made], teacher: dict[int, int], raises: bool, report: Callable
     ) -> None:
         self.bad: dict[int, str] = {}
         self.substituted = 0
-        self._work, self._made, self._student, self._teacher = work, made, student, teacher
+        self._work, self._made, self._teacher = work, made, teacher
         self._raises, self._report = raises, report
         self._step = work.start_step
         # Also where nobody closes it: at exit, before the modules go that the workers are ended with.
@@ -84,7 +77,7 @@ class Stream(Iterator[Batch]):
         positions = np.arange(work.first, work.first + work.share, dtype=np.int32)
         teacher = {size: shown[look] for size, look in self._teacher.items()}
         self._step += 1
-        return Batch(self._step - 1, positions, labels, shown[self._student], teacher)
+        return Batch(self._step - 1, positions, labels, shown[0], teacher)
 
     def __enter__(self) -> Stream:
         return self
@@ -129,15 +122,13 @@ def batches(
     host: int = 0,
     hosts: int = 1,
     workers: int | None = None,
-    kind: str = "threads",
     on_bad_image: str = "substitute",
-    shrink: bool = False,
     report: Callable[[str], object] = _to_stderr,
 ) -> Stream:
     """Streams the crops that teacher and student are shown, from a step on.
 
     Args:
-        source: the examples, random access; read by several threads at once, or copied into every worker process.
+        source: the examples, random access; read by several threads at once.
         seed: of the run: of the order of examples and of the views.
         batch_size: images in the global batch, over all hosts.
         student_size: side of the student's pictures in pixels.
@@ -149,10 +140,8 @@ def batches(
         channels: 1 (grey) or 3.
         host: number of the equal, contiguous share of the batch that is wanted.
         hosts: number of shares.
-        workers: how many decode, see `crew`; 0 decodes when a batch is asked for.
-        kind: of the workers, one of `WORKERS`.
+        workers: how many threads decode, see `crew`; 0 decodes when a batch is asked for.
         on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
-        shrink: as in `decode.crops`.
         report: is given one line for each broken image, once.
 
     Returns:
@@ -161,13 +150,9 @@ def batches(
     Raises:
         DistillError: a name or a number is wrong, told at once.
     """
-    from distill_lib import views  # loads JAX, which worker processes do not need
-
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, ON_BAD_IMAGE)
-    if kind not in WORKERS:
-        raise unknown("kind of workers", kind, WORKERS)
     share = _share(batch_size, host, hosts)
     sampler.batch_indices(seed, start_step, batch_size, len(source))  # tells bad numbers now
     draws = [host_views.Crop(row.student, row.flip, area=area, whole=whole)]
@@ -187,13 +172,9 @@ def batches(
         draws=tuple(draws),
         looks=tuple(looks),
         channels=channels,
-        shrink=shrink,
     )
-    if not workers:
-        made = _in_turn(work)
-    else:
-        made = _by_threads(work, workers) if kind == "threads" else _by_processes(work, workers)
-    return Stream(work, made, 0, teacher, on_bad_image == "raise", report)
+    made = _by_threads(work, workers) if workers else _in_turn(work)
+    return Stream(work, made, teacher, on_bad_image == "raise", report)
 
 
 def _share(batch_size: int, host: int, hosts: int) -> int:
@@ -242,29 +223,3 @@ def _by_threads(work: Chunks, workers: int) -> Iterator[_Made]:
             yield room, [part.result() for part in parts]
     finally:
         crew.shutdown(wait=False, cancel_futures=True)
-
-
-def _by_processes(work: Chunks, workers: int) -> Iterator[_Made]:
-    """Some chunks in advance; Grain brings them through shared memory."""
-    import grain
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():  # Grain reads them, and a program that is not one of Abseil's parses none
-        flags.FLAGS.mark_as_parsed()
-    # No reading threads: decoding is the work, and a worker already does it beside the others.
-    numbers = grain.MapDataset.range(_ENDLESS).map(work)
-    chunks = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-    made: Any = iter(chunks.mp_prefetch(options))
-    try:
-        while True:
-            room, told = work.room(work.share), []
-            for begin, (part, one) in zip(work.begins(), made, strict=False):
-                told.append(one)
-                here = room.part(begin, work.chunk)
-                here.labels[:] = part.labels
-                for whole, pictures in zip(here.shown, part.shown, strict=True):
-                    whole[:] = pictures
-            yield room, told
-    finally:
-        made.close()

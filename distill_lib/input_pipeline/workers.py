@@ -1,7 +1,7 @@
 """Chunks of a batch: what a worker of `stream` does.
 
 A chunk is read, drawn, decoded and cropped from its number alone. An image that cannot be decoded is replaced by the
-next one of the split that can be, seen from the same position of the batch. Nothing here imports JAX.
+next one of the split that can be, seen from the same position of the batch.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ class Chunks:
         draws: how crops are drawn: the student's, and where it is independent the teacher's.
         looks: (number in `draws`, size in pixels) of all that is shown of an image.
         channels: 1 or 3.
-        shrink: as in `decode.crops`.
     """
 
     source: Source
@@ -91,12 +90,6 @@ class Chunks:
     draws: tuple[host_views.Crop, ...]
     looks: tuple[tuple[int, int], ...]
     channels: int
-    shrink: bool
-
-    @property
-    def per_step(self) -> int:
-        """Chunks a step."""
-        return -(-self.share // self.chunk)
 
     def room(self, count: int) -> Room:
         """New memory for so many images."""
@@ -106,13 +99,6 @@ class Chunks:
     def begins(self) -> range:
         """Where a step's chunks begin, counted from the host's first image."""
         return range(0, self.share, self.chunk)
-
-    def __call__(self, number: int) -> tuple[Room, Told]:
-        """Chunk `number` since the first step."""
-        step, part = divmod(number, self.per_step)
-        begin = self.begins()[part]
-        room = self.room(min(self.chunk, self.share - begin))
-        return room, self.fill(self.start_step + step, begin, room)
 
     def fill(self, step: int, begin: int, room: Room) -> Told:
         """Writes the images of a step from position `begin` of the host's share on, as many as there is room for."""
@@ -168,7 +154,7 @@ class Chunks:
         while True:
             try:
                 header = found.known.header
-                decode.crops(found.example.image, looks, self.channels, shrink=self.shrink, header=header, out=out)
+                decode.crops(found.example.image, looks, self.channels, header=header, out=out)
                 return found.example.label
             except decode.ImageError as error:
                 bad.append((found.tried, found.example.name, str(error)))

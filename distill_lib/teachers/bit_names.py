@@ -23,21 +23,23 @@ from distill_lib.errors import DistillError
 
 _PREFIX = "resnet/"
 _CONV = "standardized_conv2d/kernel"
-_NORM = {"scale": "group_norm/gamma", "bias": "group_norm/beta"}
+_NORM = {"group_norm/gamma": "scale", "group_norm/beta": "bias"}
 
-# Ours to theirs: inside a unit, and outside.
+# Theirs to ours: inside a unit, and outside.
 _UNIT = (
-    {f"conv{number}/kernel": f"{part}/{_CONV}" for number, part in enumerate("abc", 1)}
-    | {f"gn{number}/{ours}": f"{part}/{_NORM[ours]}" for number, part in enumerate("abc", 1) for ours in _NORM}
-    | {"conv_proj/kernel": f"a/proj/{_CONV}"}
+    {f"{part}/{_CONV}": f"conv{number}/kernel" for number, part in enumerate("abc", 1)}
+    | {
+        f"{part}/{theirs}": f"gn{number}/{ours}"
+        for number, part in enumerate("abc", 1)
+        for theirs, ours in _NORM.items()
+    }
+    | {f"a/proj/{_CONV}": "conv_proj/kernel"}
 )
 _TOP = (
-    {"root_block/conv_root/kernel": f"root_block/{_CONV}"}
-    | {f"norm-pre-head/{ours}": theirs for ours, theirs in _NORM.items()}
-    | {f"head/{kind}": f"head/conv2d/{kind}" for kind in ("kernel", "bias")}
+    {f"root_block/{_CONV}": "root_block/conv_root/kernel"}
+    | {theirs: f"norm-pre-head/{ours}" for theirs, ours in _NORM.items()}
+    | {f"head/conv2d/{kind}": f"head/{kind}" for kind in ("kernel", "bias")}
 )
-_UNIT_TO_OURS = {theirs: ours for ours, theirs in _UNIT.items()}
-_TOP_TO_OURS = {theirs: ours for ours, theirs in _TOP.items()}
 
 _IN_UNIT = re.compile(r"(block\d+/unit\d+/)(.+)")
 _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  # other families have other names
@@ -67,25 +69,6 @@ def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             value = value[0, 0]
         ours[name] = value
     return ours
-
-
-def to_big_transfer(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames BiT parameters as in the big_transfer files; the inverse of `to_ours`, bit for bit.
-
-    Args:
-        flat: arrays by this library's names.
-
-    Returns:
-        Arrays by their names: normalisation (C,), head (1, 1, C, classes). Names that BiT has not are kept.
-    """
-    theirs = {}
-    for ours, value in flat.items():
-        if _NORMS.fullmatch(ours):
-            value = value.reshape(-1)
-        if ours == "head/kernel":
-            value = value[None, None]
-        theirs[_big_transfer_name(ours)] = value
-    return theirs
 
 
 def fit_head(
@@ -136,15 +119,6 @@ def _our_name(name: str) -> str:
         return name
     # In some files TensorFlow numbered the convolutions: standardized_conv2d_17.
     rest = re.sub(r"/standardized_conv2d_\d+/", "/standardized_conv2d/", name.removeprefix(_PREFIX))
-    return _renamed(rest, _UNIT_TO_OURS, _TOP_TO_OURS) or name
-
-
-def _big_transfer_name(name: str) -> str:
-    renamed = _renamed(name, _UNIT, _TOP)
-    return _PREFIX + renamed if renamed else name
-
-
-def _renamed(name: str, in_unit: dict[str, str], outside: dict[str, str]) -> str | None:
-    if match := _IN_UNIT.fullmatch(name):
-        return match[1] + in_unit[match[2]] if match[2] in in_unit else None
-    return outside.get(name)
+    if match := _IN_UNIT.fullmatch(rest):
+        return match[1] + _UNIT[match[2]] if match[2] in _UNIT else name
+    return _TOP.get(rest, name)

@@ -56,11 +56,11 @@ def test_both_forms_of_tf_data_are_compared(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "serve.py").write_text(_INSTEAD.format(absent=False))
     monkeypatch.setattr(process, "PEERS", tmp_path)
     monkeypatch.setattr(bench, "FORMS", ("plain", "another"))
-    rows = bench.measure([*TINY, "--tensorflow", sys.executable, "--kind", "processes"])
-    for row in rows:  # "processes" has nine letters
-        assert row["distill_lib"].median == 9 and row["distill_lib CPU"].median == 4.5
+    rows = bench.measure([*TINY, "--tensorflow", sys.executable])
+    for row in rows:  # "threads" has seven letters
+        assert row["distill_lib"].median == 7 and row["distill_lib CPU"].median == 3.5
         assert row["tf.data"].median == len(row["form"])
-        assert row["ratio"] == row["CPU ratio"] == pytest.approx(len(row["form"]) / 9)
+        assert row["ratio"] == row["CPU ratio"] == pytest.approx(len(row["form"]) / 7)
 
 
 def test_a_job_that_stops_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,22 +199,6 @@ def test_a_very_large_image_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatc
     assert len(jpeg.Space().bytes(101)) == 101
 
 
-def test_large_jpegs_can_be_decoded_at_reduced_scale() -> None:
-    """Only if asked, and never so small that a crop would be enlarged; on what is smooth nothing changes."""
-    rows, columns = np.mgrid[:403, :601]
-    smooth = np.stack([rows * 0.5, columns * 0.4, 255 - rows * 0.3], -1).astype(np.uint8)
-    data, found = encoded(smooth, quality=98), jpeg.header(encoded(smooth))
-    for side, factor in ((0.9, 8), (0.5, 4), (0.3, 2), (0.1, 1)):
-        look = decode.Look((0.05, 0.07, side, side), False, 40)
-        assert decode._shrink(found, [look]) == factor
-        plain, shrunk = decode.crops(data, [look])[0], decode.crops(data, [look], shrink=True)[0]
-        # The fast DCT is of full size alone; the scaled ones are accurate, and quality 98 is where that shows most.
-        assert np.abs(plain.astype(int) - shrunk).mean() < 1.3
-        assert jpeg.decode(data, found, colour="RGB", shrink=factor).shape[:2] == (-(-403 // factor), -(-601 // factor))
-    both = [decode.Look((0, 0, 0.9, 0.9), False, 40), decode.Look((0, 0, 0.9, 0.9), False, 90)]
-    assert decode._shrink(found, both) == 4
-
-
 def exif(orientation: int, order: str = "<") -> bytes:
     """An Exif block that says nothing but how the camera was held."""
     entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)
@@ -300,9 +284,8 @@ def test_an_image_of_20000_pixels_width_is_an_image(kind: str) -> None:
     data = encoded(pixels, kind)
     assert decode.known(data)[:2] == (8, 20_000)
     look = decode.Look((0, 0.5, 1, 0.25), False, 16)
-    for shrink in (False, True):
-        (found,) = decode.crops(data, [look], shrink=shrink)
-        np.testing.assert_allclose(found[8, :, 0], np.linspace(0.5, 0.75, 17)[:-1] * 255 + 2, atol=3)
+    (found,) = decode.crops(data, [look])
+    np.testing.assert_allclose(found[8, :, 0], np.linspace(0.5, 0.75, 17)[:-1] * 255 + 2, atol=3)
     assert decode.evaluation(data, 8, 8).shape == (8, 8, 3)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -22,29 +21,29 @@ FOLDER = embedded.DATA / "fashion"
 
 
 def have_originals() -> bool:
-    return Path(os.environ.get(fashion_idx.FOLDER_VARIABLE) or fashion_idx.DEBIAN_FOLDER).is_dir()
+    return fashion_idx.folder().is_dir()
 
 
 needs_originals = pytest.mark.skipif(not have_originals(), reason="the original Fashion-MNIST files are not here")
 
 
-def shipped(split: str) -> fashion_idx.Part:
+def shipped(split: str) -> fashion_build.Part:
     """A split of the embedded set, as it went in."""
     import tensorflow_datasets as tfds
 
     rows = list(tfds.data_source("fashion", split=split, data_dir=embedded.DATA))
     images = np.stack([row["image"][..., 0] for row in rows])
     labels, numbers = (np.array([row[key] for row in rows]) for key in ("label", "index"))
-    return fashion_idx.Part(images, labels, numbers)
+    return fashion_build.Part(images, labels, numbers)
 
 
 @pytest.fixture(scope="module")
-def parts() -> dict[str, fashion_idx.Part]:
+def parts() -> dict[str, fashion_build.Part]:
     return {split: shipped(split) for split in datasets.SPLITS}
 
 
-def few(parts: dict[str, fashion_idx.Part], count: int = 3) -> dict[str, fashion_idx.Part]:
-    return {split: fashion_idx.Part(*(column[:count] for column in part)) for split, part in parts.items()}
+def few(parts: dict[str, fashion_build.Part], count: int = 3) -> dict[str, fashion_build.Part]:
+    return {split: fashion_build.Part(*(column[:count] for column in part)) for split, part in parts.items()}
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 300))
@@ -62,12 +61,7 @@ def test_choice_parts_the_rows_and_takes_the_classes_in_turn(seed: int, more: in
         np.testing.assert_array_equal(chosen, of_class[:204])
 
 
-def test_choice_needs_enough_images() -> None:
-    with pytest.raises(DistillError, match="a class has 203 images, 204 are needed"):
-        fashion_idx.choose(np.repeat(np.arange(10), 204)[1:])
-
-
-def test_shipped_rows_belong_to_one_split_only(parts: dict[str, fashion_idx.Part]) -> None:
+def test_shipped_rows_belong_to_one_split_only(parts: dict[str, fashion_build.Part]) -> None:
     train, validation = parts["train"].rows, parts["validation"].rows
     assert len(np.union1d(train, validation)) == 2_040
     for label in range(10):  # validation goes on where train stops, class by class
@@ -76,7 +70,7 @@ def test_shipped_rows_belong_to_one_split_only(parts: dict[str, fashion_idx.Part
     np.testing.assert_array_equal(parts["test"].rows, np.arange(10_000))
 
 
-def test_no_image_is_shipped_twice(parts: dict[str, fashion_idx.Part]) -> None:
+def test_no_image_is_shipped_twice(parts: dict[str, fashion_build.Part]) -> None:
     images = np.concatenate([part.images for part in parts.values()])
     assert len({image.tobytes() for image in images}) == 12_040
 
@@ -90,7 +84,7 @@ def test_folder_is_small_and_brings_card_and_licence() -> None:
 
 
 def test_writing_the_shipped_images_again_gives_the_same_bytes(
-    parts: dict[str, fashion_idx.Part], tmp_path: Path
+    parts: dict[str, fashion_build.Part], tmp_path: Path
 ) -> None:
     again = fashion_build.write(parts, tmp_path)
     if embedded.read_sums(again) != embedded.read_sums(
@@ -100,7 +94,7 @@ def test_writing_the_shipped_images_again_gives_the_same_bytes(
         assert fashion_build.same_contents(tmp_path, embedded.DATA)
 
 
-def test_what_is_written_is_read_back(parts: dict[str, fashion_idx.Part], tmp_path: Path) -> None:
+def test_what_is_written_is_read_back(parts: dict[str, fashion_build.Part], tmp_path: Path) -> None:
     fashion_build.write(few(parts), tmp_path / "a")
     fashion_build.write(few(parts), tmp_path / "b")
     embedded.check(tmp_path / "a")
@@ -110,7 +104,7 @@ def test_what_is_written_is_read_back(parts: dict[str, fashion_idx.Part], tmp_pa
 
 
 def test_verify_tells_equal_recoded_and_different(
-    parts: dict[str, fashion_idx.Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: dict[str, fashion_build.Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = fashion_build.write(few(parts), tmp_path).parent
     monkeypatch.setattr(fashion_build, "build", lambda source, out: fashion_build.write(few(parts), out))
@@ -169,8 +163,8 @@ def test_command_line_tells_errors_in_one_line(tmp_path: Path, capsys: pytest.Ca
 
 
 @needs_originals
-def test_the_teachers_images_are_all_the_others(parts: dict[str, fashion_idx.Part]) -> None:
-    everything = fashion_idx.parts(fashion_idx.read_originals())
+def test_the_teachers_images_are_all_the_others(parts: dict[str, fashion_build.Part]) -> None:
+    everything = fashion_build.parts(fashion_idx.read_originals())
     for split in datasets.SPLITS:
         for ours, theirs in zip(parts[split], everything[split], strict=True):
             np.testing.assert_array_equal(ours, theirs)

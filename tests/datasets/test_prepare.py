@@ -281,8 +281,6 @@ def of_clothes(monkeypatch: pytest.MonkeyPatch, data: Path, broken: Exception | 
     builder = Clothes.builder(data, broken)
     monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Clothes.builder(data, broken))
     monkeypatch.setattr(tfds, "builder_cls", lambda name: type(builder))
-    monkeypatch.setattr(prepare, "needs_tensorflow", lambda name: False)
-    monkeypatch.setattr(instructions, "needs_tensorflow", lambda name: False)
 
 
 def test_prepare_runs_tfds_where_it_needs_no_tensorflow(

@@ -176,10 +176,10 @@ def test_fashion_mnist_is_all_but_the_validation_images(monkeypatch: pytest.Monk
     labels = (np.arange(60_000) % 10).astype(np.uint8)
     images = random.integers(0, 256, (60_000, 2, 2), np.uint8)
     originals = fashion_idx.Originals(images, labels, images[:10_000], labels[:10_000])
-    monkeypatch.setattr(readers, "read_originals", lambda: originals)
+    monkeypatch.setattr(fashion_idx, "read_originals", lambda: originals)
     rows = readers.original_rows("fashion_mnist")
     assert len(rows) == datasets.get("fashion_mnist").counts["train"] == 58_980
-    held_out = fashion_idx.parts(originals)["validation"].rows
+    held_out = fashion_idx.choose(labels)["validation"]
     np.testing.assert_array_equal(rows.images, np.delete(images, held_out, axis=0))
     np.testing.assert_array_equal(np.bincount(rows.labels), np.full(10, 5_898))
     validation = datasets.load("fashion_mnist", "validation", limit=3)

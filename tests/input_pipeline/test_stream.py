@@ -6,10 +6,8 @@ import functools
 import gc
 import io
 import itertools
-import multiprocessing
 import os
 import threading
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,41 +124,37 @@ def test_a_shared_view_is_decoded_once_and_an_independent_one_is_another() -> No
     assert take(1, policy="labels")[0].teacher == {}
 
 
-@pytest.mark.parametrize("kind", stream.WORKERS)
-def test_workers_change_nothing_but_the_speed(kind: str) -> None:
+def test_workers_change_nothing_but_the_speed() -> None:
     """Two of them, from the middle on, with broken images: the same batches and report. They end with the stream."""
     source, lines = Photos(broken=(3, 4), cut=(20,)), ([], [])
     options = {"seed": 5, "batch_size": BATCH, "student_size": SIZE, "start_step": 2}
     options |= {"teacher_sizes": (16,), "policy": "ind/ic"}
     alone = take(6, source, report=lines[0].append, **options)
     before = running()
-    found = stream.batches(source, workers=2, kind=kind, report=lines[1].append, **options)
+    found = stream.batches(source, workers=2, report=lines[1].append, **options)
     for ours, theirs in zip(alone, found, strict=False):
         assert_equal(ours, theirs)
     assert lines[0] == lines[1] and len(lines[0]) == 3
     started = running() - before
     assert len(started) == 2
     found.close()
-    for _ in range(200):
-        if not started & running():
-            break
-        time.sleep(0.1)
-    assert not started & running()
+    for thread in started:
+        thread.join(10)
+        assert not thread.is_alive()
     with pytest.raises(StopIteration):
         next(found)
 
 
-def running() -> set[Any]:
-    """Processes that multiprocessing has started and that live, and threads of streams."""
-    threads = {thread for thread in threading.enumerate() if thread.name.startswith("stream")}
-    return threads | {process.pid for process in multiprocessing.active_children()}
+def running() -> set[threading.Thread]:
+    """Threads of streams that live."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("stream")}
 
 
 def test_a_stream_that_nobody_closes_ends_its_threads() -> None:
     """With the last reference to it, while they are at work."""
     found = stream.batches(Photos(), seed=0, batch_size=BATCH, student_size=SIZE, workers=2)
     next(found)
-    threads = {thread for thread in running() if isinstance(thread, threading.Thread)}
+    threads = running()
     assert threads
     del found
     gc.collect()
@@ -274,7 +268,6 @@ def test_grey_images_have_one_channel() -> None:
     ("options", "message"),
     [
         ({"policy": "same/xx"}, "unknown policy 'same/xx'"),
-        ({"kind": "fibres"}, "unknown kind of workers 'fibres'.*Valid: threads, processes"),
         ({"on_bad_image": "skip"}, "unknown on_bad_image 'skip'.*Valid: substitute, raise"),
         ({"hosts": 3}, "host 0 of 3 has no equal share of a batch of 8"),
         ({"hosts": 2, "host": 2}, "host 2 of 2"),
@@ -284,7 +277,7 @@ def test_grey_images_have_one_channel() -> None:
     ],
 )
 def test_bad_input_is_told_at_once(options: dict, message: str) -> None:
-    """Before a process is started."""
+    """Before a thread is started."""
     usual = {"seed": 0, "batch_size": BATCH, "student_size": SIZE}
     with pytest.raises(DistillError, match=message):
         stream.batches(Photos(), **(usual | options))

@@ -16,13 +16,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from distill_lib.datasets.cards import CLASS_NAMES, SPLITS
 from distill_lib.datasets.embedded import DATA, SUMS, VERSION, check, read_sums
-from distill_lib.datasets.fashion_idx import Part, parts, read_originals
+from distill_lib.datasets.fashion_idx import Originals, choose, read_originals
 from distill_lib.errors import DistillError, command_line
 from distill_lib.weights import sha256
 
@@ -39,6 +39,22 @@ CITATION = """@article{xiao2017fashion,
   journal = {arXiv:1708.07747},
   year = {2017}
 }"""
+
+
+class Part(NamedTuple):
+    """One split: images uint8 (n, 28, 28), labels (n,) in 0..9, rows (n,) in the original file."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+def parts(originals: Originals) -> dict[str, Part]:
+    """Cuts the original files into "train", "validation", "teacher" (not shipped) and "test"."""
+    images, labels = originals.train_images, originals.train_labels
+    chosen = {split: Part(images[rows], labels[rows], rows) for split, rows in choose(labels).items()}
+    test_rows = np.arange(len(originals.test_labels))
+    return chosen | {"test": Part(originals.test_images, originals.test_labels, test_rows)}
 
 
 def encode_png(image: np.ndarray) -> bytes:

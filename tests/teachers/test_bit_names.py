@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import big_transfer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,10 +65,10 @@ def networks(draw: st.DrawFn) -> Flat:
 @given(networks())
 def test_renaming_there_and_back_changes_no_bit(flat: Flat) -> None:
     """In both directions, for any depth; one array never takes another's name."""
-    theirs = bit_names.to_big_transfer(flat)
+    theirs = big_transfer.renamed(flat)
     assert len(theirs) == len(flat)
     assert_same(bit_names.to_ours(theirs), flat)
-    assert_same(bit_names.to_big_transfer(bit_names.to_ours(theirs)), theirs)
+    assert_same(big_transfer.renamed(bit_names.to_ours(theirs)), theirs)
     assert_same(bit_names.to_ours(flat), flat)
 
 
@@ -99,7 +100,7 @@ def test_published_names_fit_the_paper_models(name: str, stages: tuple[int, ...]
     expected = models.shapes(models.create(name, 1000), (224, 224, 3))["params"]
     ours = bit_names.to_ours(file)
     weights.match(weights.unflatten(ours), expected, name)
-    assert {path: value.shape for path, value in bit_names.to_big_transfer(ours).items()} == shapes
+    assert {path: value.shape for path, value in big_transfer.renamed(ours).items()} == shapes
 
 
 def reference_unit(flat: Flat, at: str, x: np.ndarray, groups: int) -> np.ndarray:
@@ -129,7 +130,7 @@ def reference_unit(flat: Flat, at: str, x: np.ndarray, groups: int) -> np.ndarra
 def test_each_normalisation_stands_before_the_convolution_of_its_letter(params: Flat) -> None:
     """Shapes alone would let gn2 and gn3 change places, or the shortcut start from the raw input; numbers do not."""
     model = models.create("bit_r11w8", 5)
-    theirs = bit_names.to_big_transfer(params)
+    theirs = big_transfer.renamed(params)
     variables = {"params": weights.unflatten(bit_names.to_ours(theirs))}
     images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
@@ -142,7 +143,7 @@ def test_flat_norms_and_numbered_convolutions_are_read_too(params: Flat) -> None
     """Newer files keep GroupNorm as (C,); some older ones number their convolutions."""
     squeezed = {name: value.reshape(-1) if value.shape[:3] == (1, 1, 1) else value for name, value in params.items()}
     assert_same(bit_names.to_ours(squeezed), params)
-    theirs = bit_names.to_big_transfer(params)
+    theirs = big_transfer.renamed(params)
     numbered = {
         name.replace("/proj/standardized_conv2d/", "/proj/standardized_conv2d_7/"): theirs[name] for name in theirs
     }
@@ -152,7 +153,7 @@ def test_flat_norms_and_numbered_convolutions_are_read_too(params: Flat) -> None
 
 def test_two_arrays_for_one_parameter_are_refused(params: Flat) -> None:
     """Taking either would be a guess."""
-    theirs = bit_names.to_big_transfer(params)
+    theirs = big_transfer.renamed(params)
     twice = theirs | {"resnet/root_block/standardized_conv2d_1/kernel": np.zeros(3)}
     with pytest.raises(DistillError, match="both stand for root_block/conv_root/kernel; get the checkpoint again"):
         bit_names.to_ours(twice)
@@ -170,7 +171,7 @@ def test_other_families_pass_unchanged(model: str) -> None:
 
 def test_unknown_names_are_left_for_the_match(params: Flat) -> None:
     """A surplus array is told, not dropped."""
-    surplus = bit_names.to_big_transfer(params) | {"resnet/block1/unit01/d/standardized_conv2d/kernel": np.zeros(1)}
+    surplus = big_transfer.renamed(params) | {"resnet/block1/unit01/d/standardized_conv2d/kernel": np.zeros(1)}
     assert bit_names.to_ours(surplus).keys() - params.keys() == {"resnet/block1/unit01/d/standardized_conv2d/kernel"}
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import big_transfer
 import flax.linen as nn
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from distill_lib import cli, models, weights
 from distill_lib.errors import DistillError
 from distill_lib.models import vit
-from distill_lib.teachers import bit_names, published
+from distill_lib.teachers import published
 
 NAME = "R50x1_224"
 FILE = "R50x1_224.npz"
@@ -49,8 +50,8 @@ def lock(home: Path) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    """Names in a folder, without those that only hold processes apart."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".guard")
+    """Names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def error_of(call: Callable[[], object]) -> str:
@@ -179,7 +180,7 @@ def arrays_of(model: object, shape: tuple[int, int, int] = SHAPE) -> dict[str, n
     return {name: numbers.normal(size=leaf.shape).astype(np.float16) for name, leaf in expected.items()}
 
 
-@pytest.mark.parametrize("rename", [dict, bit_names.to_big_transfer])
+@pytest.mark.parametrize("rename", [dict, big_transfer.renamed])
 def test_a_file_of_either_naming_is_loaded(tmp_path: Path, rename: Callable[[dict], dict]) -> None:
     """Half precision becomes float32, exactly."""
     model = models.create("bit_r11w8", 5)
@@ -217,7 +218,7 @@ def test_running_statistics_are_loaded_too(tmp_path: Path) -> None:
 def test_a_head_of_other_classes_is_replaced_only_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """By a silent new head a published network would answer at random."""
     path = tmp_path / "bit.npz"
-    path.write_bytes(npz(**bit_names.to_big_transfer(arrays_of(models.create("bit_r11w8", 5)))))
+    path.write_bytes(npz(**big_transfer.renamed(arrays_of(models.create("bit_r11w8", 5)))))
     model = models.create("bit_r11w8", 3)
     message = error_of(lambda: published.load(path, model, SHAPE))
     assert f"{path} has a head of 5 classes, the model one of 3" in message and "replace_head=True" in message

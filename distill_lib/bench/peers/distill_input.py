@@ -30,5 +30,5 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], Any], None]:
 
     workers = 0 if case["cores"] == 1 else case["cores"]
     sizes = {"seed": 0, "batch_size": case["batch"], "student_size": case["side"]}
-    made = stream.batches(Files(files.read(case)), **sizes, workers=workers, kind=case["form"]).__enter__()
+    made = stream.batches(Files(files.read(case)), **sizes, workers=workers)
     return lambda: next(made), None
