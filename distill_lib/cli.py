@@ -157,7 +157,7 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from distill_lib.evaluation import evaluate
 
-    judged = evaluate.judge(
+    judged = evaluate.evaluate(
         options.network,
         options.dataset,
         teacher=options.teacher,

@@ -210,17 +210,17 @@ def render(
     """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
 
     Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which
-    accelerators and CPUs run well, and the colour axis rides along.
+    accelerators and CPUs run well, and the channel axis rides along.
 
     Args:
-        images: (batch, height, width, colours), uint8, or float32 in [-1, 1].
+        images: (batch, height, width, channels), uint8, or float32 in [-1, 1].
         view: the view, of the same batch.
         size: height and width of the result in pixels.
         extents: (batch, 2) height and width in pixels that each image really has, from the top left corner of its
             canvas; None where the images fill theirs. Nothing beyond them is shown.
 
     Returns:
-        (batch, size, size, colours), float32 in [-1, 1].
+        (batch, size, size, channels), float32 in [-1, 1].
     """
     images = normalize(images)
     top, left, height, width = view.box.T
@@ -254,7 +254,7 @@ def normalize(images: jax.Array | np.ndarray) -> jax.Array:
 
 
 def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | None = None) -> jax.Array:
-    """Width / height of images (batch, height, width, colours): one number, or (batch,) where they have extents."""
+    """Width / height of images (batch, height, width, channels): one number, or (batch,) where they have extents."""
     size = jnp.asarray(images.shape[1:3] if extents is None else extents)
     return size[..., 1] / size[..., 0]
 

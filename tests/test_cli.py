@@ -116,7 +116,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),
-        (evaluate, "judge", {"top1": 0.5}), (record_soft_labels, "store", store), (summary, "summarise", "study"),
+        (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (summary, "summarise", "study"),
         (summary, "studies", "studies"), (runs, "save_patience", None), (bench, "main", 3),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, stand_in(answer))

@@ -63,7 +63,7 @@ def names() -> list[str]:
 
 
 def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
-    """Draws the variables of a model for images of shape (height, width, colours)."""
+    """Draws the variables of a model for images of shape (height, width, channels)."""
     return _initialiser(model, image_shape)(key)
 
 
@@ -79,7 +79,7 @@ def _initialiser(model: nn.Module, image_shape: tuple[int, int, int]):
 
 @functools.lru_cache(maxsize=64)
 def shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
-    """Shapes of a model's variables for images of shape (height, width, colours); nothing is computed.
+    """Shapes of a model's variables for images of shape (height, width, channels); nothing is computed.
 
     Raises:
         DistillError: if the model cannot take images of that shape.
@@ -92,7 +92,7 @@ def shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
 
 
 def logits(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
-    """Predicts: images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes) float32."""
+    """Predicts: images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes) float32."""
     import jax
 
     output = model.apply(variables, images)
@@ -108,7 +108,7 @@ def train_logits(
     Args:
         model: the module.
         variables: its parameters, and with BatchNorm its running statistics.
-        images: (batch, height, width, colours), float32 in [-1, 1].
+        images: (batch, height, width, channels), float32 in [-1, 1].
         remat: whether only the outputs of residual units are kept for the gradient and the rest is computed again then
             (rematerialisation); the same gradients, to rounding.
 

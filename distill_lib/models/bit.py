@@ -102,7 +102,7 @@ class RootBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, colours) to (batch, height', width', features)."""
+        """Maps images (batch, height, width, channels) to (batch, height', width', features)."""
         x = StandardizedConv(self.features, self.kernel_size, self.stride, self.folded, name="conv_root")(x)
         if not self.pool:
             return x
@@ -175,7 +175,7 @@ class BiT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes).
+        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes).
 
         Training and inference are the same thing for this family, which is why `train` changes nothing.
         """

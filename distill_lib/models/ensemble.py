@@ -35,7 +35,7 @@ class Member:
     input_range: tuple[float, float] = (-1.0, 1.0)
 
     def logits(self, variables: models.Variables, images: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, classes)."""
+        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, classes)."""
         return models.logits(self.model, variables, self._in_range(images))
 
     def features(self, variables: models.Variables, images: jax.Array) -> jax.Array:

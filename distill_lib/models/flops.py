@@ -24,7 +24,7 @@ def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
     Args:
         model: any Flax module from images to logits.
-        image_shape: (height, width, colours).
+        image_shape: (height, width, channels).
 
     Returns:
         The number; one multiply-accumulate is two floating-point operations.
@@ -45,7 +45,7 @@ def parameters(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
     Args:
         model: any Flax module from images to logits.
-        image_shape: (height, width, colours).
+        image_shape: (height, width, channels).
     """
     import jax
 
@@ -57,7 +57,7 @@ def kept_bytes(model: nn.Module, image_shape: tuple[int, int, int], batch_size: 
 
     Args:
         model: the module.
-        image_shape: (height, width, colours).
+        image_shape: (height, width, channels).
         batch_size: images at once.
         remat: as in `models.train_logits`.
     """

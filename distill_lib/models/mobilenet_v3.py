@@ -98,7 +98,7 @@ class MobileNetV3(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes).
+        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes).
 
         With BatchNorm, `train` uses the statistics of the batch and updates the running ones.
         """

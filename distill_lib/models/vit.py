@@ -142,7 +142,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, side, side, colours), float32 in [-1, 1], to logits (batch, num_classes).
+        """Maps images (batch, side, side, channels), float32 in [-1, 1], to logits (batch, num_classes).
 
         Training and inference are the same thing for this family, which is why `train` changes nothing.
 

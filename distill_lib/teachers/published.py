@@ -174,7 +174,7 @@ def load(
     Args:
         name_or_path: a name in `CHECKPOINTS`, or the path of an .npz in its naming or this library's.
         model: the module.
-        image_shape: (height, width, colours) of the images it is for; a ViT's position embedding is resized to it.
+        image_shape: (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
         replace_head: whether a head of another number of classes is replaced by zeros, which is then printed.
 
     Returns:

@@ -49,7 +49,7 @@ def initial_state(
     Args:
         student: the module to train.
         seed: of the initialisation.
-        image_shape: height, width and colours of a rendered image.
+        image_shape: height, width and channels of a rendered image.
         optimizer: a name in `optim.OPTIMIZERS`.
         start: the student's first variables; None draws them.
     """

@@ -237,7 +237,7 @@ def test_a_student_learns_from_photographs(photographs: Path, tmp_path: Path, ti
 def test_a_folder_runs_on_mock_data_too(tmp_path: Path, tiny_models: None) -> None:
     """The smoke variant needs the folder's classes, and none of its pixels."""
     teacher = weights.save_npz
-    teacher(tmp_path / "t.npz", tiny.random_params(tiny.STUDENT, 2, colours=3), {"model": tiny.STUDENT})
+    teacher(tmp_path / "t.npz", tiny.random_params(tiny.STUDENT, 2, channels=3), {"model": tiny.STUDENT})
     recipe = recipes.get(
         f"folder:{fill(tmp_path / 'pictures')}",
         "smoke",

@@ -190,7 +190,7 @@ def test_the_teacher_is_trained_tried_under_crops_and_saved(results: Path) -> No
     assert cli.main(["run", *command]) == 0
     (path,) = results.glob("fashion_teacher_smoke/*/run.json")
     assert 0 <= json.loads(path.read_text())["result"]["test_top1_under_crops"] <= 1
-    saved = teachers.load(str(target), num_classes=10, colours=1, resolution=28)
+    saved = teachers.load(str(target), num_classes=10, channels=1, resolution=28)
     assert saved.logits(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 10)
 
 

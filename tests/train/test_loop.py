@@ -17,8 +17,8 @@ import tiny
 from distill_lib import datasets, optim, records, train, views, weights
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import sampler
+from distill_lib.pixels import Images
 from distill_lib.train import Run, setup, state, step
-from distill_lib.train.sources import Images
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -122,7 +122,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     """The first loss of function matching, put together by hand from loader, views, models and the plain formula."""
     recipe = tiny.recipe(teacher, policy="mix", mixup="example")
     task = setup.prepare(recipe)
-    batch = task.train.images[sampler.batch_indices(recipe.seed, 0, 16, 64)]
+    batch = task.train.arrays.images[sampler.batch_indices(recipe.seed, 0, 16, 64)]
     student = state.initial_state(task.student, recipe.seed, (8, 8, 1))
     assert task.teacher is not None
     key = jax.random.fold_in(step.view_key(recipe.seed), 0)
@@ -137,11 +137,11 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     ours, theirs = (np.asarray(logits, np.float64) / 2 for logits in by_hand(student.variables, unfolded))
     p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (theirs, ours))
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
-    indices, train_set = sampler.batch_indices(recipe.seed, 0, 16, 64), task.train
-    lesson = step.teach(task.plan)(
+    indices, train_set = sampler.batch_indices(recipe.seed, 0, 16, 64), task.train.arrays
+    batch = step.teach(recipe, task.asked_teacher, 10)(
         step.view_key(recipe.seed), 0, Images(*train_set[:2], indices=indices), task.teacher.variables, 2.0
     )
-    after = step.learn(task.student)(student, task.settings, lesson)
+    after = step.learn(task.student, recipe)(student, task.settings, batch)
     np.testing.assert_allclose(after.loss_sum, expected, rtol=1e-4)
     assert int(after.step) == 1
 
@@ -252,5 +252,5 @@ def test_fewer_training_images_are_the_first_ones(teacher: Path) -> None:
     """`train_images` shortens the training split alone."""
     task = setup.prepare(tiny.recipe(teacher, train_images=32))
     whole = setup.prepare(tiny.recipe(teacher))
-    np.testing.assert_array_equal(task.train.images, whole.train.images[:32])
-    assert len(task.exams["test"].labels) == 64 and task.total_steps == 20
+    np.testing.assert_array_equal(task.train.arrays.images, whole.train.arrays.images[:32])
+    assert len(task.eval_sets["test"].labels) == 64 and task.total_steps == 20
