@@ -167,7 +167,7 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
         soft_label_store.begin(folder, ABOUT, 5, steps=4, num_classes=CLASSES, batch_size=BATCH)
     shard, header = folder / "answers-000001.npz", folder / "header.json"
     np.savez(shard, means=means(2))
-    with pytest.raises(DistillError, match="answers-000001.npz holds no answers; delete .* and store them again"):
+    with pytest.raises(DistillError, match="answers-000001.npz holds no soft labels; delete .* and store them again"):
         store.check(2, np.zeros((BATCH, 3, 3, 1)))
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DistillError, match="answers-000001.npz is truncated"):

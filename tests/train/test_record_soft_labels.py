@@ -207,7 +207,7 @@ def test_another_teacher_is_refused(nine: tuple[Recipe, Path], tmp_path: Path) -
     weights.save_npz(path, tiny.random_params(tiny.STUDENT, 10, seed=9), {"model": tiny.STUDENT})
     with pytest.raises(DistillError, match="soft labels for teacher [0-9a-f]{64}, this run has teacher [0-9a-f]{64}"):
         setup.prepare(dataclasses.replace(recipe, teacher=str(path)), replay=folder)
-    with pytest.raises(DistillError, match=r"stored = 9 wants stored soft labels: name their folder as well \(replay\)"):
+    with pytest.raises(DistillError, match=r"stored = 9 wants stored soft labels: name their folder \(replay\)"):
         setup.prepare(dataclasses.replace(recipe, stored=9))
 
 
