@@ -17,7 +17,7 @@ from distill_lib import models, sharding, views
 from distill_lib.crops import MILD_CROP_SIDE, centred
 from distill_lib.datasets import decode
 from distill_lib.errors import DistillError
-from distill_lib.input_pipeline.workers import Source
+from distill_lib.input_pipeline.stream import Source
 from distill_lib.teachers import Teacher
 from distill_lib.teachers.teacher import Variables
 
@@ -37,7 +37,7 @@ class Numbered:
         return len(self.source)
 
     def encoded(self, index: int) -> Any:
-        """See `workers.Source`."""
+        """See `stream.Source`."""
         return self.source.encoded(index)._replace(label=index)
 
 
