@@ -163,7 +163,8 @@ def batches(
         teacher_sizes: sides of the teachers' pictures; empty where there is no teacher in the step.
         start_step: first step, larger than 0 to resume; nothing before it is read.
         policy: a key of `views.POLICIES` or `views.BASELINES`.
-        area, whole: as in `views.sample`.
+        area: as in `views.sample`.
+        whole: as in `views.sample`.
         channels: 1 (grey) or 3.
         host: number of the equal, contiguous share of the batch that is wanted.
         hosts: number of shares.
