@@ -22,7 +22,6 @@ from distill_lib import datasets, sharding, views
 from distill_lib.crops import centred
 from distill_lib.datasets import decode
 from distill_lib.input_pipeline import sampler, stream
-from distill_lib.input_pipeline.workers import Source
 from distill_lib.log import logger
 from distill_lib.pixels import Crops, Images, Pixels
 from distill_lib.recipes import Recipe
@@ -224,11 +223,11 @@ class Streamed:
 class _Numbered:
     """A source whose labels are the numbers of its examples: what replaces a broken image brings its own number."""
 
-    source: Source
+    source: stream.Source
 
     def __len__(self) -> int:
         return len(self.source)
 
     def encoded(self, index: int) -> Any:
-        """See `workers.Source`."""
+        """See `stream.Source`."""
         return self.source.encoded(index)._replace(label=index)
