@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,7 +36,8 @@ class ShampooState(NamedTuple):
     Attributes:
         step: steps done.
         second: moving average of the squared gradient, a tree like the parameters.
-        statistics: L and R of all blocks, by size s: (number of such matrices, s, s).
+        statistics: L and R of all blocks, by size s: (number of such matrices, s, s); zeros fill up to a multiple of
+            the devices.
         roots: their inverse roots, in the same order.
     """
 
@@ -52,27 +53,44 @@ class Cut(NamedTuple):
     Attributes:
         rows: of the matrix.
         columns: of the matrix.
-        height: rows of a block.
-        width: columns of a block.
+        down: blocks along the rows.
+        across: blocks along the columns.
     """
 
     rows: int
     columns: int
-    height: int
-    width: int
+    down: int
+    across: int
+
+    @property
+    def number(self) -> int:
+        """Of blocks."""
+        return self.down * self.across
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of a block."""
+        return -(-self.rows // self.down), -(-self.columns // self.across)
+
+    @property
+    def zeros(self) -> tuple[jax.Array, jax.Array]:
+        """The statistics L and R of all blocks before the first step."""
+        height, width = self.block
+        return jnp.zeros((self.number, height, height)), jnp.zeros((self.number, width, width))
 
     def blocks(self, array: jax.Array) -> jax.Array:
         """Cuts an array of rows x columns numbers into blocks (number, height, width)."""
-        matrix = array.reshape(self.rows, self.columns)
-        matrix = jnp.pad(matrix, ((0, -self.rows % self.height), (0, -self.columns % self.width)))
-        across = matrix.shape[1] // self.width
-        return matrix.reshape(-1, self.height, across, self.width).swapaxes(1, 2).reshape(-1, self.height, self.width)
+        height, width = self.block
+        rest = self.down * height - self.rows, self.across * width - self.columns
+        matrix = jnp.pad(array.reshape(self.rows, self.columns), ((0, rest[0]), (0, rest[1])))
+        tiled = matrix.reshape(self.down, height, self.across, width)
+        return tiled.swapaxes(1, 2).reshape(self.number, height, width)
 
     def joined(self, blocks: jax.Array) -> jax.Array:
         """Puts blocks (number, height, width) together again: (rows, columns)."""
-        across = -(-self.columns // self.width)
-        tiled = blocks.reshape(-1, across, self.height, self.width).swapaxes(1, 2)
-        return tiled.reshape(-1, across * self.width)[: self.rows, : self.columns]
+        height, width = self.block
+        tiled = blocks.reshape(self.down, self.across, height, width).swapaxes(1, 2)
+        return tiled.reshape(self.down * height, self.across * width)[: self.rows, : self.columns]
 
 
 def row_axes(shape: tuple[int, ...]) -> int | None:
@@ -93,8 +111,7 @@ def cut(shape: tuple[int, ...], block_size: int) -> Cut | None:
     if axes is None:
         return None
     rows, columns = math.prod(shape[:axes]), math.prod(shape[axes:])
-    height, width = (-(-side // -(-side // block_size)) for side in (rows, columns))
-    return Cut(rows, columns, height, width)
+    return Cut(rows, columns, -(-rows // block_size), -(-columns // block_size))
 
 
 def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> jax.Array:
@@ -196,6 +213,9 @@ def _precondition(
     def placed(stacks: Stacks, spec: PartitionSpec) -> Stacks:
         return stacks if mesh is None else jax.lax.with_sharding_constraint(stacks, NamedSharding(mesh, spec))
 
+    def stacked(pairs: Iterable[tuple[jax.Array, jax.Array]]) -> Stacks:
+        return placed(_stacked(pairs, 1 if mesh is None else mesh.shape["data"]), SPLIT)
+
     find = functools.partial(inverse_root, epsilon=epsilon)
     if mesh is not None:  # nothing passes between devices, so there is nothing to check
         find = jax.shard_map(find, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)
@@ -203,67 +223,75 @@ def _precondition(
     def average(old: jax.Array, new: jax.Array) -> jax.Array:
         return decay * old + (1 - decay) * new
 
-    def cut_up(tree: optax.Updates) -> tuple[dict[int, Cut], dict[int, jax.Array]]:
-        """How the matrices among the leaves are cut, and their blocks, by place."""
-        leaves = jax.tree.leaves(tree)
-        cuts = {place: each for place, leaf in enumerate(leaves) if (each := cut(leaf.shape, block_size))}
-        return cuts, {place: each.blocks(leaves[place]) for place, each in cuts.items()}
-
-    def products(blocks: dict[int, jax.Array]) -> Stacks:
-        return placed(_products(blocks.values(), 1 if mesh is None else mesh.shape["data"]), SPLIT)
-
     def init(params: optax.Params) -> ShampooState:
-        sizes = jax.eval_shape(lambda params: products(cut_up(params)[1]), params)
-        statistics = placed(jax.tree.map(lambda stack: jnp.zeros(stack.shape), sizes), SPLIT)
-        second, roots = (jax.tree.map(jnp.zeros_like, tree) for tree in (params, statistics))
-        return ShampooState(jnp.zeros((), jnp.int32), second, statistics, roots)
+        cuts = [cut(leaf.shape, block_size) for leaf in jax.tree.leaves(params)]
+        zeros = stacked(one.zeros for one in cuts if one)
+        return ShampooState(
+            jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), zeros, jax.tree.map(jnp.zeros_like, zeros)
+        )
 
     def update(
         gradients: optax.Updates, state: ShampooState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ShampooState]:
-        cuts, blocks = cut_up(gradients)
+        leaves, structure = jax.tree.flatten(gradients)
+        cuts = [cut(leaf.shape, block_size) for leaf in leaves]
         with jax.default_matmul_precision("highest"):
-            statistics = placed(jax.tree.map(average, state.statistics, products(blocks)), SPLIT)
+            products = stacked(_products(leaves, cuts))
+            statistics = placed(jax.tree.map(average, state.statistics, products), SPLIT)
             due = state.step % interval == 0
             roots = jax.lax.cond(due, lambda: jax.tree.map(find, statistics), lambda: state.roots)
             roots = placed(roots, SPLIT)
-            turned = _preconditioned(blocks, placed(roots, PartitionSpec()))
+            directions = list(_directions(leaves, cuts, placed(roots, PartitionSpec())))
         second = jax.tree.map(lambda old, new: average(old, new**2), state.second, gradients)
         unbias = 1 - decay ** (state.step + 1)
-        grafts = jax.tree.map(lambda leaf, mean: leaf / (jnp.sqrt(mean / unbias) + 1e-8), gradients, second)
-        steps, structure = jax.tree.flatten(grafts)
-        for place, directions in turned.items():
-            graft = steps[place]
-            direction = cuts[place].joined(directions).reshape(graft.shape)
-            steps[place] = jnp.where(state.step < start, graft, _grafted(direction, graft))
+        grafts = [
+            leaf / (jnp.sqrt(one / unbias) + 1e-8) for leaf, one in zip(leaves, jax.tree.leaves(second), strict=True)
+        ]
+        steps = [
+            graft if direction is None else jnp.where(state.step < start, graft, _grafted(direction, graft))
+            for direction, graft in zip(directions, grafts, strict=True)
+        ]
         return jax.tree.unflatten(structure, steps), ShampooState(state.step + 1, second, statistics, roots)
 
     return optax.GradientTransformation(init, update)
 
 
-def _products(blocks: Iterable[jax.Array], shards: int) -> Stacks:
-    """G G^T and G^T G of all blocks, stacked by size; zeros fill each stack up to a multiple of the devices."""
-    by_size: dict[str, list[jax.Array]] = {}
-    for block in blocks:
-        for product in (block @ block.mT, block.mT @ block):
-            by_size.setdefault(str(product.shape[-1]), []).append(product)
-    stacks = {size: jnp.concatenate(parts) for size, parts in by_size.items()}
+def _products(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None]) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """G G^T and G^T G of every block of each matrix."""
+    for leaf, one in zip(leaves, cuts, strict=True):
+        if one is not None:
+            blocks = one.blocks(leaf)
+            yield blocks @ blocks.mT, blocks.mT @ blocks
+
+
+def _stacked(pairs: Iterable[tuple[jax.Array, jax.Array]], shards: int) -> Stacks:
+    """Gathers matrices of equal size; zeros fill each stack up to a multiple of the devices."""
+    found: dict[str, list[jax.Array]] = {}
+    for pair in pairs:
+        for side in pair:
+            found.setdefault(str(side.shape[-1]), []).append(side)
+    stacks = {size: jnp.concatenate(parts) for size, parts in found.items()}
     return {size: jnp.pad(stack, ((0, -len(stack) % shards), (0, 0), (0, 0))) for size, stack in stacks.items()}
 
 
-def _preconditioned(blocks: dict[int, jax.Array], roots: Stacks) -> dict[int, jax.Array]:
-    """L^(-1/4) G R^(-1/4) of all blocks; roots are taken in the order of `_products`."""
-    taken, turned = dict.fromkeys(roots, 0), {}
-    for place, block in blocks.items():
+def _directions(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None], roots: Stacks) -> Iterator[jax.Array | None]:
+    """Each array's preconditioned gradient; None for vectors. Roots are taken in the order of `_products`."""
+    taken = dict.fromkeys(roots, 0)
+    for leaf, one in zip(leaves, cuts, strict=True):
+        if one is None:
+            yield None
+            continue
         sides = []
-        for size in map(str, block.shape[1:]):
-            sides.append(roots[size][taken[size] : taken[size] + len(block)])
-            taken[size] += len(block)
-        turned[place] = sides[0] @ block @ sides[1]
-    return turned
+        for size in map(str, one.block):
+            sides.append(roots[size][taken[size] : taken[size] + one.number])
+            taken[size] += one.number
+        yield one.joined(sides[0] @ one.blocks(leaf) @ sides[1]).reshape(leaf.shape)
 
 
 def _grafted(direction: jax.Array, length: jax.Array) -> jax.Array:
     """One array's direction with the length of another."""
-    target, own = (jnp.sqrt(jnp.square(array).sum()) for array in (length, direction))
-    return direction * (target / jnp.maximum(own, TINY))
+    return direction * (_norm(length) / jnp.maximum(_norm(direction), TINY))
+
+
+def _norm(array: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.square(array).sum())
