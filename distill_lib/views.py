@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -152,7 +153,9 @@ def sample(
         raise unknown("crop", crop, CROPS)
     if mixup is not None and mixup not in MIXUPS:
         raise unknown("mixup", mixup, MIXUPS)
-    draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))
+    draws: Callable[[jax.Array], jax.Array] = jax.vmap(
+        lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,))
+    )
     uniform = draws(jnp.arange(batch_size))
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     box = crops.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
@@ -261,7 +264,9 @@ def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | Non
 
 def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
     """A lambda ~ Beta(p, p) for each position of the batch, (batch,); never the draws that boxes are made from."""
-    draw = jax.vmap(lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p))
+    draw: Callable[[jax.Array], jax.Array] = jax.vmap(
+        lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p)
+    )
     return draw(jnp.arange(batch_size))
 
 

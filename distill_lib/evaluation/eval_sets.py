@@ -8,7 +8,8 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from distill_lib import datasets, views
+from distill_lib import datasets
+from distill_lib.crops import Range
 from distill_lib.evaluation.predict import predict
 from distill_lib.evaluation.predict import top1_under_crops as predict_top1_under_crops
 from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
@@ -82,7 +83,7 @@ def open_split(name: str, split: str, side: float, *, mock: bool = False, limit:
 
 
 def top1_under_crops(
-    name: str, network: nn.Module, variables: Any, *, resolution: int, area: views.Range, mock: bool = False
+    name: str, network: nn.Module, variables: Any, *, resolution: int, area: Range, mock: bool = False
 ) -> float:
     """Mean top-1 on test images under random inception crops, as `predict.top1_under_crops`.
 

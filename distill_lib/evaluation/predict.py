@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import models, sharding, views
+from distill_lib.crops import Range
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline.splits import InMemory, Split
 from distill_lib.models.ensemble import Ensemble
@@ -84,7 +85,7 @@ def top1_under_crops(
     split: InMemory,
     *,
     resolution: int,
-    area: views.Range,
+    area: Range,
     crops: int = 20,
     batch_size: int = 500,
 ) -> float:

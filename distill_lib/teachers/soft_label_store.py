@@ -146,7 +146,7 @@ class Store:
 
 
 def begin(
-    folder: str | os.PathLike, about: Fields, kept: int, *, steps: int, num_classes: int, batch_size: int
+    folder: str | os.PathLike[str], about: Fields, kept: int, *, steps: int, num_classes: int, batch_size: int
 ) -> Store:
     """Starts a store, or goes on with one whose writing was stopped or that shall cover more steps.
 
@@ -184,7 +184,7 @@ def begin(
     return Store(folder, dict(store.header) | counts)
 
 
-def load(folder: str | os.PathLike) -> Store:
+def load(folder: str | os.PathLike[str]) -> Store:
     """Opens a store; raises DistillError where there is none, or where its header is damaged or of another version."""
     folder = Path(folder)
     path = folder / _HEADER

@@ -92,7 +92,7 @@ class StoredTeacher:
     """
 
     num_classes: int
-    members: ClassVar[tuple] = ()  # networks that have to be shown something
+    members: ClassVar[tuple[()]] = ()  # networks that have to be shown something
 
     def logits(self, soft: SoftLabels, show: Any, temperature: jax.Array | float = 1.0) -> jax.Array:
         """What the teacher said, (batch, classes) float32; nothing is shown to anybody."""

@@ -146,7 +146,9 @@ def _member(
     return _folded(model, published.load(path, model, shape), facts, weights.sha256(path))
 
 
-def _folded(model: Any, variables: models.Variables, facts: dict, sha256: str) -> tuple[Member, models.Variables, str]:
+def _folded(
+    model: Any, variables: models.Variables, facts: dict[str, Any], sha256: str
+) -> tuple[Member, models.Variables, str]:
     model, variables = models.fold(model, variables)
     variables = jax.tree.map(jnp.asarray, variables)
     low, high = facts.get("input_range", (-1.0, 1.0))

@@ -32,13 +32,13 @@ CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
 
 def fit(
     recipe: Recipe,
-    workdir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike[str] | None = None,
     *,
     checkpoint_seconds: float = 60.0,
     loading: str = "auto",
     workers: int | None = None,
     on_bad_image: str = "substitute",
-    replay: str | os.PathLike | None = None,
+    replay: str | os.PathLike[str] | None = None,
     remat: bool = False,
 ) -> Run:
     """Trains a student, or takes up the run where it was killed, or reuses the finished run.
@@ -71,7 +71,7 @@ def fit(
     raise trained
 
 
-def folder(task: Task, workdir: str | os.PathLike | None) -> Path:
+def folder(task: Task, workdir: str | os.PathLike[str] | None) -> Path:
     """Where the record of a task lies; None finds the results folder."""
     root = Path(workdir) if workdir is not None else records.find_results()
     return root / task.recipe.study / task.run_id

@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 
 
 def store(
-    recipe: Recipe, folder: str | os.PathLike, kept: int, *, loading: str = "auto", workers: int | None = None
+    recipe: Recipe, folder: str | os.PathLike[str], kept: int, *, loading: str = "auto", workers: int | None = None
 ) -> Store:
     """Makes every batch of a schedule once, and keeps the teacher's soft labels.
 

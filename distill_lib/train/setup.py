@@ -36,9 +36,9 @@ def prepare(
     *,
     loading: str = "auto",
     workers: int | None = None,
-    results: str | os.PathLike | None = None,
+    results: str | os.PathLike[str] | None = None,
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
-    replay: str | os.PathLike | None = None,
+    replay: str | os.PathLike[str] | None = None,
 ) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
@@ -96,7 +96,7 @@ def prepare(
     return _replaying(dataclasses.replace(task, teacher=teacher), replay)
 
 
-def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
+def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
     """The task with the soft labels that lie in a folder, if one is named."""
     recipe = task.recipe
     if folder is None and recipe.stored is None:
@@ -151,7 +151,7 @@ def _say_once(line: str) -> None:
     logger.info("%s", line)
 
 
-def _started(task: Task, results: str | os.PathLike | None) -> Task:
+def _started(task: Task, results: str | os.PathLike[str] | None) -> Task:
     """The task with the variables that its student begins from, if its recipe names some."""
     name = task.recipe.start
     if name is None:

@@ -25,8 +25,8 @@ class State(NamedTuple):
     """
 
     step: jax.Array
-    params: dict
-    statistics: dict
+    params: dict[str, Any]
+    statistics: dict[str, Any]
     opt_state: Any
     loss_sum: jax.Array
 

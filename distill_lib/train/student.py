@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,9 @@ class Run:
         reused: whether it was finished before and only read now.
     """
 
-    record: dict
-    rows: list[dict]
-    variables: dict
+    record: dict[str, Any]
+    rows: list[dict[str, Any]]
+    variables: dict[str, Any]
     directory: Path
     reused: bool
 
@@ -63,7 +64,7 @@ class StudentRun:
     task: Task
     directory: Path
     state: State
-    rows: list[dict] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     start: int = 0
     seconds: float = 0.0
     resumed: int = 0
@@ -157,7 +158,7 @@ class StudentRun:
         return self.seconds + time.perf_counter() - self.began
 
 
-def _teacher(task: Task) -> dict | None:
+def _teacher(task: Task) -> dict[str, Any] | None:
     """What the record says of the teacher, and of its soft labels where they were stored."""
     if task.teacher is None:
         return None

@@ -44,13 +44,13 @@ STATE_SHARE = 0.5  # of a device's memory that the states of students may take; 
 
 def sweep(
     recipes: Sequence[Recipe],
-    workdir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike[str] | None = None,
     *,
     students_per_step: int | None = None,
     checkpoint_seconds: float = 60.0,
     loading: str = "auto",
     workers: int | None = None,
-    replay: str | os.PathLike | None = None,
+    replay: str | os.PathLike[str] | None = None,
     remat: bool = False,
 ) -> list[Run | DistillError]:
     """Trains students, as many together as share their batches and as memory allows.
@@ -109,7 +109,7 @@ def finished(ended: Sequence[Run | DistillError]) -> list[Run]:
     return runs
 
 
-def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> list[Recipe]:
+def grid(recipe: Recipe, name: str | None = None, **axes: Iterable[Any] | None) -> list[Recipe]:
     """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
 
     Args:
@@ -123,7 +123,7 @@ def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> li
     """
     if name is not None and name not in GRIDS:
         raise unknown("grid", name, GRIDS)
-    named: dict[str, Iterable] = dict(GRIDS[name]) if name else {}
+    named: dict[str, Iterable[Any]] = dict(GRIDS[name]) if name else {}
     chosen = named | {field: values for field, values in axes.items() if values}
     if not recipe.has_teacher:
         chosen.pop("temperature", None)
@@ -167,5 +167,5 @@ def _light(run: Run | DistillError) -> Run | DistillError:
     return dataclasses.replace(run, variables={}) if isinstance(run, Run) else run
 
 
-def _parts(items: list, size: int) -> list[list]:
+def _parts(items: list[Any], size: int) -> list[list[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
