@@ -236,7 +236,8 @@ class _Axis(NamedTuple):
         """The places of all new pixels, which stay within the crop, float32 (size,)."""
         slope, offset = self.affine(size, False)
         places = offset + np.arange(size) * slope
-        return np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0)).astype(np.float32)
+        places = np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0))
+        return np.asarray(places, np.float32)
 
 
 def _for_crops(image: Encoded, looks: Sequence[Look], channels: int, header: jpeg.Header | None) -> _Pixels:
