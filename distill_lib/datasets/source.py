@@ -155,9 +155,6 @@ def load(
             by default 256 where images differ in size, and none where they do not.
         channels: colour channels of the images, 1 or 3; None takes the card's.
 
-    Returns:
-        The source.
-
     Raises:
         DistillError: unknown name, limit too large, or files that are absent or damaged; the message says what to do.
     """
@@ -178,11 +175,7 @@ def arrays(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Arrays:
-    """Decodes a split into memory; Fashion-MNIST's once in a process. Arguments as in `load`.
-
-    Returns:
-        Read-only arrays, in the order of the files: images uint8 (N, H, W, C), labels int32 (N,) or, where an image has
-        any number of them, bool (N, classes).
+    """Decodes a split into memory, in the order of its files; arguments as in `load`. Fashion-MNIST is decoded once.
 
     Raises:
         DistillError: as in `load`; also if the images would take more than 8 GiB.
