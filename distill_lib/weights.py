@@ -17,13 +17,14 @@ from distill_lib.errors import DistillError
 _METADATA = "__metadata__"
 
 
-def save_npz(path: str | os.PathLike, params: dict, metadata: dict | None = None) -> None:
+def save_npz(path: str | os.PathLike, params: dict, metadata: dict | None = None, *, compressed: bool = True) -> None:
     """Writes a parameter tree, atomically and byte-for-byte reproducibly.
 
     Args:
         path: file to write; an existing one is replaced.
         params: nested dict of arrays; names may not contain "/".
         metadata: JSON-able facts to keep with the parameters.
+        compressed: whether to take the time for it.
 
     Raises:
         DistillError: if the file cannot be written.
@@ -32,7 +33,7 @@ def save_npz(path: str | os.PathLike, params: dict, metadata: dict | None = None
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 
