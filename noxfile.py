@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
-BENCHMARKS = ("folding", "sweep", "step", "soft_labels", "loop", "memory", "scaling", "roofline", "profile")
+BENCHMARKS = ("sweep", "step", "soft_labels", "loop")
 COMPARISONS = (
     "ablations", "imagenet", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain", "patience",
     "resolutions_and_ensembles",

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 
 class DistillError(Exception):
     """A problem with a name, a file or a setting that the user can mend; its message is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command line; what is wrong is a `DistillError`, where argparse prints lines and ends the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the error, with how the command is used."""
+        raise DistillError(f"{message}. {' '.join(self.format_usage().split())}")
 
 
 def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:

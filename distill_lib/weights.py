@@ -21,13 +21,14 @@ File = str | os.PathLike[str]
 _METADATA = "__metadata__"
 
 
-def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None) -> None:
+def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *, compressed: bool = True) -> None:
     """Writes a parameter tree, atomically and byte-for-byte reproducibly; an existing file is replaced.
 
     Args:
         path: file to write.
         params: nested dict of arrays; names may not contain "/".
         metadata: JSON-able facts to keep with the parameters.
+        compressed: whether to take the time for it.
 
     Raises:
         DistillError: if the file cannot be written.
@@ -36,7 +37,7 @@ def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None) -
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""The book's figures: of runs, views, the method, what is recognised, and benchmarks."""
+"""The book's figures: of runs, views, the method, and what is recognised."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from distill_lib.lazy import loader
 
 if TYPE_CHECKING:
-    from distill_lib.figures import benchmarks, method, recognition, runs, views
+    from distill_lib.figures import method, recognition, runs, views
 
-__all__ = ["benchmarks", "method", "recognition", "runs", "views"]
+__all__ = ["method", "recognition", "runs", "views"]
 
 __getattr__ = loader(
     __name__,
     {
-        "benchmarks": [],
         "method": [],
         "recognition": [],
         "runs": [],
