@@ -80,7 +80,8 @@ class Job(contextlib.AbstractContextManager["Job"]):
             self._process.communicate()
         self._messages.seek(0)
         check = f": check that {self._option} names a Python that has what it imports" if self._option else ""
-        raise DistillError(f"a job stopped ({last_line(self._messages.read())}){check}.")
+        with self._messages:
+            raise DistillError(f"a job stopped ({last_line(self._messages.read())}){check}.")
 
 
 def in_turn(jobs: dict[str, Job], steps: dict[str, int], rounds: int) -> dict[str, list[list[float]]]:

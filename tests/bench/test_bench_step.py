@@ -58,7 +58,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("alone")
 def test_without_peers_the_library_is_timed_and_the_rows_say_what_is_missing() -> None:
     """A real step of a tiny pair; what cannot be run here keeps its row."""
-    ours, plain, compiled, *away = step.measure(rounds=2, batch=4)
+    ours, plain, compiled, *away = step.measure(cases=tuple(step.CASES), rounds=2, batch=4)
     assert ours["step"].median > 0 and ours["images/s"] == pytest.approx(4 / ours["step"].median)
     assert 30_000 < ours["student parameters"] < ours["teacher parameters"] and 0 < ours["share of peak"] < 1
     assert ours["logits differ by"] == 0
@@ -71,7 +71,7 @@ def test_without_peers_the_library_is_timed_and_the_rows_say_what_is_missing() -
 def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that takes longer has a ratio above 1; four images of 3 x 100 + 700 products are 4,000, in 2 seconds."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS | {"version": "torch 9"}, 2.2), compiled=({}, 0))
-    ours, plain, compiled = step.measure(rounds=2, batch=4, torch=sys.executable)
+    ours, plain, compiled = step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
     assert ours["step"].median == 2 and ours["times as long"] == 1 and ours["images/s"] == 2
     assert ours["GMAC"] == pytest.approx(4e-6) and ours["share of peak"] == pytest.approx(2 * 4000 / 2 / 16_000)
     assert plain["times as long"] == pytest.approx(1.1) and plain["version"] == "torch 9"
@@ -82,7 +82,7 @@ def test_a_class_is_beside_as_many_runs(tmp_path: Path, monkeypatch: pytest.Monk
     """A peer steps once for each student and asks its teacher each time; a class here asks once for all."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS, 1.0), compiled=({}, 0))
     monkeypatch.setattr(step, "CASES", {"mix": dataclasses.replace(TINY, students=8)})
-    ours, plain, _ = step.measure(rounds=2, batch=4, torch=sys.executable)
+    ours, plain, _ = step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
     assert (ours["step"].median, plain["step"].median, plain["times as long"]) == (2, 8, 4)
     assert ours["images/s"] == 4 * 8 / 2 and plain["images/s"] == 4
     assert ours["GMAC"] == pytest.approx(4e-9 * (8 * 300 + 700)) and plain["GMAC"] == pytest.approx(4e-9 * 8 * 1000)
@@ -117,7 +117,7 @@ def test_jobs_that_do_other_work_are_not_compared(
     """Other networks, or the same with other weights, would make the ratio worthless."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS | other, 2.0), compiled=({}, 0))
     with pytest.raises(DistillError, match=f"PyTorch, plain does other work in tiny: .*{said}"):
-        step.measure(rounds=2, batch=4, torch=sys.executable)
+        step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
 
 
 def test_half_precision_rounds_more() -> None:
@@ -137,14 +137,14 @@ def test_half_precision_rounds_more() -> None:
 def test_what_is_not_there_is_told_before_anything_runs(options: dict[str, str], said: str) -> None:
     """One line, with the path."""
     with pytest.raises(DistillError, match=said):
-        step.measure(**options)
+        step.measure(cases=tuple(step.CASES), **options)
 
 
 def test_a_python_without_torch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the option that names it, and the last line of what the job said."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=({}, 0))
     with pytest.raises(DistillError, match=r"a job stopped \(no compiler\): check that --torch names a Python"):
-        step.measure(rounds=2, batch=4, torch=sys.executable)
+        step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
 
 
 def test_every_case_can_be_described(tmp_path: Path) -> None:
