@@ -134,9 +134,7 @@ def test_other_views_are_noticed(tmp_path: Path) -> None:
     shown = np.broadcast_to(means(2)[:, None, None, None], (BATCH, 3, 3, 1))
     store.check(2, shown)
     store.check(3, shown + 1)  # not the first of its shard
-    with pytest.raises(
-        DistillError, match="views of step 2 are not those .* differ by 0.01.*store the soft"
-    ):
+    with pytest.raises(DistillError, match="views of step 2 are not those .* differ by 0.01.*store the soft"):
         store.check(2, shown + 0.01 * (np.arange(BATCH) == 1)[:, None, None, None])
 
 
