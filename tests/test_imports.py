@@ -15,18 +15,8 @@ import distill_lib
 LIBRARY = Path(distill_lib.__file__).parent
 HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
 FLAT = (
-    "errors",
-    "lazy",
-    "values",
-    "allocator",
-    "sharding",
-    "crops",
-    "weights",
-    "losses",
-    "shampoo",
-    "optim",
-    "views",
-    "pixels",
+    *("errors", "log", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim"),
+    *("views", "pixels"),
 )
 MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before all of them
     "models": set(),

@@ -164,6 +164,36 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
     return np.rint(shown).clip(0, 255).astype(np.uint8)
 
 
+def fitted(image: bytes | np.ndarray, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes one image and fits it into a square canvas.
+
+    Args:
+        image: PNG or JPEG bytes, or an array uint8 (h, w) or (h, w, c).
+        channels: 1 or 3.
+        canvas: side in pixels of the square, whose top left corner the image fills as far as its aspect allows; the
+            rest is black. None leaves the size as it is.
+
+    Returns:
+        uint8 (H, W, channels), and the height and width that the image has in it.
+
+    Raises:
+        ImageError: the bytes are no image that can be decoded.
+    """
+    pixels = decode(image, channels)
+    height, width = pixels.shape[:2]
+    if canvas is None or (height, width) == (canvas, canvas):
+        return pixels, (height, width)
+    from PIL import Image
+
+    scale = canvas / max(height, width)
+    height, width = (max(1, round(side * scale)) for side in (height, width))
+    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    shown = np.zeros((canvas, canvas, channels), np.uint8)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    shown[:height, :width] = np.asarray(resized).reshape(height, width, channels)
+    return shown, (height, width)
+
+
 def _area(pixels: int, size: int) -> np.ndarray:
     """Weights (size, pixels) of resizing an axis by area: how much of each pixel lies below each new one."""
     edges = np.arange(size + 1) * (pixels / size)

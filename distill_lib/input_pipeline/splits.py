@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from distill_lib import datasets, sharding, views
 from distill_lib.crops import centred
 from distill_lib.datasets import decode
 from distill_lib.input_pipeline import sampler, stream
-from distill_lib.input_pipeline.workers import Source
+from distill_lib.log import logger
 from distill_lib.pixels import Crops, Images, Pixels
 from distill_lib.recipes import Recipe
 
@@ -186,8 +185,7 @@ class Streamed:
         if index not in self.bad:
             self.bad.add(index)
             place = f"image {index} of {self.source.dataset.name} {self.source.split}, {name},"
-            # in one piece: threads that print would mix their lines
-            sys.stderr.write(f"{place} cannot be decoded ({error}); it does not count\n")
+            logger.warning("%s cannot be decoded (%s); it does not count", place, error)
 
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
@@ -225,11 +223,11 @@ class Streamed:
 class _Numbered:
     """A source whose labels are the numbers of its examples: what replaces a broken image brings its own number."""
 
-    source: Source
+    source: stream.Source
 
     def __len__(self) -> int:
         return len(self.source)
 
     def encoded(self, index: int) -> Any:
-        """See `workers.Source`."""
+        """See `stream.Source`."""
         return self.source.encoded(index)._replace(label=index)

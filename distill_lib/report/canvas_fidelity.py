@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill_lib.crops import Range
-from distill_lib.datasets import decode, package_images, readers
+from distill_lib.datasets import decode, package_images
 from distill_lib.input_pipeline import host_views
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _boxes(photos: Sequence[np.ndarray], area: Range, crops: int, seed: int) -> 
 
 def _in_canvas(photo: np.ndarray, canvas: int) -> np.ndarray:
     """What the canvas keeps of a photograph, uint8 (height, width, 3)."""
-    fitted, (height, width) = readers.fitted(photo, 3, canvas)
+    fitted, (height, width) = decode.fitted(photo, 3, canvas)
     return fitted[:height, :width]
 
 

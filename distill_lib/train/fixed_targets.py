@@ -9,6 +9,7 @@ from distill_lib import sharding, views
 from distill_lib.crops import MILD_CROP_SIDE
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline.splits import Split
+from distill_lib.log import logger
 from distill_lib.pixels import Pixels
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import Teacher
@@ -55,6 +56,8 @@ def fixed_targets(teacher: Teacher, split: Split, recipe: Recipe) -> np.ndarray:
     sizes = sorted({member.resolution or recipe.resolution for member in teacher.ensemble.members})
     crops, parts = recipe.ensemble_crops if mean_over_crops else 1, []
     for number, pixels in enumerate(split.parts(SIDES.get(kind, 1.0), sizes, AT_ONCE, square=False)):
+        if number % 20 == 0 and number:
+            logger.info("the teacher's fixed outputs: %d of %d images", number * AT_ONCE, len(split))
         first = jax.random.key(number * AT_ONCE)
         keys = (jax.random.fold_in(first, crop_number) for crop_number in range(crops))
         parts.append(np.asarray(sum(answer(variables, pixels, key) for key in keys)) / crops)

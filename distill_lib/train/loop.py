@@ -19,6 +19,7 @@ import numpy as np
 
 from distill_lib import records, sharding
 from distill_lib.errors import DistillError
+from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import batches, checkpoint, step, student
 from distill_lib.train.progress import Progress
@@ -171,7 +172,7 @@ def _report(runs: list[StudentRun], done: int, progress: Progress) -> None:
     for run in working:
         run.report()
         if run.error is not None and len(runs) > 1:
-            print(f"{run.error} The other students go on.", flush=True)
+            logger.info("%s The other students go on.", run.error)
     losses = [run.rows[-1]["loss"] for run in working if run.error is None]
     if losses:
         progress.report(done, float(np.mean(losses)))

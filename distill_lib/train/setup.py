@@ -16,6 +16,7 @@ from distill_lib.errors import DistillError, unknown
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline import stream
 from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
+from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published, soft_label_store
 from distill_lib.train import fixed_targets
@@ -147,7 +148,7 @@ def _chosen(recipe: Recipe, cards: Sequence[datasets.Dataset], whole: bool) -> t
 
 @functools.cache
 def _say_once(line: str) -> None:
-    print(line, flush=True)
+    logger.info("%s", line)
 
 
 def _started(task: Task, results: str | os.PathLike | None) -> Task:

@@ -14,6 +14,7 @@ import numpy as np
 from distill_lib import models, optim, records, weights
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics, predict
+from distill_lib.log import logger
 from distill_lib.train import checkpoint
 from distill_lib.train.state import State, gathered, spread
 from distill_lib.train.task import RUN, SPLITS, Task
@@ -188,7 +189,7 @@ def take_up(task: Task, directory: Path, mesh: jax.sharding.Mesh) -> StudentRun:
     state = spread(state, optimizer, mesh)
     start = int(state.step)
     rows = [row for row in records.read_rows(directory / "metrics.csv") if row["step"] <= start]
-    print(f"{task.run_id}: resumed at step {start} of {task.total_steps}", flush=True)
+    logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
     return StudentRun(task, directory, state, rows, start, facts["seconds"], facts["resumed"] + 1)
 
 
@@ -197,7 +198,7 @@ def finished(task: Task, directory: Path) -> Run | None:
     if (record := records.load(directory)) is None:
         return None
     _tidy(directory)  # the process that wrote the record may have been killed before it came to this
-    print(f"{task.run_id}: reused, finished on {record['date']}", flush=True)
+    logger.info("%s: reused, finished on %s", task.run_id, record["date"])
     student = directory / "student.npz"
     variables = weights.unpack(weights.load_npz(student)) if student.is_file() else {}
     return Run(record, records.read_rows(directory / "metrics.csv"), variables, directory, True)

@@ -17,6 +17,7 @@ import jax
 
 from distill_lib import sharding
 from distill_lib.errors import DistillError, unknown
+from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import state, student
 from distill_lib.train.loop import folder, train
@@ -103,8 +104,8 @@ def finished(ended: Sequence[Run | DistillError]) -> list[Run]:
     if errors and not runs:
         raise errors[0]
     for error in errors:
-        print(error, flush=True)
-    print(f"{len(runs)} of {len(ended)} students came to the end.", flush=True)
+        logger.info("%s", error)
+    logger.info("%d of %d students came to the end.", len(runs), len(ended))
     return runs
 
 

@@ -13,7 +13,6 @@ import tiny
 
 from distill_lib import datasets
 from distill_lib.datasets import decode
-from distill_lib.datasets import source as dataset_source
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import eval_sets
 from distill_lib.evaluation.eval_sets import EvalSet
@@ -63,9 +62,7 @@ def test_teachers_are_tried_under_crops_of_few_images(monkeypatch: pytest.Monkey
     """Of a large set the first test images alone are decoded."""
     monkeypatch.setattr(eval_sets, "CROPPED_IMAGES", 5)
     seen, decode = [], datasets.arrays
-    monkeypatch.setattr(
-        dataset_source, "arrays", lambda *names, **options: seen.append(names) or decode(*names, **options)
-    )
+    monkeypatch.setattr(datasets, "arrays", lambda *names, **options: seen.append(names) or decode(*names, **options))
     model, variables = tiny.linear(102, 8 * 8 * 3)
     share = eval_sets.top1_under_crops("flowers", model, variables, resolution=8, area=(0.05, 1.0), mock=True)
     assert seen == [("flowers", "test", 5)] and 0 <= share <= 1

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from distill_lib import datasets, recipes, sharding, train
-from distill_lib.datasets import decode, source
+from distill_lib.datasets import decode
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics as evaluation_metrics
 from distill_lib.input_pipeline import sampler
@@ -138,7 +138,7 @@ def test_what_is_too_large_for_memory_is_streamed(large: str, monkeypatch: pytes
     cards = [datasets.get(name) for name in ("fashion", "digits")]
     recipe = recipes.get("fashion", "quick", policy="same/ic", transfer_set="digits")
     assert not setup._streams(recipe, cards, "auto")[0]
-    monkeypatch.setattr(source, "fits", lambda card: card.name != large)
+    monkeypatch.setattr(datasets, "fits", lambda card: card.name != large)
     assert setup._streams(recipe, cards, "auto") == (True, "decoded they take more than 8 GiB")
 
 

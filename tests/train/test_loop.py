@@ -83,7 +83,7 @@ def test_a_report_says_where_the_schedule_stands(run_of: Callable[[str], Run]) -
     rows = run_of("same/ic").rows
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
     assert [row["epoch"] for row in rows] == [2.5, 5, 7.5, 10]
-    schedule = optim.warmup_cosine(40, 4)
+    schedule = optim.multiplier("cosine", 40, 4)
     for row in rows:
         np.testing.assert_allclose(row["learning_rate"], 1e-2 * schedule(jax.numpy.asarray(row["step"])), rtol=1e-5)
 
@@ -103,7 +103,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
 
     def start_at_the_teacher(*_: Any, **__: Any) -> state.State:
         params = jax.tree.map(jax.numpy.asarray, weights.load_npz(teacher))
-        opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
+        opt_state = optim.create("adam", 1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
         zero = jax.numpy.zeros((), jax.numpy.int32)
         return state.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
 

@@ -12,7 +12,6 @@ import pytest
 import tiny
 
 from distill_lib import datasets, losses, recipes, sharding, train, weights
-from distill_lib.datasets import source
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.train import batches, setup, step
@@ -128,7 +127,7 @@ def test_images_are_read_when_they_are_due(dataset: str, before: list[str], monk
         read.append(split)
         return arrays(*args, split=split, **options)
 
-    monkeypatch.setattr(source, "arrays", listed)
+    monkeypatch.setattr(datasets, "arrays", listed)
     task = setup.prepare(recipes.get(dataset, "smoke", policy="labels"))
     assert read == before
     assert len(task.eval_sets["test"].labels) and sorted(read) == sorted({*before, "test"})

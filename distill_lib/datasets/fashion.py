@@ -1,4 +1,4 @@
-"""The original Fashion-MNIST files: where they are, the proof that they are the originals, and who sees which images.
+"""Fashion-MNIST: the embedded files of `fashion`, the original ones, and who sees which images.
 
 Choice: within each class, the first 102 of the 60,000 original training images (in the order of the original file) are
 the training split and the next 102 the validation split; all others belong to the teacher alone. Both splits run
@@ -18,9 +18,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_lib.datasets.cards import NUM_CLASSES
+from distill_lib.datasets import tfds_sets
+from distill_lib.datasets.cards import NUM_CLASSES, SPLITS
 from distill_lib.errors import DistillError
+from distill_lib.weights import sha256
 
+DATA = Path(__file__).parents[1] / "data"  # a TFDS data folder: DATA/fashion/1.0.0
+VERSION = "1.0.0"
+SUMS = "SHA256SUMS"
+FILES = (
+    *(f"{VERSION}/{name}" for name in ("dataset_info.json", "features.json", "label.labels.txt")),
+    *(f"{VERSION}/fashion-{split}.array_record-00000-of-00001" for split in SPLITS),
+)
 PER_CLASS = 102  # images a class in train and in validation: the shape of Flowers102
 FOLDER_VARIABLE = "DISTILL_FASHION_ORIGINALS"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -50,6 +59,37 @@ class Originals(NamedTuple):
     test_labels: np.ndarray
 
 
+def read_sums(folder: Path) -> dict[str, str]:
+    """Reads the checksums of a set: relative path -> SHA-256."""
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def check(data: Path) -> None:
+    """Raises DistillError unless every file of data/fashion is the one on the card (8 MB, about 10 ms)."""
+    folder = data / "fashion"
+    try:
+        sums = read_sums(folder)
+        problems = [problem for name in FILES if (problem := _problem(folder / name, sums.get(name)))]
+    except (OSError, ValueError) as error:
+        problems = [f"{SUMS} cannot be read ({error})"]
+    if problems:
+        raise DistillError(
+            f"array_record that does not match its card in {folder}: {'; '.join(problems)}. Install the package again, "
+            "or rebuild the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
+        )
+
+
+def _problem(path: Path, digest: str | None) -> str | None:
+    if digest is None:
+        return f"{path.name} is not listed in {SUMS}"
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if sha256(path) != digest:
+        return f"{path.name} ({path.stat().st_size} bytes) differs from its SHA-256"
+    return None
+
+
 def folder() -> Path:
     """The folder that DISTILL_FASHION_ORIGINALS names, else the one of the Debian package."""
     return Path(os.environ.get(FOLDER_VARIABLE) or DEBIAN_FOLDER)
@@ -74,6 +114,21 @@ def read_originals(source: Path | None = None) -> Originals:
     return Originals(*(_parsed(_read(place, name)) for name in IDX_SHA256))
 
 
+def training_rows(name: str) -> tfds_sets.Rows:
+    """Training images of Fashion-MNIST, in the order of the original file; raises as `read_originals`.
+
+    Args:
+        name: "fashion_teacher" for the 57,960 that `fashion` does not hold; "fashion_mnist" for the 58,980 that are not
+            its validation images.
+    """
+    images, labels, *_ = read_originals()
+    rows = choose(labels)
+    if name == "fashion_teacher":
+        return tfds_sets.memory_rows(images[rows["teacher"]], labels[rows["teacher"]])
+    kept = np.delete(np.arange(len(labels)), rows["validation"])
+    return tfds_sets.memory_rows(images[kept], labels[kept])
+
+
 def idx_bytes(array: np.ndarray) -> bytes:
     """The IDX file of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, values."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
@@ -85,16 +140,16 @@ def _parsed(content: bytes) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(struct.unpack_from(f">{rank}I", content, 4))
 
 
-def _read(folder: Path, name: str) -> bytes:
-    plain, compressed = folder / name, folder / f"{name}.gz"
+def _read(place: Path, name: str) -> bytes:
+    path = next((path for path in (place / name, place / f"{name}.gz") if path.exists()), place / f"{name}.gz")
     try:
-        content = plain.read_bytes() if plain.exists() else gzip.decompress(compressed.read_bytes())
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DistillError(f"{compressed} is damaged ({error}): fetch it again. {REMEDY}") from error
-    except OSError as error:
-        reason = "cannot be read" if plain.exists() or compressed.exists() else "is missing"
-        raise DistillError(f"the original Fashion-MNIST file {compressed} {reason}. {REMEDY}") from error
-    _check(name, content, str(folder))
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except FileNotFoundError as error:
+        raise DistillError(f"the original Fashion-MNIST file {path} is missing. {REMEDY}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DistillError(f"{path} is damaged or cannot be read ({error}): fetch it again. {REMEDY}") from error
+    _check(name, content, str(place))
     return content
 
 
@@ -107,7 +162,8 @@ def _from_tfds() -> Originals | None:
     """Reads TFDS's prepared `fashion_mnist`, back in the order of the original files; None if there is none."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder("fashion_mnist", data_dir=os.environ.get("TFDS_DATA_DIR"))
+    with tfds_sets.quiet():
+        builder = tfds.builder("fashion_mnist", data_dir=tfds_sets.data_folder())
     if not builder.is_prepared() or builder.info.file_format.value != "array_record":
         return None
     originals = Originals(*_unshuffled(builder, "train"), *_unshuffled(builder, "test"))
