@@ -41,6 +41,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
         *(["-p", "dataset", name] for name in ("fashion", "fashion_mnist", "flowers", "pets", "food", "sun397")),
         ["-p", "dataset", "imagenet", "-p", "loading", "stream"],
     ],
+    "silent_bugs": [["-p", "seeds", "[0]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
 }
 ENVIRONMENT = {

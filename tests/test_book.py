@@ -26,7 +26,7 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("sets/*.md")])
+PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -78,8 +78,8 @@ class Page(HTMLParser):
 
 
 def html_pages(html: Path) -> list[Path]:
-    """All pages that were built, those of the data sets too."""
-    return [*html.glob("*.html"), *html.glob("sets/*.html")]
+    """All pages that were built, those in folders too."""
+    return [*html.glob("*.html"), *html.glob("idea/*.html"), *html.glob("sets/*.html")]
 
 
 def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
@@ -171,7 +171,20 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["index", "study", "stored", "rerun", "comparisons", "report", "performance", "sets/flowers", "sets/imagenet"],
+    [
+        *(
+            "index",
+            "idea/mixup",
+            "idea/patience",
+            "idea/silent_bugs",
+            "study",
+            "stored",
+            "rerun",
+            "comparisons",
+            "report",
+        ),
+        *("performance", "sets/flowers", "sets/imagenet"),
+    ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell, in order, with an empty results folder; operations, which take long to count, are made up."""
@@ -187,7 +200,10 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile(cell, f"{page}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["index", "study", "stored", "comparisons", "report"])
+@pytest.mark.parametrize(
+    "page",
+    ["index", "idea/mixup", "idea/patience", "idea/silent_bugs", "study", "stored", "comparisons", "report"],
+)
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())
