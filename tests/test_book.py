@@ -26,7 +26,7 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("sets/*.md")])
+PAGES = sorted(path for folder in ("", "idea", "sets") for path in (BOOK / folder).glob("*.md"))
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -78,8 +78,8 @@ class Page(HTMLParser):
 
 
 def html_pages(html: Path) -> list[Path]:
-    """All pages that were built, those of the data sets too."""
-    return [*html.glob("*.html"), *html.glob("sets/*.html")]
+    """All pages that were built, those in folders too."""
+    return [path for folder in ("", "idea", "sets") for path in (html / folder).glob("*.html")]
 
 
 def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
@@ -133,12 +133,13 @@ def test_no_page_asks_another_host(html: Path) -> None:
 def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
     """With glyphs as SVG: no font files, which browsers refuse to pages opened from disk."""
     assert (html / "_static" / "mathjax" / "tex-svg.js").is_file()
-    assert "mathjax/tex-svg.js" in (html / "method.html").read_text()
+    assert "mathjax/tex-svg.js" in (html / "idea" / "function_matching.html").read_text()
 
 
 def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
     found = {name: Page((html / f"{name}.html").read_text()).figures for name in NAMES}
-    assert len(found["index"]) == 1 and len(found["method"]) >= 6 and len(found["study"]) >= 5
+    assert len(found["index"]) == 1 and len(found["study"]) >= 5
+    assert all(len(found[f"idea/{name}"]) >= 2 for name in ("function_matching", "views", "consistency"))
     for name, figures in found.items():
         for figure in figures:
             assert len(figure["alt"]) > 40 and len(figure["caption"]) > 20, (name, figure)
@@ -171,7 +172,19 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["index", "study", "stored", "rerun", "comparisons", "report", "performance", "sets/flowers", "sets/imagenet"],
+    [
+        "index",
+        "idea/function_matching",
+        "idea/consistency",
+        "study",
+        "stored",
+        "rerun",
+        "comparisons",
+        "report",
+        "performance",
+        "sets/flowers",
+        "sets/imagenet",
+    ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell, in order, with an empty results folder; operations, which take long to count, are made up."""
@@ -187,7 +200,9 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile(cell, f"{page}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["index", "study", "stored", "comparisons", "report"])
+@pytest.mark.parametrize(
+    "page", ["index", *(name for name in NAMES if "idea/" in name), "study", "stored", "comparisons", "report"]
+)
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())
