@@ -26,7 +26,7 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted(path for folder in ("", "idea", "sets") for path in (BOOK / folder).glob("*.md"))
+PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 
 def html_pages(html: Path) -> list[Path]:
     """All pages that were built, those in folders too."""
-    return [path for folder in ("", "idea", "sets") for path in (html / folder).glob("*.html")]
+    return [*html.glob("*.html"), *html.glob("idea/*.html"), *html.glob("sets/*.html")]
 
 
 def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
