@@ -36,6 +36,7 @@ REQUIRED = (
     *("schema", "run_id", "study", "mock", "recipe", "result"),
     *("steps", "wall_seconds", "device", "date", "commit"),
 )
+_RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 RECIPE_FIELDS = ("policy", "epochs", "seed", "train_images", "crop_area")
 """What tables and curves need of a record's recipe; further fields may be missing in old ones."""
 
@@ -60,7 +61,7 @@ def describe(
         run_id: name of the run.
         mock: whether the data were made up, so that the run must never reach a figure.
         result: final metrics; accuracies as shares in [0, 1].
-        timing: `steps`, `wall_seconds`, `images_per_second`, `class_size` (students that were taught together),
+        timing: `steps`, `wall_seconds`, `images_per_second`, `students_per_step` (that were taught together),
             `resumed` (how often the run was taken up again), and where there may be any, `bad_images` (that were met
             in training) and `<split>_bad_images` (that no metric of the split counts).
         teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
@@ -151,7 +152,7 @@ def load(directory: Path) -> Record | None:
         raise DistillError(f"{path} lacks {', '.join(missing)}; delete its folder and run it again.")
     if record["schema"] != SCHEMA:
         raise DistillError(f"{path} has schema {record['schema']}, this version reads {SCHEMA}; run it again.")
-    return record
+    return {_RENAMED.get(name, name): value for name, value in record.items()}
 
 
 def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:

@@ -51,6 +51,6 @@ def _peak(dtype: str) -> float:
 
     side = PEAK_SIDE[jax.default_backend()]
     ones, product = jnp.ones((side, side), dtype), jax.jit(jnp.matmul)
-    multiply = lambda: jax.block_until_ready(product(ones, ones))  # noqa: E731
+    multiply: Callable[[], Any] = lambda: jax.block_until_ready(product(ones, ones))  # noqa: E731
     multiply()
     return 2 * side**3 / min(timing.seconds(multiply) for _ in range(10))
