@@ -102,7 +102,7 @@ def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
     if folder is None and recipe.stored is None:
         return task
     if folder is None:
-        raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder as well (replay).")
+        raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder (replay).")
     if not task.asks_teacher:
         raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored soft labels.")
     store = soft_label_store.load(folder)
