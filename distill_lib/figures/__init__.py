@@ -1,4 +1,4 @@
-"""The book's figures: of runs, views, the method, what is recognised, and benchmarks."""
+"""The book's figures: of runs, views, the method, photographs, and benchmarks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING
 from distill_lib.lazy import loader
 
 if TYPE_CHECKING:
-    from distill_lib.figures import benchmarks, method, recognition, runs, views
+    from distill_lib.figures import benchmarks, method, photographs, runs, views
 
-__all__ = ["benchmarks", "method", "recognition", "runs", "views"]
+__all__ = ["benchmarks", "method", "photographs", "runs", "views"]
 
-__getattr__ = loader(
-    __name__,
-    {
-        "benchmarks": [],
-        "method": [],
-        "recognition": [],
-        "runs": [],
-        "views": [],
-    },
-)
+__getattr__ = loader(__name__, {name: [] for name in __all__})

@@ -9,14 +9,14 @@ import pytest
 from distill_lib import experiments, models, recipes
 from distill_lib.errors import DistillError
 
-CASES = [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.arms]
+CASES = [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.settings]
 NOTEBOOKS = Path(__file__).parents[2] / "book" / "experiments"
 
 
 @pytest.mark.parametrize(("name", "dataset"), CASES)
 def test_every_arm_is_a_recipe(name: str, dataset: str) -> None:
     """Its preset, settings and student exist; arms have names of their own; a smoke run is small and on mock data."""
-    arms = experiments.arms(name, dataset)
+    settings = experiments.settings(name, dataset)
     assert len({arm.name for arm in arms}) == len(arms) > 1
     planned = experiments.plan(name, dataset, seeds=[0, 1], start="weights.npz")
     assert len(planned) >= 2 * len(arms)
@@ -30,7 +30,7 @@ def test_every_arm_is_a_recipe(name: str, dataset: str) -> None:
 def test_every_experiment_has_a_notebook_and_arms_on_the_embedded_set(name: str) -> None:
     """So that a reader without a GPU can repeat it; its comparisons name arms that there are."""
     assert (NOTEBOOKS / f"{name}.ipynb").is_file()
-    names = {arm.name for arm in experiments.arms(name, "fashion")}
+    names = {arm.name for arm in experiments.settings(name, "fashion")}
     assert {arm for pair in experiments.get(name).better for arm in pair} <= names
 
 

@@ -28,7 +28,7 @@ def noise(seed: int, shift: float) -> float:
 def runs(shifts: dict[str, float], spread: float = 0.001) -> pd.DataFrame:
     """Three seeds of the ablations' arms that are named, around 80 % plus a shift."""
     rows = []
-    for arm in experiments.arms("ablations", "fashion"):
+    for arm in experiments.settings("ablations", "fashion"):
         if arm.name in shifts:
             (recipe,) = experiments.recipes_of(arm, "fashion")
             seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in range(3)]
@@ -59,7 +59,7 @@ def test_validation_images_choose_among_what_was_tried() -> None:
 def test_an_arm_that_continues_a_run_is_found_whatever_it_continues() -> None:
     planned = experiments.plan("initialization", "fashion", start="run:fashion_compare/abc")
     found = comparisons.of_experiment(pd.DataFrame([row(recipe, 0.8) for recipe in planned]), "initialization")
-    assert list(found["arm"]) == [arm.name for arm in experiments.arms("initialization", "fashion")]
+    assert list(found["arm"]) == [arm.name for arm in experiments.settings("initialization", "fashion")]
 
 
 def verdicts(frame: pd.DataFrame, name: str) -> dict[str, str]:
@@ -86,7 +86,7 @@ def test_single_runs_decide_nothing() -> None:
 
 def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
     """The claim is that the first arm of a pair is better; of a further pair it says nothing."""
-    arms = experiments.arms("optimizers", "fashion")
+    settings = experiments.settings("optimizers", "fashion")
     rows = [
         row(dataclasses.replace(experiments.recipes_of(arm, "fashion")[0], seed=seed), 0.8 + shift + noise(seed, shift))
         for arm, shift in zip(arms, (0.0, 0.03, -0.03), strict=True)
@@ -124,7 +124,7 @@ def test_the_overview_has_a_row_for_each_comparison_that_a_claim_is_about() -> N
 
 def test_runs_of_the_own_preset_come_before_equal_ones_of_another() -> None:
     """The study's runs and those of a class have the same settings, but other views."""
-    arm = experiments.arms("consistency", "fashion")[-1]
+    arm = experiments.settings("consistency", "fashion")[-1]
     (recipe,) = experiments.recipes_of(arm, "fashion")
     other = dataclasses.replace(recipe, variant="compare")
     rows = [row(dataclasses.replace(other, seed=seed), 0.7) for seed in range(3)]

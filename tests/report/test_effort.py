@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def taught(arm: str, class_size: int, seconds: float) -> list[dict]:
     """Made-up rows of `records.read`: three students of an arm of `labels`, and what their class took."""
-    (chosen,) = [one for one in experiments.arms("labels", "fashion") if one.name == arm]
+    (chosen,) = [one for one in experiments.settings("labels", "fashion") if one.name == arm]
     recipe, *_ = experiments.recipes_of(chosen, "fashion")
     about = {"device": "a clock", "class_size": class_size, "wall_seconds": seconds, "test_top1": 0.8}
     seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in effort.SEEDS]
@@ -26,7 +26,7 @@ def taught(arm: str, class_size: int, seconds: float) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset"), [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.arms]
+    ("name", "dataset"), [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.settings]
 )
 def test_a_command_names_true_parameters(name: str, dataset: str) -> None:
     words = re.findall(r'-p (\w+) ("[^"]*"|\S+)', effort.command(name, dataset))
