@@ -91,9 +91,9 @@ def _declare_presets(parser: argparse.ArgumentParser) -> None:
 
 
 def _presets(options: argparse.Namespace) -> None:
-    from distill_lib.report import budget, preset_table
+    from distill_lib.report import cost, preset_table
 
-    print(preset_table.as_text(options.dataset, options.device or budget.DEVICE))
+    print(preset_table.as_text(options.dataset, options.device or cost.DEVICE))
 
 
 def _declare_data(parser: argparse.ArgumentParser) -> None:
@@ -194,12 +194,12 @@ def _records(options: argparse.Namespace) -> None:
 
         runs.save_patience(options.figure)
         return
-    from distill_lib.report import summary
+    from distill_lib.report import aggregate
 
     if options.study is None:
-        print(summary.studies())
+        print(aggregate.studies())
         return
-    print(summary.summarise(options.study, mock=options.study.endswith("_smoke")))
+    print(aggregate.summarise(options.study, mock=options.study.endswith("_smoke")))
 
 
 def _declare_bench(parser: argparse.ArgumentParser) -> None:

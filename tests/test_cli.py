@@ -20,7 +20,7 @@ from distill_lib.errors import DistillError
 from distill_lib.evaluation import evaluate
 from distill_lib.experiments import notebooks
 from distill_lib.figures import runs
-from distill_lib.report import preset_table, summary
+from distill_lib.report import aggregate, preset_table
 from distill_lib.teachers import published
 from distill_lib.train import record_soft_labels
 
@@ -121,8 +121,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),
-        (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (summary, "summarise", "study"),
-        (summary, "studies", "studies"), (runs, "save_patience", None), (runner, "main", None),
+        (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),
+        (aggregate, "studies", "studies"), (runs, "save_patience", None), (runner, "main", None),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, stand_in(answer))
     return calls

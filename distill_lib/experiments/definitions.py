@@ -1,7 +1,7 @@
 """The paper's experiments as tables: what is compared with what, on which data.
 
-An experiment is a list of arms. An arm is a recipe, by what it changes in a preset. On the embedded set all arms have
-the budget of the preset `compare` unless they say otherwise; on the paper's sets an arm is a row of its tables.
+An experiment is a list of settings. A setting is a recipe, by what it changes in a preset. On the embedded set all have
+the budget of the preset `compare` unless they say otherwise; on the paper's sets a setting is a row of its tables.
 
 References:
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022.
@@ -16,29 +16,29 @@ from typing import Any
 from distill_lib import views
 
 PRETRAINED = "pretrained"
-"""Stands for the start of an arm whose student continues another run, which `experiments.plan` is told."""
+"""Stands for the start of a student that continues another run, which `experiments.plan` is told."""
 
 
 @dataclass(frozen=True)
-class Arm:
+class Setting:
     """One side of a comparison.
 
     Attributes:
         name: what tables and figures call it.
-        settings: fields of a recipe that differ from the preset.
+        changes: fields of a recipe that differ from the preset.
         variant: the preset; None takes the experiment's budget.
-        tries: further values of settings that are tried, by field; validation images choose among them.
-        beside: the arm that it changes one thing of; None stands for the experiment's first one.
+        tries: further values of fields that are tried; validation images choose among them.
+        beside: the setting that it changes one thing of; None stands for the experiment's first one.
     """
 
     name: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
     variant: str | None = None
     tries: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     beside: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """What is compared.
 
@@ -46,35 +46,31 @@ class Experiment:
         title: the question.
         source: where the paper asks it.
         claim: what the paper found, in our words; empty where it leaves the question open.
-        arms: by data set; the first one is what the others are compared with that name no other.
-        better: pairs of arms of the embedded set: the first names more test images, if the claim holds.
+        settings: by data set; the first one is what the others are compared with that name no other.
+        better: pairs of settings of the embedded set: the first names more test images, if the claim holds.
         further: pairs that are compared too, though the claim is not about them.
     """
 
     title: str
     source: str
     claim: str
-    arms: dict[str, tuple[Arm, ...]]
+    settings: dict[str, tuple[Setting, ...]]
     better: tuple[tuple[str, str], ...] = ()
     further: tuple[tuple[str, str], ...] = ()
 
 
-def _rows(*names: str) -> tuple[Arm, ...]:
-    """Arms that are presets."""
-    return tuple(Arm(name, variant=name) for name in names)
+def _presets(*names: str) -> tuple[Setting, ...]:
+    return tuple(Setting(name, variant=name) for name in names)
 
 
 def _lengths(series: str, *epochs: int) -> list[str]:
     return [f"{series}_{length}" for length in epochs]
 
 
-def _by_length(*policies: str) -> tuple[Arm, ...]:
-    """Arms of the embedded set: each policy at each length of the study."""
-    return tuple(
-        Arm(f"{policy}, {variant}", {"policy": policy}, variant)
-        for policy in policies
-        for variant in ("short", "medium", "long")
-    )
+def _by_length(*policies: str) -> tuple[Setting, ...]:
+    """Each policy at each length of the embedded study."""
+    lengths = ("short", "medium", "long")
+    return tuple(Setting(f"{key}, {length}", {"policy": key}, length) for key in policies for length in lengths)
 
 
 _SAME: dict[str, Any] = {"policy": "same/ic"}
@@ -96,163 +92,166 @@ _SGD_RATES = {"learning_rate": (0.3,)}
 
 EXPERIMENTS: dict[str, Experiment] = {
     "consistency": Experiment(
-        "Is the teacher consistent?",
-        "Figs. 2, 3 and 9 to 12",
-        "Teacher and student must see the same pixels: fixed teachers and independent views are worse.",
-        {"fashion": tuple(Arm(views.NAMES[policy], {"policy": policy}, "medium") for policy in views.POLICIES)},
-        tuple((views.NAMES["same/ic"], views.NAMES[policy]) for policy in ("fix/cc", "fix/ic_ens", "ind/ic")),
+        title="Is the teacher consistent?",
+        source="Figs. 2, 3 and 9 to 12",
+        claim="Teacher and student must see the same pixels: fixed teachers and independent views are worse.",
+        settings={
+            "fashion": tuple(Setting(views.NAMES[policy], {"policy": policy}, "medium") for policy in views.POLICIES)
+        },
+        better=tuple((views.NAMES["same/ic"], views.NAMES[policy]) for policy in ("fix/cc", "fix/ic_ens", "ind/ic")),
     ),
     "patience": Experiment(
-        "Is the teacher patient?",
-        "Fig. 4 and Table 4",
-        "Longer schedules are better, and pass training from scratch and, but for Flowers, transfer.",
-        {
+        title="Is the teacher patient?",
+        source="Fig. 4 and Table 4",
+        claim="Longer schedules are better, and pass training from scratch and, but for Flowers, transfer.",
+        settings={
             "fashion": _by_length("labels", "same/ic", "mix"),
-            "flowers": _rows(*_lengths("mix", 1_000, 10_000, 100_000, 1_000_000), "scratch_10000", "transfer_10000"),
-            "pets": _rows(*_lengths("mix", 300, 1_000, 3_000, 10_000, 30_000), "scratch_10000", "transfer_10000"),
-            "food": _rows(*_lengths("mix", 100, 1_000, 3_000), "scratch_1000", "transfer_1000"),
-            "sun397": _rows(*_lengths("mix", 100, 1_000, 3_000), "scratch_1000", "transfer_1000"),
+            "flowers": _presets(*_lengths("mix", 1_000, 10_000, 100_000, 1_000_000), "scratch_10000", "transfer_10000"),
+            "pets": _presets(*_lengths("mix", 300, 1_000, 3_000, 10_000, 30_000), "scratch_10000", "transfer_10000"),
+            "food": _presets(*_lengths("mix", 100, 1_000, 3_000), "scratch_1000", "transfer_1000"),
+            "sun397": _presets(*_lengths("mix", 100, 1_000, 3_000), "scratch_1000", "transfer_1000"),
         },
-        (("mix, long", "mix, medium"), ("mix, medium", "mix, short"), ("mix, long", "labels, long")),
+        better=(("mix, long", "mix, medium"), ("mix, medium", "mix, short"), ("mix, long", "labels, long")),
     ),
     "imagenet": Experiment(
-        "Does it hold on ImageNet?",
-        "Figs. 1 and 5 (left), Table 3",
-        "A fixed teacher is overtaken by consistent teaching, and that, in long runs, by function matching.",
-        {
+        title="Does it hold on ImageNet?",
+        source="Figs. 1 and 5 (left), Table 3",
+        claim="A fixed teacher is overtaken by consistent teaching, and that, in long runs, by function matching.",
+        settings={
             "fashion": _by_length("fix/cc", "same/ic", "mix"),
-            "imagenet": _rows(
+            "imagenet": _presets(
                 *(name for series in ("fixed", "same", "mix") for name in _lengths(series, 30, 90, 300, 1_200, 9_600))
             ),
         },
-        (("same/ic, long", "fix/cc, long"), ("mix, long", "same/ic, long")),
+        better=(("same/ic, long", "fix/cc, long"), ("mix, long", "same/ic, long")),
     ),
     "resolutions_and_ensembles": Experiment(
-        "Another resolution, another teacher?",
-        "Table 1",
-        "A teacher that sees more pixels than its student helps a little, and so does a second teacher.",
-        {
+        title="Another resolution, another teacher?",
+        source="Table 1",
+        claim="A teacher that sees more pixels than its student helps a little, and so does a second teacher.",
+        settings={
             "fashion": (
-                Arm("teacher and student at 28", _MIX),
-                Arm("teacher at 36, student at 28", _MIX | {"teacher": "fashion@36"}),
-                Arm("teachers at 28 and 36, mean of logits", _MIX | _BOTH),
-                Arm("teachers at 28 and 36, mean of probabilities", _MIX | _BOTH | _PROBABILITIES),
-                Arm("teacher and student at 20", _MIX | {"resolution": 20}),
-                Arm("teacher at 28, student at 20", _MIX | {"teacher": "fashion@28", "resolution": 20}),
+                Setting("teacher and student at 28", _MIX),
+                Setting("teacher at 36, student at 28", _MIX | {"teacher": "fashion@36"}),
+                Setting("teachers at 28 and 36, mean of logits", _MIX | _BOTH),
+                Setting("teachers at 28 and 36, mean of probabilities", _MIX | _BOTH | _PROBABILITIES),
+                Setting("teacher and student at 20", _MIX | {"resolution": 20}),
+                Setting("teacher at 28, student at 20", _MIX | {"teacher": "fashion@28", "resolution": 20}),
             ),
-            "imagenet": _rows("mix_300", "t384_mix_300", "s160_mix_300", "ensemble_mix_1200", "mix_1200"),
+            "imagenet": _presets("mix_300", "t384_mix_300", "s160_mix_300", "ensemble_mix_1200", "mix_1200"),
         },
-        (
+        better=(
             ("teacher at 28, student at 20", "teacher and student at 20"),
             ("teacher at 36, student at 28", "teacher and student at 28"),
             ("teachers at 28 and 36, mean of logits", "teacher and student at 28"),
         ),
     ),
     "mobilenet": Experiment(
-        "Another student?",
-        "Section 3.6 and Table 3",
-        "The recipe carries over to MobileNet; the larger student learns more, and GroupNorm gets past BatchNorm.",
-        {
+        title="Another student?",
+        source="Section 3.6 and Table 3",
+        claim="The recipe carries over to MobileNet; the larger student learns more, "
+        "and GroupNorm gets past BatchNorm.",
+        settings={
             "fashion": (
-                Arm("ResNet, width 8", _SAME),
-                Arm("ResNet, width 16", _SAME | {"student": "bit_r11w16"}),
-                Arm("MobileNet small, GroupNorm", _SAME | {"student": "mobilenet_v3_small_gn"}, tries=_SMALLER),
-                Arm("MobileNet small, BatchNorm", _SAME | {"student": "mobilenet_v3_small_bn"}, tries=_SMALLER),
-                Arm("MobileNet large, GroupNorm", _SAME | {"student": "mobilenet_v3_large_gn"}, tries=_SMALLER),
+                Setting("ResNet, width 8", _SAME),
+                Setting("ResNet, width 16", _SAME | {"student": "bit_r11w16"}),
+                Setting("MobileNet small, GroupNorm", _SAME | {"student": "mobilenet_v3_small_gn"}, tries=_SMALLER),
+                Setting("MobileNet small, BatchNorm", _SAME | {"student": "mobilenet_v3_small_bn"}, tries=_SMALLER),
+                Setting("MobileNet large, GroupNorm", _SAME | {"student": "mobilenet_v3_large_gn"}, tries=_SMALLER),
             ),
-            "imagenet": _rows(
+            "imagenet": _presets(
                 "mobilenet_300", "mobilenet_2t_300", "mobilenet_small_300", "mobilenet_bn_300", "mobilenet_bn_2t_300"
             ),
         },
-        (
+        better=(
             ("ResNet, width 16", "ResNet, width 8"),
             ("MobileNet large, GroupNorm", "MobileNet small, GroupNorm"),
             ("MobileNet small, GroupNorm", "MobileNet small, BatchNorm"),
         ),
     ),
     "optimizers": Experiment(
-        "Does a better optimiser save patience?",
-        "Section 3.4, Fig. 5 (middle), appendix D",
-        "Shampoo gets further than Adam in equally many steps.",
-        {
+        title="Does a better optimiser save patience?",
+        source="Section 3.4, Fig. 5 (middle), appendix D",
+        claim="Shampoo gets further than Adam in equally many steps.",
+        settings={
             "fashion": (
-                Arm("Adam", _SAME, tries=_RATES),
-                Arm("Shampoo", _SAME | {"optimizer": "shampoo"}, tries=_RATES),
-                Arm("Muon", _SAME | {"optimizer": "muon"}, tries=_RATES),
+                Setting("Adam", _SAME, tries=_RATES),
+                Setting("Shampoo", _SAME | {"optimizer": "shampoo"}, tries=_RATES),
+                Setting("Muon", _SAME | {"optimizer": "muon"}, tries=_RATES),
             ),
-            "imagenet": _rows("same_300", "shampoo_same_300", "mix_300", "shampoo_mix_300"),
+            "imagenet": _presets("same_300", "shampoo_same_300", "mix_300", "shampoo_mix_300"),
         },
-        (("Shampoo", "Adam"),),
-        (("Muon", "Adam"),),
+        better=(("Shampoo", "Adam"),),
+        further=(("Muon", "Adam"),),
     ),
     "initialization": Experiment(
-        "Does it help to start from trained weights?",
-        "Section 3.5 and Fig. 5 (right)",
-        "Pre-trained weights help short runs, and make no difference in long ones.",
-        {
+        title="Does it help to start from trained weights?",
+        source="Section 3.5 and Fig. 5 (right)",
+        claim="Pre-trained weights help short runs, and make no difference in long ones.",
+        settings={
             "fashion": (
-                Arm("from scratch, 30 epochs", _SAME | {"epochs": 30}),
-                Arm("pre-trained, 30 epochs", _SAME | {"epochs": 30, "start": PRETRAINED}),
-                Arm("from scratch, 100 epochs", _SAME),
-                Arm("pre-trained, 100 epochs", _SAME | {"start": PRETRAINED}),
+                Setting("from scratch, 30 epochs", _SAME | {"epochs": 30}),
+                Setting("pre-trained, 30 epochs", _SAME | {"epochs": 30, "start": PRETRAINED}),
+                Setting("from scratch, 100 epochs", _SAME),
+                Setting("pre-trained, 100 epochs", _SAME | {"start": PRETRAINED}),
             ),
-            "imagenet": _rows("same_300", "bitm_same_300", "same_1200", "bitm_same_1200"),
+            "imagenet": _presets("same_300", "bitm_same_300", "same_1200", "bitm_same_1200"),
         },
-        (("pre-trained, 30 epochs", "from scratch, 30 epochs"),),
-        (("pre-trained, 100 epochs", "from scratch, 100 epochs"),),
+        better=(("pre-trained, 30 epochs", "from scratch, 30 epochs"),),
+        further=(("pre-trained, 100 epochs", "from scratch, 100 epochs"),),
     ),
     "out_of_domain": Experiment(
-        "Must the images be of the domain?",
-        "Section 3.8 and Fig. 6",
-        "Images of another domain teach something, the student's own most.",
-        {
+        title="Must the images be of the domain?",
+        source="Section 3.8 and Fig. 6",
+        claim="Images of another domain teach something, the student's own most.",
+        settings={
             "fashion": tuple(
-                Arm(name + (", mixed" if policy == "mix" else ""), {"policy": policy} | settings)
+                Setting(name + (", mixed" if policy == "mix" else ""), {"policy": policy} | settings)
                 for policy in ("same/ic", "mix")
                 for name, settings in _DOMAINS.items()
             ),
-            "pets": _rows("mix_1000", "from_food_1000", "from_imagenet_1000"),
-            "sun397": _rows("mix_100", "from_food_100", "from_imagenet_100"),
+            "pets": _presets("mix_1000", "from_food_1000", "from_imagenet_1000"),
+            "sun397": _presets("mix_100", "from_food_100", "from_imagenet_100"),
         },
-        (("clothes", "patches of photographs"), ("clothes", "handwritten digits")),
+        better=(("clothes", "patches of photographs"), ("clothes", "handwritten digits")),
     ),
     "labels": Experiment(
-        "How far do labels alone get?",
-        "Fig. 7",
-        "Labels alone are worse than a teacher, with Adam as with SGD, with mixup and without.",
-        {
+        title="How far do labels alone get?",
+        source="Fig. 7",
+        claim="Labels alone are worse than a teacher, with Adam as with SGD, with mixup and without.",
+        settings={
             "fashion": (
-                Arm("consistent teaching", _SAME, tries=_ADAM_RATES),
-                Arm("labels", {"policy": "labels"}, tries=_ADAM_RATES),
-                Arm("labels + mixup", {"policy": "labels/mix"}, tries=_ADAM_RATES),
-                Arm("labels, SGD", {"policy": "labels"} | _SGD, tries=_SGD_RATES),
-                Arm("labels + mixup, SGD", {"policy": "labels/mix"} | _SGD, tries=_SGD_RATES),
+                Setting("consistent teaching", _SAME, tries=_ADAM_RATES),
+                Setting("labels", {"policy": "labels"}, tries=_ADAM_RATES),
+                Setting("labels + mixup", {"policy": "labels/mix"}, tries=_ADAM_RATES),
+                Setting("labels, SGD", {"policy": "labels"} | _SGD, tries=_SGD_RATES),
+                Setting("labels + mixup, SGD", {"policy": "labels/mix"} | _SGD, tries=_SGD_RATES),
             ),
-            "imagenet": _rows("mix_300", *(f"labels_{name}_300" for name in ("adam", "mix_adam", "sgd", "mix_sgd"))),
+            "imagenet": _presets("mix_300", *(f"labels_{name}_300" for name in ("adam", "mix_adam", "sgd", "mix_sgd"))),
         },
-        tuple(
+        better=tuple(
             ("consistent teaching", name) for name in ("labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD")
         ),
     ),
     "ablations": Experiment(
-        "What does the paper leave open?",
-        "not in the paper",
-        "",
-        {
+        title="What does the paper leave open?",
+        source="not in the paper",
+        claim="",
+        settings={
             "fashion": (
-                Arm("function matching", _MIX),
-                Arm("lambda for each image", _MIX | {"mixup": "example"}),
-                Arm("lambda folded", _MIX | {"mixup_folded": True}),
-                Arm("lambda ~ Beta(0.2, 0.2)", _MIX | {"mixup_beta": 0.2}),
-                Arm(_WARM, _MIX | {"temperature": 5.0}),
-                Arm(_SQUARED, _MIX | {"temperature": 5.0, "temperature_squared": False}, beside=_WARM),
-                Arm("half labels in the loss", _MIX | {"label_share": 0.5}),
-                Arm("Euclidean distance", _MIX | {"distance": "euclidean"}),
-                Arm("squared distance", _MIX | {"distance": "l2"}),
-                Arm("distance of log-probabilities", _MIX | {"distance": "logsoftmax_euclidean"}),
-                Arm("the teacher's first guess", _MIX | {"distance": "hard"}),
-                Arm("AdamW's weight decay", _MIX | {"decay": "adamw", "weight_decay": 3.3e-3}),
-                Arm("networks in bfloat16", _MIX | {"dtype": "bfloat16"}),
+                Setting("function matching", _MIX),
+                Setting("lambda for each image", _MIX | {"mixup": "example"}),
+                Setting("lambda folded", _MIX | {"mixup_folded": True}),
+                Setting("lambda ~ Beta(0.2, 0.2)", _MIX | {"mixup_beta": 0.2}),
+                Setting(_WARM, _MIX | {"temperature": 5.0}),
+                Setting(_SQUARED, _MIX | {"temperature": 5.0, "temperature_squared": False}, beside=_WARM),
+                Setting("half labels in the loss", _MIX | {"label_share": 0.5}),
+                Setting("Euclidean distance", _MIX | {"distance": "euclidean"}),
+                Setting("squared distance", _MIX | {"distance": "l2"}),
+                Setting("distance of log-probabilities", _MIX | {"distance": "logsoftmax_euclidean"}),
+                Setting("the teacher's first guess", _MIX | {"distance": "hard"}),
+                Setting("AdamW's weight decay", _MIX | {"decay": "adamw", "weight_decay": 3.3e-3}),
+                Setting("networks in bfloat16", _MIX | {"dtype": "bfloat16"}),
             )
         },
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -28,10 +27,16 @@ def refuse_unknown(declared: Iterable[str], present: Iterable[str]) -> None:
     Raises:
         DistillError: naming the parameter and listing the valid ones.
     """
-    own = [name for name in declared if not name.startswith("_") and name not in _JUPYTER_NAMES]
-    for name in present:
-        if not name.startswith("_") and name not in _JUPYTER_NAMES and name not in own:
-            raise unknown("parameter", name, own)
+    own, all_names = (
+        [name for name in names if not name.startswith("_") and name not in _JUPYTER_NAMES]
+        for names in (declared, present)
+    )
+    _refuse(all_names, own)
+
+
+def _refuse(names: Iterable[str], known: Iterable[str]) -> None:
+    if other := next((name for name in names if name not in known), None):
+        raise unknown("parameter", other, known)
 
 
 def find(name: str, start: Path | None = None) -> Path:
@@ -67,7 +72,11 @@ def listing(start: Path | None = None) -> str:
 
 
 def _title_and_cost(notebook: Path) -> str:
-    text = "".join("".join(cell["source"]) + "\n\n" for cell in _cells(notebook) if cell["cell_type"] == "markdown")
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        text = "".join("".join(cell["source"]) + "\n\n" for cell in cells if cell["cell_type"] == "markdown")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DistillError(f"{notebook} is not a notebook ({error}).") from error
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     cost = re.search(r"^\*\*Cost\*\*: (.+?)\n\n", text, re.MULTILINE | re.DOTALL)
     lines = textwrap.wrap(cost[1] if cost else "it does not say what it costs.", 100)
@@ -77,15 +86,8 @@ def _title_and_cost(notebook: Path) -> str:
 def _folder(start: Path | None) -> Path:
     """Where the experiment notebooks lie of the project that holds `start`; `start` itself if none does."""
     start = start or Path.cwd()
-    folders = [parent / EXPERIMENTS for parent in (start, *start.parents)]
+    folders = (parent / EXPERIMENTS for parent in (start, *start.parents))
     return next((folder for folder in folders if folder.is_dir()), start)
-
-
-def _cells(notebook: Path) -> list[dict[str, Any]]:
-    try:
-        return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DistillError(f"{notebook} is not a notebook ({error}).") from error
 
 
 def parameters_of(notebook: Path) -> dict[str, bool]:
@@ -95,21 +97,14 @@ def parameters_of(notebook: Path) -> dict[str, bool]:
         Whether the default is a list, by name, in their order.
 
     Raises:
-        DistillError: if the file is not a notebook.
+        DistillError: if the file is not a notebook, or papermill is not installed.
     """
+    papermill = _papermill()
     try:
-        sources = [
-            "".join(cell["source"]) for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])
-        ]
-        statements = ast.parse("\n".join(sources)).body
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
-        raise DistillError(f"{notebook} is not a notebook with a cell of parameters ({error}).") from error
-    assigned = [(target, line.value) for line in statements if isinstance(line, ast.Assign) for target in line.targets]
-    return {
-        target.id: isinstance(value, ast.List)
-        for target, value in assigned
-        if isinstance(target, ast.Name) and target.id not in _JUPYTER_NAMES
-    }
+        known = papermill.inspect_notebook(notebook)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DistillError(f"{notebook} is not a notebook ({' '.join(str(error).split())}).") from error
+    return {name: about["default"].startswith("[") for name, about in known.items() if name not in _JUPYTER_NAMES}
 
 
 class Screen:
@@ -148,8 +143,7 @@ class Screen:
             self._stream.write(line + "\n")
             return
         step, total = int(match["step"]), int(match["total"])
-        bar = "#" * (20 * step // total)
-        text = f"{match['label']} [{bar:.<20}] {step}/{total}, {match['rest']}"
+        text = f"{match['label']} [{'#' * (20 * step // total):.<20}] {step}/{total}, {match['rest']}"
         self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
         self._label = match["label"]
         if step == total:
@@ -173,9 +167,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         DistillError: if a parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
     """
     known = parameters_of(notebook)
-    for name in parameters:
-        if name not in known:
-            raise unknown("parameter", name, known)
+    _refuse(parameters, known)
     lists = {name: [value] for name, value in parameters.items() if known[name] and not isinstance(value, list | tuple)}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -186,43 +178,37 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         ) from error
 
 
-def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+def _papermill() -> Any:
     try:
         import papermill
     except ModuleNotFoundError as error:
         raise DistillError("notebooks need papermill: pip install 'distill_lib[book]'.") from error
+    return papermill
+
+
+def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+    papermill = _papermill()
     import zmq
     from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
     screen = Screen(sys.stdout)
     # Kernels warn of plain TCP; what travels between this process and its kernel is encrypted where ZeroMQ can.
     encryption = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}})
+    files, folder = [str(path.absolute()) for path in (notebook, output)], str(Path.cwd())
+    quiet = {"progress_bar": False, "stdout_file": screen, "stderr_file": sys.stderr}
     try:
         papermill.execute_notebook(
-            str(notebook.absolute()),
-            str(output.absolute()),
-            parameters=parameters,
-            cwd=str(Path.cwd()),
-            kernel_name="python3",
-            progress_bar=False,
-            stdout_file=screen,
-            stderr_file=sys.stderr,
-            config=encryption,
+            *files, parameters=parameters, cwd=folder, kernel_name="python3", config=encryption, **quiet
         )
-    except PapermillExecutionError as error:
+    except papermill.PapermillExecutionError as error:
         screen.close()
         print(f"The executed notebook, with the traceback: {output}", file=sys.stderr)
-        raise DistillError(_in_one_line(error.ename, error.evalue)) from error
+        first = next((line for line in error.evalue.splitlines() if line.strip()), "")
+        raise DistillError(first if error.ename == DistillError.__name__ else f"{error.ename}: {first}") from error
     except DeadKernelError as error:
         raise DistillError(
             "the notebook's process was killed (is there enough memory?); the same command goes on where it stopped."
         ) from error
     finally:
         screen.close()
-
-
-def _in_one_line(name: str, message: str) -> str:
-    first = next((line for line in message.splitlines() if line.strip()), "")
-    return first if name == DistillError.__name__ else f"{name}: {first}"

@@ -1,4 +1,4 @@
-"""Experiments by name: their arms as recipes that can be run. What the records say about them is in `comparisons`."""
+"""Experiments by name: their settings as recipes that can be run. What the records say of them is in `comparisons`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from distill_lib import recipes
 from distill_lib.errors import DistillError, unknown
-from distill_lib.experiments.definitions import EXPERIMENTS, PRETRAINED, Arm, Experiment
+from distill_lib.experiments.definitions import EXPERIMENTS, PRETRAINED, Experiment, Setting
 from distill_lib.recipes import Recipe, presets
 
 BUDGET = {"fashion": "compare"}
-"""The preset whose settings and length all arms share that do not name one, by data set."""
+"""The preset whose values and length all settings share that do not name one, by data set."""
 TEACHER = {"fashion_teacher": "full"}
 """The preset that makes a teacher, by data set; that of the paper's sets is `teacher`."""
 
 
 def budget(dataset: str) -> Recipe:
-    """The preset whose settings and length arms share on a data set that has such a one."""
+    """The preset whose values and length settings share on a data set that has such a one."""
     return recipes.get(dataset, BUDGET[dataset])
 
 
@@ -30,9 +30,9 @@ def get(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def arms(name: str, dataset: str) -> tuple[Arm, ...]:
-    """The arms of an experiment on a data set; raises DistillError where it has none there."""
-    known = get(name).arms
+def settings(name: str, dataset: str) -> tuple[Setting, ...]:
+    """The settings of an experiment on a data set; raises DistillError where it has none there."""
+    known = get(name).settings
     if dataset not in known:
         raise unknown(f"dataset of the experiment {name}", dataset, known)
     return known[dataset]
@@ -48,42 +48,42 @@ def plan(
     shared_views: bool = True,
     **overrides: Any,
 ) -> list[Recipe]:
-    """The recipes of an experiment: all arms, and of each all values that are tried, with all seeds.
+    """The recipes of an experiment: all settings, and of each all values that are tried, with all seeds.
 
     Args:
         name: a key of `EXPERIMENTS`.
-        dataset: one that it has arms for.
-        variant: "smoke" for tiny runs on mock data; another preset for the arms that name none; None for their budget.
+        dataset: one that it has settings for.
+        variant: "smoke" for tiny runs on mock data; another preset where none is named; None for the budget.
         seeds: of the first weights, and of order and views.
-        start: what arms begin from that continue another run.
-        shared_views: whether runs have the views of the first seed, so that they can be taught as one class; those that
+        start: what students begin from that continue another run.
+        shared_views: whether runs have the views of the first seed, so that they can be taught in one sweep; those that
             start from given weights have their own.
-        **overrides: fields of `Recipe` for all arms; None keeps each arm's value.
+        **overrides: fields of `Recipe` for all settings; None keeps each one's value.
 
     Returns:
-        Recipes, in the order of the arms, each once.
+        Recipes, in the order of the settings, each once.
 
     Raises:
         DistillError: for unknown names and settings that make no sense.
     """
     if not seeds:
         raise DistillError("there is nothing to run: name at least one seed.")
-    found = []
-    for arm in arms(name, dataset):
-        for first in recipes_of(arm, dataset, variant, start=start, seed=seeds[0], **overrides):
+    planned = []
+    for setting in settings(name, dataset):
+        for first in recipes_of(setting, dataset, variant, start=start, seed=seeds[0], **overrides):
             # students that start from the same weights would not differ if they saw the same views too
             shared = shared_views and len(seeds) > 1 and first.start is None
             view_seed = first.order_seed if shared else first.view_seed
-            found += [dataclasses.replace(first, seed=seed, view_seed=view_seed) for seed in seeds]
-    return list(dict.fromkeys(found))
+            planned += [dataclasses.replace(first, seed=seed, view_seed=view_seed) for seed in seeds]
+    return list(dict.fromkeys(planned))
 
 
 def pretraining(dataset: str, variant: str | None = None) -> list[Recipe]:
-    """The run whose student arms of `initialization` start from; none where their presets name a published file."""
+    """The run whose student `initialization` starts from; none where its presets name a published file."""
     if dataset not in BUDGET:
         return []
-    arm = next(arm for arm in arms("out_of_domain", dataset) if arm.settings.get("transfer_set") == "digits")
-    return recipes_of(arm, dataset, variant)
+    digits = (each for each in settings("out_of_domain", dataset) if each.changes.get("transfer_set") == "digits")
+    return recipes_of(next(digits), dataset, variant)
 
 
 def teacher(dataset: str, variant: str | None = None, **overrides: Any) -> Recipe:
@@ -100,33 +100,32 @@ def teacher(dataset: str, variant: str | None = None, **overrides: Any) -> Recip
     usual = TEACHER.get(dataset, "teacher")
     if variant != "smoke":
         return recipes.get(dataset, variant or usual, **overrides)
-    given = {field: value for field, value in overrides.items() if value is not None}
-    (kept,) = _settings(Arm("teacher", variant=usual), dataset, variant)
-    return recipes.get(dataset, variant, **(kept | given))
+    (changes,) = _changes(Setting("teacher", variant=usual), dataset, variant)
+    return recipes.get(dataset, variant, **(changes | _given(overrides)))
 
 
 def recipes_of(
-    arm: Arm, dataset: str, variant: str | None = None, *, start: str | None = None, **overrides: Any
+    setting: Setting, dataset: str, variant: str | None = None, *, start: str | None = None, **overrides: Any
 ) -> list[Recipe]:
-    """The recipes of an arm, for each value that is tried; arguments as in `plan`."""
-    preset = "smoke" if variant == "smoke" else arm.variant or variant or BUDGET.get(dataset, "")
-    given = {field: value for field, value in overrides.items() if value is not None}
-    found = []
-    for settings in _settings(arm, dataset, variant):
-        if settings.get("start") == PRETRAINED:
-            settings["start"] = start
-        found.append(recipes.get(dataset, preset, **(settings | given)))
-    return found
+    """The recipes of a setting, for each value that is tried; arguments as in `plan`."""
+    preset = "smoke" if variant == "smoke" else setting.variant or variant or BUDGET.get(dataset, "")
+    several = _changes(setting, dataset, variant)
+    several = [each | ({"start": start} if each.get("start") == PRETRAINED else {}) for each in several]
+    return [recipes.get(dataset, preset, **(each | _given(overrides))) for each in several]
 
 
-def _settings(arm: Arm, dataset: str, variant: str | None) -> list[dict[str, Any]]:
-    """What an arm changes, for each value that is tried; of what keeps smoke runs small, nothing."""
+def _given(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in overrides.items() if value is not None}
+
+
+def _changes(setting: Setting, dataset: str, variant: str | None) -> list[dict[str, Any]]:
+    """What a setting changes, for each value that is tried; of what keeps smoke runs small, nothing."""
     if variant == "smoke":
-        row = presets.describe(dataset, arm.variant).settings if arm.variant else {}
-        kept = {field: value for field, value in (row | arm.settings).items() if field not in presets.SMOKE}
+        row = presets.describe(dataset, setting.variant).settings if setting.variant else {}
+        kept = {field: value for field, value in (row | setting.changes).items() if field not in presets.SMOKE}
         kept.pop("ensemble", None)  # of one mock teacher there is no mean
         if kept.get("start") != PRETRAINED:
             kept.pop("start", None)  # weights of a large network
         return [kept]
-    tried = [[(field, value) for value in values] for field, values in arm.tries.items()]
-    return [dict(arm.settings), *(arm.settings | dict(values) for values in itertools.product(*tried) if values)]
+    tried = itertools.product(*([(field, value) for value in values] for field, values in setting.tries.items()))
+    return [dict(setting.changes), *(setting.changes | dict(values) for values in tried if values)]

@@ -21,23 +21,14 @@ TEMPERATURES = (1, 2, 5, 10)
 LIGHT = "#b08fd8"  # a light shade of the teacher's colour
 
 
-def parameter_count(recipe: Recipe, num_classes: int, colours: int) -> int:
+def parameter_count(recipe: Recipe, num_classes: int, channels: int) -> int:
     """Number of parameters of a recipe's student."""
-    shape = (recipe.resolution, recipe.resolution, colours)
+    shape = (recipe.resolution, recipe.resolution, channels)
     return flops.parameters(models.create(recipe.student, num_classes), shape)
 
 
 def softened(logits: np.ndarray, names: Sequence[str], temperatures: Sequence[float] = TEMPERATURES) -> pd.DataFrame:
-    """One prediction at several temperatures.
-
-    Args:
-        logits: (classes,).
-        names: of the classes.
-        temperatures: values of T.
-
-    Returns:
-        A table of probabilities: a row a class, a column a temperature.
-    """
+    """Probabilities of one prediction, logits (classes,), a row a class, at several temperatures, a column each."""
     columns = {temperature: np.asarray(jax.nn.softmax(logits / temperature)) for temperature in temperatures}
     return pd.DataFrame(columns, index=list(names))
 
@@ -55,8 +46,8 @@ def gradient_sizes(
     Returns:
         Columns temperature, with_factor, without_factor.
     """
-    wanted = jnp.asarray(teacher_logits)
-    gradient = jax.jit(jax.grad(lambda student, t: losses.kl(student, wanted, temperature=t).sum()))
+    teacher = jnp.asarray(teacher_logits)
+    gradient = jax.jit(jax.grad(lambda student, t: losses.kl(student, teacher, temperature=t).sum()))
     rows = []
     for temperature in temperatures:
         size = float(jnp.linalg.norm(gradient(jnp.asarray(student_logits), temperature), axis=-1).mean())
@@ -66,12 +57,7 @@ def gradient_sizes(
 
 @styled
 def temperature(prediction: pd.DataFrame, gradients: pd.DataFrame) -> Figure:
-    """A prediction that gets softer, and what that does to the gradient.
-
-    Args:
-        prediction: the table of `softened`.
-        gradients: the table of `gradient_sizes`.
-    """
+    """A prediction that gets softer, of `softened`, and what that does to the gradient, of `gradient_sizes`."""
     figure, (left, right) = panels(2, height=3.4, width_ratios=(1.25, 1))
     places, thickness = np.arange(len(prediction)), 0.8 / len(prediction.columns)
     shades = np.linspace(0.95, 0.25, len(prediction.columns))
@@ -99,11 +85,7 @@ def temperature(prediction: pd.DataFrame, gradients: pd.DataFrame) -> Figure:
 
 @styled
 def schedules(recipes: Mapping[str, Recipe]) -> Figure:
-    """The multiplier of learning rate and weight decay, and what weight decay leaves of a weight.
-
-    Args:
-        recipes: by the name that labels their lines.
-    """
+    """The multiplier of learning rate and weight decay, and what weight decay leaves of a weight, of named recipes."""
     figure, (left, right) = panels(2, height=3.0)
     ends, images = [], datasets.get("fashion").counts["train"]
     every = jnp.arange(max(recipe.steps(images) for recipe in recipes.values()) + 1)
@@ -157,7 +139,7 @@ def answers(shown: np.ndarray, probabilities: np.ndarray, names: Sequence[str], 
     """Views of one image, and the teacher's likeliest classes under each.
 
     Args:
-        shown: rendered views (n, size, size, colours) in [-1, 1].
+        shown: rendered views (n, size, size, channels) in [-1, 1].
         probabilities: (n, classes), the teacher's.
         names: of the classes.
         best: classes to list.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +17,12 @@ from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences
 
+End = tuple[float, str, str]  # height, text and colour of a label at the end of a line
+
 
 @styled
-def training_curve(rows: list[dict]) -> Figure:
-    """Loss and validation accuracy of one run over its schedule.
-
-    Args:
-        rows: content of metrics.csv.
-    """
+def training_curve(rows: list[dict[str, Any]]) -> Figure:
+    """Loss and validation accuracy of one run over its schedule, from the content of its metrics.csv."""
     figure, (left, right) = panels(2, height=2.6)
     epochs = [row["epoch"] for row in rows]
     left.plot(epochs, [row["loss"] for row in rows], color=INK)
@@ -34,28 +33,15 @@ def training_curve(rows: list[dict]) -> Figure:
 
 
 @styled
-def accuracy_by_policy(runs: pd.DataFrame) -> Figure:
-    """Test accuracy of several policies under one budget; a dot a run, a bar at the mean.
+def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
+    """Test accuracy of several settings under one budget; a dot a run, a bar at the mean; one far below as a number.
 
     Args:
-        runs: rows of `records.read`.
+        runs: rows of `comparisons.of_experiment`, or of `records.read`.
+        by: "setting", in the order of the rows, or "policy".
     """
-    present = [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]
-    return _accuracy_rows({views.NAMES[policy]: runs[runs["policy"] == policy] for policy in present})
-
-
-@styled
-def accuracy_by_arm(runs: pd.DataFrame) -> Figure:
-    """Test accuracy of the arms of an experiment; a dot a run, a bar at the mean.
-
-    Args:
-        runs: rows of `comparisons.of_experiment`, in the order of the arms.
-    """
-    return _accuracy_rows({arm: runs[runs["arm"] == arm] for arm in dict.fromkeys(runs["arm"])})
-
-
-def _accuracy_rows(groups: dict[str, pd.DataFrame]) -> Figure:
-    """Groups of runs from top to bottom, in the colours of their policies; one far below all others as a number."""
+    names = _present(runs) if by == "policy" else list(dict.fromkeys(runs[by]))
+    groups = {views.NAMES.get(name, name): runs[runs[by] == name] for name in names}
     figure, (axes,) = panels(1, height=0.9 + 0.32 * max(len(groups), 2))
     if not groups:
         return without_data(figure, axes)
@@ -83,7 +69,7 @@ def patience(runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: flo
         teacher: the teacher's own test accuracy, a share.
     """
     figure, (axes,) = panels(1, height=4.4)
-    _accuracy_lines(axes, runs, fresh, teacher)
+    _accuracy_lines(axes, runs, teacher, fresh)
     if fresh is not None and len(fresh):
         axes.set_title("hollow marks: the fresh run", color=FAINT)
     return figure
@@ -100,8 +86,8 @@ def paper_and_study(paper: pd.DataFrame, runs: pd.DataFrame, teacher: float | No
     """
     figure, (left, right) = panels(2, height=3.5)
     of_teacher = paper.loc[paper["policy"] == "teacher", "test_top1"]
-    _accuracy_lines(left, paper[paper["policy"] != "teacher"], None, of_teacher.iloc[0] if len(of_teacher) else None)
-    _accuracy_lines(right, runs, None, teacher)
+    _accuracy_lines(left, paper[paper["policy"] != "teacher"], of_teacher.iloc[0] if len(of_teacher) else None)
+    _accuracy_lines(right, runs, teacher)
     left.set(title="the paper: ImageNet, ResNet-50 student", ylabel="top-1 (%)")
     right.set(title="this book: Fashion-MNIST, small student", ylabel="")
     return figure
@@ -115,18 +101,16 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         paper: columns policy, epochs, test_top1 (share).
         runs: rows of `records.read`; bars are 95 % intervals, each by itself.
     """
-    figure, both = panels(2, height=3.4, width_ratios=(1, 1.15))
-    for axes, frame, title in zip(
-        both, (paper, runs), ("the paper: ImageNet", "this book: Fashion-MNIST"), strict=True
-    ):
+    figure, (left, right) = panels(2, height=3.4, width_ratios=(1, 1.15))
+    for axes, frame, title in ((left, paper, "the paper: ImageNet"), (right, runs, "this book: Fashion-MNIST")):
         axes.set_title(title)
-        ends = []
-        for policy in aggregate.ORDER:
-            found = differences.at_every_length(frame, policy, "same/ic") if policy != "same/ic" else []
-            if not found:
+        ends: list[End] = []
+        for policy in _present(frame):
+            compared = differences.at_every_length(frame, policy, "same/ic") if policy != "same/ic" else []
+            if not compared:
                 continue
-            x, y = [each.epochs for each in found], [100 * each.value for each in found]
-            error = np.nan_to_num([100 * (each.high - each.value) for each in found])
+            x, y = [each.epochs for each in compared], [100 * each.value for each in compared]
+            error = np.nan_to_num([100 * (each.high - each.value) for each in compared])
             axes.errorbar(x, y, error, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1)
             ends.append((y[-1], _name(frame, policy), COLOURS[policy]))
         if not ends:
@@ -135,7 +119,7 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
         _epochs_axis(axes, frame["epochs"])
         label_ends(axes, [*ends, (0.0, views.NAMES["same/ic"], COLOURS["same/ic"])])
-    both[0].set_ylabel("points above consistent teaching")
+    left.set_ylabel("points above consistent teaching")
     return figure
 
 
@@ -150,12 +134,11 @@ def fixed_teacher(runs: pd.DataFrame) -> Figure:
     taught = runs[~runs["policy"].isin(list(views.BASELINES))]
     if taught.empty:
         return without_data(figure, axes)
-    loss, top1 = (
-        aggregate.summary(taught, metric).set_index(["policy", "epochs"]) for metric in ("train_loss", "test_top1")
-    )
+    metrics = ("train_loss", "test_top1")
+    loss, top1 = (aggregate.summary(taught, metric).set_index(["policy", "epochs"])["mean"] for metric in metrics)
     lengths = sorted(taught["epochs"].unique())
-    for policy in [policy for policy in aggregate.ORDER if policy in set(taught["policy"])]:
-        x, y = loss.loc[policy]["mean"].to_numpy(float), 100 * top1.loc[policy]["mean"].to_numpy(float)
+    for policy in _present(taught):
+        x, y = loss.loc[policy].to_numpy(float), 100 * top1.loc[policy].to_numpy(float)
         axes.plot(x, y, color=COLOURS[policy], linewidth=1, alpha=0.7)
         sizes = [18 + 22 * lengths.index(epochs) for epochs in loss.loc[policy].index]
         label = {"label": views.NAMES[policy]}
@@ -172,20 +155,12 @@ def fixed_teacher(runs: pd.DataFrame) -> Figure:
 
 @styled
 def few_images(runs: pd.DataFrame) -> Figure:
-    """Test accuracy against the number of training images, at equal steps, with and without mixup.
-
-    Args:
-        runs: rows of `aggregate.scarce`.
-    """
+    """Test accuracy against the number of training images, at equal steps, in rows of `aggregate.scarce`."""
     figure, (axes,) = panels(1, height=3.4)
     if runs.empty:
         return without_data(figure, axes)
     frame = aggregate.with_image_counts(runs)
-    ends = []
-    for policy in ("same/ic", "mix"):
-        chosen = frame[frame["policy"] == policy]
-        if len(chosen):
-            ends.append(_line(axes, chosen, policy, x="images"))
+    ends = [_line(axes, frame[frame["policy"] == policy], policy, x="images") for policy in _present(frame)]
     axes.set(xscale="log", xlabel="training images", ylabel="test top-1 (%)")
     ticks(axes, frame["images"])
     label_ends(axes, ends)
@@ -194,11 +169,7 @@ def few_images(runs: pd.DataFrame) -> Figure:
 
 @styled
 def learning_curves(curves: pd.DataFrame) -> Figure:
-    """Validation accuracy during training, a panel a schedule; the line is the mean and the band the range of seeds.
-
-    Args:
-        curves: rows of `records.curves`.
-    """
+    """Validation accuracy during training, from `records.curves`: a panel a schedule, mean and range of the seeds."""
     if curves.empty:
         figure, (axes,) = panels(1, height=2.6)
         return without_data(figure, axes)
@@ -206,62 +177,20 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     figure, several = panels(len(lengths), height=3.3, sharey=True)
     for axes, epochs in zip(several, lengths, strict=True):
         here, ends = curves[curves["epochs"] == epochs], []
-        for policy in [policy for policy in aggregate.ORDER if policy in set(here["policy"])]:
-            steps = aggregate.summary(here[here["policy"] == policy], "validation_top1", ("epoch",))
-            axes.plot(steps["epoch"], 100 * steps["mean"], color=COLOURS[policy], linewidth=1.3)
-            axes.fill_between(
-                steps["epoch"], 100 * steps["low"], 100 * steps["high"], color=COLOURS[policy], alpha=0.2, lw=0
-            )
-            ends.append((100 * float(steps["mean"].iloc[-1]), views.NAMES[policy], COLOURS[policy]))
+        for policy in _present(here):
+            steps = aggregate.summary(here[here["policy"] == policy], "validation_top1", ("epoch",)).set_index("epoch")
+            low, mean, high = (100 * steps[name] for name in ("low", "mean", "high"))
+            axes.plot(steps.index, mean, color=COLOURS[policy], linewidth=1.3)
+            axes.fill_between(steps.index, low, high, color=COLOURS[policy], alpha=0.2, lw=0)
+            ends.append((float(mean.iloc[-1]), views.NAMES[policy], COLOURS[policy]))
         axes.set(xlabel="epoch", title=f"{epochs:,.0f} epochs", xlim=(0, epochs), xticks=(0, epochs / 2, epochs))
         if axes is several[-1]:
             label_ends(axes, ends)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     several[0].set_ylabel("validation top-1 (%)")
-    low = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
-    several[0].set_ylim(bottom=max(0, low - 3))
+    lowest = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
+    several[0].set_ylim(bottom=max(0, lowest - 3))
     return figure
-
-
-def _accuracy_lines(axes: Axes, runs: pd.DataFrame, fresh: pd.DataFrame | None, teacher: float | None) -> None:
-    ends = []
-    for policy in [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]:
-        ends.append(_line(axes, runs[runs["policy"] == policy], policy, x="epochs"))
-    hollow = fresh if fresh is not None else runs.iloc[:0]
-    for _, run in hollow.iterrows():
-        policy = run["policy"]
-        axes.plot(
-            run["epochs"], 100 * run["test_top1"], MARKERS[policy], color=COLOURS[policy], mfc="white", markersize=7
-        )
-    lengths = [*runs["epochs"], *hollow["epochs"]]
-    if not lengths:
-        without_data(axes.get_figure(), axes)
-        return
-    if teacher is not None:
-        axes.axhline(100 * teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        ends.append((100 * teacher, "the teacher", INK))
-    _epochs_axis(axes, lengths)
-    axes.set_ylabel("test top-1 (%)")
-    label_ends(axes, ends)
-
-
-def _line(axes: Axes, runs: pd.DataFrame, policy: str, x: str) -> tuple[float, str, str]:
-    """Draws runs as dots and their means as a line; returns the label of its end."""
-    means = aggregate.summary(runs, by=(x,))
-    colour = COLOURS[policy]
-    axes.plot(means[x], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
-    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
-    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
-
-
-def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
-    axes.set(xscale="log", xlabel="length of the schedule (epochs)")
-    ticks(axes, sorted(set(lengths)))
-
-
-def _name(frame: pd.DataFrame, policy: str) -> str:
-    """What a table calls a policy in its column `name`, if it has one."""
-    return frame.loc[frame["policy"] == policy, "name"].iloc[0] if "name" in frame else views.NAMES[policy]
 
 
 def save_patience(path: Path) -> None:
@@ -277,3 +206,43 @@ def save_patience(path: Path) -> None:
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
     except ValueError as error:  # of Matplotlib, which lists the formats that it knows
         raise DistillError(str(error)) from error
+
+
+def _present(runs: pd.DataFrame) -> list[str]:
+    """The policies of a table, in the order of all figures."""
+    return [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]
+
+
+def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh: pd.DataFrame | None = None) -> None:
+    ends = [_line(axes, runs[runs["policy"] == policy], policy, x="epochs") for policy in _present(runs)]
+    hollow = runs.iloc[:0] if fresh is None else fresh
+    for policy, epochs, share in zip(hollow["policy"], hollow["epochs"], hollow["test_top1"], strict=True):
+        axes.plot(epochs, 100 * share, MARKERS[policy], color=COLOURS[policy], mfc="white", markersize=7)
+    lengths = [*runs["epochs"], *hollow["epochs"]]
+    if not lengths:
+        without_data(axes.get_figure(), axes)
+        return
+    if teacher is not None:
+        axes.axhline(100 * teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        ends.append((100 * teacher, "the teacher", INK))
+    _epochs_axis(axes, lengths)
+    axes.set_ylabel("test top-1 (%)")
+    label_ends(axes, ends)
+
+
+def _line(axes: Axes, runs: pd.DataFrame, policy: str, x: str) -> End:
+    """Draws runs as dots and their means as a line; returns the label of its end."""
+    means, colour = aggregate.summary(runs, by=(x,)), COLOURS[policy]
+    axes.plot(means[x], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
+    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
+    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
+
+
+def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
+    axes.set(xscale="log", xlabel="length of the schedule (epochs)")
+    ticks(axes, sorted(set(lengths)))
+
+
+def _name(frame: pd.DataFrame, policy: str) -> str:
+    """What a table calls a policy in its column `name`, if it has one."""
+    return str(frame.loc[frame["policy"] == policy, "name"].iloc[0]) if "name" in frame else views.NAMES[policy]

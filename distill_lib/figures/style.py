@@ -7,8 +7,8 @@ one marker everywhere.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -18,10 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from distill_lib.records import NOTHING
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from IPython.display import HTML
-
+Drawing = TypeVar("Drawing", bound=Callable[..., Figure])
 
 # Okabe and Ito's palette, which stays apart under the common colour blindnesses; markers tell the policies apart again
 COLOURS = {
@@ -37,33 +34,15 @@ MARKERS = {
 INK, FAINT = "#222222", "#8a8a8a"
 WIDTH = 7.0  # inches: the book's text column
 STYLE = {
-    "figure.facecolor": "white",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.7,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-    "legend.frameon": False,
-    "svg.hashsalt": "distill_lib",
-    "savefig.dpi": 200,
-}
-styled = matplotlib.rc_context(STYLE)  # a decorator: what it wraps draws in the book's style
+    "figure.facecolor": "white", "font.size": 9, "text.color": INK, "svg.hashsalt": "distill_lib", "savefig.dpi": 200,
+    "axes.labelcolor": INK, "axes.edgecolor": FAINT, "axes.linewidth": 0.7, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left",
+    "axes.grid": True, "grid.color": "#e8e8e8", "grid.linewidth": 0.7,
+    "xtick.color": FAINT, "xtick.labelcolor": INK, "xtick.major.size": 3,
+    "ytick.color": FAINT, "ytick.labelcolor": INK, "ytick.major.size": 0,
+    "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False,
+}  # fmt: skip
+styled: Callable[[Drawing], Drawing] = matplotlib.rc_context(STYLE)  # what it decorates draws in the book's style
 
 
 class Picture(Figure):
@@ -86,7 +65,7 @@ class Raster(Figure):
         return data.getvalue()
 
 
-def panels(count: int, *, height: float, kind: type[Figure] = Picture, **options) -> tuple[Figure, list[Axes]]:
+def panels(count: int, *, height: float, kind: type[Figure] = Picture, **options: Any) -> tuple[Figure, list[Axes]]:
     """An empty figure of the book's width with panels side by side; `height` in inches."""
     figure = kind(figsize=(WIDTH, height), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(1, count, **options)))
@@ -137,11 +116,3 @@ def without_data(figure: Figure, axes: Axes) -> Figure:
     axes.set_axis_off()
     axes.text(0.5, 0.5, NOTHING, ha="center", va="center", color=FAINT, transform=axes.transAxes)
     return figure
-
-
-def html_table(table: pd.DataFrame, *, escape: bool = True) -> HTML:
-    """A table as the book prints it, or a line that says it is empty; `escape` is False where cells are HTML."""
-    from IPython.display import HTML
-
-    text = table.to_html(index=False, border=0, justify="left", escape=escape)
-    return HTML(f"<p>{NOTHING}</p>" if table.empty else text)

@@ -6,7 +6,7 @@ Nothing here comes from a run: a picture is fixed by its images and its seed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from distill_lib import views
+from distill_lib.crops import Range
 from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, panels, styled
 
 if TYPE_CHECKING:
@@ -26,13 +27,11 @@ MOSAIC = 4  # crops along a side of the picture that stands for a mean over many
 
 
 @styled
-def policies(
-    images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, area: views.Range = (0.05, 1.0)
-) -> Figure:
+def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, area: Range = (0.05, 1.0)) -> Figure:
     """What teacher and student see of the first image, step after step, under each policy.
 
     Args:
-        images: (batch, height, width, colours) uint8; the second one is the first one's partner in mixup.
+        images: (batch, height, width, channels) uint8; the second one is the first one's partner in mixup.
         seed: of the views; step s draws with this seed folded with s, as training does.
         steps: pairs of pictures a policy.
         size: height and width of a view in pixels.
@@ -44,7 +43,10 @@ def policies(
     place = {"left": 0.0, "right": 0.995, "top": 0.945, "bottom": 0.005, "wspace": 0.04, "hspace": 0.12}
     grid = figure.add_gridspec(rows, len(widths), width_ratios=widths, **place)
     for row, (key, policy) in enumerate(views.POLICIES.items()):
-        _name(figure.add_subplot(grid[row, 0]), key)
+        name = figure.add_subplot(grid[row, 0])
+        name.set_axis_off()
+        name.text(0, 0.58, views.NAMES[key], va="bottom", color=INK, fontsize=8)
+        name.text(0, 0.46, key, va="top", color=FAINT, fontsize=8, family="monospace")
         for step in range(steps):
             teacher_sees, student_sees = _step(images, policy, seed, step, size, area)
             left, between, right = (figure.add_subplot(grid[row, 1 + 4 * step + part]) for part in range(3))
@@ -61,11 +63,11 @@ def policies(
 
 
 @styled
-def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area: views.Range = (0.05, 1.0)) -> Figure:
-    """Boxes of inception crops on an image, and each of them as a network sees it.
+def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area: Range = (0.05, 1.0)) -> Figure:
+    """Boxes of inception crops on an image, (height, width, channels) uint8, and each as a network sees it.
 
     Args:
-        image: (height, width, colours) uint8.
+        image: what is cropped.
         seed: of the views.
         count: crops.
         size: height and width of a view in pixels.
@@ -73,8 +75,10 @@ def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area:
     """
     height, width = image.shape[:2]
     boxes, flips, shown = _draws(image, seed, count, size, area=area, image_aspect=width / height)
-    figure = Raster(figsize=(WIDTH, 1.95))
-    whole, *tiles = [figure.add_axes(place) for place in _whole_and_tiles(count)]
+    figure, edge, gap = Raster(figsize=(WIDTH, 1.95)), 0.42, 0.012
+    tile_width = (1 - edge) / count - gap
+    whole = figure.add_axes((0.0, 0.02, edge - 0.02, 0.96))
+    tiles = [figure.add_axes((edge + i * (tile_width + gap), 0.26, tile_width, 0.4)) for i in range(count)]
     show(whole, np.asarray(views.normalize(image)), FAINT)
     for number, (box, flip, tile) in enumerate(zip(boxes, flips, tiles, strict=True), 1):
         top, left, extent_y, extent_x = box * [height, width, height, width]
@@ -90,14 +94,7 @@ def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area:
 
 @styled
 def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8) -> Figure:
-    """The first images of every class, a row a class.
-
-    Args:
-        images: (n, height, width, 1) uint8.
-        labels: (n,) classes.
-        names: of the classes.
-        each: images a class.
-    """
+    """The first images, (n, height, width, 1) uint8, of every class: a row a class, with its name."""
     figure, (axes,) = panels(1, height=0.42 * len(names), kind=Raster)
     rows = [np.concatenate(images[labels == label][:each], axis=1) for label in range(len(names))]
     side = images.shape[1]
@@ -115,7 +112,7 @@ def recognised(
     """Images as a network sees them, each with the three classes that it thinks of first.
 
     Args:
-        images: (size, size, colours) each, float32 in [-1, 1].
+        images: (size, size, channels) each, float32 in [-1, 1].
         predicted: (images, classes) probabilities.
         names: of classes, by number.
         colour: of frames and bars: `TEACHER` or `STUDENT`.
@@ -146,7 +143,7 @@ def origin(function: str | None = None, seed: int | None = None, teacher: Teache
 
 
 def show(axes: Axes, image: np.ndarray, frame: str) -> None:
-    """Shows one rendered image, (height, width, colours) in [-1, 1], in a coloured frame."""
+    """Shows one rendered image, (height, width, channels) in [-1, 1], in a coloured frame."""
     pixels = np.clip((np.asarray(image) + 1) / 2, 0, 1)
     grey = {"cmap": "gray_r", "vmin": 0, "vmax": 1} if pixels.shape[-1] == 1 else {}
     axes.imshow(pixels[..., 0] if grey else pixels, interpolation="nearest", **grey)
@@ -157,7 +154,7 @@ def show(axes: Axes, image: np.ndarray, frame: str) -> None:
 
 
 def _step(
-    images: np.ndarray, policy: views.Policy, seed: int, step: int, size: int, area: views.Range
+    images: np.ndarray, policy: views.Policy, seed: int, step: int, size: int, area: Range
 ) -> tuple[np.ndarray, np.ndarray]:
     """What teacher and student see of the first image in one step; a fixed teacher sees the same in every step."""
     options = {"area": area, "image_aspect": images.shape[2] / images.shape[1]}
@@ -168,19 +165,16 @@ def _step(
         return np.asarray(_render(images, teacher_view, size))[0], student_sees
     assert policy.teacher is not None
     if policy.teacher == "inception_mean":
-        return _mosaic(images[0], seed, size, options), student_sees
+        side = size // MOSAIC
+        tiles = _draws(images[0], seed, MOSAIC * MOSAIC, side, flip=False, **options)[2]
+        rows = tiles.reshape(MOSAIC, MOSAIC, side, side, -1).swapaxes(1, 2)
+        return rows.reshape(MOSAIC * side, MOSAIC * side, -1), student_sees
     return _draws(images[0], seed, 1, size, crop=policy.teacher, flip=False, **options)[2][0], student_sees
 
 
-def _mosaic(image: np.ndarray, seed: int, size: int, options: dict) -> np.ndarray:
-    """Many crops in one picture: they stand for the mean of the predictions on them."""
-    side = size // MOSAIC
-    tiles = _draws(image, seed, MOSAIC * MOSAIC, side, flip=False, **options)[2]
-    rows = tiles.reshape(MOSAIC, MOSAIC, side, side, -1).swapaxes(1, 2)
-    return rows.reshape(MOSAIC * side, MOSAIC * side, -1)
-
-
-def _draws(image: np.ndarray, seed: int, count: int, size: int, **options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _draws(
+    image: np.ndarray, seed: int, count: int, size: int, **options: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, flips and rendered pictures of several views of one image.
 
     They are drawn two by two: batches of one size everywhere are compiled once, and compiling is most of the time here.
@@ -191,16 +185,3 @@ def _draws(image: np.ndarray, seed: int, count: int, size: int, **options) -> tu
         parts.append((np.asarray(view.box), np.asarray(view.flip), np.asarray(_render(batch, view, size))))
     boxes, flips, shown = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
     return boxes, flips, shown
-
-
-def _name(axes: Axes, key: str) -> None:
-    axes.set_axis_off()
-    axes.text(0, 0.58, views.NAMES[key], va="bottom", color=INK, fontsize=8)
-    axes.text(0, 0.46, key, va="top", color=FAINT, fontsize=8, family="monospace")
-
-
-def _whole_and_tiles(count: int) -> list[tuple[float, float, float, float]]:
-    """Places in the figure: one large picture left, the tiles in a row beside it."""
-    left, gap = 0.42, 0.012
-    width = (1 - left) / count - gap
-    return [(0.0, 0.02, left - 0.02, 0.96), *[(left + i * (width + gap), 0.26, width, 0.4) for i in range(count)]]

@@ -7,75 +7,58 @@ from collections.abc import Sequence
 import pandas as pd
 
 from distill_lib import datasets, recipes, records, views
+from distill_lib.errors import unknown
 from distill_lib.report import differences, matching
 
 LENGTHS = ("short", "medium", "long", "longest")
 """Variants of `fashion` whose records come with the book."""
-
 FRESH = "quick"
 """The variant that `nox -s study` runs anew."""
-
-FIXED = ("fix/rs", "fix/cc", "fix/ic_ens")
-INDEPENDENT = ("ind/rc", "ind/ic")
-SETTINGS = (
+CHOSEN = ("learning_rate", "weight_decay", "temperature")
+"""What a grid goes through."""
+ORDER = [*views.BASELINES, *views.POLICIES]
+BLANK = "\N{NO-BREAK SPACE}"
+ABSENT = "\N{EN DASH}"
+NONE = "There are no such records yet."
+_SETTINGS = (
     "student", "teacher", "teacher_sha256", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay",
     "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
     "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set", "label_smoothing",
     "ensemble", "dtype", "eval_side",
 )  # fmt: skip
-CHOSEN = ("learning_rate", "weight_decay", "temperature")  # what a grid goes through
-REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common
-ORDER = [*views.BASELINES, *views.POLICIES]
-BLANK = "\N{NO-BREAK SPACE}"
-ABSENT = "\N{EN DASH}"
-NONE = "There are no such records yet."
+_REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common
 
 
-def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS, *, every_image: bool = True) -> pd.DataFrame:
-    """The runs of `fashion` that may be compared.
-
-    Args:
-        runs: the table of `records.read`.
-        variants: presets to keep.
-        every_image: keep only runs on all training images.
-
-    Returns:
-        The rows of these presets, as `comparable` leaves them.
-    """
-    kept = runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])]
-    return comparable(kept, every_image=every_image)
+def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFrame:
+    """The runs of these presets of `fashion`, in the table of `records.read`, that may be compared."""
+    return comparable(runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])])
 
 
-def comparable(runs: pd.DataFrame, *, every_image: bool = True) -> pd.DataFrame:
-    """Runs that may be averaged: those whose teacher was not replayed.
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs that may be averaged: on all training images, by a teacher that was not replayed.
 
     Of each preset and policy only the most common settings stay, so that a run with another learning rate is never
-    averaged in; and of those each seed once, whether it was taught alone or in a class.
-
-    Args:
-        runs: the table of `records.read`.
-        every_image: keep only runs on all training images.
+    averaged in; and of those each seed once, whether it was taught alone or in a sweep.
     """
-    kept = live(runs)
-    if every_image and "train_images" in kept:
-        kept = kept[kept["train_images"].isna()]
-    return _each_seed_once(kept)
+    runs = live(runs)
+    return _each_seed_once(runs[runs["train_images"].isna()] if "train_images" in runs else runs)
 
 
 def scarce(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs of consistent teaching and function matching on few to all images, with equally many steps."""
-    kept = live(runs)[lambda table: (table["study"] == "fashion_support") & table["policy"].isin(["same/ic", "mix"])]
-    if kept.empty:
-        return kept
-    kept = kept[abs(kept["steps"] / kept["steps"].mode().iloc[0] - 1) < 0.01]  # whole epochs give not quite equal steps
-    groups = kept.groupby("train_images", dropna=False)  # fewer images than a batch make a smaller batch
+    runs = live(runs)
+    runs = runs[(runs["study"] == "fashion_support") & runs["policy"].isin(["same/ic", "mix"])]
+    if runs.empty:
+        return runs
+    runs = runs[abs(runs["steps"] / runs["steps"].mode().iloc[0] - 1) < 0.01]  # whole epochs give not quite equal steps
+    groups = runs.groupby("train_images", dropna=False)  # fewer images than a batch make a smaller batch
     return pd.concat([_each_seed_once(group) for _, group in groups])
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that the hyper-parameters were chosen from: the same in all but these, and each seed once."""
-    kept = live(runs)[lambda table: table["study"] == "fashion_grid"]
-    return _each_seed_once(kept, apart=CHOSEN)
+    runs = live(runs)
+    return _each_seed_once(runs[runs["study"] == "fashion_grid"], apart=CHOSEN)
 
 
 def live(runs: pd.DataFrame) -> pd.DataFrame:
@@ -83,12 +66,8 @@ def live(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["stored"].isna()] if "stored" in runs else runs
 
 
-def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFrame:
-    """Runs that replayed stored answers, beside those of the same policy and length that asked the teacher.
-
-    Args:
-        runs: the table of `records.read`.
-        variants: presets to keep.
+def replayed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of the study that replayed stored answers, beside those of the same policy and length that did not.
 
     Returns:
         One row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`,
@@ -98,35 +77,31 @@ def replayed(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFr
     columns = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
     if "stored" not in runs:
         return pd.DataFrame(columns=columns)
-    kept = runs[runs["stored"].notna() & runs["train_images"].isna()]
-    kept = _each_seed_once(kept[kept["study"].isin([f"fashion_{variant}" for variant in variants])], apart=("stored",))
-    asked, rows = study(runs, variants), []
-    for (epochs, policy, stored), group in kept.groupby(["epochs", "policy", "stored"]):
-        live_runs = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]
-        row = {"epochs": epochs, "policy": policy, "kept": int(stored), "n": len(group)}
-        row |= {name: group[name].mean() for name in ("bytes_per_view", "test_top1")}
-        difference = differences.compare(group, live_runs, (f"{row['kept']} logits", "live"))
-        rows.append(row | {"live": live_runs["test_top1"].mean(), "difference": difference})
-    corrected = iter(differences.holm(row["difference"] for row in rows if row["difference"]))
-    rows = [row | {"difference": next(corrected) if row["difference"] else None} for row in rows]
-    return in_order(pd.DataFrame(rows, columns=columns))
+    stored = runs[runs["stored"].notna() & runs["train_images"].isna()]
+    stored = stored[stored["study"].isin([f"fashion_{variant}" for variant in LENGTHS])]
+    asked, rows = study(runs), []
+    for (epochs, policy, kept), group in _each_seed_once(stored, apart=("stored",)).groupby(
+        ["epochs", "policy", "stored"]
+    ):
+        beside = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]
+        means = [group["bytes_per_view"].mean(), group["test_top1"].mean(), beside["test_top1"].mean()]
+        difference = differences.compare(group, beside, (f"{kept:.0f} logits", "live"))
+        rows.append([epochs, policy, int(kept), len(group), *means, difference])
+    corrected = iter(differences.holm(row[-1] for row in rows if row[-1]))
+    return in_order(pd.DataFrame([[*row[:-1], row[-1] and next(corrected)] for row in rows], columns=columns))
 
 
 def _each_seed_once(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
     """Runs with the most common settings; runs that differ in the columns `apart` are told apart and all stay."""
-    found = _most_common_settings(runs, [name for name in SETTINGS if name not in apart])
-    return found.drop_duplicates([name for name in (*REPEATED, *apart) if name in found]) if "seed" in found else found
-
-
-def _most_common_settings(runs: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    columns = [name for name in settings if name in runs]
-    if runs.empty or not columns:
-        return runs
-    named = [name for name in columns if name != "teacher_sha256"]  # which is no field of a recipe
-    values = {name: [str(matching.value_of(run, name)) for run in runs[named].to_dict("records")] for name in named}
-    described = runs.assign(**values)[columns].astype(str).agg("|".join, axis=1)
-    usual = described.groupby([runs["study"], runs["policy"]]).transform(lambda group: group.mode().iloc[0])
-    return runs[described == usual]
+    columns = [name for name in _SETTINGS if name in runs and name not in apart]
+    if columns and not runs.empty:
+        named = [name for name in columns if name != "teacher_sha256"]  # which is no field of a recipe
+        known = runs.assign(**{name: list(map(str, matching.values(runs, name))) for name in named})
+        described = known[columns].astype(str).agg("|".join, axis=1)
+        usual = described.groupby([runs["study"], runs["policy"]]).transform(lambda group: group.mode().iloc[0])
+        runs = runs[described == usual]
+    same = [name for name in (*_REPEATED, *apart) if name in runs]
+    return runs.drop_duplicates(same) if "seed" in runs else runs
 
 
 def with_image_counts(runs: pd.DataFrame) -> pd.DataFrame:
@@ -161,12 +136,10 @@ def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = (
         One row a group: the columns of `by`, and `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1),
         `low` and `high`.
     """
-    names = ["n", "mean", "spread", "low", "high"]
     if runs.empty or metric not in runs:
-        return pd.DataFrame(columns=[*by, *names])
+        return pd.DataFrame(columns=[*by, "n", "mean", "spread", "low", "high"])
     grouped = runs.dropna(subset=[metric]).groupby(list(by), dropna=False)[metric]
-    table = grouped.agg(n="count", mean="mean", spread="std", low="min", high="max")
-    return in_order(table.reset_index())
+    return in_order(grouped.agg(n="count", mean="mean", spread="std", low="min", high="max").reset_index())
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -186,9 +159,9 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
     return taught[(taught["policy"] == chosen["policy"]) & (taught["epochs"] == chosen["epochs"])]
 
 
-def own_seconds(runs: pd.DataFrame) -> pd.Series:
-    """Wall time of each run; students of a class share theirs."""
-    return runs["wall_seconds"] / (runs["class_size"].fillna(1) if "class_size" in runs else 1)
+def own_seconds(runs: pd.DataFrame) -> pd.Series[float]:
+    """Wall time of each run; students of a sweep share theirs."""
+    return runs["wall_seconds"] / (runs["students_per_step"].fillna(1) if "students_per_step" in runs else 1)
 
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -196,22 +169,31 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     columns = ["epochs", "policy", "n", "test top-1 (%)", "agreement (%)", "KL to the teacher", "minutes"]
     if runs.empty:
         return pd.DataFrame(columns=columns)
-    rows = []
-    groups = runs.groupby(["epochs", "policy"])
-    for epochs, policy in sorted(groups.groups, key=lambda key: (key[0], ORDER.index(key[1]))):
-        group = groups.get_group((epochs, policy))
-        rows.append(
-            {
-                "epochs": f"{epochs:,.0f}",
-                "policy": views.NAMES[policy],
-                "n": len(group),
-                "test top-1 (%)": mean_spread(100 * group["test_top1"]),
-                "agreement (%)": _optional(100 * group.get("test_agreement", pd.Series(dtype=float))),
-                "KL to the teacher": _optional(group.get("test_kl", pd.Series(dtype=float)), digits=3),
-                "minutes": f"{own_seconds(group).median() / 60:.1f}",
-            }
-        )
+    runs, rows = runs.reindex(columns=[*runs, *{"test_agreement", "test_kl"} - {*runs}]), []
+    groups = dict(iter(runs.groupby(["epochs", "policy"])))
+    for epochs, policy in sorted(groups, key=lambda key: (key[0], ORDER.index(key[1]))):
+        group = groups[epochs, policy]
+        metrics = [mean_spread(100 * group[name]) for name in ("test_top1", "test_agreement")]
+        metrics += [mean_spread(group["test_kl"], digits=3), f"{own_seconds(group).median() / 60:.1f}"]
+        rows.append([f"{epochs:,.0f}", views.NAMES[policy], len(group), *metrics])
     return pd.DataFrame(rows, columns=columns)
+
+
+def by_preset(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Mean and spread over the seeds of each preset, policy and length of a data set, as a table to print."""
+    own = comparable(runs[runs["dataset"] == dataset]) if "dataset" in runs else runs.iloc[:0]
+    groups = own.groupby(["variant", "policy", "epochs"]) if len(own) else ()
+    return pd.DataFrame(
+        {
+            "preset": variant,
+            "policy": views.NAMES[policy],
+            "epochs": in_epochs(epochs),
+            "n": len(group),
+            "test top-1 (%)": mean_spread(100 * group["test_top1"], 2),
+            "runs": ", ".join(sorted(group["run_id"])),
+        }
+        for (variant, policy, epochs), group in groups
+    )
 
 
 def selection(grid: pd.DataFrame) -> pd.DataFrame:
@@ -222,8 +204,7 @@ def selection(grid: pd.DataFrame) -> pd.DataFrame:
     """
     by = ["policy", "epochs", *CHOSEN]
     table = summary(grid, "validation_top1", by).rename(columns={"mean": "validation_top1"})
-    table = table[[*by, "n", "validation_top1"]]
-    best_first = table.sort_values("validation_top1", ascending=False)
+    best_first = table[[*by, "n", "validation_top1"]].sort_values("validation_top1", ascending=False)
     return in_order(best_first.sort_values("epochs", kind="stable"))
 
 
@@ -233,8 +214,40 @@ def sources(*frames: pd.DataFrame) -> str:
     return records.provenance(pd.concat(full) if full else pd.DataFrame())
 
 
-def mean_spread(values: pd.Series, digits: int = 1) -> str:
-    """Mean and sample standard deviation, as in 84.6 ± 0.3; a single value stands alone."""
+def summarise(study: str, *, mock: bool = False) -> str:
+    """The table of a study as plain text, and where it comes from; runs that replayed stored answers are left out.
+
+    Args:
+        study: name of a folder in the results folder, such as "fashion_quick".
+        mock: whether runs on made-up data are included.
+
+    Raises:
+        DistillError: if there are no such runs, or a record is damaged.
+    """
+    frame = records.read(mock=mock)
+    if study not in set(frame["study"]):
+        raise unknown("study", study, sorted(set(frame["study"])))
+    frame = live(frame[frame["study"] == study])
+    return f"{results_table(frame).to_string(index=False)}\n\n{records.provenance(frame)}"
+
+
+def studies() -> str:
+    """The studies that there are records of, each with how many runs it has, as lines of text.
+
+    Raises:
+        DistillError: if a record is damaged.
+    """
+    counts = records.read()["study"].value_counts().sort_index()
+    width = max(map(len, counts.index), default=0)
+    lines = [f"{study:<{width}}  {count} run{'s' if count > 1 else ''}" for study, count in counts.items()]
+    return "\n".join(lines) or f"no runs in {records.find_results()}"
+
+
+def mean_spread(values: pd.Series[float], digits: int = 1) -> str:
+    """Mean and sample standard deviation, as in 84.6 ± 0.3; a single value stands alone, and none is a dash."""
+    values = values.dropna()
+    if values.empty:
+        return ABSENT
     text = rounded(values.mean(), digits)
     return text if len(values) < 2 else f"{text}{BLANK}±{BLANK}{values.std():.{digits}f}"
 
@@ -249,6 +262,6 @@ def rounded(value: float, digits: int = 1) -> str:
     return f"{round(value, 9):.{digits}f}"
 
 
-def _optional(values: pd.Series, digits: int = 1) -> str:
-    values = values.dropna()
-    return ABSENT if values.empty else mean_spread(values, digits)
+def in_epochs(epochs: float) -> str:
+    """A length of schedule as tables print it."""
+    return f"{epochs:,.4g}" if epochs < 1000 else f"{epochs:,.0f}"

@@ -10,23 +10,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from distill_lib.crops import Range
 from distill_lib.datasets import decode, package_images
 from distill_lib.input_pipeline import host_views
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 AREAS = (0.05, 0.1, 0.25, 0.5, 1.0)
-COLUMNS = ("canvas", "area", "crops", "original_pixels", "canvas_pixels", "enlarged", "difference", "psnr", "detail")
+Image = NDArray[np.uint8]
 
 
 def crops_from_canvas(
-    photos: Sequence[np.ndarray] | None = None,
+    photos: Sequence[Image] | None = None,
     *,
     canvases: Sequence[int] = (256, 512),
     size: int = 128,
@@ -54,62 +53,49 @@ def crops_from_canvas(
     Raises:
         DistillError: a package that ships a photograph is not installed.
     """
-    import pandas as pd
-
-    shown = [package_images.load(name) for name in package_images.FILES] if photos is None else photos
-    boxes = {area: _boxes(shown, area, crops, seed + number) for number, area in enumerate(_bins(edges))}
-    rows = []
-    for canvas in canvases:
-        small = [_in_canvas(photo, canvas) for photo in shown]
-        for area, drawn in boxes.items():
-            found = [_compare(*each, size) for each in zip(shown, small, drawn, strict=True)]
-            rows.append((canvas, area, *_summary(np.concatenate(found))))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _bins(edges: Sequence[float]) -> list[Range]:
-    return list(itertools.pairwise(edges))
-
-
-def _boxes(photos: Sequence[np.ndarray], area: Range, crops: int, seed: int) -> list[np.ndarray]:
-    """Boxes of inception crops, float32 (crops, 4) for each photograph, drawn as in training."""
-    crop = host_views.Crop(area=area)
-    return [
-        host_views.sample(
-            host_views.step_key(seed, number),
-            np.arange(crops),
-            crop,
-            np.full(crops, photo.shape[1] / photo.shape[0], np.float32),
-        ).box
-        for number, photo in enumerate(photos)
+    photos = [package_images.load(name) for name in package_images.FILES] if photos is None else photos
+    bins = list(itertools.pairwise(edges))
+    boxes = [
+        [_boxes(each, bins[i], crops, (seed + i, number)) for number, each in enumerate(photos)]
+        for i in range(len(bins))
     ]
+    rows = []
+    for canvas, (area, drawn) in itertools.product(canvases, zip(bins, boxes, strict=True)):
+        pairs = zip(photos, (_in_canvas(each, canvas) for each in photos), drawn, strict=True)
+        compared = pd.concat([_compare(*pair, size) for pair in pairs])
+        means = compared.mean()
+        row = {"canvas": canvas, "area": area, "crops": len(compared)} | means.drop(["squared", "own_detail"]).to_dict()
+        row["psnr"] = 10 * math.log10(255**2 / means["squared"]) if means["squared"] else math.inf
+        rows.append(row | {"detail": means["detail"] / means["own_detail"] if means["own_detail"] else 1.0})
+    return pd.DataFrame(rows)
 
 
-def _in_canvas(photo: np.ndarray, canvas: int) -> np.ndarray:
+def _boxes(photo: Image, area: Range, crops: int, seed: tuple[int, int]) -> NDArray[np.float32]:
+    """Boxes of inception crops, float32 (crops, 4), drawn as in training."""
+    aspects = np.full(crops, photo.shape[1] / photo.shape[0], np.float32)
+    key = host_views.step_key(*seed)
+    return host_views.sample(key, np.arange(crops), host_views.Crop(area=area), aspects).box
+
+
+def _in_canvas(photo: Image, canvas: int) -> Image:
     """What the canvas keeps of a photograph, uint8 (height, width, 3)."""
     fitted, (height, width) = decode.fitted(photo, 3, canvas)
     return fitted[:height, :width]
 
 
-def _compare(original: np.ndarray, small: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """For each crop of a photograph: sides, whether it is enlarged, mean gap and its square, detail of both, (n, 7)."""
+def _compare(original: Image, small: Image, boxes: NDArray[np.float32], size: int) -> pd.DataFrame:
+    """A row for each crop of a photograph."""
     looks = [decode.Look(box, False, size) for box in boxes]
-    rows = []
-    for look, one, other in zip(looks, decode.crops(original, looks), decode.crops(small, looks), strict=True):
-        share = look.box[2] * look.box[3]
-        sides = [math.sqrt(share * math.prod(image.shape[:2])) for image in (original, small)]
-        gap = np.abs(one.astype(np.float32) - other)
-        rows.append([*sides, sides[1] < size, gap.mean(), np.square(gap).mean(), _detail(one), _detail(other)])
-    return np.array(rows, np.float64)
+    rows: list[dict[str, Any]] = []
+    for look, own, other in zip(looks, decode.crops(original, looks), decode.crops(small, looks), strict=True):
+        sides = [math.sqrt(look.box[2] * look.box[3] * math.prod(image.shape[:2])) for image in (original, small)]
+        gap = np.abs(own.astype(np.float32) - other)
+        row = {"original_pixels": sides[0], "canvas_pixels": sides[1], "enlarged": sides[1] < size}
+        row |= {"difference": float(gap.mean()), "squared": float(np.square(gap).mean())}
+        rows.append(row | {"own_detail": _detail(own), "detail": _detail(other)})
+    return pd.DataFrame(rows)
 
 
-def _detail(crop: np.ndarray) -> float:
+def _detail(crop: Image) -> float:
     """Mean absolute difference of neighbouring pixels, in grey levels."""
     return float(np.mean([np.abs(np.diff(crop.astype(np.float32), axis=axis)).mean() for axis in (0, 1)]))
-
-
-def _summary(found: np.ndarray) -> tuple[int, float, float, float, float, float, float]:
-    """The columns from `crops` on, of crops (n, 7) as `_compare` describes them."""
-    whole, kept, enlarged, gap, error, detail, other = found.mean(axis=0)
-    psnr = 10 * math.log10(255**2 / error) if error else math.inf
-    return len(found), whole, kept, enlarged, gap, psnr, other / detail if detail else 1.0

@@ -1,4 +1,4 @@
-"""What the paper says, what the records say, and whether the two agree: sentences that are filled from the runs.
+"""What the paper says, what the records say, and whether the two agree.
 
 References:
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, sections 3 and 4.
@@ -19,6 +19,7 @@ from distill_lib.report.aggregate import percent
 from distill_lib.report.differences import Difference
 
 TRUNK, MIX = "same/ic", "mix"  # the two policies that most are compared with
+FIXED = ("fix/rs", "fix/cc", "fix/ic_ens")
 BESIDE = {"ind/rc": "same/rc", "ind/ic": "same/ic"}  # the same crops, in one view
 
 
@@ -45,7 +46,7 @@ class Claim:
 def all_claims(runs: pd.DataFrame) -> list[Claim]:
     """Every claim, from the table of `records.read`; p-values are corrected for the differences of all of them."""
     study = aggregate.study(runs)
-    fixed = dict.fromkeys(aggregate.FIXED, TRUNK)
+    fixed = dict.fromkeys(FIXED, TRUNK)
     mix = differences.at_every_length(study, MIX, TRUNK)
     labels = comparisons.differences_of(runs, "labels") or _pairs(study, {TRUNK: "labels"})
     stated = [
@@ -56,7 +57,7 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
         ("Function matching trails consistent teaching in short runs.", -1, mix[:1]),
         ("Function matching wins in long runs.", 1, mix[-1:]),
         ("With the same views for both, a longer schedule is better.", 1, _longer(study, (TRUNK, MIX), since=0)),
-        ("A fixed teacher's students peak, and then fall back.", -1, _longer(study, aggregate.FIXED, since=-2)),
+        ("A fixed teacher's students peak, and then fall back.", -1, _longer(study, FIXED, since=-2)),
         ("A patient student comes up to its teacher.", 1, _beside_teacher(study, aggregate.teacher_top1(runs))),
     ]
     corrected = iter(differences.holm(difference for _, _, cases in stated for difference in cases))
@@ -97,18 +98,20 @@ def headline(runs: pd.DataFrame) -> str:
     return f"{text}; {' and '.join(others)}." if others else f"{text}."
 
 
-def few_images(runs: pd.DataFrame) -> str:
-    """Whether mixup gains on consistent teaching as training images get fewer."""
-    frame = aggregate.scarce(runs)
-    if frame.empty:
-        return "There are no runs on part of the training images yet."
-    counted = aggregate.with_image_counts(frame)
+def few_images(runs: pd.DataFrame) -> list[Difference]:
+    """What mixup gains on consistent teaching for each number of training images, which stands in `epochs`.
+
+    Args:
+        runs: rows of `aggregate.scarce`.
+
+    Returns:
+        The fewest images first; p-values are corrected for all of them.
+    """
+    if runs.empty:
+        return []
+    counted = aggregate.with_image_counts(runs)
     by_images = counted.assign(epochs=counted["images"])  # the length of the schedule follows from them
-    every = differences.holm(differences.at_every_length(by_images, MIX, TRUNK))
-    parts = [f"{differences.in_words(each)} with {each.epochs:,.0f} images" for each in every]
-    after = f"after {frame['steps'].median():,.0f} steps each"
-    text = f"Function matching minus consistent teaching, {after}: {'; '.join(parts)}."
-    return f"{text} Corrected for {differences.tested(every)} tests. {differences.shared_views(frame)}".strip()
+    return differences.holm(differences.at_every_length(by_images, MIX, TRUNK))
 
 
 def fresh(runs: pd.DataFrame) -> str:
@@ -129,23 +132,17 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     The expectation is interpolated between the committed means, linearly in the logarithm of the epochs.
     """
-    own = aggregate.summary(aggregate.study(runs, [aggregate.FRESH]))
-    means = aggregate.summary(aggregate.study(runs))
-    rows = []
-    for _, row in own.iterrows():
-        known = means[means["policy"] == row["policy"]].sort_values("epochs")
-        inside = not known.empty and known["epochs"].min() <= row["epochs"] <= known["epochs"].max()
-        text = {"policy": views.NAMES[row["policy"]], "epochs": f"{row['epochs']:,.0f}", "n": int(row["n"])}
-        text |= {
-            "fresh run (%)": aggregate.rounded(100 * row["mean"]),
-            "expected (%)": aggregate.ABSENT,
-            "difference": aggregate.ABSENT,
-        }
-        if inside:
-            expected = np.interp(math.log(row["epochs"]), np.log(known["epochs"].astype(float)), known["mean"])
-            text["expected (%)"] = aggregate.rounded(100 * expected)
-            text["difference"] = differences.signed(100 * (row["mean"] - expected))
-        rows.append(text)
+    means, rows = aggregate.summary(aggregate.study(runs)), []
+    for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).to_dict("records"):
+        known = means[means["policy"] == own["policy"]].sort_values("epochs")
+        expected = difference = aggregate.ABSENT
+        if not known.empty and known["epochs"].min() <= own["epochs"] <= known["epochs"].max():
+            share = np.interp(math.log(own["epochs"]), np.log(known["epochs"].astype(float)), known["mean"])
+            expected = aggregate.rounded(100 * float(share))
+            difference = differences.signed(100 * (own["mean"] - float(share)))
+        row = {"policy": views.NAMES[own["policy"]], "epochs": f"{own['epochs']:,.0f}", "n": int(own["n"])}
+        row |= {"fresh run (%)": aggregate.rounded(100 * own["mean"])}
+        rows.append(row | {"expected (%)": expected, "difference": difference})
     return pd.DataFrame(rows)
 
 
@@ -158,45 +155,33 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
         the grid's shortest schedule.
     """
     grid = aggregate.selection(aggregate.grid(runs))
-    study, rows = aggregate.study(runs), []
+    study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)
     for policy, group in grid[grid["epochs"] == grid["epochs"].min()].groupby("policy", sort=False):
-        best, used = group.iloc[0], study[study["policy"] == policy]
+        best, used = group.iloc[0], study[study["policy"] == policy].head(1)
+        lost = pd.Series(dtype=float)
+        if len(used):
+            tried = (group[names] == used.iloc[0][names].astype(float)).all(axis=1)
+            lost = 100 * (best["validation_top1"] - group.loc[tried, "validation_top1"])
         row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": _settings(best)}
         row |= {"validation top-1 (%)": f"{100 * best['validation_top1']:.1f}"}
-        row |= {"the study uses": aggregate.ABSENT, "cost": aggregate.ABSENT}
-        if len(used):
-            names = list(aggregate.CHOSEN)
-            row["the study uses"] = _settings(used.iloc[0])
-            tried = group[(group[names] == used.iloc[0][names].astype(float)).all(axis=1)]
-            if len(tried):
-                row["cost"] = f"{100 * (best['validation_top1'] - tried['validation_top1'].iloc[0]):.1f}"
-        rows.append(row)
+        row |= {"the study uses": _settings(used.iloc[0]) if len(used) else aggregate.ABSENT}
+        rows.append(row | {"cost": f"{lost.iloc[0]:.1f}" if len(lost) else aggregate.ABSENT})
     return pd.DataFrame(rows)
 
 
-def handicaps(runs: pd.DataFrame) -> str:
-    """Which policies the study's settings suit badly, in a sentence; empty where each loses less than a point."""
-    table = chosen(runs)
-    lost = table[pd.to_numeric(table["cost"], errors="coerce") >= 1] if len(table) else table
-    if lost.empty:
-        return ""
-    told = "; ".join([f"{row['policy']} {row['cost']} points" for _, row in lost.iterrows()])
-    return (
-        f"Mind what the study's settings cost here: {told}. Such a policy could do better with settings of its own, so "
-        "part of what it loses below may be due to them."
-    )
+def length(epochs: float) -> str:
+    """Length of a schedule in words."""
+    return f"{epochs:,.0f} epochs"
 
 
-def _settings(run: pd.Series) -> str:
-    names = aggregate.CHOSEN
-    shown = names[:2] if run["policy"] in views.BASELINES else names
-    return f"{aggregate.BLANK}/{aggregate.BLANK}".join(f"{run[name]:g}" for name in shown)
+def _settings(run: pd.Series[float]) -> str:
+    names = aggregate.CHOSEN[:2] if run["policy"] in views.BASELINES else aggregate.CHOSEN
+    return f"{aggregate.BLANK}/{aggregate.BLANK}".join(f"{run[name]:g}" for name in names)
 
 
 def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1") -> list[Difference]:
     """Each policy minus the one beside it, at every length."""
-    compared = [differences.at_every_length(study, *pair, metric) for pair in beside.items()]
-    return [difference for every in compared for difference in every]
+    return [each for pair in beside.items() for each in differences.at_every_length(study, *pair, metric)]
 
 
 def _longer(study: pd.DataFrame, policies: Iterable[str], since: int) -> list[Difference]:
@@ -222,28 +207,3 @@ def _in_words(difference: Difference) -> str:
     """What was compared; policies have their names."""
     first, second = (views.NAMES.get(name, name) for name in (difference.first, difference.second))
     return f"{first}, {length(difference.epochs)}, minus {second}"
-
-
-def length(epochs: float) -> str:
-    """Length of a schedule in words."""
-    return f"{epochs:,.0f} epochs"
-
-
-def about_teacher(runs: pd.DataFrame) -> str:
-    """How good the embedded teacher is, on whole test images and under crops."""
-    own = aggregate.teacher_run(runs)
-    if own.empty:
-        return f"The teacher's own accuracy: {records.NOTHING}."
-    run = own.iloc[0]
-    text = f"The teacher gets {percent(run['test_top1'])} of the test images right"
-    under_crops = run.get("test_top1_under_crops", math.nan)
-    if math.isnan(under_crops):
-        return f"{text}."
-    return f"{text}, and still {percent(under_crops)} of random inception crops of them."
-
-
-def spread(runs: pd.DataFrame) -> str:
-    """The standard deviations between seeds in words, from the lowest to the highest of each length's policies."""
-    ranges = 100 * aggregate.summary(runs).groupby("epochs")["spread"].agg(["min", "max"]).dropna()
-    told = [f"{row.min:.2f} to {row.max:.2f} points at {length(row.Index)}" for row in ranges.itertuples()]
-    return "; ".join(told) or f"({records.NOTHING})"

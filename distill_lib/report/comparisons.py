@@ -1,17 +1,17 @@
-"""What the records say of an experiment: its arms with mean and spread, and what becomes of the paper's claim."""
+"""What the records say of an experiment: its settings with mean and spread, and what becomes of the paper's claim."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from distill_lib import experiments, records
-from distill_lib.experiments import PRETRAINED, Arm
+from distill_lib.experiments import PRETRAINED, Setting
 from distill_lib.report import aggregate, differences, matching
 from distill_lib.report.differences import Difference
+from distill_lib.report.tables import html_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -27,36 +27,49 @@ def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd
     Args:
         runs: the table of `records.read`.
         name: a key of `experiments.EXPERIMENTS`.
-        dataset: one that it has arms for.
+        dataset: one that it has settings for.
 
     Returns:
-        Their rows in the order of the arms, with the columns `arm` and `tried`: of an arm with several settings those
-        that validation images choose, and how many there were to choose from.
+        Their rows in the order of the settings, with the columns `setting` and `tried`: of a setting with several
+        values to try those that validation images choose, and how many there were to choose from.
     """
-    parts = [_of_arm(runs, arm, dataset) for arm in experiments.arms(name, dataset)]
+    parts = [_of_setting(runs, setting, dataset) for setting in experiments.settings(name, dataset)]
     return pd.concat(parts, ignore_index=True)
 
 
+def _of_setting(runs: pd.DataFrame, setting: Setting, dataset: str) -> pd.DataFrame:
+    candidates = [of_recipe(runs, recipe) for recipe in experiments.recipes_of(setting, dataset, start=PRETRAINED)]
+    candidates = [candidate for candidate in candidates if len(candidate)]
+    if not candidates:
+        return runs.iloc[:0].assign(setting=setting.name, tried=0)
+    best = max(candidates, key=lambda rows: rows["validation_top1"].mean())
+    return best.assign(setting=setting.name, tried=len(candidates))
+
+
+def of_recipe(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """The records that repeat a recipe of a setting; a start that is yet to be put in is any start."""
+    others = {"start": lambda start: start is not None} if recipe.start == PRETRAINED else {}
+    return matching.of_recipe(runs, recipe, **others)
+
+
 def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:
-    """An experiment as a table to print, a row an arm; one without records says so."""
-    found = of_experiment(runs, name, dataset)
-    rows = []
-    for arm in experiments.arms(name, dataset):
-        own = found[found["arm"] == arm.name]
-        if own.empty:
-            rows.append({"arm": arm.name, "test top-1 (%)": records.NOTHING})
-            continue
-        columns = {"test top-1 (%)": "test_top1", "agreement (%)": "test_agreement"}
-        shares = {title: 100 * own[column].dropna() for title, column in columns.items() if column in own}
-        one = own.iloc[0]
-        rows.append(
-            {"arm": arm.name}
-            | {title: aggregate.mean_spread(values) for title, values in shares.items() if len(values)}
-            | {"epochs": f"{one['epochs']:,.0f}", "n": str(len(own)), "settings tried": str(one["tried"])}
-        )
-    if all(row.get("settings tried", "1") == "1" for row in rows):
-        rows = [{title: text for title, text in row.items() if title != "settings tried"} for row in rows]
-    return pd.DataFrame(rows).fillna("")
+    """An experiment as a table to print, a row a setting; one without records says so."""
+    groups, rows = dict(iter(of_experiment(runs, name, dataset).groupby("setting"))), []
+    for setting in experiments.settings(name, dataset):
+        row = {"setting": setting.name, "test top-1 (%)": records.NOTHING}
+        if (own := groups.get(setting.name)) is not None:
+            row["test top-1 (%)"] = aggregate.mean_spread(100 * own["test_top1"])
+            if "test_agreement" in own and own["test_agreement"].notna().any():
+                row["agreement (%)"] = aggregate.mean_spread(100 * own["test_agreement"])
+            row |= {"epochs": f"{own['epochs'].iloc[0]:,.0f}", "n": str(len(own))}
+            row["values tried"] = str(own["tried"].iloc[0])
+        rows.append(row)
+    made = pd.DataFrame(rows).fillna("")
+    return made.drop(columns="values tried", errors="ignore") if _one_value_each(made) else made
+
+
+def _one_value_each(table: pd.DataFrame) -> bool:
+    return "values tried" not in table or set(table["values tried"]) <= {"", "1"}
 
 
 def compared(runs: pd.DataFrame) -> Compared:
@@ -67,10 +80,10 @@ def compared(runs: pd.DataFrame) -> Compared:
 
 
 def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
-    """What an experiment on the embedded set compares, where both arms have records; not corrected."""
-    found = of_experiment(runs, name)
-    arms = {pair: tuple(found[found["arm"] == arm] for arm in pair) for pair in _pairs(name)}
-    every = [differences.compare(first, second, pair) for pair, (first, second) in arms.items()]
+    """What an experiment on the embedded set compares, where both settings have records; not corrected."""
+    own = of_experiment(runs, name)
+    sides = {pair: [own[own["setting"] == setting] for setting in pair] for pair in _pairs(name)}
+    every = [differences.compare(first, second, pair) for pair, (first, second) in sides.items()]
     return [difference for difference in every if difference is not None]
 
 
@@ -102,32 +115,13 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
 
 
 def show(runs: pd.DataFrame, name: str, every: Compared) -> HTML:
-    """An experiment as a page prints it: the claim, its arms, and what becomes of the claim."""
-    from IPython.display import HTML
-
+    """An experiment as a page prints it: the claim, its settings, and what becomes of the claim."""
     claim = experiments.get(name).claim
-    said = f"<p><em>The paper says:</em> {html.escape(claim)}</p>" if claim else ""
-    tables = (table(runs, name), verdicts(every, name))
-    return HTML(said + "".join(each.to_html(index=False, border=0, justify="left") for each in tables))
-
-
-def of_settings(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The records that repeat a recipe of an arm; a start that is yet to be put in is any start."""
-    others = {"start": lambda start: start is not None} if recipe.start == PRETRAINED else {}
-    return matching.of_recipe(runs, recipe, **others)
-
-
-def _of_arm(runs: pd.DataFrame, arm: Arm, dataset: str) -> pd.DataFrame:
-    candidates = [of_settings(runs, recipe) for recipe in experiments.recipes_of(arm, dataset, start=PRETRAINED)]
-    found = [candidate for candidate in candidates if len(candidate)]
-    if not found:
-        return runs.iloc[:0].assign(arm=arm.name, tried=0)
-    best = max(found, key=lambda rows: rows["validation_top1"].mean())
-    return best.assign(arm=arm.name, tried=len(found))
+    return html_table(f"*The paper says:* {claim}" if claim else "", table(runs, name), verdicts(every, name))
 
 
 def _pairs(name: str) -> list[tuple[str, str]]:
-    """What is compared: the pairs of the claim and the further ones; without any, each arm with the one beside it."""
+    """What is compared: the pairs of the claim and the further ones; without any, each setting with that beside it."""
     experiment = experiments.get(name)
-    first, *others = experiments.arms(name, "fashion")
-    return [*experiment.better, *experiment.further] or [(arm.name, arm.beside or first.name) for arm in others]
+    first, *others = experiments.settings(name, "fashion")
+    return [*experiment.better, *experiment.further] or [(each.name, each.beside or first.name) for each in others]

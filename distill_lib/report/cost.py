@@ -1,66 +1,111 @@
-"""What a recipe would cost on accelerators: from the networks' operations, a stated peak and a stated utilisation.
+"""What a recipe costs: steps, operations of teacher and student, and hours on a named device.
 
-The peak is the one for the recipe's dtype. What the host has to decode meanwhile is in proportion to a record.
+Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
+from the operations, the device's stated peak for the recipe's dtype and a stated utilisation. Evaluation and
+compilation are in the first and not in the second.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from distill_lib import datasets, models, teachers, views, weights
+import pandas as pd
+
+from distill_lib import datasets, models, recipes, teachers, views, weights
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe, presets
-from distill_lib.report.devices import DEVICES, Device
+from distill_lib.report import devices, matching
 from distill_lib.teachers import published
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+DEVICE = "H100 SXM"
+"""The device that hours are given for if none is named."""
 UTILISATION = 0.45
 """The share of the stated peak that this project aims at in a step."""
-_COMPILED = ("student", "teacher", "resolution", "batch_size")
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, kw_only=True)
+class Cost:
     """What a run takes.
 
     Attributes:
-        operations: floating-point operations of the whole run, two for each multiply-accumulate.
-        peak: floating-point operations a second of one device, for the dtype of the run.
-        count: number of these devices.
-        utilisation: share of their peak that is reached.
+        steps: of training.
+        teacher: floating-point operations of its answers, two for each multiply-accumulate.
+        student: floating-point operations of its training.
+        hours: device-hours; None if neither a record nor a peak is known.
+        measured: whether the hours come from a record.
     """
 
-    operations: float
-    peak: float
-    count: int
-    utilisation: float
+    steps: int
+    teacher: float
+    student: float
+    hours: float | None
+    measured: bool = False
 
     @property
-    def device_hours(self) -> float:
-        """Hours times devices; the same for any number of them, as far as utilisation is."""
-        return self.operations / (self.peak * self.utilisation) / 3600
+    def hours_text(self) -> str:
+        """Device-hours as text, with a star where they were measured."""
+        if self.hours is None:
+            return "unknown"
+        text = "<0.01" if self.hours < 0.01 else f"{self.hours:,.{0 if self.hours >= 10 else 2}f}"
+        return f"{text}{'*' if self.measured else ''}"
 
-    @property
-    def days(self) -> float:
-        """Days that pass."""
-        return self.device_hours / self.count / 24
+
+def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = None) -> Cost:
+    """Says what a run would take; a fixed teacher answers once for each image and crop.
+
+    Args:
+        recipe: what would run.
+        device: a name in `devices.DEVICES`, or as records name a device.
+        runs: the table of `records.read`, for measured speeds; None uses operations alone.
+
+    Raises:
+        DistillError: if device, teacher or the number of training images is unknown.
+    """
+    recorded = set() if runs is None or "device" not in runs else set(runs["device"])
+    if device not in devices.DEVICES and device not in recorded:
+        raise unknown("device", device, [*devices.DEVICES, *sorted(recorded)])
+    images = training_images(recipe)
+    steps, policy = recipe.steps(images), views.policy(recipe.policy)
+    rendered = steps * recipe.batch_size
+    crops = recipe.ensemble_crops if policy.teacher == "inception_mean" else 1
+    answers = images * crops if policy.relation == "fixed" else rendered
+    teacher, student = answers * teacher_operations(recipe), rendered * student_operations(recipe)
+    speed = None if runs is None else _images_per_second(recipe, device, runs)
+    if speed is not None:
+        hours: float | None = rendered / speed / 3600
+    elif device in devices.DEVICES:
+        hours = device_hours(teacher + student, device, recipe.dtype)
+    else:
+        hours = None
+    return Cost(steps=steps, teacher=teacher, student=student, hours=hours, measured=speed is not None)
+
+
+def of_evaluation(network: str, dataset: str, device: str = DEVICE) -> Cost:
+    """Says what judging a published or embedded network on a test split would take, in float32; arguments are names."""
+    recipe = recipes.get(dataset, presets.FOREIGN[0], policy="same/ic", teacher=network)
+    answers = datasets.get(dataset).counts["test"] * teacher_operations(recipe)
+    return Cost(steps=0, teacher=answers, student=0.0, hours=device_hours(answers, device, "float32"))
+
+
+def device_hours(operations: float, device: str, dtype: str, utilisation: float = UTILISATION) -> float:
+    """Hours times devices that operations take; the same for any number of devices, as far as utilisation is.
+
+    Raises:
+        DistillError: for an unknown device, and a utilisation that is not above 0 and at most 1.
+    """
+    if not 0 < utilisation <= 1:
+        raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
+    return operations / (devices.get(device).peak(dtype) * utilisation) / 3600
 
 
 def operations_per_image(recipe: Recipe) -> float:
-    """Floating-point operations that one image costs in a step; a teacher that is not asked there costs nothing.
-
-    Raises:
-        DistillError: as `teacher_operations`.
-    """
+    """Floating-point operations that one image costs in a step; a teacher that is not asked there costs nothing."""
     asked = views.policy(recipe.policy).relation not in ("none", "fixed")
     return student_operations(recipe) + (teacher_operations(recipe) if asked else 0.0)
 
@@ -70,57 +115,56 @@ def student_operations(recipe: Recipe) -> float:
 
     Convolutions and matrix products only, as `flops.macs` counts them.
     """
-    dataset = datasets.get(recipe.dataset)
-    shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    return 2.0 * STUDENT_PASSES * flops.macs(models.create(recipe.student, dataset.num_classes), shape)
+    classes, shape = _sizes(recipe)
+    return 2.0 * STUDENT_PASSES * flops.macs(models.create(recipe.student, classes), shape)
 
 
 def teacher_operations(recipe: Recipe) -> float:
     """Floating-point operations of a teacher's answer to one image, counted likewise; 0 without a teacher.
 
-    Args:
-        recipe: its teacher is embedded or published, or several such, joined by " + ".
-
     Raises:
-        DistillError: if a teacher is of another kind: its network is not known without its file.
+        DistillError: if a teacher is neither embedded nor published: its network is not known without its file.
     """
     if not recipe.has_teacher:
         return 0.0
-    dataset = datasets.get(recipe.dataset)
-    shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    return 2.0 * sum(_teacher_macs(*part, dataset.num_classes, shape) for part in teachers.parts(recipe.teacher))
+    return 2.0 * sum(_teacher_macs(name, side, *_sizes(recipe)) for name, side in teachers.parts(recipe.teacher))
 
 
-def estimate(recipe: Recipe, device: Device, count: int, utilisation: float = UTILISATION) -> Estimate:
-    """Estimates the steps of a run; evaluations, and a fixed teacher's answers beforehand, are not in it.
+def training_images(recipe: Recipe) -> int:
+    """How many images a recipe's student learns from; raises DistillError where only the prepared set tells."""
+    dataset = datasets.get(recipe.transfer_set or recipe.dataset)
+    count = datasets.training_images(dataset, recipe.train_images, mock=recipe.variant == "smoke")
+    if count is None:
+        raise DistillError(f"the number of training images of {dataset.name} is known once it is prepared.")
+    return count
+
+
+def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: float = UTILISATION) -> pd.DataFrame:
+    """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
 
     Args:
         recipe: what would run.
-        device: on what.
-        count: on how many.
-        utilisation: share of the peak that a step reaches, from above 0 to 1.
+        counts: numbers of devices.
+        utilisation: share of the peak that a step reaches.
 
     Raises:
         DistillError: if the number of images, a teacher's network or the utilisation is not usable.
     """
-    if not 0 < utilisation <= 1:
-        raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
-    shown = recipe.steps(training_images(recipe)) * recipe.batch_size
-    return Estimate(shown * operations_per_image(recipe), device.peak(recipe.dtype), count, utilisation)
+    rows, operations = [], operations_per_image(recipe)
+    for name, device in devices.DEVICES.items():
+        total = recipe.steps(training_images(recipe)) * recipe.batch_size * operations
+        hours, peak = device_hours(total, name, recipe.dtype, utilisation), device.peak(recipe.dtype)
+        speed = peak * utilisation * counts[0] / operations
+        row = {"device": name, "peak (TFLOP/s)": f"{peak / 1e12:,.0f}", "device-hours": f"{hours:,.0f}"}
+        row |= {f"days on {count}": f"{hours / count / 24:,.1f}" for count in counts}
+        row |= {f"images/s on {counts[0]}": f"{speed:,.0f}", "host cores for them": host_cores(recipe, speed)}
+        row[f"memory on {counts[0]}"] = memory(recipe, name, counts[0])
+        rows.append(row | {"source of the peak": device.source})
+    return pd.DataFrame(rows)
 
 
-def images_per_second(recipe: Recipe, device: Device, count: int, utilisation: float = UTILISATION) -> float:
-    """Images that steps want in a second on so many devices."""
-    return device.peak(recipe.dtype) * utilisation * count / operations_per_image(recipe)
-
-
-def host_cores(recipe: Recipe, wanted: float, results: Path | None = None) -> str:
+def host_cores(recipe: Recipe, images_per_second: float) -> str:
     """Cores of the host that decode and crop so many images a second, by what one core does in the record `input`.
-
-    Args:
-        recipe: what would run.
-        wanted: images a second.
-        results: the results folder; None finds it.
 
     Returns:
         A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
@@ -128,77 +172,39 @@ def host_cores(recipe: Recipe, wanted: float, results: Path | None = None) -> st
     """
     if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
         return "none"
-    record = timing.read("input", results)
-    rates = {row["images/s"] for row in record["rows"] if row["cores"] == 1} if record else set()
-    several = sorted({math.ceil(wanted / rate) for rate in rates})
-    return (
-        " to ".join(f"{cores:,}" for cores in dict.fromkeys((several[0], several[-1]))) if several else "not measured"
-    )
+    record = timing.read("input") or {"rows": []}
+    cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in record["rows"] if row["cores"] == 1})
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((cores[0], cores[-1]))) if cores else "not measured"
 
 
-def memory(recipe: Recipe, device: Device, count: int, results: Path | None = None) -> str:
-    """Whether the programs of a recipe's step fit into the memory of each device, by the record `compile`.
-
-    Args:
-        recipe: what would run. The record's cases are the data sets, with the networks and sizes of most presets.
-        device: on what.
-        count: on how many.
-        results: the results folder; None finds it.
+def memory(recipe: Recipe, device: str, count: int) -> str:
+    """Whether the programs of a recipe's step fit into the memory of each of so many devices, by the record `compile`.
 
     Returns:
-        Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record has no such case.
+        Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record, whose cases are
+        the data sets with the networks and sizes of most presets, has no such case.
     """
-    record, usual = timing.read("compile", results), presets.tables(recipe.dataset)[0]
-    common = all(getattr(recipe, name) == usual[name] for name in _COMPILED) and recipe.optimizer == "adam"
-    wanted = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
-    wanted |= {"target": f"{device.name.removesuffix(' SXM')} x {count}"}
-    alike = [row for row in (record["rows"] if record else []) if wanted.items() <= row.items()]
-    rows = [row for row in alike if row["program"] in ("views and teacher", "student")]
-    if not rows or not common:
+    record, usual = timing.read("compile") or {"rows": []}, presets.tables(recipe.dataset)[0]
+    settings = {name: usual[name] for name in ("student", "teacher", "resolution", "batch_size")} | {
+        "optimizer": "adam"
+    }
+    case = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
+    case["target"] = f"{device.removesuffix(' SXM')} x {count}"
+    rows = [row for row in record["rows"] if case.items() <= row.items()]
+    rows = [row for row in rows if row["program"] in ("views and teacher", "student")]
+    if not rows or any(getattr(recipe, name) != value for name, value in settings.items()):
         return "not compiled"
     peak, fits = max(row["peak (GiB)"] for row in rows), all(row["fits"] for row in rows)
     return f"fits: {'yes' if fits else 'no'}, {peak:.1f} of {rows[0]['device (GiB)']:g} GiB"
 
 
-def training_images(recipe: Recipe) -> int:
-    """How many images a recipe's student learns from; raises DistillError where only the prepared set tells."""
-    shown = datasets.get(recipe.transfer_set or recipe.dataset)
-    count = datasets.training_images(shown, recipe.train_images, mock=recipe.variant == "smoke")
-    if count is None:
-        raise DistillError(f"the number of training images of {shown.name} is known once it is prepared.")
-    return count
+def _sizes(recipe: Recipe) -> tuple[int, tuple[int, int, int]]:
+    """Classes, and the shape of an image as the student is shown it."""
+    dataset = datasets.get(recipe.dataset)
+    return dataset.num_classes, (recipe.resolution, recipe.resolution, dataset.channels)
 
 
-def table(
-    recipe: Recipe,
-    counts: Sequence[int] = (8, 64, 512),
-    utilisation: float = UTILISATION,
-    devices: Sequence[Device] = DEVICES,
-) -> pd.DataFrame:
-    """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
-
-    Args:
-        recipe: what would run.
-        counts: numbers of devices.
-        utilisation: share of the peak that a step reaches.
-        devices: the rows.
-    """
-    import pandas as pd
-
-    rows = []
-    for device in devices:
-        several = [estimate(recipe, device, count, utilisation) for count in counts]
-        row = {"device": device.name, "peak (TFLOP/s)": f"{device.peak(recipe.dtype) / 1e12:,.0f}"}
-        row |= {"device-hours": f"{several[0].device_hours:,.0f}"}
-        row |= {f"days on {one.count}": f"{one.days:,.1f}" for one in several}
-        wanted = images_per_second(recipe, device, counts[0], utilisation)
-        row |= {f"images/s on {counts[0]}": f"{wanted:,.0f}", "host cores for them": host_cores(recipe, wanted)}
-        row[f"memory on {counts[0]}"] = memory(recipe, device, counts[0])
-        rows.append(row | {"source of the peak": device.source})
-    return pd.DataFrame(rows)
-
-
-def _teacher_macs(name: str, side: int | None, num_classes: int, shape: tuple[int, int, int]) -> int:
+def _teacher_macs(name: str, side: int | None, classes: int, shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one answer; a teacher that wants a size of its own gets it."""
     if name in teachers.EMBEDDED:
         facts = weights.load_metadata(teachers.EMBEDDED[name])
@@ -207,4 +213,21 @@ def _teacher_macs(name: str, side: int | None, num_classes: int, shape: tuple[in
         model, own = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
     else:
         raise unknown("teacher", name, [*teachers.EMBEDDED, *published.CHECKPOINTS])
-    return flops.macs(models.create(model, num_classes), (side or own, side or own, shape[2]))
+    return flops.macs(models.create(model, classes), (side or own, side or own, shape[2]))
+
+
+def _images_per_second(recipe: Recipe, device: str, runs: pd.DataFrame) -> float | None:
+    """Median images a second of one device in runs with the same networks, sizes and kind of teacher; None without."""
+    if not {"device", "images_per_second", "student", "teacher", "resolution", "policy"} <= set(runs):
+        return None
+    short = device.removesuffix(" SXM")  # a data sheet's name and what a driver says have this part in common
+    runs = runs[runs["device"].str.contains(rf"(?<!\w){re.escape(short)}(?!\w)")]  # an L40 is no L4
+    alone = runs["students_per_step"].fillna(1) == 1 if "students_per_step" in runs else True
+    relation = views.policy(recipe.policy).relation
+    kinds = (relation,) if relation in ("none", "fixed") else ("same", "independent")
+    runs = runs[runs["policy"].map(lambda key: views.policy(key).relation in kinds).astype(bool) & alone]
+    same = ("student", "resolution", "dtype", "optimizer", *(("teacher",) if recipe.has_teacher else ()))
+    for name, value in ({name: getattr(recipe, name) for name in same} | {"stored": None}).items():
+        runs = matching.having(runs, name, value)
+    speed = float((runs["images_per_second"] / runs.get("device_count", 1)).median())
+    return None if math.isnan(speed) else speed

@@ -18,16 +18,14 @@ _GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator.
+    """One accelerator; of a TPU, one chip.
 
     Attributes:
-        name: as its maker writes it; of a TPU, one chip.
         bfloat16: floating-point operations a second of dense matrix products in it, two for each multiply-accumulate.
         float32: the same for networks in float32, at JAX's default precision.
         source: of both.
     """
 
-    name: str
     bfloat16: float
     float32: float
     source: str
@@ -37,34 +35,25 @@ class Device:
         return self.bfloat16 if dtype == "bfloat16" else self.float32
 
 
-DEVICES = (
-    Device("H200 SXM", 989.4e12, 494.7e12, _SHEET.format("H200: 1,979 and 989")),
-    Device("H100 SXM", 989.4e12, 494.7e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
-    Device("A100", 312e12, 156e12, _PAPER.format("A100 architecture, table 4")),
-    Device("B200 SXM", 2_250e12, 1_125e12, _SHEET.format("HGX B200: 4,500 and 2,250")),
-    Device("L4", 121e12, 60e12, _SHEET.format("L4: 242 and 120")),
-    Device("RTX 4090", 165.2e12, 82.6e12, _PAPER.format("Ada architecture, appendix A")),
-    Device("V100", 15.7e12, 15.7e12, _PAPER.format("V100 architecture (SXM2; float32, as it has no bfloat16)")),
-    Device("TPU v3", 123e12, 123e12, _GOOGLE.format("TPU v3")),
-    Device("TPU v4", 275e12, 275e12, _GOOGLE.format("TPU v4")),
-    Device("TPU v5e", 197e12, 197e12, _GOOGLE.format("TPU v5e")),
-    Device("TPU v5p", 459e12, 459e12, _GOOGLE.format("TPU v5p")),
-    Device("TPU v6e", 918e12, 918e12, _GOOGLE.format("TPU v6e")),
-)
-
-
-def names() -> list[str]:
-    """Names of all devices whose peak is known."""
-    return [device.name for device in DEVICES]
+DEVICES = {
+    "H200 SXM": Device(989.4e12, 494.7e12, _SHEET.format("H200: 1,979 and 989")),
+    "H100 SXM": Device(989.4e12, 494.7e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
+    "A100": Device(312e12, 156e12, _PAPER.format("A100 architecture, table 4")),
+    "B200 SXM": Device(2_250e12, 1_125e12, _SHEET.format("HGX B200: 4,500 and 2,250")),
+    "L4": Device(121e12, 60e12, _SHEET.format("L4: 242 and 120")),
+    "RTX 4090": Device(165.2e12, 82.6e12, _PAPER.format("Ada architecture, appendix A")),
+    "V100": Device(15.7e12, 15.7e12, _PAPER.format("V100 architecture (SXM2; float32, as it has no bfloat16)")),
+    "TPU v3": Device(123e12, 123e12, _GOOGLE.format("TPU v3")),
+    "TPU v4": Device(275e12, 275e12, _GOOGLE.format("TPU v4")),
+    "TPU v5e": Device(197e12, 197e12, _GOOGLE.format("TPU v5e")),
+    "TPU v5p": Device(459e12, 459e12, _GOOGLE.format("TPU v5p")),
+    "TPU v6e": Device(918e12, 918e12, _GOOGLE.format("TPU v6e")),
+}
+"""By the names that their makers write."""
 
 
 def get(name: str) -> Device:
-    """Looks a device up by name.
-
-    Raises:
-        DistillError: if it is none of `names()`.
-    """
-    for device in DEVICES:
-        if device.name == name:
-            return device
-    raise unknown("device", name, names())
+    """Looks a device up by name; raises DistillError if it is none of `DEVICES`."""
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    return DEVICES[name]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distill_lib.recipes import Recipe
 
@@ -32,26 +32,23 @@ def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame
     Returns:
         Rows of the table; of each seed the first.
     """
-    if "dataset" in runs:  # most records are of another set, and a column is quicker to look at than a row
-        runs = runs[runs["dataset"] == recipe.dataset]
-    if runs.empty or "run_id" not in runs:
+    if "dataset" not in runs:
         return runs.iloc[:0]
     unneeded = CHANCE if recipe.has_teacher else (*CHANCE, "teacher", "temperature", "ensemble")
-    fields = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in unneeded} | others
-    kept = [all(_fits(run, name, value) for name, value in fields.items()) for run in runs.to_dict("records")]
-    found = runs[kept]
-    if "variant" in found and (own := found["variant"] == recipe.variant).any():
-        found = found[own]
-    return found.drop_duplicates("seed")
+    for name, wanted in (dataclasses.asdict(recipe) | others).items():
+        if name not in unneeded:
+            runs = having(runs, name, wanted)
+    own = runs["variant"] == recipe.variant
+    return (runs[own] if own.any() else runs).drop_duplicates("seed")
 
 
-def value_of(run: Mapping[str, Any], name: str) -> Any:
-    """A field of a record's recipe, or its default where the record is older than the field."""
-    value = run.get(name)
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return _DEFAULTS[name] if missing else value
+def having(runs: pd.DataFrame, name: str, wanted: Any) -> pd.DataFrame:
+    """The records with this value in a field of their recipes, or one of which the function `wanted` is true."""
+    fits = [wanted(value) if callable(wanted) else value == wanted for value in values(runs, name)]
+    return runs[np.array(fits, bool)]
 
 
-def _fits(run: Mapping[str, Any], name: str, wanted: Any | Callable[[Any], bool]) -> bool:
-    value = value_of(run, name)
-    return wanted(value) if callable(wanted) else value == wanted
+def values(runs: pd.DataFrame, name: str) -> list[Any]:
+    """A field of the recipes of records, at its default where a record is older than the field."""
+    recorded = runs[name] if name in runs else [None] * len(runs)
+    return [_DEFAULTS[name] if value is None or value != value else value for value in recorded]  # NaN is unequal

@@ -9,30 +9,16 @@ import pandas as pd
 
 from distill_lib import models, records
 from distill_lib.models import flops
-from distill_lib.teachers import published
 
-SHOWN = (  # name, side of the images in pixels, colours, classes
-    ("bit_r26x1", 224, 3, 1000),
-    ("bit_r50x1", 224, 3, 1000),
-    ("bit_r101x1", 224, 3, 1000),
-    ("bit_r152x2", 224, 3, 1000),
-    ("mobilenet_v3_large_gn", 224, 3, 1000),
-    ("mobilenet_v3_large_bn", 224, 3, 1000),
-    ("mobilenet_v3_small_gn", 224, 3, 1000),
-    ("mobilenet_v3_small_bn", 224, 3, 1000),
-    ("vit_ti16", 224, 3, 1000),
-    ("vit_s16", 224, 3, 1000),
-    ("vit_b16", 224, 3, 1000),
-    ("efficientnet_lite0", 224, 3, 1000),
+_PAPER: tuple[str, ...] = ("bit_r26x1", "bit_r50x1", "bit_r101x1", "bit_r152x2")
+_PAPER += tuple(f"mobilenet_v3_{size}_{norm}" for size in ("large", "small") for norm in ("gn", "bn"))
+_OTHERS = ("vit_ti16", "vit_s16", "vit_b16", "efficientnet_lite0")
+SHOWN = (  # name, side of the images in pixels, channels, classes
+    *((name, 224, 3, 1000) for name in (*_PAPER, *_OTHERS)),
     ("bit_r11w24", 28, 1, 10),
     ("bit_r11w8", 28, 1, 10),
 )
-SOURCES = {
-    "bit": "BiT",
-    "mobilenet": "MobileNet v3",
-    "vit": "ViT",
-    "efficientnet": "EfficientNet",
-}
+FAMILIES = {"bit": "BiT", "mobilenet": "MobileNet v3", "vit": "ViT", "efficientnet": "EfficientNet"}
 
 
 def table(shown: Sequence[tuple[str, int, int, int]] = SHOWN, results: Path | None = None) -> pd.DataFrame:
@@ -41,39 +27,21 @@ def table(shown: Sequence[tuple[str, int, int, int]] = SHOWN, results: Path | No
     `python tests/parity.py` writes that record; without it the column is empty.
 
     Args:
-        shown: (name, side in pixels, colours, classes) of each model.
+        shown: (name, side in pixels, channels, classes) of each model.
         results: the results folder; None finds it.
 
     Returns:
         A row a model.
     """
-    differences = _differences(results or records.find_results())
-    return pd.DataFrame(_row(*model, differences) for model in shown)
-
-
-def _row(name: str, side: int, colours: int, num_classes: int, differences: dict[str, float]) -> dict:
-    model = models.create(name, num_classes)
-    files = [checkpoint.name for checkpoint in published.CHECKPOINTS.values() if checkpoint.model == name]
-    return {
-        "model": name,
-        "parameters (M)": f"{flops.parameters(model, (side, side, colours)) / 1e6:.2f}",
-        "GMAC": _rounded(flops.macs(model, (side, side, colours)) / 1e9),
-        "input (px)": side,
-        "family": SOURCES[name.split("_")[0]],
-        "difference from timm": f"{differences[name]:.0e}" if name in differences else "",
-        "published files": len(files) or "",
-    }
-
-
-def _rounded(number: float) -> str:
-    return f"{number:.2f}" if number > 0.01 else f"{number:.1g}"
-
-
-def _differences(results: Path) -> dict[str, float]:
-    """The largest relative difference of logits or features over all sizes, by model."""
-    path = results / "models" / "parity.csv"
-    if not path.is_file():
-        return {}
-    frame = pd.read_csv(path)
-    frame["largest"] = frame[["logits", "features"]].max(axis=1)
-    return {str(name): float(rows["largest"].max()) for name, rows in frame.groupby("model")}
+    path, largest = (results or records.find_results()) / "models" / "parity.csv", {}
+    if path.is_file():
+        largest = pd.read_csv(path).groupby("model")[["logits", "features"]].max().max(axis=1).to_dict()
+    rows = []
+    for name, side, channels, classes in shown:
+        model, shape = models.create(name, classes), (side, side, channels)
+        giga = flops.macs(model, shape) / 1e9
+        row = {"model": name, "parameters (M)": f"{flops.parameters(model, shape) / 1e6:.2f}"}
+        row |= {"GMAC": f"{giga:.2f}" if giga > 0.01 else f"{giga:.1g}", "input (px)": str(side)}
+        row |= {"family": FAMILIES[name.split("_")[0]]}
+        rows.append(row | {"difference from timm": f"{largest[name]:.0e}" if name in largest else ""})
+    return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""The tables of experiments: every arm is a recipe that can be run, and runs that shall share lessons do."""
+"""The tables of experiments: every setting is a recipe that can be run, and runs that shall share batches do."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from distill_lib import experiments, models, recipes
 from distill_lib.errors import DistillError
 
-CASES = [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.arms]
+CASES = [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.settings]
 NOTEBOOKS = Path(__file__).parents[2] / "book" / "experiments"
 
 
 @pytest.mark.parametrize(("name", "dataset"), CASES)
-def test_every_arm_is_a_recipe(name: str, dataset: str) -> None:
-    """Its preset, settings and student exist; arms have names of their own; a smoke run is small and on mock data."""
-    arms = experiments.arms(name, dataset)
-    assert len({arm.name for arm in arms}) == len(arms) > 1
+def test_every_setting_is_a_recipe(name: str, dataset: str) -> None:
+    """Its preset, changes and student exist; settings have their own names; a smoke run is small and on mock data."""
+    settings = experiments.settings(name, dataset)
+    assert len({setting.name for setting in settings}) == len(settings) > 1
     planned = experiments.plan(name, dataset, seeds=[0, 1], start="weights.npz")
-    assert len(planned) >= 2 * len(arms)
+    assert len(planned) >= 2 * len(settings)
     assert {recipe.student for recipe in planned} <= set(models.names())
     for recipe in experiments.plan(name, dataset, "smoke"):
         assert recipe.start is None, "a smoke run loads no weights"
@@ -27,15 +27,15 @@ def test_every_arm_is_a_recipe(name: str, dataset: str) -> None:
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-def test_every_experiment_has_a_notebook_and_arms_on_the_embedded_set(name: str) -> None:
-    """So that a reader without a GPU can repeat it; its comparisons name arms that there are."""
+def test_every_experiment_has_a_notebook_and_settings_on_the_embedded_set(name: str) -> None:
+    """So that a reader without a GPU can repeat it; its comparisons name settings that there are."""
     assert (NOTEBOOKS / f"{name}.ipynb").is_file()
-    names = {arm.name for arm in experiments.arms(name, "fashion")}
-    assert {arm for pair in experiments.get(name).better for arm in pair} <= names
+    names = {setting.name for setting in experiments.settings(name, "fashion")}
+    assert {name for pair in experiments.get(name).better for name in pair} <= names
 
 
-def test_seeds_of_an_arm_share_their_views_unless_they_shall_not() -> None:
-    """One class, one teacher's pass; with views of their own they repeat the study's runs."""
+def test_seeds_of_a_setting_share_their_views_unless_they_shall_not() -> None:
+    """One sweep, one teacher's pass; with views of their own they repeat the study's runs."""
     shared = experiments.plan("optimizers", "fashion", seeds=[3, 4])
     assert {(recipe.seed, recipe.order_seed) for recipe in shared} == {(3, 3), (4, 3)}
     given = experiments.plan("optimizers", "fashion", seeds=[3, 4], view_seed=7)
@@ -45,13 +45,13 @@ def test_seeds_of_an_arm_share_their_views_unless_they_shall_not() -> None:
 
 
 def test_values_that_are_tried_are_all_planned() -> None:
-    """The arm's own first, each once."""
+    """The setting's own first, each once."""
     rates = [recipe.learning_rate for recipe in experiments.plan("optimizers", "fashion") if recipe.optimizer == "muon"]
     assert rates == [0.03, 0.01, 0.1, 0.3]
 
 
-def test_a_start_is_put_in_where_an_arm_wants_one() -> None:
-    """The other arms begin at random; the run before it is of another domain."""
+def test_a_start_is_put_in_where_a_setting_wants_one() -> None:
+    """The others begin at random; the run before it is of another domain."""
     planned = experiments.plan("initialization", "fashion", start="run:a/b")
     assert [recipe.start for recipe in planned] == [None, "run:a/b", None, "run:a/b"]
     several = experiments.plan("initialization", "fashion", seeds=[0, 1], start="run:a/b")

@@ -49,7 +49,7 @@ def figures(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[str, Fig
     yield "fixed_teacher", figure_runs.fixed_teacher(study)
     yield "few_images", figure_runs.few_images(aggregate.scarce(runs))
     yield "learning_curves", figure_runs.learning_curves(curves)
-    yield "accuracy_by_policy", figure_runs.accuracy_by_policy(fresh)
+    yield "accuracy", figure_runs.accuracy(fresh, "policy")
 
 
 def texts(figure: Figure) -> list[str]:
@@ -156,15 +156,17 @@ def test_the_command_saves_the_first_figure(
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_an_arm_far_below_all_others_is_a_number() -> None:
-    """So that it does not squeeze the others; among few arms nothing is far."""
+def test_a_setting_far_below_all_others_is_a_number() -> None:
+    """So that it does not squeeze the others; among few nothing is far."""
     means = {"a": 0.80, "b": 0.81, "c": 0.82, "d": 0.83, "e": 0.40}
     rows = [
-        {"arm": arm, "policy": "mix", "test_top1": mean + shift} for arm, mean in means.items() for shift in (0, 0.01)
+        {"setting": setting, "policy": "mix", "test_top1": mean + shift}
+        for setting, mean in means.items()
+        for shift in (0, 0.01)
     ]
     frame = pd.DataFrame(rows)
-    figure = figure_runs.accuracy_by_arm(frame)
+    figure = figure_runs.accuracy(frame)
     assert [text.rpartition(" ")[2] for text in texts(figure)] == ["40.5"]
     assert figure.axes[0].get_xlim()[0] > 75
-    few = figure_runs.accuracy_by_arm(frame[frame["arm"].isin(["a", "b", "e"])])
+    few = figure_runs.accuracy(frame[frame["setting"].isin(["a", "b", "e"])])
     assert texts(few) == [] and few.axes[0].get_xlim()[0] < 40

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_lib import records
+from distill_lib import cli, records
 from distill_lib.report import aggregate
 
 
@@ -48,8 +48,8 @@ def test_the_best_student_is_the_one_that_validation_images_choose() -> None:
     assert aggregate.best(frame.iloc[2:]).empty and aggregate.best(frame.drop(columns="validation_top1")).empty
 
 
-def test_students_of_a_class_share_its_time() -> None:
-    frame = pd.DataFrame({"wall_seconds": [60.0, 60.0], "class_size": [3, None]})
+def test_students_of_a_sweep_share_its_time() -> None:
+    frame = pd.DataFrame({"wall_seconds": [60.0, 60.0], "students_per_step": [3, None]})
     assert aggregate.own_seconds(frame).tolist() == [20.0, 60.0]
     assert aggregate.own_seconds(frame[["wall_seconds"]]).tolist() == [60.0, 60.0]
 
@@ -68,7 +68,7 @@ def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Pat
     made_up.write_everything(tmp_path)
     trial = made_up.write_run(tmp_path, "medium", "mix", 5, learning_rate=0.5)
     longer = made_up.write_run(tmp_path, "long", "mix", 0, epochs=1500)
-    made_up.write_run(tmp_path, "medium", "mix", 1, view_seed=0)  # the same seed again, in a class
+    made_up.write_run(tmp_path, "medium", "mix", 1, view_seed=0)  # the same seed again, in a sweep
     runs = records.read(tmp_path)
     study = aggregate.study(runs)
     assert set(study["study"]) == {"fashion_short", "fashion_medium", "fashion_long"}
@@ -162,3 +162,39 @@ def test_a_record_that_is_older_than_a_field_was_run_at_its_default() -> None:
         mixup_folded=[np.nan, False, np.nan, False],
     )
     assert aggregate.study(frame)["test_top1"].tolist() == [0.80, 0.81, 0.82]
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder of the test's own."""
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def test_a_line_for_every_policy_and_where_it_comes_from(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [made_up.write_run(results, "quick", policy, 0) for policy in ("labels", "mix")]
+    made_up.write_run(results, "short", "mix", 0)
+    assert cli.main(["records", "fashion_quick"]) == 0
+    said = capsys.readouterr().out
+    for run, name in zip(runs, ("labels", "function matching"), strict=True):
+        (line,) = [line for line in said.splitlines() if f" {name} " in line]
+        assert f" {100 * run['result']['test_top1']:.1f} " in line
+        assert run["run_id"] in said
+    assert said.splitlines()[-1].startswith("2 runs (")
+
+
+def test_an_unknown_study_lists_those_that_there_are(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up.write_run(results, "quick", "mix", 0)
+    assert cli.main(["records", "fashion_quik"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: unknown study 'fashion_quik'. Did you mean 'fashion_quick'? Valid: fashion_quick."
+    ]
+
+
+def test_without_a_study_those_that_there_are_are_counted(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["records"]) == 0
+    assert capsys.readouterr().out == f"no runs in {results}\n"
+    for variant, policy in (("quick", "labels"), ("quick", "mix"), ("short", "mix")):
+        made_up.write_run(results, variant, policy, 0)
+    assert cli.main(["records"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["fashion_quick  2 runs", "fashion_short  1 run"]

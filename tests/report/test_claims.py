@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from distill_lib import experiments, records
-from distill_lib.report import aggregate, claims
+from distill_lib.report import aggregate, claims, differences
 
 
 def runs_with(values: dict[tuple[str, float], float], losses: dict[str, float] | None = None) -> pd.DataFrame:
@@ -136,11 +136,13 @@ def test_the_headline_is_the_student_that_validation_images_choose() -> None:
 
 
 def test_few_images_are_compared_at_equal_steps(tmp_path: Path) -> None:
-    """With the number of pairs, and with the warning that they share their views."""
+    """In pairs, the fewest images first, which share their views."""
     made_up.write_everything(tmp_path)
-    said = claims.few_images(records.read(tmp_path))
-    assert said.count("n = 3 pairs") == 3 and "with 255 images" in said and "for 3 tests" in said
-    assert "All these runs share one seed of views" in said
+    scarce = aggregate.scarce(records.read(tmp_path))
+    gains = claims.few_images(scarce)
+    assert [(each.epochs, each.paired, each.runs) for each in gains] == [(n, True, (3, 3)) for n in (255, 510, 1020)]
+    assert differences.tested(gains) == 3 and all(each.corrected >= each.p for each in gains)
+    assert "All these runs share one seed of views" in differences.shared_views(scarce)
 
 
 def test_numbers_of_a_claim_are_those_of_the_runs() -> None:
@@ -160,9 +162,8 @@ def test_without_records_everything_says_so(tmp_path: Path) -> None:
     """Nothing fails, and no sentence claims anything."""
     runs = records.read(tmp_path)
     assert {claim.verdict for claim in claims.all_claims(runs)} == {records.NOTHING}
-    assert "no" in claims.headline(runs) and "no runs" in claims.few_images(runs)
+    assert "no" in claims.headline(runs) and claims.few_images(aggregate.scarce(runs)) == []
     assert claims.fresh_table(runs).empty and claims.chosen(runs).empty
-    assert records.NOTHING in claims.about_teacher(runs) and records.NOTHING in claims.spread(runs)
 
 
 def test_a_fresh_run_is_told_or_missed(tmp_path: Path) -> None:

@@ -21,28 +21,28 @@ def row(recipe: Recipe, top1: float, validation: float | None = None) -> dict:
 
 
 def noise(seed: int, shift: float) -> float:
-    """A small number of either sign that no other arm has for this seed."""
+    """A small number of either sign that no other setting has for this seed."""
     return float(np.random.default_rng([seed, round(1e4 * (shift + 1))]).normal(0, 0.0005))
 
 
 def runs(shifts: dict[str, float], spread: float = 0.001) -> pd.DataFrame:
-    """Three seeds of the ablations' arms that are named, around 80 % plus a shift."""
+    """Three seeds of the ablations' settings that are named, around 80 % plus a shift."""
     rows = []
-    for arm in experiments.arms("ablations", "fashion"):
-        if arm.name in shifts:
-            (recipe,) = experiments.recipes_of(arm, "fashion")
+    for setting in experiments.settings("ablations", "fashion"):
+        if setting.name in shifts:
+            (recipe,) = experiments.recipes_of(setting, "fashion")
             seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in range(3)]
-            near = [spread / 0.0005 * noise(one.seed, shifts[arm.name]) for one in seeds]
-            rows += [row(one, 0.8 + shifts[arm.name] + shift) for one, shift in zip(seeds, near, strict=True)]
+            near = [spread / 0.0005 * noise(one.seed, shifts[setting.name]) for one in seeds]
+            rows += [row(one, 0.8 + shifts[setting.name] + shift) for one, shift in zip(seeds, near, strict=True)]
     return pd.DataFrame(rows)
 
 
-def test_records_belong_to_the_arm_whose_recipe_they_repeat() -> None:
-    """Whatever their seed, and none to two arms; arms without records say so."""
+def test_records_belong_to_the_setting_whose_recipe_they_repeat() -> None:
+    """Whatever their seed, and none to two settings; those without records say so."""
     frame = runs({"function matching": 0.0, "lambda folded": 0.01})
     found = comparisons.of_experiment(frame, "ablations")
-    assert list(found["arm"]) == ["function matching"] * 3 + ["lambda folded"] * 3
-    table = comparisons.table(frame, "ablations").set_index("arm")
+    assert list(found["setting"]) == ["function matching"] * 3 + ["lambda folded"] * 3
+    table = comparisons.table(frame, "ablations").set_index("setting")
     assert table.loc["lambda folded", "n"] == "3" and "81.0" in table.loc["lambda folded", "test top-1 (%)"]
     assert table.loc["squared distance", "test top-1 (%)"] == "no records yet"
     assert comparisons.of_experiment(frame.iloc[:0], "ablations").empty
@@ -56,10 +56,10 @@ def test_validation_images_choose_among_what_was_tried() -> None:
     assert list(found["test_top1"]) == [0.80] and list(found["tried"]) == [4]
 
 
-def test_an_arm_that_continues_a_run_is_found_whatever_it_continues() -> None:
+def test_a_setting_that_continues_a_run_is_found_whatever_it_continues() -> None:
     planned = experiments.plan("initialization", "fashion", start="run:fashion_compare/abc")
     found = comparisons.of_experiment(pd.DataFrame([row(recipe, 0.8) for recipe in planned]), "initialization")
-    assert list(found["arm"]) == [arm.name for arm in experiments.arms("initialization", "fashion")]
+    assert list(found["setting"]) == [setting.name for setting in experiments.settings("initialization", "fashion")]
 
 
 def verdicts(frame: pd.DataFrame, name: str) -> dict[str, str]:
@@ -71,9 +71,9 @@ def verdicts(frame: pd.DataFrame, name: str) -> dict[str, str]:
 @pytest.mark.parametrize(("shift", "word"), [(0.02, "better"), (-0.02, "worse")])
 def test_what_the_paper_leaves_open_is_better_or_worse_or_undecided(shift: float, word: str) -> None:
     """Two points at a spread of a tenth are seen, at a spread of five they are noise."""
-    arms, pair = {"function matching": 0.0, "lambda folded": shift}, "lambda folded minus function matching"
-    assert verdicts(runs(arms), "ablations")[pair] == word
-    assert verdicts(runs(arms, spread=0.05), "ablations")[pair] == "undecided"
+    shifts, pair = {"function matching": 0.0, "lambda folded": shift}, "lambda folded minus function matching"
+    assert verdicts(runs(shifts), "ablations")[pair] == word
+    assert verdicts(runs(shifts, spread=0.05), "ablations")[pair] == "undecided"
     assert set(verdicts(runs({}), "ablations").values()) == {"no records yet"}
 
 
@@ -85,11 +85,14 @@ def test_single_runs_decide_nothing() -> None:
 
 
 def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
-    """The claim is that the first arm of a pair is better; of a further pair it says nothing."""
-    arms = experiments.arms("optimizers", "fashion")
+    """The claim is that the first setting of a pair is better; of a further pair it says nothing."""
+    settings = experiments.settings("optimizers", "fashion")
     rows = [
-        row(dataclasses.replace(experiments.recipes_of(arm, "fashion")[0], seed=seed), 0.8 + shift + noise(seed, shift))
-        for arm, shift in zip(arms, (0.0, 0.03, -0.03), strict=True)
+        row(
+            dataclasses.replace(experiments.recipes_of(setting, "fashion")[0], seed=seed),
+            0.8 + shift + noise(seed, shift),
+        )
+        for setting, shift in zip(settings, (0.0, 0.03, -0.03), strict=True)
         for seed in range(3)
     ]
     wanted = {"Shampoo minus Adam": "agrees", "Muon minus Adam": "worse"}
@@ -99,7 +102,7 @@ def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
     assert set(verdicts(runs({}), "optimizers").values()) == {"no records yet"}
 
 
-def test_an_arm_is_compared_with_the_one_that_it_changes() -> None:
+def test_a_setting_is_compared_with_the_one_that_it_changes() -> None:
     """What T squared does at a temperature of 5 is no matter of the temperature."""
     warm, plain = "temperature 5", "temperature 5, without T\N{SUPERSCRIPT TWO}"
     said = verdicts(runs({"function matching": 0.0, warm: -0.03, plain: -0.0301}), "ablations")
@@ -107,7 +110,7 @@ def test_an_arm_is_compared_with_the_one_that_it_changes() -> None:
 
 
 def test_p_values_are_corrected_for_all_experiments_and_by_nothing_else() -> None:
-    """An arm that collapsed adds a test, and its spread is its own."""
+    """A setting that collapsed adds a test, and its spread is its own."""
     sound = runs({"function matching": 0.0, "lambda folded": 0.005})
     wide = runs({"squared distance": -0.5}, spread=0.1)
     (alone,) = comparisons.compared(sound)["ablations"]
@@ -123,9 +126,9 @@ def test_the_overview_has_a_row_for_each_comparison_that_a_claim_is_about() -> N
 
 
 def test_runs_of_the_own_preset_come_before_equal_ones_of_another() -> None:
-    """The study's runs and those of a class have the same settings, but other views."""
-    arm = experiments.arms("consistency", "fashion")[-1]
-    (recipe,) = experiments.recipes_of(arm, "fashion")
+    """The study's runs and those of a sweep have the same settings, but other views."""
+    setting = experiments.settings("consistency", "fashion")[-1]
+    (recipe,) = experiments.recipes_of(setting, "fashion")
     other = dataclasses.replace(recipe, variant="compare")
     rows = [row(dataclasses.replace(other, seed=seed), 0.7) for seed in range(3)]
     assert set(comparisons.of_experiment(pd.DataFrame(rows), "consistency")["test_top1"]) == {0.7}

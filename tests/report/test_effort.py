@@ -16,17 +16,17 @@ from distill_lib.report import effort
 ROOT = Path(__file__).parents[2]
 
 
-def taught(arm: str, class_size: int, seconds: float) -> list[dict]:
-    """Made-up rows of `records.read`: three students of an arm of `labels`, and what their class took."""
-    (chosen,) = [one for one in experiments.arms("labels", "fashion") if one.name == arm]
+def taught(setting: str, students_per_step: int, seconds: float) -> list[dict]:
+    """Made-up rows of `records.read`: three students of a setting of `labels`, and what their sweep took."""
+    (chosen,) = [one for one in experiments.settings("labels", "fashion") if one.name == setting]
     recipe, *_ = experiments.recipes_of(chosen, "fashion")
-    about = {"device": "a clock", "class_size": class_size, "wall_seconds": seconds, "test_top1": 0.8}
+    about = {"device": "a clock", "students_per_step": students_per_step, "wall_seconds": seconds, "test_top1": 0.8}
     seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in effort.SEEDS]
-    return [dataclasses.asdict(one) | about | {"run_id": f"{arm} {one.seed}"} for one in seeds]
+    return [dataclasses.asdict(one) | about | {"run_id": f"{setting} {one.seed}"} for one in seeds]
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset"), [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.arms]
+    ("name", "dataset"), [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.settings]
 )
 def test_a_command_names_true_parameters(name: str, dataset: str) -> None:
     words = re.findall(r'-p (\w+) ("[^"]*"|\S+)', effort.command(name, dataset))
@@ -38,11 +38,11 @@ def test_a_command_names_true_parameters(name: str, dataset: str) -> None:
         assert recipes.get(dataset, given["variant"]) == recipes.get(dataset, "medium")
 
 
-def test_students_of_a_class_share_its_time() -> None:
+def test_students_of_a_sweep_share_its_time() -> None:
     """Three that took six minutes together, and three that took two minutes each."""
     runs = pd.DataFrame([*taught("consistent teaching", 3, 360.0), *taught("labels", 1, 120.0)])
     said = effort.told(runs, "labels")
-    assert "took 12+ minutes on a clock, without 24 of them" in said  # of 5 arms with two learning rates each
+    assert "took 12+ minutes on a clock, without 24 of them" in said  # of 5 settings with two learning rates each
     assert "no records yet that say" in effort.told(runs.iloc[:0], "labels")
 
 
@@ -53,7 +53,7 @@ def test_hours_that_are_not_known_are_not_zero() -> None:
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_the_heading_of_a_notebook_does_not_contradict_the_records(name: str) -> None:
-    """Within a factor of two, once all arms have records; minutes depend on the machine."""
+    """Within a factor of two, once all settings have records; minutes depend on the machine."""
     heading = notebooks.find(name, ROOT).read_text(encoding="utf-8")
     stated = re.search(r"about (\d+) minutes on 2 CPU cores", heading)
     measured = re.search(r"took ([\d,]+) minutes", effort.told(records.read(ROOT / "results"), name))

@@ -14,7 +14,7 @@ from distill_lib.report import preset_table
 
 def test_every_preset_is_a_row_with_steps_costs_and_source() -> None:
     """Numbers in notes point at sentences; a setting that is unusual is named."""
-    rows = {row["preset"]: row for row in preset_table.table("flowers")}
+    rows = {row["preset"]: row for row in preset_table.table("flowers").to_dict("records")}
     assert list(rows) == recipes.variants("flowers")[:-1]
     assert all(row["steps"] and row["student PFLOP"] and row["hours"] and row["source"] for row in rows.values())
     long, transfer = rows["long"], rows["transfer_10000"]

@@ -190,7 +190,7 @@ def test_it_knows_what_photographs_show() -> None:
     teacher = teachers.load("imagenet_lite0", num_classes=1000, channels=3, resolution=128)
     (member,) = teacher.ensemble.members
     assert member.resolution == 224 and member.input_range == pytest.approx(((0 - 127) / 128, 1.0))
-    found = figures.recognition.probabilities(teacher)
+    found = figures.photographs.probabilities(teacher)
     assert list(package_images.FILES) == list(PHOTOGRAPHS)
     for name, probabilities in zip(PHOTOGRAPHS, found, strict=True):
         right, least = PHOTOGRAPHS[name]

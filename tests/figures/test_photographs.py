@@ -18,9 +18,9 @@ def test_a_photograph_is_there_and_its_middle_is_shown(name: str) -> None:
     """No download; the evaluation view is the central square, so a bright frame around the image must not show."""
     image = package_images.load(name)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-    shown = figures.recognition.central(name, 64)
+    shown = figures.photographs.central(image, 64)
     assert shown.shape == (1, 64, 64, 3) and shown.min() >= -1 and shown.max() <= 1
-    side = int(min(image.shape[:2]) * figures.recognition.EVALUATION_SIDE)
+    side = int(min(image.shape[:2]) * figures.photographs.EVALUATION_SIDE)
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     middle = image[top : top + side, left : left + side] / 127.5 - 1
     assert abs(float(shown.mean()) - float(middle.mean())) < 0.02
