@@ -112,11 +112,13 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "book" / "_build" / "html"
 
 
+@pytest.mark.slow
 def test_every_page_is_built_and_experiments_are_not(html: Path) -> None:
     assert [name for name in NAMES if not (html / f"{name}.html").is_file()] == []
     assert "sets/flowers" in NAMES and not list(html.glob("experiments/*"))
 
 
+@pytest.mark.slow
 def test_no_page_asks_another_host(html: Path) -> None:
     """Scripts, styles, fonts and images come with the book; links that a reader may follow are no requests."""
     for path in html_pages(html):
@@ -130,12 +132,14 @@ def test_no_page_asks_another_host(html: Path) -> None:
         assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import\s+(url\()?['\"]?(https?:)?//", path.read_text()), path
 
 
+@pytest.mark.slow
 def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
     """With glyphs as SVG: no font files, which browsers refuse to pages opened from disk."""
     assert (html / "_static" / "mathjax" / "tex-svg.js").is_file()
     assert "mathjax/tex-svg.js" in (html / "idea" / "function_matching.html").read_text()
 
 
+@pytest.mark.slow
 def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
     found = {name: Page((html / f"{name}.html").read_text()).figures for name in NAMES}
     assert len(found["index"]) == 1 and len(found["study"]) >= 5
@@ -146,6 +150,7 @@ def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) ->
             assert re.search(r"\d+ runs? \(|No run: drawn", figure["provenance"]), (name, figure)
 
 
+@pytest.mark.slow
 def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
     study = (html / "study.html").read_text()
     assert "made-up" in study and "no device" in study and "No runs." not in study
@@ -153,6 +158,7 @@ def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
         assert "Traceback" not in path.read_text(), path.name
 
 
+@pytest.mark.slow
 def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     """With the book's own configuration, and more than the five pages from which on Sphinx uses several processes."""
     (tmp_path / "book").mkdir()
@@ -170,6 +176,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0 and "ZeroDivisionError" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [

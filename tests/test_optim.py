@@ -75,6 +75,7 @@ def transform() -> optax.GradientTransformation:
     return optim.create("adam", LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
 
 
+@pytest.mark.slow
 def test_the_chain_equals_a_step_by_hand(transform: optax.GradientTransformation) -> None:
     """Clip by global norm, Adam with a bfloat16 first moment, x lr, + wd x kernel, x schedule, x -1: a whole run."""
     start = make_params()

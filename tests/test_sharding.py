@@ -23,6 +23,7 @@ def test_parts_are_all_examples_in_order_and_each_device_has_its_share(count: in
         assert shares == dict.fromkeys(jax.devices(), len(part) / jax.device_count())
 
 
+@pytest.mark.slow
 def test_evaluation_is_shared_among_the_devices_and_says_the_same() -> None:
     """No device computes another's images: the answers are those of one device, each for its own share."""
     model = models.create("bit_r11w8", 3)

@@ -62,6 +62,7 @@ def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatc
         runner.measure("study", ["--cases", "paper"])
 
 
+@pytest.mark.slow
 def test_a_class_compiles_in_the_step_that_does_not_count() -> None:
     """What the second step would compile would be timed."""
     classes = sweep.prepare(recipes.get("fashion", "smoke"), 2, sweep.FORMS[:1], without_data=False)
@@ -89,6 +90,7 @@ def test_the_loop_is_what_it_adds_to_its_compiled_calls() -> None:
     assert found == pytest.approx({"overhead (s)": 0.001, "share": 0.05, "share at 50 ms": 0.02})
 
 
+@pytest.mark.slow
 def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the difference of two runs, beside the compiled calls; process starts may be left out."""
     monkeypatch.setattr(loop, "FEW", 4)

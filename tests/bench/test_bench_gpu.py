@@ -11,6 +11,7 @@ from distill_lib.bench import gpu, runner
 from distill_lib.experiments import notebooks
 
 
+@pytest.mark.slow
 def test_parts_that_fail_or_hang_are_told_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

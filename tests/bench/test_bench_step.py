@@ -55,6 +55,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "CASES", {"mix": TINY, "accelerator": away})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 def test_without_peers_the_library_is_timed_and_the_rows_say_what_is_missing() -> None:
     """A real step of a tiny pair; what cannot be run here keeps its row."""
@@ -88,6 +89,7 @@ def test_a_class_is_beside_as_many_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert ours["GMAC"] == pytest.approx(4e-9 * (8 * 300 + 700)) and plain["GMAC"] == pytest.approx(4e-9 * 8 * 1000)
 
 
+@pytest.mark.slow
 def test_a_class_of_the_benchmark_moves_all_its_students(tmp_path: Path) -> None:
     """By the same batch: students that begin alike stay alike, and none stays as it was."""
     case = dataclasses.replace(TINY, students=3)

@@ -22,6 +22,7 @@ from distill_lib.errors import DistillError
 BIG = ("flowers", "pets", "food", "sun397", "imagenet", "imagenet_v2", "imagenet_real")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "a_class"), [("train", 102), ("validation", 102), ("test", 1_000)])
 def test_fashion_is_what_its_card_says(split: str, a_class: int) -> None:
     images, labels, mock, _ = datasets.arrays("fashion", split)

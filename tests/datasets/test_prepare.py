@@ -240,6 +240,7 @@ def test_a_set_that_was_just_prepared_is_read_by_name(data: Path) -> None:
     assert seen == set(range(71)) and datasets.status("tfds:clothes").present
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_prepared_set(data: Path) -> None:
     """From a name on the command line to a record that is not mock, through TFDS's files."""
     prepare_clothes(data)

@@ -140,6 +140,7 @@ def test_batch_norm_in_training_and_inference(layers: Layers) -> None:
     np.testing.assert_allclose(module.apply(variables, x), normalised(old), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_changes_all_statistics_and_inference_none() -> None:
     """`train` reaches every layer; a forgotten one would keep the statistics it started with."""
     model = tiny("bn")
@@ -207,6 +208,7 @@ def test_bfloat16(norm: str) -> None:
     assert 1e-5 < worst(features["head"], np.asarray(models.logits(exact, variables, images))) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["gn", "bn"])
 def test_gradients_reach_every_parameter(norm: str) -> None:
     """Training moves all of them, in half precision too."""

@@ -182,6 +182,7 @@ def test_the_embedded_file() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 def test_it_knows_what_photographs_show() -> None:
     """A cup of coffee, a cat, a rocket, a palace and a flower, as scikit-image and scikit-learn ship them.
 

@@ -100,6 +100,7 @@ def test_a_fixed_teacher_says_what_it_says_of_the_whole_image(teacher: Teacher) 
     np.testing.assert_allclose(softmax(found / 2), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_over_crops_is_the_mean_of_its_predictions(teacher: Teacher) -> None:
     """`fix/ic_ens`: predictions at the temperature are averaged, not logits; crops are not mirrored."""
     images, temperature, area = pictures(6), 3.0, (0.3, 0.9)
@@ -143,6 +144,7 @@ def test_a_baseline_has_no_fixed_teacher(teacher: Teacher) -> None:
         said_once(teacher, pictures(3), "labels", **options)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_loaded_with_its_model(path: Path) -> None:
     """The file names its model, and its hash goes into the name of every run."""
     found = teachers.load(str(path), num_classes=10, channels=1, resolution=8)
@@ -170,6 +172,7 @@ def test_images_of_another_shape_are_told(path: Path, shape: tuple[int, ...]) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_teacher_gets_its_own_size_and_range_of_values(path: Path, tmp_path: Path) -> None:
     """Stated in the file: here 16 x 16 pixels from 0 (black) to 3 (white), whatever the student sees."""
     picky = tmp_path / "picky.npz"
@@ -182,6 +185,7 @@ def test_a_teacher_gets_its_own_size_and_range_of_values(path: Path, tmp_path: P
     np.testing.assert_allclose(found.logits(images), plain.logits((larger + 1) * 1.5), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_size_that_a_teacher_is_shown_can_be_chosen(path: Path) -> None:
     """After an @: the same file at two sizes is two teachers, and an ensemble."""
     load = functools.partial(teachers.load, num_classes=10, channels=1, resolution=8)
@@ -193,6 +197,7 @@ def test_the_size_that_a_teacher_is_shown_can_be_chosen(path: Path) -> None:
     np.testing.assert_allclose(both, (shown + load(str(path)).logits(images)) / 2, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", ["logits", "probabilities"])
 def test_an_ensemble_says_the_mean(path: Path, tmp_path: Path, mean: str) -> None:
     """Two files with a plus between: the mean of logits (paper), or of probabilities at the loss's temperature."""
@@ -292,6 +297,7 @@ def test_a_damaged_teacher_is_told(path: Path) -> None:
         teachers.load(str(path), num_classes=10, channels=1, resolution=8)
 
 
+@pytest.mark.slow
 def test_the_mock_teacher_has_something_to_teach() -> None:
     """Its predictions differ between images; a zero head would make every student perfect at once."""
     found = teachers.load("mock", num_classes=10, channels=1, resolution=28)

@@ -51,6 +51,7 @@ def test_a_stream_starts_anywhere(teacher: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, whole[4:], later)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_stream(teacher: Path, tmp_path: Path) -> None:
     """Whole runs: the losses of both ways agree, and the record says that no image was broken."""
     recipe = tiny.recipe(teacher, policy="mix", epochs=4)

@@ -42,6 +42,7 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", KINDS.values(), ids=KINDS)
 def test_a_student_learns(policy: str, run_of: Callable[[str], Run]) -> None:
     """The mean loss falls from quarter to quarter; a taught student nears its teacher on images it is not shown.
@@ -146,6 +147,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     assert int(after.step) == 1
 
 
+@pytest.mark.slow
 def test_one_device_and_two_give_the_same_result(
     run_of: Callable[[str], Run], teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

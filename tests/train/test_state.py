@@ -55,6 +55,7 @@ def is_shampoo(part: object) -> bool:
     return isinstance(part, shampoo.ShampooState)
 
 
+@pytest.mark.slow
 def test_devices_share_the_roots_in_training(start: train_state.State, mesh: Mesh) -> None:
     """Steps on two devices give the weights of one device; each computes half of the roots, and holds half."""
     student, recipe = models.create(tiny.STUDENT, CLASSES), tiny.recipe("mock", optimizer="shampoo")

@@ -56,6 +56,7 @@ def first_lesson(task: Task) -> step.Batch:
     )
 
 
+@pytest.mark.slow
 def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) -> None:
     """One step: the loss to 2 %, and the gradients' direction (Adam's first moment) to a cosine of 0.99.
 
@@ -79,6 +80,7 @@ def moments(state: train_state.State) -> dict:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", [tiny.STUDENT, STUDENT])
 def test_rematerialisation_changes_no_result(teacher: Path, student: str) -> None:
     """What is computed twice is the same: loss, gradients and running statistics, to rounding."""
@@ -103,6 +105,7 @@ def test_running_statistics_follow_the_batches(teacher: Path) -> None:
     np.testing.assert_allclose(new["mean"], 0.1 * put_out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_running_statistics_reach_record_checkpoint_and_evaluation(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

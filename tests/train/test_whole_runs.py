@@ -96,6 +96,7 @@ def by_hand(task: Task, teacher: np.ndarray) -> tuple[dict[str, np.ndarray], lis
     return weights, losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["labels", "fix/cc", "ind/ic", "same/ic", "mix"])
 def test_a_whole_run_ends_where_the_written_out_formulas_end(
     policy: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
