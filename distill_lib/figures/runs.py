@@ -154,20 +154,6 @@ def fixed_teacher(runs: pd.DataFrame) -> Figure:
 
 
 @styled
-def few_images(runs: pd.DataFrame) -> Figure:
-    """Test accuracy against the number of training images, at equal steps, in rows of `aggregate.scarce`."""
-    figure, (axes,) = panels(1, height=3.4)
-    if runs.empty:
-        return without_data(figure, axes)
-    frame = aggregate.with_image_counts(runs)
-    ends = [_line(axes, frame[frame["policy"] == policy], policy, x="images") for policy in _present(frame)]
-    axes.set(xscale="log", xlabel="training images", ylabel="test top-1 (%)")
-    ticks(axes, frame["images"])
-    label_ends(axes, ends)
-    return figure
-
-
-@styled
 def learning_curves(curves: pd.DataFrame) -> Figure:
     """Validation accuracy during training, from `records.curves`: a panel a schedule, mean and range of the seeds."""
     if curves.empty:

@@ -44,17 +44,6 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     return _each_seed_once(runs[runs["train_images"].isna()] if "train_images" in runs else runs)
 
 
-def scarce(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs of consistent teaching and function matching on few to all images, with equally many steps."""
-    runs = live(runs)
-    runs = runs[(runs["study"] == "fashion_support") & runs["policy"].isin(["same/ic", "mix"])]
-    if runs.empty:
-        return runs
-    runs = runs[abs(runs["steps"] / runs["steps"].mode().iloc[0] - 1) < 0.01]  # whole epochs give not quite equal steps
-    groups = runs.groupby("train_images", dropna=False)  # fewer images than a batch make a smaller batch
-    return pd.concat([_each_seed_once(group) for _, group in groups])
-
-
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that the hyper-parameters were chosen from: the same in all but these, and each seed once."""
     runs = live(runs)

@@ -104,22 +104,6 @@ def headline(runs: pd.DataFrame) -> str:
     return f"{text}; {' and '.join(others)}." if others else f"{text}."
 
 
-def few_images(runs: pd.DataFrame) -> list[Difference]:
-    """What mixup gains on consistent teaching for each number of training images, which stands in `epochs`.
-
-    Args:
-        runs: rows of `aggregate.scarce`.
-
-    Returns:
-        The fewest images first; p-values are corrected for all of them.
-    """
-    if runs.empty:
-        return []
-    counted = aggregate.with_image_counts(runs)
-    by_images = counted.assign(epochs=counted["images"])  # the length of the schedule follows from them
-    return differences.holm(differences.at_every_length(by_images, MIX, TRUNK))
-
-
 def fresh(runs: pd.DataFrame) -> str:
     """Whether there is a fresh run of this machine, and from when."""
     own = aggregate.study(runs, [aggregate.FRESH])

@@ -47,7 +47,6 @@ def figures(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[str, Fig
     yield "paper_and_study", figure_runs.paper_and_study(PAPER, study, teacher)
     yield "gaps", figure_runs.gaps(PAPER[PAPER["policy"] != "teacher"], study)
     yield "fixed_teacher", figure_runs.fixed_teacher(study)
-    yield "few_images", figure_runs.few_images(aggregate.scarce(runs))
     yield "learning_curves", figure_runs.learning_curves(curves)
     yield "accuracy", figure_runs.accuracy(fresh, "policy")
 

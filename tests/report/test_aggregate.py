@@ -78,16 +78,6 @@ def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Pat
     assert set(aggregate.study(runs, ["quick"])["study"]) == {"fashion_quick"}
 
 
-def test_scarce_runs_have_equal_steps(tmp_path: Path) -> None:
-    """Two policies, three numbers of images, and no run with another number of steps."""
-    made_up.write_everything(tmp_path)
-    made_up.write_run(tmp_path, "support", "mix", 7, epochs=1500)
-    frame = aggregate.with_image_counts(aggregate.scarce(records.read(tmp_path)))
-    assert set(frame["policy"]) == {"same/ic", "mix"} and set(frame["images"]) == {255, 510, 1020}
-    assert frame["steps"].max() - frame["steps"].min() <= 2
-    assert aggregate.scarce(records.read(tmp_path / "nothing")).empty
-
-
 def test_selection_puts_the_best_first_within_each_policy(tmp_path: Path) -> None:
     made_up.write_everything(tmp_path)
     found = aggregate.selection(aggregate.grid(records.read(tmp_path)))

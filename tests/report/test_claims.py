@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from distill_lib import experiments, records
-from distill_lib.report import aggregate, claims, differences
+from distill_lib.report import aggregate, claims
 
 
 def runs_with(values: dict[tuple[str, float], float], losses: dict[str, float] | None = None) -> pd.DataFrame:
@@ -135,16 +135,6 @@ def test_the_headline_is_the_student_that_validation_images_choose() -> None:
     assert aggregate.percent(runs.loc[runs["policy"] == "mix", "test_top1"].mean()) in said
 
 
-def test_few_images_are_compared_at_equal_steps(tmp_path: Path) -> None:
-    """In pairs, the fewest images first, which share their views."""
-    made_up.write_everything(tmp_path)
-    scarce = aggregate.scarce(records.read(tmp_path))
-    gains = claims.few_images(scarce)
-    assert [(each.epochs, each.paired, each.runs) for each in gains] == [(n, True, (3, 3)) for n in (255, 510, 1020)]
-    assert differences.tested(gains) == 3 and all(each.corrected >= each.p for each in gains)
-    assert "All these runs share one seed of views" in differences.shared_views(scarce)
-
-
 def test_numbers_of_a_claim_are_those_of_the_runs() -> None:
     runs = runs_with(SAME | {("ind/ic", 99.0): 0.725})
     means = runs[runs["epochs"] == 99].groupby("policy")["test_top1"].mean()
@@ -162,7 +152,7 @@ def test_without_records_everything_says_so(tmp_path: Path) -> None:
     """Nothing fails, and no sentence claims anything."""
     runs = records.read(tmp_path)
     assert {claim.verdict for claim in claims.all_claims(runs)} == {records.NOTHING}
-    assert "no" in claims.headline(runs) and claims.few_images(aggregate.scarce(runs)) == []
+    assert "no" in claims.headline(runs)
     assert claims.fresh_table(runs).empty and claims.chosen(runs).empty
 
 
