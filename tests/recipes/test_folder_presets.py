@@ -10,7 +10,7 @@ from picture_files import fill
 from distill_lib import experiments, recipes
 from distill_lib.datasets import package_images
 from distill_lib.errors import DistillError
-from distill_lib.figures import own_photographs
+from distill_lib.figures import photographs
 from distill_lib.recipes import folder_presets
 from distill_lib.report import cost
 from distill_lib.train import setup
@@ -27,16 +27,14 @@ def test_every_number_of_images_has_presets_that_run(images: int) -> None:
 
 
 def test_a_few_pictures_are_a_matter_of_minutes(tmp_path: Path) -> None:
-    """The estimate grows with the length, and its line comes before anything is trained."""
+    """The estimate grows with the length."""
     name = f"folder:{package_images.write_folder(tmp_path)}"
     teacher = experiments.teacher(name)
     lengths = [
-        own_photographs.minutes(teacher, recipes.get(name, preset, teacher="t.npz"))
+        photographs.minutes(teacher, recipes.get(name, preset, teacher="t.npz"))
         for preset in ("fast", "medium", "long")
     ]
     assert lengths == sorted(lengths) and 1 < lengths[0] < 15 and lengths[2] < 120
-    line = own_photographs.announcement(teacher, recipes.get(name, "fast", teacher="t.npz"))
-    assert line.startswith(f"About {lengths[0]:.0f} minutes on two CPU cores: 5 classes; pictures: 58 for train")
     assert cost.training_images(teacher) == 58
 
 
