@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
-BENCHMARKS = ("folding", "sweep", "step", "soft_labels", "loop", "memory", "scaling", "roofline", "profile")
+BENCHMARKS = ("sweep", "step", "soft_labels", "loop")
 COMPARISONS = (
     "ablations", "imagenet", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain", "patience",
     "resolutions_and_ensembles",
@@ -41,6 +41,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
         *(["-p", "dataset", name] for name in ("fashion", "fashion_mnist", "flowers", "pets", "food", "sun397")),
         ["-p", "dataset", "imagenet", "-p", "loading", "stream"],
     ],
+    "silent_bugs": [["-p", "seeds", "[0]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
 }
 ENVIRONMENT = {

@@ -10,15 +10,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from distill_lib.errors import DistillError, command_line, unknown
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Tells what is wrong in one line, where argparse prints several and ends the process."""
-        raise DistillError(f"{message}. {' '.join(self.format_usage().split())}")
+from distill_lib.errors import DistillError, Parser, command_line, unknown
 
 
 @command_line
@@ -57,7 +51,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="distill",
         description="Patient and consistent knowledge distillation.",
         epilog="`distill COMMAND --help` explains a command.",
@@ -157,7 +151,7 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from distill_lib.evaluation import evaluate
 
-    judged = evaluate.judge(
+    judged = evaluate.evaluate(
         options.network,
         options.dataset,
         teacher=options.teacher,
@@ -214,10 +208,10 @@ def _declare_bench(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _bench(options: argparse.Namespace) -> int:
-    from distill_lib.bench import __main__ as bench
+def _bench(options: argparse.Namespace) -> None:
+    from distill_lib.bench import runner
 
-    return bench.main(options.rest)
+    runner.main(options.rest)
 
 
 def _declare_parameters(parser: argparse.ArgumentParser, about: str) -> None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 
 class DistillError(Exception):
     """A problem with a name, a file or a setting that the user can mend; its message is one line."""
 
 
+class Parser(argparse.ArgumentParser):
+    """Reads a command line; what is wrong is a `DistillError`, where argparse prints lines and ends the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the error, with how the command is used."""
+        raise DistillError(f"{message}. {' '.join(self.format_usage().split())}")
+
+
 def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
-    """Makes a command of a function of its arguments: what stops it is told in one line, and the exit code says so.
+    """Makes a command of a function of its arguments (None for the process's): what stops it is told in one line.
 
-    Args:
-        main: is given the arguments, or None for those of the process.
-
-    Returns:
-        A function of the same arguments to the exit code: what `main` returns, 0 for None; 1 where a `DistillError` or
-        the system stops it, and 130 where the user does.
+    The exit code is what `main` returns, 0 for None; 1 where a `DistillError` or the system stops it, and 130 where the
+    user does.
     """
 
     @functools.wraps(main)
@@ -38,16 +44,7 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> DistillError:
-    """Builds the error for an unknown name, listing the valid ones and the closest of them.
-
-    Args:
-        kind: what the name stands for, such as "dataset".
-        name: the name that was given.
-        known: the valid names.
-
-    Returns:
-        The error, to be raised by the caller.
-    """
+    """Builds the error for an unknown name of some kind ("dataset"), with the known ones and the closest of them."""
     choices = list(known)
     close = difflib.get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

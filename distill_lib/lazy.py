@@ -13,9 +13,6 @@ def loader(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str]
     Args:
         package: its name.
         modules: its modules, each with the public names that it holds; one without any is public itself.
-
-    Returns:
-        A function of a public name to what its module holds at that moment; AttributeError for other names.
     """
     homes = {name: module for module, names in modules.items() for name in names or [module]}
 

@@ -2,7 +2,8 @@
 
 References:
     Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, equation 1.
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, equation 1; released
+    code: google-research/big_vision, evaluators/proj/distill/distance.py.
 """
 
 from __future__ import annotations
@@ -16,11 +17,7 @@ _EPSILON = 1e-12  # under a square root, whose gradient at zero is infinite
 
 
 def kl(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array,
-    *,
-    temperature: float | jax.Array = 1.0,
-    scaled: bool = True,
+    student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0, scaled: bool = True
 ) -> jax.Array:
     """Kullback-Leibler divergence from the student's to the teacher's tempered prediction, times temperature squared.
 
@@ -29,7 +26,7 @@ def kl(
 
     Args:
         student_logits: (..., classes) float32.
-        teacher_logits: (..., classes) float32.
+        teacher_logits: of the same shape.
         temperature: T > 0.
         scaled: whether the factor T^2 is there.
 
@@ -62,14 +59,11 @@ def hard(student_logits: jax.Array, teacher_logits: jax.Array, *, smoothing: flo
 
     Args:
         student_logits: (..., classes) float32.
-        teacher_logits: (..., classes) float32.
+        teacher_logits: of the same shape.
         smoothing: share of the target, from 0 to below 1, that the other classes get in equal parts.
 
     Returns:
         (...,) float32 in nats; 0 where the student's prediction is the target, as in the released code.
-
-    References:
-        google-research/big_vision, evaluators/proj/distill/distance.py.
     """
     classes = teacher_logits.shape[-1]
     targets = jax.nn.one_hot(teacher_logits.argmax(axis=-1), classes)
@@ -91,33 +85,14 @@ DISTANCES: dict[str, Distance] = {
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy with one-hot or mixed labels.
-
-    Args:
-        logits: (..., classes) float32.
-        targets: (..., classes) float32, rows sum to one.
-
-    Returns:
-        (...,) float32 in nats, one value an example.
-    """
+    """Cross-entropy of logits (..., classes) with one-hot or mixed labels, whose rows sum to one; (...,) in nats."""
     return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
 
 
 def agreement(student_logits: jax.Array, teacher_logits: jax.Array, *, k: int = 1) -> jax.Array:
-    """1.0 where the teacher's prediction is among the student's k most likely classes, else 0.0.
+    """1.0 where the teacher's prediction is among the student's k >= 1 most likely classes, else 0.0.
 
-    As the released code's `agree`: the k classes are the student's, the one that is looked for is the teacher's.
-
-    Args:
-        student_logits: (..., classes).
-        teacher_logits: (..., classes).
-        k: at least 1; with as many as there are classes, or more, everything agrees.
-
-    Returns:
-        (...,) float32, one value an example.
-
-    References:
-        google-research/big_vision, evaluators/proj/distill/distance.py.
+    Maps two (..., classes) to (...,) float32; the released code's `agree`. With all classes everything agrees.
     """
     _, likely = jax.lax.top_k(student_logits, min(k, student_logits.shape[-1]))
     return (likely == teacher_logits.argmax(axis=-1, keepdims=True)).any(axis=-1).astype(jnp.float32)

@@ -11,6 +11,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,62 +29,41 @@ STAIRS = (3, 6, 9)  # tenths of a run after which the staircase falls
 STAIR = 0.1  # what is left after each
 
 
-def warmup_cosine(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
-    """Multiplier of the learning rate and the weight decay: linear from 0 to 1, then half a cosine down to 0.
+def multiplier(schedule: str, total_steps: Number, warmup_steps: Number) -> optax.Schedule:
+    """Multiplier of the learning rate and the weight decay: linear from 0 to 1, then down.
 
     Args:
+        schedule: "cosine", half a cosine down to 0; "quadratic", a parabola down to 0 (the paper's for Shampoo,
+            appendix D); or "staircase", constant and divided by 10 after 30, 60 and 90 % of all steps (BiT, section
+            3.3).
         total_steps: steps of the whole run.
         warmup_steps: steps of the linear part, fewer than `total_steps`.
 
     Returns:
         A function from the step (counted from 0) to a factor in [0, 1].
+
+    Raises:
+        DistillError: if the name is unknown.
     """
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES)
 
-    def multiplier(step: jax.Array) -> jax.Array:
-        progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        return _rise(step, warmup_steps) * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+    def factor(step: jax.Array) -> jax.Array:
+        rise = jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), 1.0)
+        if schedule == "staircase":
+            fallen = sum(10 * step >= tenths * total_steps for tenths in STAIRS)  # whole numbers: no step is rounded
+            return rise * STAIR**fallen
+        progress = jnp.clip((step - warmup_steps) / (total_steps - warmup_steps), 0.0, 1.0)
+        if schedule == "quadratic":
+            return rise * jnp.square(1.0 - progress)
+        return rise * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
-    return multiplier
-
-
-def warmup_quadratic(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
-    """As `warmup_cosine`, with a parabola down to 0 after the peak: the paper's schedule for Shampoo (appendix D)."""
-
-    def multiplier(step: jax.Array) -> jax.Array:
-        progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        return _rise(step, warmup_steps) * jnp.square(1.0 - jnp.clip(progress, 0.0, 1.0))
-
-    return multiplier
-
-
-def warmup_staircase(total_steps: Number, warmup_steps: Number) -> optax.Schedule:
-    """As `warmup_cosine`, but constant after the warm-up and divided by 10 after 30, 60 and 90 % of all steps.
-
-    The schedule of BiT's fine-tuning (its section 3.3).
-    """
-
-    def multiplier(step: jax.Array) -> jax.Array:
-        fallen = sum(10 * step >= tenths * total_steps for tenths in STAIRS)  # in whole numbers: no step is rounded
-        return _rise(step, warmup_steps) * STAIR**fallen
-
-    return multiplier
-
-
-def _rise(step: jax.Array, warmup_steps: Number) -> jax.Array:
-    """The linear part: from 0 to 1, and 1 ever after."""
-    return jnp.where(step < warmup_steps, step / jnp.maximum(1, warmup_steps), 1.0)
+    return factor
 
 
 def is_kernel(params: optax.Params) -> optax.Params:
     """Marks what weight decay shrinks: every `kernel` (convolutions and head), no scale and no bias."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
-def adam(
-    learning_rate: Number, weight_decay: Number, *, total_steps: Number, warmup_steps: Number
-) -> optax.GradientTransformation:
-    """The paper's chain: `create` with its defaults."""
-    return create("adam", learning_rate, weight_decay, total_steps=total_steps, warmup_steps=warmup_steps)
 
 
 def create(
@@ -116,7 +97,7 @@ def create(
         mesh: devices along one axis "data" between which Shampoo shares its matrices; None keeps them on one.
 
     Returns:
-        The optax transformation; the structure of its state does not depend on the numbers.
+        The optax transformation; with defaults the paper's. The structure of its state does not depend on the numbers.
 
     Raises:
         DistillError: if a name is unknown.
@@ -133,18 +114,6 @@ def create(
         optax.scale_by_schedule(multiplier(schedule, total_steps, warmup_steps)),
         optax.scale(-1.0),
     )
-
-
-def multiplier(schedule: str, total_steps: Number, warmup_steps: Number) -> optax.Schedule:
-    """The schedule of that name, from the step to a factor in [0, 1].
-
-    Raises:
-        DistillError: if the name is unknown.
-    """
-    if schedule not in SCHEDULES:
-        raise unknown("schedule", schedule, SCHEDULES)
-    named = {"cosine": warmup_cosine, "quadratic": warmup_quadratic, "staircase": warmup_staircase}
-    return named[schedule](total_steps, warmup_steps)
 
 
 def _core(optimizer: str, mesh: Mesh | None) -> optax.GradientTransformation:
@@ -167,7 +136,7 @@ def _muon_axes(params: optax.Params) -> optax.Params:
         Liu et al., "Muon is scalable for LLM training", 2025, section 2.2: steps with Adam's root mean square.
     """
 
-    def axes(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         rows = shampoo.row_axes(leaf.shape)
         if rows is None or path[-1].key != "kernel" or path[0].key == "head":
             return None

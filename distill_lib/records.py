@@ -12,36 +12,31 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_lib.errors import DistillError
-from distill_lib.weights import write_atomically
+from distill_lib.weights import File, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from distill_lib.recipes import Recipe
 
+Record = dict[str, Any]
+Row = dict[str, Any]
 
 NOTHING = "no records yet"  # what tables and figures say where there are none
 SCHEMA = 1
 MAX_BYTES = 50_000
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 REQUIRED = (
-    "schema",
-    "run_id",
-    "study",
-    "mock",
-    "recipe",
-    "result",
-    "steps",
-    "wall_seconds",
-    "device",
-    "date",
-    "commit",
+    *("schema", "run_id", "study", "mock", "recipe", "result"),
+    *("steps", "wall_seconds", "device", "date", "commit"),
 )
+_RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 RECIPE_FIELDS = ("policy", "epochs", "seed", "train_images", "crop_area")
 """What tables and curves need of a record's recipe; further fields may be missing in old ones."""
 
@@ -57,8 +52,8 @@ def find_results() -> Path:
 
 
 def describe(
-    recipe: Recipe, *, run_id: str, mock: bool, result: dict, timing: dict, teacher: dict | None
-) -> dict[str, Any]:
+    recipe: Recipe, *, run_id: str, mock: bool, result: Row, timing: Row, teacher: dict[str, Any] | None
+) -> Record:
     """Builds the record of a finished run.
 
     Args:
@@ -66,44 +61,34 @@ def describe(
         run_id: name of the run.
         mock: whether the data were made up, so that the run must never reach a figure.
         result: final metrics; accuracies as shares in [0, 1].
-        timing: `steps`, `wall_seconds`, `images_per_second`, `class_size` (students that were taught together),
+        timing: `steps`, `wall_seconds`, `images_per_second`, `students_per_step` (that were taught together),
             `resumed` (how often the run was taken up again), and where there may be any, `bad_images` (that were met
             in training) and `<split>_bad_images` (that no metric of the split counts).
         teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
-
-    Returns:
-        A JSON-able dict.
     """
-    return {
-        "schema": SCHEMA,
-        "run_id": run_id,
-        "study": recipe.study,
-        "mock": mock,
-        "recipe": dataclasses.asdict(recipe),
-        "result": result,
-        **timing,
-        "teacher": teacher,
-    } | environment()
+    about = {"schema": SCHEMA, "run_id": run_id, "study": recipe.study, "mock": mock, "teacher": teacher}
+    return about | {"recipe": dataclasses.asdict(recipe), "result": result} | timing | environment()
 
 
-def environment() -> dict[str, Any]:
-    """Where and with what a record was made: device, memory, date, commit and versions."""
+def environment() -> Record:
+    """Where and with what a record was made: device, peak memory, date, commit and versions."""
     import jax
 
-    revision, dirty = commit()
+    device, (revision, dirty) = jax.devices()[0], commit()
+    on_cpu = f"CPU, {os.cpu_count()} cores ({platform.machine()})"
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "peak_memory_mb": _peak_memory_mb(),
-        "device": _device(),
+        "device": on_cpu if device.platform == "cpu" else device.device_kind,
         "device_count": jax.device_count(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": revision,
         "dirty": dirty,
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions,
     }
 
 
-def write(directory: Path, record: dict, rows: list[dict]) -> None:
+def write(directory: Path, record: Record, rows: list[Row]) -> None:
     """Writes metrics.csv and then run.json, whose presence says that the run is complete.
 
     Raises:
@@ -117,7 +102,7 @@ def write(directory: Path, record: dict, rows: list[dict]) -> None:
     write_atomically(directory / "run.json", content)
 
 
-def add(directory: Path, result: dict) -> None:
+def add(directory: Path, result: Row) -> None:
     """Adds further final metrics to the record of a finished run; raises DistillError where there is none."""
     record = load(directory)
     if record is None:
@@ -130,7 +115,7 @@ def to_json(recipe: Recipe) -> bytes:
     return json.dumps(dataclasses.asdict(recipe), indent=1, sort_keys=True).encode()
 
 
-def to_csv(rows: list[dict]) -> bytes:
+def to_csv(rows: list[Row]) -> bytes:
     """Rows of one run as CSV; numbers are written so that reading them gives the same bits."""
     text = io.StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -140,7 +125,7 @@ def to_csv(rows: list[dict]) -> bytes:
     return text.getvalue().encode()
 
 
-def read_rows(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[Row]:
     """Reads metrics.csv back into rows; an absent file is no rows. Raises DistillError if it is damaged."""
     if not path.is_file():
         return []
@@ -151,30 +136,26 @@ def read_rows(path: Path) -> list[dict]:
         raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
 
 
-def load(directory: Path) -> dict | None:
-    """Reads one record; None where the run is not complete.
-
-    Raises:
-        DistillError: if the record is damaged.
-    """
+def load(directory: Path) -> Record | None:
+    """Reads one record; None where the run is not complete. Raises DistillError if the record is damaged."""
     path = directory / "run.json"
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text())
+        record: Record = json.loads(path.read_text())
         missing = [name for name in REQUIRED if name not in record]
-        missing += [name for name in ("recipe", "result") if not missing and not isinstance(record[name], dict)]
-        missing += [f"recipe.{name}" for name in RECIPE_FIELDS if not missing and name not in record["recipe"]]
+        missing = missing or [name for name in ("recipe", "result") if not isinstance(record[name], dict)]
+        missing = missing or [f"recipe.{name}" for name in RECIPE_FIELDS if name not in record["recipe"]]
     except (ValueError, TypeError) as error:
         raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
     if missing:
         raise DistillError(f"{path} lacks {', '.join(missing)}; delete its folder and run it again.")
     if record["schema"] != SCHEMA:
         raise DistillError(f"{path} has schema {record['schema']}, this version reads {SCHEMA}; run it again.")
-    return record
+    return {_RENAMED.get(name, name): value for name, value in record.items()}
 
 
-def read(results: str | os.PathLike | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
+def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
     """All complete runs as one tidy table.
 
     Args:
@@ -192,9 +173,7 @@ def read(results: str | os.PathLike | None = None, study: str | None = None, *, 
     import pandas as pd
 
     rows = []
-    for record in _all(results, study):
-        if record["mock"] and not mock:
-            continue
+    for _, record in _all(results, study, mock):
         flat = {name: value for name, value in record.items() if not isinstance(value, dict)}
         teacher = record.get("teacher") or {}
         flat["teacher_sha256"] = teacher.get("sha256", "")
@@ -206,28 +185,19 @@ def read(results: str | os.PathLike | None = None, study: str | None = None, *, 
     return pd.DataFrame(rows).sort_values(["study", "policy", "epochs", "seed", "run_id"], ignore_index=True)
 
 
-def curves(results: str | os.PathLike | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
-    """The metrics.csv of all complete runs as one table.
+def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
+    """The metrics.csv of all complete runs as one table; arguments as of `read`.
 
-    Args:
-        results: the results folder; None finds it.
-        study: only this study.
-        mock: whether runs on made-up data are included.
-
-    Returns:
-        One row a report of a run: run_id, study, policy, epochs, seed, train_images and the columns of metrics.csv (the
-        epoch at that row is `epoch`, the length of the schedule `epochs`).
+    One row a report of a run: run_id, study, policy, epochs, seed, train_images and the columns of metrics.csv (the
+    epoch at that row is `epoch`, the length of the schedule `epochs`).
     """
     import pandas as pd
 
-    root = Path(results) if results is not None else find_results()
     rows = []
-    for record in _all(results, study):
-        if record["mock"] and not mock:
-            continue
+    for directory, record in _all(results, study, mock):
         about = {name: record[name] for name in ("run_id", "study")}
         about |= {name: record["recipe"][name] for name in ("policy", "epochs", "seed", "train_images")}
-        path = root / record["study"] / record["run_id"] / "metrics.csv"
+        path = directory / "metrics.csv"
         if not path.is_file():
             raise DistillError(f"{path} is missing; delete its folder and run it again.")
         rows += [about | row for row in read_rows(path)]
@@ -235,28 +205,26 @@ def curves(results: str | os.PathLike | None = None, study: str | None = None, *
 
 
 def provenance(frame: pd.DataFrame) -> str:
-    """One line that says where the numbers of a figure come from: runs, commits, seeds, devices and dates.
-
-    Args:
-        frame: the rows of `read` that the figure shows.
-    """
+    """One line that says where the numbers of rows of `read` come from: runs, commits, seeds, devices and dates."""
     if frame.empty:
         return "No runs."
     ids = sorted(frame["run_id"])
-    shown = ", ".join(ids) if len(ids) <= 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
+    names = ", ".join(ids) if len(ids) <= 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
     commits = ", ".join(sorted({commit[:7] for commit in frame["commit"]}))
     seeds = ", ".join(str(seed) for seed in sorted(set(frame["seed"])))
     devices = ", ".join(sorted(set(frame["device"])))
     days = sorted({date[:10] for date in frame["date"]})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     count = "1 run" if len(ids) == 1 else f"{len(ids)} runs"
-    return f"{count} ({shown}); code {commits}; seeds {seeds}; {devices}; {when}."
+    return f"{count} ({names}); code {commits}; seeds {seeds}; {devices}; {when}."
 
 
-def _all(results: str | os.PathLike | None, study: str | None) -> list[dict]:
+def _all(results: File | None, study: str | None, mock: bool) -> Iterator[tuple[Path, Record]]:
     root = Path(results) if results is not None else find_results()
-    paths = sorted(root.glob(f"{study or '*'}/*/run.json"))
-    return [record for path in paths if (record := load(path.parent)) is not None]
+    for path in sorted(root.glob(f"{study or '*'}/*/run.json")):
+        record = load(path.parent)
+        if record is not None and (mock or not record["mock"]):
+            yield path.parent, record
 
 
 def _number(text: str) -> int | float | str:
@@ -274,15 +242,15 @@ def commit() -> tuple[str, bool]:
 
     Asked once a process, so that whoever asks first decides of which moment the answer is.
     """
-    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command, folder = ["git", *arguments], Path(__file__).parent
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True
-        )
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
-    return head.stdout.strip(), bool(status.stdout.strip())
 
 
 def _peak_memory_mb() -> float:
@@ -291,17 +259,10 @@ def _peak_memory_mb() -> float:
 
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
-        return round(stats["peak_bytes_in_use"] / 2**20, 1)
-    import resource
+        peak: int = stats["peak_bytes_in_use"]
+    else:
+        import resource
 
-    unit = 1 if sys.platform == "darwin" else 2**10  # bytes of what the system counts in
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
-
-
-def _device() -> str:
-    import jax
-
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    return f"CPU, {os.cpu_count()} cores ({platform.machine()})"
+        unit = 1 if sys.platform == "darwin" else 2**10  # bytes of what the system counts in
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return round(peak / 2**20, 1)

@@ -39,23 +39,36 @@ def on_all_devices(variables: Any) -> Any:
 
 
 def in_parts(examples: Any, size: int) -> Iterator[Any]:
-    """Hands out examples some at a time, each part split over all devices.
+    """Hands out examples some at a time, as `filled` lays them out.
 
     Args:
         examples: a tree of NumPy arrays with a common leading axis (n, ...).
-        size: examples in a part; fewer if there are not as many, and rounded up to a multiple of the devices.
+        size: examples in a part, see `part_size`.
 
     Yields:
-        The same tree for each part, of arrays on the devices. All parts have one size, so that one program serves them:
-        ones fill up the last.
+        The same tree for each part, of arrays on the devices.
     """
-    mesh = data_mesh()
     count = len(jax.tree.leaves(examples)[0])
-    size = -(-min(size, count) // mesh.size) * mesh.size
-
-    def filled(array: np.ndarray, start: int) -> np.ndarray:
-        rows = array[start : start + size]
-        return np.concatenate([rows, np.ones((size - len(rows), *rows.shape[1:]), rows.dtype)])
-
+    size = part_size(size, count)
     for start in range(0, count, size):
-        yield jax.device_put(jax.tree.map(lambda array: filled(array, start), examples), split(mesh))  # noqa: B023
+        yield filled(jax.tree.map(lambda array: array[start : start + size], examples), size)  # noqa: B023
+
+
+def part_size(size: int, count: int) -> int:
+    """How many of `count` examples a part has: as asked, or all if there are fewer, so that all devices share it."""
+    devices = jax.device_count()
+    return -(-min(size, count) // devices) * devices
+
+
+def filled(examples: Any, size: int) -> Any:
+    """Splits examples over all devices; ones fill them up, so that one program serves all parts of a set.
+
+    Args:
+        examples: a tree of NumPy arrays with a common leading axis, of at most `size`.
+        size: of the result, as `part_size` gives it.
+    """
+
+    def fill(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([array, np.ones((size - len(array), *array.shape[1:]), array.dtype)])
+
+    return jax.device_put(jax.tree.map(fill, examples), split(data_mesh()))

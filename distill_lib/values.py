@@ -11,7 +11,7 @@ import yaml
 class _Loader(yaml.SafeLoader):
     """YAML with the literals of its version 1.2: PyYAML reads 1e-3 as a string, `no` as false and 1:30 as ninety."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 for _tag, _pattern in {

@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -152,7 +153,9 @@ def sample(
         raise unknown("crop", crop, CROPS)
     if mixup is not None and mixup not in MIXUPS:
         raise unknown("mixup", mixup, MIXUPS)
-    draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))
+    draws: Callable[[jax.Array], jax.Array] = jax.vmap(
+        lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,))
+    )
     uniform = draws(jnp.arange(batch_size))
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     box = crops.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
@@ -210,17 +213,17 @@ def render(
     """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
 
     Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which
-    accelerators and CPUs run well, and the colour axis rides along.
+    accelerators and CPUs run well, and the channel axis rides along.
 
     Args:
-        images: (batch, height, width, colours), uint8, or float32 in [-1, 1].
+        images: (batch, height, width, channels), uint8, or float32 in [-1, 1].
         view: the view, of the same batch.
         size: height and width of the result in pixels.
         extents: (batch, 2) height and width in pixels that each image really has, from the top left corner of its
             canvas; None where the images fill theirs. Nothing beyond them is shown.
 
     Returns:
-        (batch, size, size, colours), float32 in [-1, 1].
+        (batch, size, size, channels), float32 in [-1, 1].
     """
     images = normalize(images)
     top, left, height, width = view.box.T
@@ -254,14 +257,16 @@ def normalize(images: jax.Array | np.ndarray) -> jax.Array:
 
 
 def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | None = None) -> jax.Array:
-    """Width / height of images (batch, height, width, colours): one number, or (batch,) where they have extents."""
+    """Width / height of images (batch, height, width, channels): one number, or (batch,) where they have extents."""
     size = jnp.asarray(images.shape[1:3] if extents is None else extents)
     return size[..., 1] / size[..., 0]
 
 
 def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
     """A lambda ~ Beta(p, p) for each position of the batch, (batch,); never the draws that boxes are made from."""
-    draw = jax.vmap(lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p))
+    draw: Callable[[jax.Array], jax.Array] = jax.vmap(
+        lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p)
+    )
     return draw(jnp.arange(batch_size))
 
 

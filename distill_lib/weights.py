@@ -14,36 +14,35 @@ import numpy as np
 
 from distill_lib.errors import DistillError
 
+Tree = dict[str, Any]
+"""A nested dict of arrays."""
+File = str | os.PathLike[str]
+
 _METADATA = "__metadata__"
 
 
-def save_npz(path: str | os.PathLike, params: dict, metadata: dict | None = None) -> None:
-    """Writes a parameter tree, atomically and byte-for-byte reproducibly.
+def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *, compressed: bool = True) -> None:
+    """Writes a parameter tree, atomically and byte-for-byte reproducibly; an existing file is replaced.
 
     Args:
-        path: file to write; an existing one is replaced.
+        path: file to write.
         params: nested dict of arrays; names may not contain "/".
         metadata: JSON-able facts to keep with the parameters.
+        compressed: whether to take the time for it.
 
     Raises:
         DistillError: if the file cannot be written.
     """
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
+    arrays: Tree = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 
-def load_npz(path: str | os.PathLike) -> dict:
-    """Reads a parameter tree; pickled objects are refused.
-
-    Args:
-        path: a file that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
-
-    Returns:
-        Nested dict of NumPy arrays.
+def load_npz(path: File) -> Tree:
+    """Reads NumPy arrays that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
 
     Raises:
         DistillError: if the file is missing, truncated, holds pickled objects or numbers that are not finite.
@@ -59,7 +58,7 @@ def load_npz(path: str | os.PathLike) -> dict:
     return unflatten(arrays)
 
 
-def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
+def load_metadata(path: File) -> dict[str, Any]:
     """Reads the facts that were kept with the parameters; empty where there are none."""
     arrays = _read(path, only=_METADATA)
     try:
@@ -69,7 +68,7 @@ def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def sha256(path: str | os.PathLike) -> str:
+def sha256(path: File) -> str:
     """SHA-256 of a file of any size, in hexadecimal; DistillError if it cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -78,9 +77,9 @@ def sha256(path: str | os.PathLike) -> str:
         raise DistillError(f"cannot read {path} ({error.strerror}); check the path and its permissions.") from error
 
 
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Tree, prefix: str = "") -> Tree:
     """Turns a nested dict into one level with names such as "head/kernel"."""
-    flat: dict[str, Any] = {}
+    flat: Tree = {}
     for name, value in tree.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{name}/")
@@ -89,9 +88,9 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def unflatten(flat: dict[str, Any]) -> dict:
+def unflatten(flat: Tree) -> Tree:
     """Turns names such as "head/kernel" back into a nested dict."""
-    tree: dict = {}
+    tree: Tree = {}
     for path, value in flat.items():
         *parents, name = path.split("/")
         node = tree
@@ -101,49 +100,41 @@ def unflatten(flat: dict[str, Any]) -> dict:
     return tree
 
 
-def pack(variables: dict) -> dict:
+def pack(variables: Tree) -> Tree:
     """Turns variables into one tree for a file: the parameters, and beside them "batch_stats" if there are any."""
-    return variables["params"] | {name: tree for name, tree in variables.items() if name != "params"}
+    return {**variables["params"], **{name: tree for name, tree in variables.items() if name != "params"}}
 
 
-def unpack(tree: dict) -> dict:
+def unpack(tree: Tree) -> Tree:
     """Undoes `pack`; numbers kept in half precision become float32."""
-    wide = {name: _float32(value) for name, value in flatten(tree).items()}
+    wide = {
+        name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in flatten(tree).items()
+    }
     params = unflatten(wide)
     stats = params.pop("batch_stats", None)
-    return {"params": params} | ({"batch_stats": stats} if stats is not None else {})
+    return {"params": params} if stats is None else {"params": params, "batch_stats": stats}
 
 
-def _float32(value: Any) -> Any:
-    return value.astype(np.float32) if value.dtype == np.float16 else value
-
-
-def match(params: dict, expected: dict, source: str) -> dict:
-    """Checks a loaded tree against the one a model wants.
-
-    Args:
-        params: the loaded tree.
-        expected: a tree of arrays or shapes, as `jax.eval_shape` of a module's `init` gives it.
-        source: name of the file, for the error.
-
-    Returns:
-        `params`, unchanged.
+def match(params: Tree, expected: Tree, source: str) -> Tree:
+    """Returns a loaded tree if it fits the arrays, or their shapes, that a model wants.
 
     Raises:
-        DistillError: listing every missing, surplus and misshapen array.
+        DistillError: naming the source, with every missing, surplus and misshapen array.
     """
     have, want = flatten(params), flatten(expected)
     problems = [f"missing {name}" for name in want.keys() - have.keys()]
     problems += [f"surplus {name}" for name in have.keys() - want.keys()]
-    for name in have.keys() & want.keys():
-        if have[name].shape != want[name].shape:
-            problems.append(f"{name} has shape {have[name].shape}, not {want[name].shape}")
+    problems += [
+        f"{name} has shape {have[name].shape}, not {want[name].shape}"
+        for name in have.keys() & want.keys()
+        if have[name].shape != want[name].shape
+    ]
     if problems:
         raise DistillError(f"{source} does not fit the model: {'; '.join(sorted(problems))}.")
     return params
 
 
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+def write_atomically(path: File, content: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -167,7 +158,7 @@ def unfinished(folder: Path) -> list[Path]:
     return list(folder.glob(".*.tmp"))
 
 
-def _read(path: str | os.PathLike, only: str | None = None) -> dict[str, np.ndarray]:
+def _read(path: File, only: str | None = None) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise DistillError(f"no checkpoint at {path}; check the path.")
     try:

@@ -34,9 +34,9 @@ def _draw(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return drawn * np.float32(0.2 if kind in ("bias", "mean") else 0.5)
 
 
-def images(seed: int, batch: int, side: int, colours: int = 3) -> np.ndarray:
-    """Noise in [-1, 1], float32 (batch, side, side, colours)."""
-    return np.random.default_rng([seed, side]).uniform(-1, 1, (batch, side, side, colours)).astype(np.float32)
+def images(seed: int, batch: int, side: int, channels: int = 3) -> np.ndarray:
+    """Noise in [-1, 1], float32 (batch, side, side, channels)."""
+    return np.random.default_rng([seed, side]).uniform(-1, 1, (batch, side, side, channels)).astype(np.float32)
 
 
 def sample(array: Any, count: int = SAMPLES) -> np.ndarray:

@@ -26,7 +26,7 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("sets/*.md")])
+PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -78,8 +78,8 @@ class Page(HTMLParser):
 
 
 def html_pages(html: Path) -> list[Path]:
-    """All pages that were built, those of the data sets too."""
-    return [*html.glob("*.html"), *html.glob("sets/*.html")]
+    """All pages that were built, those in folders too."""
+    return [*html.glob("*.html"), *html.glob("idea/*.html"), *html.glob("sets/*.html")]
 
 
 def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
@@ -112,11 +112,13 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "book" / "_build" / "html"
 
 
+@pytest.mark.slow
 def test_every_page_is_built_and_experiments_are_not(html: Path) -> None:
     assert [name for name in NAMES if not (html / f"{name}.html").is_file()] == []
     assert "sets/flowers" in NAMES and not list(html.glob("experiments/*"))
 
 
+@pytest.mark.slow
 def test_no_page_asks_another_host(html: Path) -> None:
     """Scripts, styles, fonts and images come with the book; links that a reader may follow are no requests."""
     for path in html_pages(html):
@@ -130,21 +132,25 @@ def test_no_page_asks_another_host(html: Path) -> None:
         assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import\s+(url\()?['\"]?(https?:)?//", path.read_text()), path
 
 
+@pytest.mark.slow
 def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
     """With glyphs as SVG: no font files, which browsers refuse to pages opened from disk."""
     assert (html / "_static" / "mathjax" / "tex-svg.js").is_file()
-    assert "mathjax/tex-svg.js" in (html / "method.html").read_text()
+    assert "mathjax/tex-svg.js" in (html / "idea" / "function_matching.html").read_text()
 
 
+@pytest.mark.slow
 def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
     found = {name: Page((html / f"{name}.html").read_text()).figures for name in NAMES}
-    assert len(found["index"]) == 1 and len(found["method"]) >= 6 and len(found["study"]) >= 5
+    assert len(found["index"]) == 1 and len(found["study"]) >= 5
+    assert all(len(found[f"idea/{name}"]) >= 2 for name in ("function_matching", "views", "consistency"))
     for name, figures in found.items():
         for figure in figures:
             assert len(figure["alt"]) > 40 and len(figure["caption"]) > 20, (name, figure)
             assert re.search(r"\d+ runs? \(|No run: drawn", figure["provenance"]), (name, figure)
 
 
+@pytest.mark.slow
 def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
     study = (html / "study.html").read_text()
     assert "made-up" in study and "no device" in study and "No runs." not in study
@@ -152,6 +158,7 @@ def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
         assert "Traceback" not in path.read_text(), path.name
 
 
+@pytest.mark.slow
 def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     """With the book's own configuration, and more than the five pages from which on Sphinx uses several processes."""
     (tmp_path / "book").mkdir()
@@ -169,9 +176,14 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0 and "ZeroDivisionError" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    ["index", "study", "stored", "rerun", "comparisons", "report", "performance", "sets/flowers", "sets/imagenet"],
+    [
+        "index",
+        *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience", "idea/silent_bugs"),
+        *("study", "stored", "rerun", "comparisons", "report", "performance", "sets/flowers", "sets/imagenet"),
+    ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell, in order, with an empty results folder; operations, which take long to count, are made up."""
@@ -188,7 +200,9 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile(cell, f"{page}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["index", "study", "stored", "comparisons", "report"])
+@pytest.mark.parametrize(
+    "page", ["index", *(name for name in NAMES if "idea/" in name), "study", "stored", "comparisons", "report"]
+)
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())

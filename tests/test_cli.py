@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from distill_lib import cli, recipes
-from distill_lib.bench import __main__ as bench
+from distill_lib.bench import runner
 from distill_lib.datasets import prepare
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import evaluate
@@ -84,8 +84,13 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
         (["soft-labels"], "the following arguments are required: folder. usage: distill soft-labels [-h]"),
         (["soft-labels", "x", "--keep", "all"], "argument --keep: invalid int value: 'all'. usage: "),
         (["records", "--figrue"], "unknown argument '--figrue'. usage: distill records [-h] [--figure FIGURE] [study]"),
-        (["bench"], "unknown benchmark ''. Valid: folding, "),
-        (["bench", "fodling"], "unknown benchmark 'fodling'. Did you mean 'folding'? Valid: folding, "),
+        (["bench"], "unknown benchmark ''. Valid: sweep, "),
+        (["bench", "swep"], "unknown benchmark 'swep'. Did you mean 'sweep'? Valid: sweep, "),
+        (
+            ["bench", "sweep", "--forms", "x"],
+            "argument --forms: invalid int value: 'x'. usage: distill bench sweep [-h]",
+        ),
+        (["bench", "sweep", "--rounds", "1"], "a median and its quartiles need at least 2 rounds, got --rounds 1."),
         (["bench", "--rounds", "2"], "unknown argument '--rounds'. usage: distill bench [-h] ..."),
     ],
 )
@@ -116,8 +121,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),
-        (evaluate, "judge", {"top1": 0.5}), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),
-        (aggregate, "studies", "studies"), (runs, "save_patience", None), (bench, "main", 3),
+        (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),
+        (aggregate, "studies", "studies"), (runs, "save_patience", None), (runner, "main", None),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, stand_in(answer))
     return calls
@@ -152,7 +157,7 @@ NOTEBOOK = notebooks.find("distill", Path(__file__))
         ("records fashion_quick", [("fashion_quick", {"mock": False})], 0),
         ("records fashion_smoke", [("fashion_smoke", {"mock": True})], 0),
         ("records --figure a.png", [(Path("a.png"),)], 0),
-        ("bench step --rounds 2 --cases mix -h", [(["step", "--rounds", "2", "--cases", "mix", "-h"],)], 3),
+        ("bench step --rounds 2 --cases mix -h", [(["step", "--rounds", "2", "--cases", "mix", "-h"],)], 0),
     ],
 )
 def test_a_command_hands_its_arguments_on(

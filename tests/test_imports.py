@@ -14,15 +14,18 @@ import distill_lib
 
 LIBRARY = Path(distill_lib.__file__).parent
 HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
-FLAT = ("errors", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim", "views")
+FLAT = (
+    *("errors", "log", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim"),
+    *("views", "pixels"),
+)
 MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before all of them
     "models": set(),
     "datasets": set(),
     "teachers": {"models"},
     "recipes": {"models", "datasets", "teachers"},
     "records": {"recipes"},
-    "input_pipeline": {"datasets"},
-    "evaluation": {"models", "datasets", "teachers", "recipes", "records"},
+    "input_pipeline": {"datasets", "recipes"},
+    "evaluation": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline"},
     "train": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation"},
     "bench": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train"},
     "experiments": {"recipes", "records"},

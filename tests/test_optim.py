@@ -72,9 +72,10 @@ def plain_steps(params: dict, steps: int, decayed: set[str] = frozenset({"kernel
 @pytest.fixture(scope="module")
 def transform() -> optax.GradientTransformation:
     """The optimiser under test."""
-    return optim.adam(LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
+    return optim.create("adam", LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
 
 
+@pytest.mark.slow
 def test_the_chain_equals_a_step_by_hand(transform: optax.GradientTransformation) -> None:
     """Clip by global norm, Adam with a bfloat16 first moment, x lr, + wd x kernel, x schedule, x -1: a whole run."""
     start = make_params()
@@ -110,7 +111,7 @@ def test_first_moment_is_kept_in_bfloat16(transform: optax.GradientTransformatio
 @pytest.mark.parametrize("learning_rate", [1e-4, 1e-1])
 def test_weight_decay_is_not_multiplied_by_the_learning_rate(learning_rate: float) -> None:
     """With zero gradients a kernel shrinks by wd x schedule, whatever lr; biases and GroupNorm stay as they are."""
-    transform = optim.adam(learning_rate, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
+    transform = optim.create("adam", learning_rate, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
     params = jax.tree.map(jnp.asarray, make_params())
     state, zeros = transform.init(params), jax.tree.map(jnp.zeros_like, params)
     for _ in range(2):  # the first step of the warm-up has the multiplier 0
@@ -132,7 +133,7 @@ def test_weight_decay_is_not_multiplied_by_the_learning_rate(learning_rate: floa
 )
 def test_schedule_at_its_corners(step: int, expected: float) -> None:
     """Zero at the start, one at the end of the warm-up, half a cosine down to zero, and zero ever after."""
-    schedule = optim.warmup_cosine(2500, 500)
+    schedule = optim.multiplier("cosine", 2500, 500)
     np.testing.assert_allclose(schedule(jnp.asarray(step)), expected, atol=1e-6)
 
 
@@ -152,13 +153,13 @@ def test_staircase_falls_to_a_tenth_after_30_60_and_90_percent(total: int) -> No
         stairs += [(tenths * total // 10 - 1, before), (tenths * total // 10, before / 10)]
     for step, expected in stairs:
         np.testing.assert_allclose(schedule(jnp.int32(total), jnp.int32(step)), expected, rtol=1e-5, err_msg=f"{step}")
-        np.testing.assert_allclose(optim.warmup_staircase(total, 100)(jnp.asarray(step)), expected, rtol=1e-5)
+        np.testing.assert_allclose(optim.multiplier("staircase", total, 100)(jnp.asarray(step)), expected, rtol=1e-5)
 
 
 def test_without_warmup_the_schedule_starts_at_its_peak() -> None:
     """A run without warm-up must not waste its first step."""
-    np.testing.assert_allclose(optim.warmup_cosine(10, 0)(jnp.asarray(0)), 1.0, atol=1e-6)
-    np.testing.assert_allclose(optim.warmup_cosine(10, 0)(jnp.asarray(5)), 0.5, atol=1e-6)
+    np.testing.assert_allclose(optim.multiplier("cosine", 10, 0)(jnp.asarray(0)), 1.0, atol=1e-6)
+    np.testing.assert_allclose(optim.multiplier("cosine", 10, 0)(jnp.asarray(5)), 0.5, atol=1e-6)
 
 
 def test_numbers_may_be_traced() -> None:
@@ -168,12 +169,12 @@ def test_numbers_may_be_traced() -> None:
 
     @jax.jit
     def second_update(rate: jax.Array, decay: jax.Array, total: jax.Array, warmup: jax.Array) -> dict:
-        transform = optim.adam(rate, decay, total_steps=total, warmup_steps=warmup)
+        transform = optim.create("adam", rate, decay, total_steps=total, warmup_steps=warmup)
         _, state = transform.update(gradients, transform.init(params), params)
         return transform.update(gradients, state, params)[0]
 
     traced = second_update(jnp.float32(LEARNING_RATE), jnp.float32(WEIGHT_DECAY), jnp.int32(TOTAL), jnp.int32(WARMUP))
-    transform = optim.adam(LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
+    transform = optim.create("adam", LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP)
     _, state = transform.update(gradients, transform.init(params), params)
     constant, _ = transform.update(gradients, state, params)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=2**-7), traced, constant)  # bfloat16

@@ -71,11 +71,11 @@ def test_the_python_code_runs() -> None:
 
 
 def test_every_teacher_that_it_names_is_published_as_it_says() -> None:
-    named = re.findall(r'teachers\.load\("(\w+)", num_classes=(\d+), colours=3, resolution=(\d+)\)', TEXT)
+    named = re.findall(r'teachers\.load\("(\w+)", num_classes=(\d+), channels=3, resolution=(\d+)\)', TEXT)
     assert {name for name, _, _ in named} == {"R152x2_T_flowers128", "imagenet_lite0"}
     for name, classes, resolution in named:
         if name in published.CHECKPOINTS:
             checkpoint = published.CHECKPOINTS[name]
             assert (checkpoint.num_classes, checkpoint.resolution) == (int(classes), int(resolution))
         else:
-            teachers.load(name, num_classes=int(classes), colours=3, resolution=int(resolution))
+            teachers.load(name, num_classes=int(classes), channels=3, resolution=int(resolution))

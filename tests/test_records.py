@@ -137,6 +137,14 @@ def test_read_gives_one_tidy_table(results: Path) -> None:
     assert frame["learning_rate"].dtype == float and frame["epochs"].dtype == float
 
 
+def test_records_of_earlier_versions_are_read_by_todays_names(results: Path) -> None:
+    """A field that has another name now is found under it."""
+    path = next(results.glob("*/*/run.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"class_size": 3}))
+    record = records.load(path.parent)
+    assert record is not None and record["students_per_step"] == 3 and "class_size" not in record
+
+
 def test_made_up_runs_never_reach_a_figure(results: Path) -> None:
     """Runs on mock data are left out of tables and curves unless they are asked for."""
     assert "same/ic" not in set(records.read(results)["policy"])

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from distill_lib import models, sharding
-from distill_lib.evaluation import predict
+from distill_lib import datasets, models, sharding
+from distill_lib.evaluation.predict import predict
+from distill_lib.input_pipeline.splits import InMemory
 
 
 @pytest.mark.parametrize(("count", "size"), [(7, 4), (7, 100), (1, 4), (6, 3), (8, 4)])
@@ -22,12 +23,13 @@ def test_parts_are_all_examples_in_order_and_each_device_has_its_share(count: in
         assert shares == dict.fromkeys(jax.devices(), len(part) / jax.device_count())
 
 
+@pytest.mark.slow
 def test_evaluation_is_shared_among_the_devices_and_says_the_same() -> None:
-    """No device computes another's images: the predictor's answers are those of one device, each for its own share."""
+    """No device computes another's images: the answers are those of one device, each for its own share."""
     model = models.create("bit_r11w8", 3)
     variables = models.init(model, jax.random.key(0), (8, 8, 1))
     variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(1), (128, 3))
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     alone = jax.jit(lambda variables, images: models.logits(model, variables, images / 127.5 - 1))
-    said = predict.crop_predictor(model, resolution=8)(variables, {8: images})
+    said = predict(model, variables, InMemory(lambda: datasets.Arrays(images, np.zeros(5, int))), resolution=8)
     np.testing.assert_allclose(said, alone(jax.device_put(variables, jax.devices()[0]), images), atol=1e-4)

@@ -73,6 +73,7 @@ def test_the_eight_policies_are_the_papers() -> None:
     assert set(views.NAMES) == set(ALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["same/rc", "same/ic", "mix"])
 def test_same_policies_show_teacher_and_student_identical_arrays(key: str, seen: dict) -> None:
     """The whole point of consistent teaching, down to the last bit."""
@@ -82,6 +83,7 @@ def test_same_policies_show_teacher_and_student_identical_arrays(key: str, seen:
     np.testing.assert_array_equal(teacher_sees, student_sees)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["same/ic", "mix"])
 def test_same_policies_have_one_view_for_both(key: str) -> None:
     """It is one object, so that the two cannot drift apart and the picture is rendered once."""
@@ -129,6 +131,7 @@ def test_students_see_the_crop_and_the_mixture_of_their_policy(key: str, seen: d
     assert ALL[key].mix == (view.weight is not None)
 
 
+@pytest.mark.slow
 def test_a_batch_is_mixed_with_one_lambda_or_one_an_image() -> None:
     """Per batch (default of the paper's code) and per example."""
     key = jax.random.key(3)
@@ -147,6 +150,7 @@ def test_lambda_of_a_batch_is_uniform_over_steps() -> None:
     np.testing.assert_allclose(lambdas, (np.arange(2000) + 0.5) / 2000, atol=0.04)
 
 
+@pytest.mark.slow
 def test_lambda_may_be_of_another_beta_and_folded() -> None:
     """Beta(p, p) has mean 1/2 and variance 1 / (8p + 4); folding takes the larger share; crops stay as they are."""
     key = jax.random.key(3)

@@ -17,7 +17,7 @@ from pathlib import Path
 import distill_lib
 from distill_lib import datasets, recipes, records, teachers, views
 assert Path(distill_lib.__file__).is_relative_to(Path.cwd().parent / "site"), distill_lib.__file__
-teacher = teachers.load("fashion", num_classes=10, colours=1, resolution=28)
+teacher = teachers.load("fashion", num_classes=10, channels=1, resolution=28)
 assert datasets.arrays("fashion", "test").images.shape == (10_000, 28, 28, 1)
 assert recipes.get("flowers", "fast").policy == "mix" and (Path(distill_lib.__file__).parent / "py.typed").is_file()
 assert records.read().empty and records.find_results() == Path("results")

@@ -22,7 +22,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, colours) to logits (batch, num_classes)."""
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         shape = (int(np.prod(images.shape[1:])), self.num_classes)
         return images.reshape(len(images), -1) @ self.param("kernel", nn.initializers.normal(), shape)
 
@@ -38,9 +38,9 @@ def register() -> None:
     bit.SMALL_STAGES[5] = (1,)
 
 
-def random_params(name: str, num_classes: int, *, colours: int = 1, seed: int = 0) -> dict:
+def random_params(name: str, num_classes: int, *, channels: int = 1, seed: int = 0) -> dict:
     """Parameters of a model, drawn by NumPy, so that nothing is compiled; its predictions differ between images."""
-    shapes = models.shapes(models.create(name, num_classes), (SIDE, SIDE, colours))["params"]
+    shapes = models.shapes(models.create(name, num_classes), (SIDE, SIDE, channels))["params"]
     numbers = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: numbers.normal(0.1, 1, leaf.shape).astype(np.float32), shapes)
 

@@ -1,4 +1,4 @@
 """Benchmarks: what was timed side by side, in one run on one machine, as medians and ratios.
 
-`python -m distill_lib.bench NAME` runs one of them, prints its table and writes results/benchmarks/NAME.json.
+`distill bench NAME` runs one of them, prints its table and writes results/benchmarks/NAME.json.
 """

@@ -1,43 +1,125 @@
-"""Whether the programs of a step compile for TPUs and GPUs, what they take there, and whether anything is amiss."""
+"""Whether the programs of a step compile for TPUs and GPUs, what they take there, and whether anything is amiss.
+
+XLA compiles for a described TPU (with libtpu) or GPU (with JAX's CUDA plugin) on any Linux machine. Each case has a
+process of an environment with both, because an XLA check that fails ends the process.
+"""
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
+import math
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from distill_lib import views
-from distill_lib.bench import timing
-from distill_lib.errors import DistillError
+import jax
+import numpy as np
+from jax.sharding import Mesh
 
-TARGETS = ("TPU v5e x 8", "H100 x 8")
-TEACHING, STUDENT, REMAT, EVALUATION = "views and teacher", "student", "student, rematerialised", "evaluation"
-ALL = (TEACHING, STUDENT, REMAT, EVALUATION)
-Plan = tuple[str, str, str, tuple[str, ...]]  # case, policy, dtype, programs
+from distill_lib import recipes, views
+from distill_lib.bench import programs, timing
+from distill_lib.errors import DistillError, unknown
+from distill_lib.recipes import Recipe
 
-QUICK: tuple[Plan, ...] = (("fashion", "mix", "bfloat16", ALL), ("fashion", "ind/ic", "float32", (TEACHING,)))
-USUAL: tuple[Plan, ...] = (
-    *QUICK,
-    *(("fashion", policy, "float32", (TEACHING,)) for policy in views.POLICIES if policy != "ind/ic"),
-    ("fashion", "labels", "float32", (TEACHING, STUDENT)),
-    ("fashion, BatchNorm", "same/ic", "bfloat16", (STUDENT, EVALUATION)),
-    ("fashion, Shampoo", "mix", "float32", (STUDENT,)),
-    ("ViT", "mix", "bfloat16", ALL),
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
+  clock_rate_ghz: 1.98 device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 patch: 0 }
+runtime_version { major: 12 minor: 9 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Devices that programs are compiled for.
+
+    Attributes:
+        platform: "tpu" or "cuda".
+        topology: of the devices, as the platform names it.
+        gib: memory of one of them that programs may use; the peak has to stay below.
+    """
+
+    platform: str
+    topology: str
+    gib: float
+
+    def mesh(self) -> Mesh:
+        """The devices along the axis "data"."""
+        from jax.experimental import topologies
+
+        cuda = {"topology_name": "h100", "topology": self.topology, "target_config": H100}
+        named: dict[str, Any] = cuda if self.platform == "cuda" else {"topology_name": self.topology}
+        devices = topologies.get_topology_desc(platform=self.platform, **named).devices
+        return Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+TARGETS = {  # a TPU's compiler keeps 0.25 GiB of its 16 for itself; JAX takes three quarters of a GPU's by default
+    "TPU v5e x 8": Target("tpu", "v5e:2x4", 15.75),
+    "H100 x 8": Target("cuda", "1x1x8", 79.1),
+}
+TEACHING, STUDENT, EVALUATION = "views and teacher", "student", "evaluation"
+ALL = (TEACHING, STUDENT, "student, rematerialised", EVALUATION)
+SIZES = ("quick", "usual", "full")  # each has what stands before it, too
+
+
+class Case(NamedTuple):
+    """Programs that are compiled: the smallest size that has them, a preset, its changes, and the programs' names."""
+
+    size: str
+    name: str
+    preset: tuple[str, str]
+    changes: dict[str, Any]
+    parts: tuple[str, ...] = (TEACHING,)
+
+    def recipe(self) -> Recipe:
+        """What a run would be."""
+        return recipes.get(*self.preset, **self.changes)
+
+
+_FASHION, _FLOWERS, _IMAGENET = ("fashion", "quick"), ("flowers", "fast"), ("imagenet", "long")
+_MIX = {"policy": "mix", "dtype": "bfloat16"}
+_VIT = _MIX | {"student": "vit_ti16", "teacher": "imagenet_lite0", "batch_size": 64}
+_STUDENTS: dict[str, dict[str, Any]] = {
+    "MobileNet": {"student": "mobilenet_v3_large_gn"},
+    "MobileNet BatchNorm": {"student": "mobilenet_v3_large_bn"},
+    "ViT": {"student": "vit_s16"},
+}
+CASES = (
+    Case("quick", "fashion", _FASHION, _MIX, ALL),
+    Case("quick", "fashion", _FASHION, {"policy": "ind/ic"}),
+    *(Case("usual", "fashion", _FASHION, {"policy": policy}) for policy in views.POLICIES if policy != "ind/ic"),
+    Case("usual", "fashion", _FASHION, {"policy": "labels"}, (TEACHING, STUDENT)),
+    Case(
+        *("usual", "fashion, BatchNorm", _FASHION),
+        {"policy": "same/ic", "dtype": "bfloat16", "student": "mobilenet_v3_small_bn"},
+        (STUDENT, EVALUATION),
+    ),
+    Case("usual", "fashion, Shampoo", _FASHION, {"optimizer": "shampoo"}, (STUDENT,)),
+    Case("usual", "ViT", _IMAGENET, _VIT, ALL),
+    Case("full", "flowers", _FLOWERS, _MIX, ALL),
+    Case("full", "imagenet", _IMAGENET, _MIX, ALL),
+    Case("full", "imagenet, teacher at 384", _IMAGENET, _MIX | {"teacher": "R152x2_T_384@384"}),
+    *(
+        Case("full", f"imagenet, {name}", _IMAGENET, _MIX | student, (STUDENT, EVALUATION))
+        for name, student in _STUDENTS.items()
+    ),
+    Case("full", "imagenet, Shampoo", _IMAGENET, _MIX | {"optimizer": "shampoo"}, (STUDENT,)),
 )
-FULL: tuple[Plan, ...] = (
-    *USUAL,
-    ("flowers", "mix", "bfloat16", ALL),
-    ("imagenet", "mix", "bfloat16", ALL),
-    ("imagenet, teacher at 384", "mix", "bfloat16", (TEACHING,)),
-    ("imagenet, MobileNet", "mix", "bfloat16", (STUDENT, EVALUATION)),
-    ("imagenet, MobileNet BatchNorm", "mix", "bfloat16", (STUDENT, EVALUATION)),
-    ("imagenet, ViT", "mix", "bfloat16", (STUDENT, EVALUATION)),
-    ("imagenet, Shampoo", "mix", "bfloat16", (STUDENT,)),
-)
-PLANS = {"quick": QUICK, "usual": USUAL, "full": FULL}
 _HERE = {  # libtpu would ask the network which machine this is, and wait
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -47,14 +129,21 @@ _HERE = {  # libtpu would ask the network which machine this is, and wait
 }
 _PLAIN_PRODUCTS = "--xla_gpu_enable_triton_gemm=false"
 """Of ViTs on GPUs: XLA finds no tiles for a product of attention and what follows it, and says so (JAX 0.10.2)."""
+_WIDTHS = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "u8": 1, "s8": 1, "pred": 1}
+_COLLECTIVE = re.compile(
+    r"^\s*(?:ROOT )?%?\S+ = (.+?) (all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?:-start)?\("
+)
+_CALLS_HOST = re.compile(r"\b(outfeed|infeed)\(|is_host_transfer=true|custom_call_target=\"[^\"]*callback[^\"]*\"")
+_CONVOLUTION = re.compile(r"stablehlo\.convolution.*?: \(tensor<(?:\d+x)*(\w+)>, tensor<(?:\d+x)*(\w+)>\)")
 
 
-def measure(arguments: list[str]) -> list[dict[str, Any]]:
+def measure(
+    python: str = sys.executable, size: str = "usual", target: str | None = None, case: str | None = None
+) -> list[dict[str, Any]]:
     """Compiles the programs of a step for accelerators without having one, and checks what came out.
 
-    Args:
-        arguments: `--python PATH` (of an environment with libtpu and JAX's CUDA plugin; `nox -s compile` makes it),
-            `--size quick|usual|full`, `--target NAME`, `--case NAME`.
+    `--python` is that of an environment with libtpu and JAX's CUDA plugin, which `nox -s compile` makes; `--size` is
+    quick (the embedded networks), usual or full; `--target` and `--case` take this one alone.
 
     Returns:
         A row a program, with those of the record that were not compiled again; their `problems` are empty. The record
@@ -64,40 +153,37 @@ def measure(arguments: list[str]) -> list[dict[str, Any]]:
         DistillError: if a program does not compile, does not fit, moves whole batches between devices, copies its
             state, calls the host, or computes in another dtype; all of them are told.
     """
-    parser = timing.parser(measure)
-    parser.add_argument("--python", default=sys.executable, help="of an environment with libtpu and JAX's CUDA plugin")
-    parser.add_argument("--size", default="usual", choices=PLANS, help="quick (the embedded networks), usual or full")
-    parser.add_argument("--target", choices=TARGETS, help="for this one alone")
-    parser.add_argument("--case", choices=sorted({case for case, *_ in FULL}), help="this one alone")
-    options = parser.parse_args(arguments)
+    names = {each.name for each in CASES}
+    for option, value, known in (("size", size, SIZES), ("target", target, TARGETS), ("case", case, names)):
+        if value not in (None, *known):
+            raise unknown(option, value, sorted(known))
     content = timing.read("compile")
     rows = {_name(row): row for row in content["rows"]} if content else {}
     amiss: list[str] = []
-    for target in [options.target] if options.target else TARGETS:
-        for plan in PLANS[options.size]:
-            if options.case in (None, plan[0]):
-                made = {_name(row): row for row in _compiled(options.python, target, plan)}
-                amiss += [f"{name}: {row['problems']}" for name, row in made.items() if row["problems"]]
-                rows = {name: row for name, row in (rows | made).items() if not row["problems"]}
-                timing.write("compile", list(rows.values()))
+    cases = [each for each in CASES if SIZES.index(each.size) <= SIZES.index(size) and case in (None, each.name)]
+    for devices, each in itertools.product([target] if target else TARGETS, cases):
+        made = {_name(row): row for row in _compiled(python, devices, each)}
+        amiss += [f"{name}: {row['problems']}" for name, row in made.items() if row["problems"]]
+        rows = {name: row for name, row in (rows | made).items() if not row["problems"]}
+        timing.write("compile", list(rows.values()))
     if amiss:
         raise DistillError(f"{len(amiss)} programs are not as they should be: {'; '.join(amiss)}.")
     return list(rows.values())
 
 
-def _compiled(python: str, target: str, plan: Plan) -> list[dict[str, Any]]:
+def _compiled(python: str, target: str, case: Case) -> list[dict[str, Any]]:
     """The rows of one case, from a process of its own; what ended it becomes the problem of the program it was at."""
-    case, policy, dtype, programs = plan
-    command = [python, "-m", "distill_lib.bench.programs", case, target, policy, dtype, *programs]
+    recipe = case.recipe()
+    about = {"case": case.name, "policy": recipe.policy, "target": target}
     own = _HERE | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    if "ViT" in case and target.startswith("H100"):
+    if "ViT" in case.name and target.startswith("H100"):
         own["XLA_FLAGS"] = _PLAIN_PRODUCTS
+    command = [python, "-m", "distill_lib.bench.compile", str(CASES.index(case)), target]
     done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, errors="replace")
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    rows = [about | json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
-        stopped = (*programs, "its end")[len(rows)]
-        at = {"case": case, "policy": policy, "target": target, "program": stopped, "dtype": dtype}
-        rows.append(at | {"problems": f"it does not compile ({_reason(done.stderr)})"})
+        stopped = {"program": (*case.parts, "its end")[len(rows)], "dtype": recipe.dtype}
+        rows.append(about | stopped | {"problems": f"it does not compile ({_reason(done.stderr)})"})
     for row in rows:
         print(f"{_name(row)}: {row['problems'] or 'as it should be'}", flush=True)
     return rows
@@ -112,3 +198,71 @@ def _reason(errors: str) -> str:
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['target']}, {row['case']}, {row['policy']}, {row['dtype']}, {row['program']}"
+
+
+def compiled(case: Case, target: str) -> Iterator[dict[str, Any]]:
+    """Compiles a case, in the environment with the compilers: a row a program, whose `problems` may be empty."""
+    recipe, mesh = case.recipe(), TARGETS[target].mesh()
+    for part, (lower, limit, macs, leaves) in programs.lowered(recipe, mesh).items():
+        if part in case.parts:
+            row = {"program": part, "dtype": recipe.dtype, "batch": recipe.batch_size, "jax": jax.__version__}
+            row["analytic TFLOP"] = round(2e-12 * macs * recipe.batch_size / mesh.size, 4)
+            yield row | check(lower(), TARGETS[target], dtype=recipe.dtype, limit=limit, leaves=leaves)
+
+
+def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) -> dict[str, Any]:
+    """Compiles a program and says what it takes.
+
+    Args:
+        lowered: the program.
+        target: what for.
+        dtype: that its convolutions must be in.
+        limit: bytes of its largest collective.
+        leaves: how many arrays it must update in place.
+    """
+    convolutions = {kind for pair in _CONVOLUTION.findall(lowered.as_text()) for kind in pair}
+    began = time.perf_counter()
+    program = lowered.compile()
+    seconds = round(time.perf_counter() - began, 1)
+    memory, counted, text = program.memory_analysis(), program.cost_analysis() or {}, program.as_text()
+    sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
+    peak = max(sum(sizes) - memory.alias_size_in_bytes, 0)
+    (kinds, largest), donated = _collectives(text), len(re.findall(r"-alias\)", text.partition("\n")[0]))
+    gib, fits, asked = round(peak / 2**30, 3), peak < target.gib * 2**30, {"bfloat16": "bf16", "float32": "f32"}[dtype]
+    checks = {
+        f"needs {gib} of {target.gib} GiB": not fits,
+        f"a collective moves {largest:,} bytes, and at most {limit:,} are expected": largest > limit,
+        f"{donated} of {leaves} arrays of the state are updated in place": donated < leaves,
+        "it calls the host": bool(_CALLS_HOST.search(text)),
+        f"convolutions are in {sorted(convolutions)}, not {dtype} alone": bool(convolutions - {asked}),
+    }
+    return {
+        "compile (s)": seconds,
+        "peak (GiB)": gib,
+        "device (GiB)": target.gib,
+        "fits": fits,
+        "TFLOP": round(counted.get("flops", 0) / 1e12, 4),
+        "moved (GB)": round(counted.get("bytes accessed", 0) / 1e9, 3),
+        "collectives": kinds,
+        "largest (MB)": round(largest / 1e6, 4),
+        "in place": f"{donated} of {leaves}" if leaves else "",
+        "problems": "; ".join(problem for problem, amiss in checks.items() if amiss),
+    }
+
+
+def _collectives(text: str) -> tuple[str, int]:
+    """How many of each kind a compiled program has, and the bytes of the largest array, or of all that are summed."""
+    kinds, largest = collections.Counter[str](), 0
+    for results, kind in (match.groups() for line in text.splitlines() if (match := _COLLECTIVE.match(line))):
+        sizes = [
+            _WIDTHS.get(number, 4) * math.prod(map(int, filter(None, sides.split(","))))
+            for number, sides in re.findall(r"(\w+)\[([\d,]*)\]", results)
+        ]
+        kinds[kind] += 1
+        largest = max(largest, sum(sizes) if kind == "all-reduce" else max(sizes))  # others list operands too
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none", largest
+
+
+if __name__ == "__main__":
+    for made in compiled(CASES[int(sys.argv[1])], sys.argv[2]):
+        print(json.dumps(made), flush=True)

@@ -2,148 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill_lib import records
-from distill_lib.bench import cases, gpu, timing
+from distill_lib.bench import timing
 
-Rows = list[dict[str, Any]]
-NOT_RUN = "not run"
-CLASS = {"form": "one program for each student", "students": 8}
+if TYPE_CHECKING:
+    import pandas as pd
+
+GPU = "gpu"  # folder of the results for records of an accelerator; those of the CPU stay
 
 
-@dataclass(frozen=True)
-class Goal:
-    """The most that one number of a record may be; `options` are those of the benchmark's command."""
+class Goal(NamedTuple):
+    """The most, or the least, that a number of a record may be; where several rows hold it, the worst counts.
+
+    Attributes:
+        about: what it is about, in words.
+        benchmark: name of the record.
+        rows: values of the rows that hold the number.
+        key: of the number; of a timing the median counts.
+        limit: the most that it may be.
+        at_least: whether the limit is the least instead.
+        on_gpu: options of the command, where only a record from an accelerator counts.
+    """
 
     about: str
     benchmark: str
-    limit: float
+    rows: dict[str, Any]
     key: str
-    rows: dict[str, Any]  # that hold it: their values
-    read: Callable[[list[float]], float] = lambda values: values[-1]
-    shape: str = "{:.2f}"
-    accelerator: bool = False  # whether only a record from one counts
-    options: str = ""
-    why: str = ""  # it is missed
+    limit: float
+    at_least: bool = False
+    on_gpu: str | None = None
 
-    def found(self, rows: Rows) -> float | None:
-        """The number, of a timing the median; None where the rows do not hold it."""
-        values = [row.get(self.key) for row in rows if self.rows.items() <= row.items()]
-        numbers = [value.median if isinstance(value, timing.Timing) else value for value in values if value is not None]
-        return self.read(numbers) if numbers else None
+    def measured(self, results: Path) -> float | None:
+        """The number; None where no record holds it."""
+        contents = [timing.read(self.benchmark, place) for place in (results / GPU, results)]
+        for content in filter(None, contents if self.on_gpu else contents[1:]):
+            values = [row.get(self.key) for row in content["rows"] if self.rows.items() <= row.items()]
+            numbers = [each.median if isinstance(each, timing.Timing) else each for each in values if each is not None]
+            if numbers and not (self.on_gpu and content["device"].startswith("CPU")):
+                return min(numbers) if self.at_least else max(numbers)
+        return None
+
+    def row(self, results: Path) -> dict[str, str]:
+        """Goal, wanted, measured and verdict; what was not measured names the command that does."""
+        value, limit = self.measured(results), timing.cell(self.key, float(self.limit))
+        row = {"goal": self.about, "wanted": f"at {'least' if self.at_least else 'most'} {limit}"}
+        if value is None:
+            command = f"nox -s bench -- {self.benchmark}" + (f" {self.on_gpu} on a GPU" if self.on_gpu else "")
+            return row | {"measured": "", "verdict": f"not run: {command}"}
+        met = value >= self.limit if self.at_least else value <= self.limit
+        missed = f"missed by {abs(value / self.limit - 1):.0%}"
+        return row | {"measured": timing.cell(self.key, value), "verdict": "met" if met else missed}
 
 
+_CLASS = {"form": "one program for each student", "students": 8}
+_PAPER, _BIG_VISION = {"case": "R152x2 to R50x1"}, "step of R152x2 to R50x1: big_vision, times as long as ours"
+_CLASS_ON_GPU = "--dataset flowers --variant fast --forms 1 --made-up"
+_STEP_ON_GPU, _PER_RUN = "--cases accelerator", "of as many runs"
 GOALS = (
-    Goal("8 students of the embedded study, of the time of 8 runs", "sweep", 0.65, "of as many runs", CLASS),
-    Goal(
-        "8 students R50x1 with teacher R152x2, of the time of one",
-        *("sweep", 2.7, "of as many runs", CLASS),
-        read=lambda values: 8 * values[-1],
-        accelerator=True,
-        options=" --dataset flowers --variant fast --forms 1 --made-up",
-    ),
-    Goal(
-        "training loop beside its compiled step, of a step of 50 ms",
-        *("loop", 0.02, "share at 50 ms", {"kind": "loop"}),
-        read=max,
-        shape="{:.2%}",
-    ),
-    Goal(
-        "checkpoints, of a run of R50x1",
-        *("loop", 0.01, "share", {"kind": "checkpoint", "case": "bit_r50x1"}),
-        shape="{:.2%}",
-    ),
-    Goal(
-        "start to the end of the first step, of a second run (s)",
-        *("loop", 10.0, "first step", {"kind": "start", "case": "second run"}),
-        shape="{:.1f}",
-        why="most of it is importing, reading and tracing; compiled programs come from the cache",
-    ),
+    Goal("8 students of the embedded study, of the time of 8 runs", "sweep", _CLASS, _PER_RUN, 0.65),
+    Goal("8 students R50x1 of R152x2, of the time of 8 runs", "sweep", _CLASS, _PER_RUN, 2.7 / 8, on_gpu=_CLASS_ON_GPU),
+    Goal("training loop, of a step of 50 ms", "loop", {"kind": "loop"}, "share at 50 ms", 0.02),
+    Goal("start to the end of the first step, of a second run (s)", "loop", {"case": "second run"}, "first step", 10.0),
     *(
         Goal(
-            f"8 students by {policy}, of the time of 8 runs in compiled PyTorch",
-            *("study", 0.65, "times as long"),
-            {"case": f"embedded, {policy}, 8 students", "form": cases.COMPILED},
-            read=lambda values: 1 / values[-1],
+            f"8 runs by {policy} in compiled PyTorch, times as long as 8 students at once",
+            "study",
+            {"case": f"embedded, {policy}, 8 students", "form": "PyTorch, compiled"},
+            "times as long",
+            1 / 0.65,
+            True,
         )
         for policy in ("mix", "same/ic")
     ),
-)
+    *(
+        Goal(f"step of {case}: images/s", "step", {"case": case, "form": "distill_lib"}, "images/s", limit, True)
+        for case, limit in (("embedded, labels", 2600), ("embedded, mix", 1770))
+    ),
+    Goal(_BIG_VISION, "step", _PAPER | {"form": "big_vision", "images": 8}, "times as long", 1.3, True),
+    Goal(
+        f"{_BIG_VISION}, with 256 images",
+        *("step", _PAPER | {"form": "big_vision", "images": 256}, "times as long", 2.0, True, _STEP_ON_GPU),
+    ),
+    Goal(
+        "step of R152x2 to R50x1 in bfloat16: share of the measured peak",
+        *("step", _PAPER | {"form": "distill_lib", "dtype": "bfloat16"}, "share of peak", 0.45, True, _STEP_ON_GPU),
+    ),
+    Goal(
+        "decoding and cropping on one core: plain tf.data, times as long as ours",
+        *("input", {"cores": 1, "form": "plain"}, "ratio", 1.5, True),
+    ),
+)  # fmt: skip
 
 
-def table(results: Path | None = None) -> pd.DataFrame:
-    """A row a goal: goal, wanted, measured, and the verdict; what was not measured names the command that does."""
-    usual = results or records.find_results()
-    rows = [_row(goal, _record(goal.benchmark, usual, accelerator=goal.accelerator)) for goal in GOALS]
-    return pd.DataFrame(rows + _steps(_step_rows(usual)))
+def table(results: Path | None = None, benchmark: str | None = None) -> pd.DataFrame:
+    """A row a goal, or a row for each goal of one benchmark."""
+    import pandas as pd
 
-
-def _record(benchmark: str, results: Path, *, accelerator: bool) -> dict[str, Any] | None:
-    """A benchmark's record; where an accelerator counts, the one that the benchmark `gpu` left comes first."""
-    places = (results / gpu.FOLDER, results) if accelerator else (results,)
-    return next(filter(None, (timing.read(benchmark, place) for place in places)), None)
-
-
-def _step_rows(results: Path) -> Rows:
-    """Rows of the step's record; what only an accelerator can fill in is from its own record, if there is one."""
-    own, other = (timing.read("step", place) for place in (results, results / gpu.FOLDER))
-    ran = {_identity(row): row for row in (other["rows"] if other else []) if row.get("images/s") is not None}
-    return [ran.get(_identity(row), row) for row in (own["rows"] if own else [])]
-
-
-def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("case", "form", "dtype"))
-
-
-def verdict(value: float, limit: float, *, at_most: bool = True, why: str = "") -> str:
-    """Whether a value keeps to its limit, and by how much it does not."""
-    if (value <= limit) if at_most else (value >= limit):
-        return "met"
-    missed = f"missed by {abs(value / limit - 1):.0%}"
-    return f"{missed}: {why}" if why else missed
-
-
-def _row(goal: Goal, content: dict[str, Any] | None) -> dict[str, str]:
-    row = {"goal": goal.about, "wanted": "at most " + goal.shape.format(goal.limit)}
-    usable = content and (not goal.accelerator or not content["device"].startswith("CPU"))
-    value = goal.found(content["rows"]) if usable and content else None
-    if value is None:
-        where = " on a GPU" if goal.accelerator else ""
-        command = f"nox -s bench -- {goal.benchmark}{goal.options}{where}"
-        return row | {"measured": "", "verdict": f"{NOT_RUN}: {command}"}
-    return row | {"measured": goal.shape.format(value), "verdict": verdict(value, goal.limit, why=goal.why)}
-
-
-def _steps(rows: Rows) -> list[dict[str, str]]:
-    """The goals that the benchmark of the step holds itself to, which its rows state in words."""
-    return [_step(row, rows) for row in rows if row.get("goal")]
-
-
-def _step(row: dict[str, Any], rows: Rows) -> dict[str, str]:
-    key, _, text = row["goal"].partition(" at least ")
-    limit, value, ours = float(text), row.get(key), row["form"] == "distill_lib"
-    kind = ", bfloat16" if row.get("dtype") == "bfloat16" else ""
-    about = f"step of {row['case']}{kind}: " + (key if ours else f"{row['form']}, beside ours")
-    shape = ("{:,.0f}" if limit >= 100 else "{:.2f}") + ("" if ours else f" {key}")
-    goal = {"goal": about, "wanted": f"at least {shape.format(limit)}"}
-    if value is None:
-        return goal | {"measured": "", "verdict": f"{row['step']}: nox -s bench -- step"}
-    judged = verdict(value, limit, at_most=False, why=_shares(row, rows))
-    return goal | {"measured": shape.format(value), "verdict": judged}
-
-
-def _shares(row: dict[str, Any], rows: Rows) -> str:
-    """How much of the machine's peak this library and the best of the others reach in the step of a row."""
-    ran = [each for each in rows if each["case"] == row["case"] and each.get("share of peak")]
-    shares = {each["form"]: each["share of peak"] for each in ran}
-    ours = shares.pop("distill_lib", None)
-    if ours is None or not shares:
-        return ""
-    best = max(shares, key=lambda form: shares[form])
-    return f"of the measured peak our step reaches {ours:.0%}, the best of the others ({best}) {shares[best]:.0%}"
+    place = results or records.find_results()
+    return pd.DataFrame([goal.row(place) for goal in GOALS if benchmark in (None, goal.benchmark)])

@@ -10,67 +10,48 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill_lib import records
-from distill_lib.bench import timing
+from distill_lib.bench.goals import GPU
 from distill_lib.bench.process import send
 
-FOLDER = "gpu"  # of the results folder; the records of the CPU stay
-_BENCH = ("-m", "distill_lib.bench")
-_FLOWERS = ("--dataset", "flowers", "--variant", "fast")
-_FASHION = ("--dataset", "fashion", "--variant", "quick")
-_CLASS = ("--forms", "1", "--made-up")
-_STUDY = ("-m", "distill_lib", "run", "consistency", "-p", "dataset", "fashion", "-p", "variant")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A process: its name in the table, the seconds that it may take at most, and what follows the Python's name."""
-
-    name: str
-    seconds: float
-    command: tuple[str, ...]
-
-
-PARTS = (
-    Part("step", 170, (*_BENCH, "step", "--cases", "accelerator", "--rounds", "5")),
-    Part("200 steps", 140, (*_BENCH, "training", *_FLOWERS, "--steps", "200")),
-    Part("class", 120, (*_BENCH, "sweep", *_FLOWERS, *_CLASS, "--rounds", "5")),
-    Part("study", 150, (*_STUDY, "quick")),
+Part = tuple[str, float, str]  # its name in the table, seconds that it may take at most, and the command behind distill
+PARTS: tuple[Part, ...] = (
+    ("step", 170, "bench step --cases accelerator --rounds 5"),
+    ("loop", 140, "bench loop --dataset flowers --variant fast --batches 512 --steps 400 --rounds 2 --starts 0"),
+    ("class", 120, "bench sweep --dataset flowers --variant fast --forms 1 --made-up --rounds 5"),
+    ("study", 150, "run consistency -p dataset fashion -p variant quick"),
 )
-SMALL = (
-    Part("step", 120, (*_BENCH, "step", "--cases", "mix", "--rounds", "2", "--batch", "8")),
-    Part("50 steps", 120, (*_BENCH, "training", *_FASHION, "--steps", "50")),
-    Part("class", 120, (*_BENCH, "sweep", *_FASHION, *_CLASS, "--rounds", "2", "--students", "2")),
-    Part("study", 120, (*_STUDY, "smoke", "-p", "policies", "[labels, same/ic]")),
+SMALL: tuple[Part, ...] = (
+    ("step", 120, "bench step --cases mix --rounds 2 --batch 8"),
+    ("loop", 120, "bench loop --batches 8 --steps 50 --rounds 2 --starts 0"),
+    ("class", 120, "bench sweep --forms 1 --made-up --rounds 2 --students 2"),
+    ("study", 120, "run consistency -p dataset fashion -p variant smoke -p policies [labels,same/ic]"),
 )
 
 
-def measure(arguments: list[str]) -> list[dict[str, Any]]:
+def measure(out: str | None = None, small: bool = False, torch: str | None = None) -> list[dict[str, Any]]:
     """Runs all parts, one after the other, in less than ten minutes.
 
-    `--out` is a results folder for the records; `--small` is what a CPU can do, and is taken where there is no
-    accelerator; `--torch` names a Python that has PyTorch, beside which the step is timed.
+    `--out` is a results folder for the records, usually gpu in the results; `--small` is what a CPU can do, and is what
+    runs where there is no accelerator; `--torch` names a Python that has PyTorch, beside which the step is timed.
 
     Returns:
         A row a part: whether it was done, and seconds. What a part measured is in its own record.
     """
-    options = timing.options(measure, arguments, out=str(records.find_results() / FOLDER), small=False, torch=None)
-    os.environ["DISTILL_RESULTS"] = str(
-        Path(options.out).absolute()
-    )  # of the parts, and of this benchmark's own record
+    folder = Path(out) if out else records.find_results() / GPU
+    os.environ["DISTILL_RESULTS"] = str(folder.absolute())  # of the parts, and of this benchmark's own record
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "distill_lib" / "jax"))
     rows = []
-    for part in SMALL if options.small or not _accelerator() else PARTS:
-        more = ("--torch", options.torch) if part.name == "step" and options.torch else ()
-        print(f"{part.name}: at most {part.seconds:g} s", flush=True)
+    for name, seconds, command in SMALL if small or not _accelerator() else PARTS:
+        more = ["--torch", torch] if name == "step" and torch else []
+        print(f"{name}: at most {seconds:g} s", flush=True)
         began = time.perf_counter()
-        outcome = _outcome(part, more)
-        rows.append({"part": part.name, "outcome": outcome, "seconds": round(time.perf_counter() - began, 1)})
-        print(f"{part.name}: {outcome}", flush=True)
+        outcome = run([sys.executable, "-m", "distill_lib", *command.split(), *more], seconds)
+        rows.append({"part": name, "outcome": outcome, "seconds": round(time.perf_counter() - began, 1)})
+        print(f"{name}: {outcome}", flush=True)
     return rows
 
 
@@ -80,13 +61,13 @@ def _accelerator() -> bool:
     return asked.stdout.strip() not in (b"cpu", b"")
 
 
-def _outcome(part: Part, more: tuple[str, ...]) -> str:
-    """Runs a part, and ends it with all of its own processes where its time is over or this process is interrupted."""
-    with subprocess.Popen([sys.executable, *part.command, *more], start_new_session=True) as process:
+def run(command: list[str], seconds: float) -> str:
+    """Runs a command, and ends it with all of its own processes where its time is over or this one is interrupted."""
+    with subprocess.Popen(command, start_new_session=True) as process:
         try:
-            code = process.wait(part.seconds)
+            code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return f"stopped after {part.seconds:g} s"
+            return f"stopped after {seconds:g} s"
         finally:
             send(process, "SIGKILL")
     return f"failed with exit code {code}, for the reason above" if code else "done"

@@ -12,168 +12,202 @@ Every job has its own process and the same random weights and images; what it co
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib.metadata
+import dataclasses
+import functools
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_lib.bench import process, timing
-from distill_lib.bench.cases import CASES, COMPILED, FOLDED, PLAIN, Case, describe, difference
-from distill_lib.errors import DistillError
+import jax
+import numpy as np
 
-COMMIT = "0127fb6b337ee2a27bf4e54dea79cff176527356"  # of big_vision, where it is cloned
-REPOSITORY = "https://github.com/google-research/big_vision"
-TORCH = ("torch==2.13.0", "numpy")
-BIG_VISION = ("einops", "ml_collections", "absl-py", "tensorflow-cpu", "tensorflow-datasets")
-OURS = "distill_lib"
-MODULES = {OURS: "distill_step", "big_vision": "big_vision_step"}
+from distill_lib import datasets, models, recipes
+from distill_lib.bench import process, programs, timing
+from distill_lib.bench.students import drawn, made_up
+from distill_lib.errors import DistillError
+from distill_lib.input_pipeline import stream
+from distill_lib.recipes import Recipe
+
+CHECKED = 2  # images whose logits are compared
+ROUNDING = {"float32": 1e-3, "bfloat16": 0.05}  # of logits, relative to the largest
+OURS, BIG_VISION = "distill_lib", "big_vision"
+PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch, compiled"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a peer runs: its interpreter, what to check where it stops, and what its case needs besides."""
+class Case:
+    """What is measured: networks and sizes of a preset.
 
-    python: str | None
-    check: str
-    missing: str = ""  # why there is no interpreter
-    extra: dict[str, str] = field(default_factory=dict)
-    version: str = ""
+    Attributes:
+        name: in tables.
+        preset: data set, variant, and what is changed.
+        peers: what it is timed beside.
+        calls: steps in each round.
+        students: of a class that shares a teacher here; peers take as many runs.
+        accelerator: whether the case wants one, or wants none.
+    """
+
+    name: str
+    preset: tuple[str, str, dict[str, Any]]
+    peers: tuple[str, ...]
+    calls: int
+    students: int = 1
+    accelerator: bool = False
+
+    def recipe(self, batch: int) -> Recipe:
+        """The preset, with another batch if it is not 0."""
+        dataset, variant, changes = self.preset
+        return recipes.get(dataset, variant, **changes, **({"batch_size": batch} if batch else {}))
 
 
-def measure(arguments: list[str]) -> list[dict[str, Any]]:
+Place = tuple[str | None, str]  # an interpreter, and the option that names it
+_PAPER, _EMBEDDED = (BIG_VISION, PLAIN, FOLDED), (PLAIN, COMPILED)
+CASES = {
+    "paper": Case("R152x2 to R50x1", ("flowers", "fast", {"batch_size": 8, "dtype": "float32"}), _PAPER, 1),
+    "labels": Case("embedded, labels", ("fashion", "quick", {"policy": "labels"}), _EMBEDDED, 20),
+    "mix": Case("embedded, mix", ("fashion", "quick", {"policy": "mix"}), _EMBEDDED, 20),
+    "mix_8": Case("embedded, mix, 8 students", ("fashion", "quick", {"policy": "mix"}), (COMPILED,), 5, 8),
+    "same_8": Case("embedded, same/ic, 8 students", ("fashion", "quick", {"policy": "same/ic"}), (COMPILED,), 5, 8),
+    "accelerator": Case("R152x2 to R50x1", ("flowers", "fast", {"batch_size": 256}), _PAPER, 5, accelerator=True),
+}
+
+
+def measure(
+    rounds: int = 7,
+    torch: str | None = None,
+    big_vision: str | None = None,
+    big_vision_python: str | None = None,
+    cases: Sequence[str] = tuple(CASES),
+    batch: int = 0,
+) -> list[dict[str, Any]]:
     """Times a step of each case in this library and in its peers, in turn.
 
-    `--torch` and `--big-vision-python` name a Python that has PyTorch and what big_vision imports, and `--big-vision` a
-    checkout of it; `install` makes one that is thrown away. `--batch` is for all cases.
+    `--torch` names a Python that has PyTorch; `--big-vision` a checkout of it, and `--big-vision-python` a Python that
+    has what it imports (this JAX, Flax and Optax, einops, ml_collections, absl-py, TensorFlow and its data sets).
+    `--batch` is for all cases.
 
     Returns:
-        A row for each case and form: seconds a step, or of a step for each student of a class, images a second, how
-        many times as long as this library's step, the goal and whether it is met, achieved share of the measured peak,
-        and what says that it is the same work.
+        A row for each case and program: seconds a step, or of a step for each student of a class, images a second, how
+        many times as long as this library's step, the share of the measured peak, and what says that the work is the
+        same.
     """
-    peers = dict.fromkeys(("torch", "big_vision", "big_vision_python"))
-    options = timing.options(measure, arguments, rounds=7, **peers, cases=tuple(CASES), batch=0)
+    process.check_python(torch, "--torch")
+    process.check_python(big_vision_python, "--big-vision-python")
+    if big_vision and not Path(big_vision, "big_vision", "models", "bit_paper.py").is_file():
+        raise DistillError(f"there is no checkout of big_vision at {big_vision}: name one, or leave it out.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share the accelerator
-    import jax
-
-    rows = []
-    with contextlib.ExitStack() as stack:
-        places = _places(options, stack)
-        for name in options.cases:
-            case = CASES[name]
-            if case.accelerator != (jax.default_backend() != "cpu"):
-                reason = "not run: no accelerator here" if case.accelerator else "not run: for CPUs"
-                rows += [_row(case, form, reason) for form in (OURS, *case.forms)]
-                continue
-            rows += _rows(case, places, options)
+    places: dict[str, Place] = dict.fromkeys((PLAIN, FOLDED, COMPILED), (torch, "--torch"))
+    places |= {OURS: (sys.executable, ""), BIG_VISION: (big_vision_python, "--big-vision-python")}
+    checkout = str(Path(big_vision).absolute()) if big_vision else None
+    if checkout is None:
+        places[BIG_VISION] = (None, "--big-vision")
+    here, rows = jax.default_backend() != "cpu", []
+    for case in (CASES[name] for name in cases):
+        if case.accelerator == here:
+            rows += _rows(case, places, checkout, batch, rounds)
+            continue
+        reason = "not run: no accelerator here" if case.accelerator else "not run: for CPUs"
+        rows += [_row(case, form, case.recipe(batch), reason) for form in (OURS, *case.peers)]
     return rows
 
 
-def _places(options: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Place]:
-    """Interpreters of all forms; what is to be installed is installed, what is wrong is told before anything runs."""
-    torch = stack.enter_context(process.interpreter(options.torch, "PyTorch", "--torch", TORCH))
-    plain = Place(torch, "that --torch names a Python that has PyTorch", "name a Python that has it: --torch")
-    places = {OURS: Place(sys.executable, "that this library runs"), PLAIN: plain, FOLDED: plain, COMPILED: plain}
-    if not options.big_vision:
-        return places | {"big_vision": Place(None, "", "name a checkout: --big-vision")}
-    checkout = stack.enter_context(_checkout(options.big_vision))
-    own = [f"{name}=={importlib.metadata.version(name)}" for name in ("jax", "flax", "optax")]
-    wanted, about = options.big_vision_python or "install", "what big_vision imports"
-    python = stack.enter_context(process.interpreter(wanted, about, "--big-vision-python", [*own, *BIG_VISION]))
-    check = f"that --big-vision-python names a Python that has {about}"
-    extra = {"checkout": checkout}
-    return places | {"big_vision": Place(python, check, extra=extra, version=_commit(checkout))}
+study = functools.partial(measure, cases=("mix_8", "same_8"))
+"""Eight students as a user pays for them: a class with one teacher, beside eight runs of compiled PyTorch."""
 
 
-@contextlib.contextmanager
-def _checkout(wanted: str) -> Iterator[str]:
-    """The checkout that is named, or a clone that is thrown away afterwards."""
-    if wanted != "install":
-        if not Path(wanted, "big_vision", "models", "bit_paper.py").is_file():
-            raise DistillError(f"there is no checkout of big_vision at {wanted}: name one, or say install.")
-        yield str(Path(wanted).absolute())
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for command in (["clone", "--quiet", REPOSITORY, folder], ["-C", folder, "checkout", "--quiet", COMMIT]):
-            if subprocess.run(["git", *command]).returncode:
-                raise DistillError("big_vision could not be cloned: give the path of a checkout to --big-vision.")
-        yield folder
-
-
-def _commit(checkout: str) -> str:
-    found = subprocess.run(["git", "-C", checkout, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return f"commit {found.stdout.strip() or 'unknown'}"
-
-
-def _rows(case: Case, places: dict[str, Place], options: argparse.Namespace) -> list[dict[str, Any]]:
-    batch = options.batch or case.batch
-    rows = {form: _row(case, form, "") | {"images": batch} for form in (OURS, *case.forms)}
+def _rows(case: Case, places: dict[str, Place], checkout: str | None, batch: int, rounds: int) -> list[dict[str, Any]]:
+    recipe = case.recipe(batch)
+    rows = {form: _row(case, form, recipe, "") for form in (OURS, *case.peers)}
+    jobs: dict[str, process.Job] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        about = describe(case, batch, Path(folder))
-        jobs: dict[str, process.Job] = {}
+        about = describe(case, recipe, Path(folder)) | {"checkout": checkout}
         for form, row in rows.items():
-            if places[form].python is None:
-                row["step"] = f"not run: {places[form].missing}"
+            python, option = places[form]
+            if python is None:
+                row["step"] = f"not run: name a Python that has it: {option}"
                 continue
             try:
-                job = jobs[form] = stack.enter_context(_job(form, about, places[form]))
+                job = jobs[form] = stack.enter_context(_job(form, python, option, about))
             except DistillError as error:
                 if form != COMPILED:  # wants a compiler of its own, which need not be there
                     raise
                 row["step"] = f"not run: {error}"
                 continue
-            version = " ".join(filter(None, [places[form].version, job.facts.get("version", "")]))
-            row |= {"logits differ by": difference(case, form, jobs[OURS].facts, job.facts), "version": version}
+            row["logits differ by"] = difference(case, recipe.dtype, form, jobs[OURS].facts, job.facts)
+            row["version"] = job.facts.get("version", "")
         runs = {form: 1 if form == OURS else case.students for form in jobs}
-        spent = process.in_turn(jobs, {form: case.calls * runs[form] for form in jobs}, options.rounds)
-    seconds = {form: timing.summary([runs[form] * wall for wall, _ in spent[form]]) for form in jobs}
-    for form, job in jobs.items():
-        rows[form] |= _measured(case, form, seconds, batch, jobs[OURS].facts)
-        rows[form] |= {f"{role} parameters": job.facts["parameters"].get(role) for role in ("student", "teacher")}
+        spent = process.in_turn(jobs, {form: case.calls * runs[form] for form in jobs}, rounds)
+    steps = {form: timing.summary([runs[form] * wall for wall, _ in spent[form]]) for form in jobs}
+    images, macs = recipe.batch_size * case.students, jobs[OURS].facts["macs"]
+    for form, step in steps.items():
+        asked = recipe.batch_size if form == OURS else images  # a class asks its teacher once
+        work = 3 * images * macs["student"] + asked * macs.get("teacher", 0)
+        rows[form] |= {"step": step, "images/s": images / step.median, "GMAC": work / 1e9}
+        rows[form]["times as long"] = step.median / steps[OURS].median
+        rows[form]["share of peak"] = 2 * work / step.median / jobs[OURS].facts["peak"]
+        counts = jobs[form].facts["parameters"]
+        rows[form] |= {f"{role} parameters": counts.get(role) for role in ("student", "teacher")}
     return list(rows.values())
 
 
-def _job(form: str, about: dict[str, Any], place: Place) -> contextlib.AbstractContextManager[process.Job]:
-    assert place.python is not None
+def _job(form: str, python: str, option: str, about: dict[str, Any]) -> process.Job:
+    module = {OURS: "distill_step", BIG_VISION: "big_vision_step"}.get(form, "torch_step")
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "distill_lib" / "jax")
-    given = about | place.extra | {"form": form.rpartition(", ")[2].split()[0]}
-    module, variables = MODULES.get(form, "torch_step"), {"JAX_COMPILATION_CACHE_DIR": cache}
-    return process.job(place.python, module, given, check=place.check, environment=variables)
+    given = about | {"form": form.rpartition(", ")[2].split()[0]}
+    return process.Job(python, module, given, option, JAX_COMPILATION_CACHE_DIR=cache)
 
 
-def _row(case: Case, form: str, reason: str) -> dict[str, Any]:
+def _row(case: Case, form: str, recipe: Recipe, reason: str) -> dict[str, Any]:
     """A row of the table, of a step that was not run for that reason."""
-    row: dict[str, Any] = {"case": case.name, "form": form, "images": case.batch, "side": case.side}
-    row |= {"dtype": "float32" if form == "big_vision" else case.dtype, "step": reason}
-    row |= dict.fromkeys(("images/s", "times as long", "share of peak"))
-    goal = case.goals.get(form)
-    row |= {"goal": f"{_judged_by(form, goal)} at least {goal:g}" if goal else None, "met": None}
-    return row | dict.fromkeys(("student parameters", "teacher parameters", "GMAC", "logits differ by", "version"))
+    row: dict[str, Any] = {"case": case.name, "form": form, "images": recipe.batch_size, "side": recipe.resolution}
+    row |= {"dtype": "float32" if form == BIG_VISION else recipe.dtype, "step": reason}  # as big_vision is released
+    more = ("images/s", "times as long", "share of peak", "student parameters", "teacher parameters")
+    return row | dict.fromkeys((*more, "GMAC", "logits differ by", "version"))
 
 
-def _judged_by(form: str, goal: float) -> str:
-    if form != OURS:
-        return "times as long"
-    return "images/s" if goal > 1 else "share of peak"
+def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random."""
+    draw, dataset, side = np.random.default_rng(0), datasets.get(recipe.dataset), recipe.resolution
+    shape, renders = (side, side, dataset.channels), programs.resident(recipe)
+    names = {"student": recipe.student} | ({"teacher": programs.teacher_model(recipe)[0]} if recipe.has_teacher else {})
+    start = drawn(recipe, recipe.student, folder / "student.npz")
+    recipe = made_up(recipe, folder, steps=20_000, start=str(start), warmup_steps=1_500)
+    roles = {}
+    for role, name in names.items():
+        model: Any = models.create(name, dataset.num_classes)
+        numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}
+        roles[role] = {"name": name, "weights": str(folder / f"{role}.npz")} | numbers
+    count = recipe.batch_size * (8 if renders else 1)
+    np.save(folder / "images.npy", draw.integers(0, 256, (count, *shape), np.uint8))
+    # A grey frame, because big_vision pads its max-pool with -infinity and this library with zeros.
+    frame = side // 16
+    inner = draw.uniform(-1, 1, (CHECKED, side - 2 * frame, side - 2 * frame, dataset.channels)).astype(np.float32)
+    np.save(folder / "check.npy", np.pad(inner, ((0, 0), (frame, frame), (frame, frame), (0, 0))))
+    fields = ("policy", "dtype", "learning_rate", "weight_decay", "temperature", "warmup_steps")
+    facts = {field: getattr(recipe, field) for field in fields}
+    facts |= {"steps": 20_000, "side": side, "batch": recipe.batch_size, "area": recipe.crop_area}
+    facts |= {"classes": dataset.num_classes, "channels": dataset.channels, "renders": renders}
+    facts |= {"images": str(folder / "images.npy"), "check": str(folder / "check.npy"), "threads": stream.cores()}
+    return facts | {"roles": roles, "students": case.students, "recipe": dataclasses.asdict(recipe)}
 
 
-def _measured(
-    case: Case, form: str, seconds: dict[str, timing.Timing], batch: int, facts: dict[str, Any]
-) -> dict[str, Any]:
-    """What a step that was run adds to its row, from this library's facts."""
-    step, goal = seconds[form], case.goals.get(form)
-    work = batch * case.work(facts["macs"], shared=form == OURS)
-    reached: dict[str, Any] = {
-        "images/s": batch * case.students / step.median,
-        "times as long": step.median / seconds[OURS].median,
-        "share of peak": 2 * work / step.median / facts["peak"],
-    }
-    met = reached[_judged_by(form, goal)] >= goal if goal else None
-    return {"step": step} | reached | {"met": met, "GMAC": work / 1e9}
+def difference(case: Case, dtype: str, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+    """Largest difference of logits of the same images, relative to the largest logit.
+
+    Raises:
+        DistillError: if the devices or the networks differ: in parameters, in multiply-accumulates where a peer counts
+            them, or in logits by more than rounding.
+    """
+    for fact in ("device", "parameters", "macs"):
+        if theirs.get(fact, ours[fact]) != ours[fact]:
+            raise DistillError(f"{form} does other work in {case.name}: {fact} {theirs[fact]} instead of {ours[fact]}.")
+    pairs = [(np.array(ours["logits"][role]), np.array(theirs["logits"][role])) for role in ours["logits"]]
+    largest = float(np.max([np.abs(other - own).max() / np.abs(own).max() for own, other in pairs]))
+    if not largest <= ROUNDING[dtype]:
+        raise DistillError(f"{form} does other work in {case.name}: its logits differ by {largest:.2g}.")
+    return largest

@@ -1,50 +1,106 @@
-"""Students of a task that learn from the same lessons, a step at a time, for the benchmarks that time whole steps."""
+"""Presets as they would run, but with random weights and made-up images, and students that take their steps.
+
+The speed is the preset's, and nothing is downloaded; what such students learn means nothing.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from distill_lib import sharding
-from distill_lib.train import batches, step
-from distill_lib.train import state as train_state
+from distill_lib import datasets, models, recipes, sharding
+from distill_lib.bench import programs
+from distill_lib.pixels import Pixels
+from distill_lib.recipes import Recipe
+from distill_lib.train import batches, state, step
 from distill_lib.train.task import Task
+from distill_lib.weights import flatten, save_npz, unflatten
+
+BATCHES = 2  # of mock images
+SAME = ("policy", "student", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay", "dtype")
+
+
+def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes: Any) -> Recipe:
+    """The same networks, sizes and dtype on mock images, with a teacher of random weights.
+
+    Args:
+        recipe: a preset whose teacher, if it has one, is published or embedded.
+        folder: where the teacher's file is written.
+        steps: that the run is long.
+        **changes: further fields.
+
+    Raises:
+        DistillError: for a preset with another teacher.
+    """
+    settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
+    settings |= {"train_images": BATCHES * recipe.batch_size}
+    if recipe.has_teacher:
+        model, _ = programs.teacher_model(recipe)
+        settings["teacher"] = str(drawn(recipe, model, folder / "teacher.npz"))
+    return recipes.get(recipe.dataset, "smoke", **(settings | changes))
+
+
+def drawn(recipe: Recipe, name: str, path: Path) -> Path:
+    """Writes random weights of a model: scales of 1, biases of 0, kernels that keep the size of what passes through."""
+    draw, dataset = np.random.default_rng(0), datasets.get(recipe.dataset)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+
+    def leaf(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if not name.endswith("kernel"):
+            return np.full(shape, float(name.endswith("scale")), np.float32)
+        return draw.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[:-1])))
+
+    shapes = flatten(models.shapes(models.create(name, dataset.num_classes), shape)["params"])
+    tree = unflatten({name: leaf(name, about.shape) for name, about in shapes.items()})
+    save_npz(path, tree, {"model": name}, compressed=False)
+    return path
 
 
 class Students:
-    """Students with the seeds 0, 1, ... and lessons as the training loop has them.
+    """Students with the seeds 0, 1, ... that learn from the same batches, as the training loop has them.
 
     Attributes:
         states: of the students, after the newest step.
-        lesson: of the newest step.
         learn: the jitted second half of a step, of one student.
-        move: from all states, settings and a lesson to the next states; by default a call of `learn` for each.
+        move: from all states, settings and a batch to the next states; by default a call of `learn` for each.
     """
 
-    def __init__(self, task: Task, students: int = 1, *, remat: bool = False) -> None:
-        self.task, mesh = task, sharding.data_mesh(1)
-        self.lesson: Any = None
-        self._lessons = iter(batches.Lessons(task, 0, mesh))
+    def __init__(self, task: Task, students: int = 1, given: Iterator[Any] | None = None) -> None:
+        mesh, optimizer = sharding.data_mesh(1), task.recipe.optimizer
+        self._batches = given or batches.batches(task, 0, mesh)
         self._settings = jax.device_put(task.settings, sharding.everywhere(mesh))
+        seeded = [replace(task, recipe=replace(task.recipe, seed=seed)) for seed in range(students)]
         # Laid out as each step leaves them: the second step would be compiled again otherwise.
-        optimizer, drawn = task.recipe.optimizer, functools.partial(train_state.initial_state, task.student)
-        self.states: Any = [
-            train_state.spread(drawn(seed, task.image_shape, optimizer=optimizer), optimizer, mesh)
-            for seed in range(students)
-        ]
-        self.learn: Any = step.learn(task.student, task.objective, remat, mesh)
+        self.states: Any = [state.spread(each.initial_state(), optimizer, mesh) for each in seeded]
+        self.learn: Any = step.learn(task.student, task.recipe, mesh=mesh)
         self.move: Callable[..., Any] = self.apart
 
-    def apart(self, states: list, settings: Any, lesson: Any) -> list:
+    def apart(self, states: list[Any], settings: Any, batch: Any) -> list[Any]:
         """One call of the compiled program for each student."""
-        return [self.learn(state, settings, lesson) for state in states]
+        return [self.learn(state, settings, batch) for state in states]
 
     def run(self, steps: int = 1) -> None:
         """So many steps of all students, waited for."""
+        ahead: deque[Any] = deque()
         for _ in range(steps):
-            self.lesson = next(self._lessons)
-            self.states = self.move(self.states, self._settings, self.lesson)
-        jax.block_until_ready((self.states, self.lesson))
+            ahead.append(next(self._batches))
+            self.states = self.move(self.states, self._settings, ahead[-1])
+            if len(ahead) > batches.BATCHES_AHEAD:  # as the loop does: a device that is sent all at once is slower
+                jax.block_until_ready(ahead.popleft())
+        jax.block_until_ready((self.states, *ahead))
+
+
+def batches_of(task: Task, sources: Iterable[Pixels]) -> Iterator[step.Batch]:
+    """Batches of a task from given pixels; all that they need besides is on the device."""
+    teacher = task.teacher if task.asks_teacher else None
+    teach = step.teach(task.recipe, task.asked_teacher, task.num_classes)
+    numbers = (np.int32(0), np.float32(task.recipe.temperature))
+    given = (step.view_key(0), *numbers, teacher.variables if teacher else ())
+    key, number, temperature, variables = jax.device_put(given)
+    return (teach(key, number, source, variables, temperature) for source in sources)

@@ -19,10 +19,11 @@ where CUDA is missing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,14 +67,13 @@ def known(image: Encoded) -> Known:
     if isinstance(image, np.ndarray):
         return Known(image.shape[0], image.shape[1], None)
     if jpeg.is_jpeg(image):
-        found = jpeg.header(image)
-        return Known(*_upright(found.height, found.width, found.orientation), found)
-    with _opened(image) as picture:
-        return Known(*_upright(picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)), None)
-
-
-def _upright(height: int, width: int, orientation: int) -> tuple[int, int]:
-    return (width, height) if orientation > 4 else (height, width)
+        header = jpeg.header(image)
+        height, width, orientation = header.height, header.width, header.orientation
+    else:
+        with _opened(image) as picture:
+            height, width, orientation = picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)
+        header = None
+    return Known(*((width, height) if orientation > 4 else (height, width)), header)
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
@@ -92,10 +92,10 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return _with_channels(image, channels)
     if jpeg.is_jpeg(image):
-        found = jpeg.header(image)
-        if found.components != _CMYK:
-            pixels = _scan(image, found, "RGB" if channels == 3 else "GRAY")
-            return np.ascontiguousarray(jpeg.upright(pixels, found.orientation))
+        header = jpeg.header(image)
+        if header.components != _CMYK:
+            pixels = jpeg.decode(image, header, colour="RGB" if channels == 3 else "GRAY")
+            return np.ascontiguousarray(jpeg.upright(pixels, header.orientation))
     return _by_pillow(image, channels)
 
 
@@ -159,9 +159,37 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
         return np.ascontiguousarray(resized[top : top + size, left : left + size])
     rows = _area(whole.shape[0], height)[top : top + size]
     columns = _area(whole.shape[1], width)[left : left + size]
-    shown = np.tensordot(rows, whole.astype(np.float32), 1)
-    shown = np.tensordot(columns, shown, (1, 1)).swapaxes(0, 1)
-    return np.rint(shown).clip(0, 255).astype(np.uint8)
+    resized = np.tensordot(rows, whole.astype(np.float32), 1)
+    resized = np.tensordot(columns, resized, (1, 1)).swapaxes(0, 1)
+    return np.asarray(np.rint(resized).clip(0, 255), np.uint8)
+
+
+def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes one image and fits it into a square canvas.
+
+    Args:
+        image: as in `decode`.
+        channels: 1 or 3.
+        canvas: side in pixels of the square, whose top left corner the image fills as far as its aspect allows; the
+            rest is black. None leaves the size as it is.
+
+    Returns:
+        uint8 (H, W, channels), and the height and width that the image has in it.
+
+    Raises:
+        ImageError: the image cannot be decoded.
+    """
+    from PIL import Image
+
+    pixels = decode(image, channels)
+    height, width = pixels.shape[:2]
+    if canvas is None or (height, width) == (canvas, canvas):
+        return pixels, (height, width)
+    scale = canvas / max(height, width)
+    height, width = (max(1, round(side * scale)) for side in (height, width))
+    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
+    return np.pad(resized, ((0, canvas - height), (0, canvas - width), (0, 0))), (height, width)
 
 
 def _area(pixels: int, size: int) -> np.ndarray:
@@ -169,7 +197,7 @@ def _area(pixels: int, size: int) -> np.ndarray:
     edges = np.arange(size + 1) * (pixels / size)
     places = np.arange(pixels)
     shared = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    return (shared.clip(0) * (size / pixels)).astype(np.float32)
+    return np.asarray(shared.clip(0) * (size / pixels), np.float32)
 
 
 def _show(source: _Pixels, look: Look, out: np.ndarray) -> None:
@@ -208,31 +236,24 @@ class _Axis(NamedTuple):
         """The places of all new pixels, which stay within the crop, float32 (size,)."""
         slope, offset = self.affine(size, False)
         places = offset + np.arange(size) * slope
-        return np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0)).astype(np.float32)
+        places = np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0))
+        return np.asarray(places, np.float32)
 
 
 def _for_crops(image: Encoded, looks: Sequence[Look], channels: int, header: jpeg.Header | None) -> _Pixels:
     """Pixels with one or four bytes each: OpenCV resamples four twice as fast as three."""
     if isinstance(image, bytes) and jpeg.is_jpeg(image):
-        found = header or jpeg.header(image)
-        if found.components != _CMYK and found.orientation == 1:
-            bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * found.height) + 1
+        header = header or jpeg.header(image)
+        if header.components != _CMYK and header.orientation == 1:
+            bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
             colour = "RGBX" if channels == 3 else "GRAY"
-            pixels = _scan(image, found, colour, bottom=bottom, space=_SPACE.bytes)
-            return _Pixels(pixels, found.height, found.width)
+            pixels = jpeg.decode(image, header, colour=colour, bottom=bottom, space=_SPACE.bytes)
+            return _Pixels(pixels, header.height, header.width)
     pixels = decode(image, channels)
     height, width = pixels.shape[:2]
     if channels == 3:
-        cv2 = _opencv()
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
+        pixels = _opencv().cvtColor(pixels, _opencv().COLOR_RGB2RGBA)
     return _Pixels(pixels, height, width)
-
-
-def _scan(data: bytes, found: jpeg.Header, colour: str, **options: Any) -> np.ndarray:
-    try:
-        return jpeg.decode(data, found, colour=colour, **options)
-    except ValueError as error:
-        raise ImageError(f"damaged JPEG: {error}") from error
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -241,15 +262,18 @@ def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
         return pixels
     if channels == 3:
         return np.repeat(pixels[:, :, :1], 3, axis=2)
-    cv2 = _opencv()
-    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)[:, :, None]
+    grey: np.ndarray = _opencv().cvtColor(np.ascontiguousarray(pixels), _opencv().COLOR_RGB2GRAY)
+    return grey[:, :, None]
 
 
-def _opened(data: bytes) -> Any:
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
+    """A Pillow image; what Pillow stumbles over, also while it is used, becomes an ImageError."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(io.BytesIO(data))
+        with Image.open(io.BytesIO(data)) as picture:
+            yield picture
     except UnidentifiedImageError as error:  # its message holds an address, which differs from process to process
         raise ImageError("no image of a known format") from error
     except Exception as error:  # Pillow's readers raise whatever their formats stumble over
@@ -259,26 +283,16 @@ def _opened(data: bytes) -> Any:
 def _by_pillow(data: bytes, channels: int) -> np.ndarray:
     from PIL import ImageOps
 
-    try:
-        with _opened(data) as picture:
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith(("I", "F")):
-                return _with_channels(_eight_bits(np.asarray(picture)), channels)
-            if picture.mode in ("P", "PA"):  # its transparency may be a table, which RGB alone does not know
-                picture = picture.convert("RGBA")
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except ImageError:
-        raise
-    except Exception as error:  # as above
-        raise ImageError(str(error) or type(error).__name__) from error
+    with _opened(data) as picture:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith(("I", "F")):  # grey of 16 bits, of which libpng too drops the lower 8, or of floats
+            deep = np.asarray(picture)
+            grey = np.rint(deep.clip(0, 255)) if deep.dtype.kind == "f" else deep.clip(0, 2**16 - 1) >> 8
+            return _with_channels(grey.astype(np.uint8), channels)
+        if picture.mode in ("P", "PA"):  # its transparency may be a table, which RGB alone does not know
+            picture = picture.convert("RGBA")
+        pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def _eight_bits(deep: np.ndarray) -> np.ndarray:
-    """Grey of 16 bits, or of 32 in which 16 are used, to 8 bits as libpng does it: the lower ones are dropped."""
-    if deep.dtype.kind == "f":
-        return np.rint(deep.clip(0, 255)).astype(np.uint8)
-    return (deep.clip(0, 2**16 - 1) >> 8).astype(np.uint8)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,9 +73,8 @@ class PictureRows(Sequence[dict[str, Any]]):
 
 def absolute(name: str) -> str:
     """A data set's name; that of a folder with its absolute path, ~ resolved."""
-    if not name.startswith(FOLDER):
-        return name
-    return FOLDER + os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER)))
+    path = os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER)))
+    return FOLDER + path if name.startswith(FOLDER) else name
 
 
 def path_of(name: str) -> Path:
@@ -101,25 +100,27 @@ def scan(root: Path) -> Folder:
     parts = _parts(root)
     training = parts.get("train", root)
     classes = _class_names(root, training)
-    given: dict[str, list[Picture]] = {}
-    skipped = 0
-    for split, folder in (parts or {"train": root}).items():
-        given[split], others = _pictures(root, folder, classes)
-        skipped += others
-    _refuse_empty_classes(training, classes, given["train"])
+    scanned = {split: _pictures(root, folder, classes) for split, folder in (parts or {"train": root}).items()}
+    given = {split: pictures for split, (pictures, _) in scanned.items()}
+    for label in sorted(set(range(len(classes))) - {picture.label for picture in given["train"]}):
+        raise DistillError(
+            f"class {classes[label]!r} has no pictures in {training / classes[label]}: add some (they end in "
+            f"{', '.join(EXTENSIONS)}), or remove the folder."
+        )
     absent = [split for split in SPLITS if split not in given]
-    pictures = given | _by_hash(given["train"], absent)
+    pictures = given | _dealt(given["train"], absent, in_turns=False)
     few = not all(pictures.values()) or len({picture.label for picture in pictures["train"]}) < len(classes)
     if few:
-        pictures = given | _by_turns(given["train"], absent)
+        pictures = given | _dealt(given["train"], absent, in_turns=True)
     for split in SPLITS:
         if not pictures[split]:
             raise DistillError(
                 f"the {split} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
                 "val and test."
             )
-    ordered = {split: tuple(sorted(pictures[split], key=_order)) for split in SPLITS}
-    return Folder(root, classes, ordered, skipped, _rule(parts, absent, few))
+    skipped = sum(others for _, others in scanned.values())
+    splits = {split: tuple(pictures[split]) for split in SPLITS}
+    return Folder(root, classes, splits, skipped, _rule(parts, absent, few))
 
 
 def card(name: str, root: Path) -> Dataset:
@@ -155,8 +156,8 @@ def _parts(root: Path) -> dict[str, Path]:
     """The folders train, validation and test, where train and one of the others are there; else nothing."""
     validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), root / "val")
     named = {"train": root / "train", "validation": validation, "test": root / "test"}
-    found = {split: folder for split, folder in named.items() if folder.is_dir()}
-    return found if "train" in found and len(found) > 1 else {}
+    parts = {split: folder for split, folder in named.items() if folder.is_dir()}
+    return parts if "train" in parts and len(parts) > 1 else {}
 
 
 def _rule(parts: dict[str, Path], absent: list[str], few: bool) -> str:
@@ -168,24 +169,20 @@ def _rule(parts: dict[str, Path], absent: list[str], few: bool) -> str:
     return given + "".join(f"; {split}: {drawn}" for split in absent)
 
 
-def _by_hash(pictures: list[Picture], absent: list[str]) -> dict[str, list[Picture]]:
-    """Pictures for training and for each split that is not given: a tenth, the last split's with the highest hashes."""
-    tenths = ["train"] * (10 - len(absent)) + absent
-    drawn: dict[str, list[Picture]] = {split: [] for split in tenths}
+def _dealt(pictures: list[Picture], absent: list[str], *, in_turns: bool) -> dict[str, list[Picture]]:
+    """Pictures for training and for each split that is not given.
+
+    By hash each such split is a tenth, the last one's with the highest hashes. In turns, the first picture of each
+    class is for training and the next ones for the absent splits.
+    """
+    places = ["train", *reversed(absent), "train", "train"] if in_turns else ["train"] * (10 - len(absent)) + absent
+    dealt: dict[str, list[Picture]] = {split: [] for split in places}
+    turns = Counter[int]()
     for picture in pictures:
-        drawn[tenths[_percentile(picture) // 10]].append(picture)
-    return drawn
-
-
-def _by_turns(pictures: list[Picture], absent: list[str]) -> dict[str, list[Picture]]:
-    """As `_by_hash`, but of each class the first picture by its hash is for training, the next for an absent split."""
-    turns = ["train", *reversed(absent), "train", "train"]
-    drawn: dict[str, list[Picture]] = {split: [] for split in turns}
-    taken = Counter[int]()
-    for picture in sorted(pictures, key=_order):
-        drawn[turns[taken[picture.label] % len(turns)]].append(picture)
-        taken[picture.label] += 1
-    return drawn
+        place = turns[picture.label] % len(places) if in_turns else _percentile(picture) // 10
+        dealt[places[place]].append(picture)
+        turns[picture.label] += 1
+    return dealt
 
 
 def _digest(picture: Picture) -> bytes:
@@ -215,32 +212,16 @@ def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _refuse_empty_classes(folder: Path, classes: tuple[str, ...], pictures: list[Picture]) -> None:
-    for label in sorted(set(range(len(classes))) - {picture.label for picture in pictures}):
-        raise DistillError(
-            f"class {classes[label]!r} has no pictures in {folder / classes[label]}: add some (they end in "
-            f"{', '.join(EXTENSIONS)}), or remove the folder."
-        )
-
-
 def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[Picture], int]:
-    """The pictures below a folder of class folders, and how many files are not counted."""
-    labels = {name: label for label, name in enumerate(classes)}
-    found, others = [], sum(entry.is_file() for entry in os.scandir(folder))
+    """The pictures below a folder of class folders, in their order, and how many files are not counted."""
+    pictures, others = [], sum(entry.is_file() for entry in os.scandir(folder))
     for name in _visible_folders(folder):
-        label = labels.get(unicodedata.normalize("NFC", name))
-        if label is None:
+        if unicodedata.normalize("NFC", name) not in classes:
             raise DistillError(f"{folder / name} is a class that has no training pictures: add or remove it.")
-        for path in _files(folder / name):
-            if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-                found.append(Picture(path.relative_to(root).as_posix(), label))
-            else:
-                others += 1
-    return found, others
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder; hidden folders are not entered."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place) / name for name in files)
+        label = classes.index(unicodedata.normalize("NFC", name))
+        for place, folders, files in os.walk(folder / name):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            chosen = [file for file in files if file.lower().endswith(EXTENSIONS) and not file.startswith(".")]
+            others += len(files) - len(chosen)
+            pictures += [Picture((Path(place) / file).relative_to(root).as_posix(), label) for file in chosen]
+    return sorted(pictures, key=_order), others

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill_lib.datasets import fashion_idx, readers
+from distill_lib.datasets import fashion, tfds_sets
 from distill_lib.datasets.cards import GIB, MIB, Dataset
 
 
@@ -35,7 +35,7 @@ def remedy(dataset: Dataset, damaged: Path | None = None, *, register_checksums:
         return "Install the packages: `pip install scikit-image scikit-learn`."
     if dataset.origin == "originals":
         return (
-            f"Debian and Ubuntu bring the original files: `{fashion_idx.DEBIAN}`; elsewhere, with TensorFlow: "
+            f"Debian and Ubuntu bring the original files: `{fashion.DEBIAN}`; elsewhere, with TensorFlow: "
             f"`{command(dataset)}`"
         )
     first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
@@ -63,13 +63,13 @@ def command(dataset: Dataset, *, register_checksums: bool = False) -> str:
 
 def needs_tensorflow(builder: str) -> bool:
     """Whether TensorFlow is needed to prepare a set: TFDS opens archives with it; a user's own builder need not."""
-    code = readers.builder_class(builder)
+    code = tfds_sets.builder_class(builder)
     return code is None or code.__module__.startswith("tensorflow_datasets.")
 
 
 def manual_folder() -> Path:
     """Where TFDS looks for files that nobody can fetch but the user."""
-    return readers.data_folder() / "downloads" / "manual"
+    return tfds_sets.data_folder() / "downloads" / "manual"
 
 
 def manual_hints(dataset: Dataset) -> tuple[str, ...]:

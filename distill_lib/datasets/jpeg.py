@@ -137,7 +137,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def decode(
     data: bytes,
-    found: Header,
+    header: Header,
     *,
     colour: str,
     bottom: int | None = None,
@@ -149,7 +149,7 @@ def decode(
 
     Args:
         data: the whole file.
-        found: its header.
+        header: what `header` reads of it.
         colour: "RGB", "RGBX" (four bytes a pixel) or "GRAY".
         bottom: rows from here on are not needed; None for all rows.
         space: gives at least so many bytes, uint8 (n,), to decode into; None takes new memory.
@@ -158,16 +158,22 @@ def decode(
         uint8 (rows, width, colours); rows at and below `bottom` may be missing.
 
     Raises:
-        ValueError: the decoder cannot make pixels of it.
+        ImageError: the decoder cannot make pixels of it.
     """
     import simplejpeg
 
-    height, complete = found.height, data.rfind(_END_OF_IMAGE, found.scan) >= 0  # no chance hits within a scan
+    height, complete = header.height, data.rfind(_END_OF_IMAGE, header.scan) >= 0  # no chance hits within a scan
     if not complete:  # then the decoder has to find all of the rest without a warning
         data += _END_OF_IMAGE
-    elif bottom is not None and found.one_pass:
+    elif bottom is not None and header.one_pass:
         height = min(height, bottom + _CONTEXT)
-    if height < found.height:
-        data = b"".join((data[: found.frame], struct.pack(">H", height), data[found.frame + 2 :]))
-    room = space(height * found.width * _BYTES[colour]) if space else None
-    return simplejpeg.decode_jpeg(data, colorspace=colour, fastdct=True, strict=not complete, buffer=room)
+    if height < header.height:
+        data = b"".join((data[: header.frame], struct.pack(">H", height), data[header.frame + 2 :]))
+    room = space(height * header.width * _BYTES[colour]) if space else None
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data, colorspace=colour, fastdct=True, strict=not complete, buffer=room
+        )
+    except ValueError as error:
+        raise ImageError(f"damaged JPEG: {error}") from error
+    return pixels

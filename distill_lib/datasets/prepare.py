@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from distill_lib.datasets import embedded as dataset_embedded
-from distill_lib.datasets import fashion_idx, image_folder, readers, registry
+from distill_lib.datasets import fashion, image_folder, registry, tfds_sets
 from distill_lib.datasets.cards import Dataset
 from distill_lib.datasets.image_folder import FOLDER
 from distill_lib.datasets.instructions import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
@@ -71,10 +69,10 @@ def status(name: str) -> Status:
     if name.startswith(FOLDER):
         return _folder_status(name)
     dataset = registry.get(name)
-    place, problem, state = _found(dataset)
+    place, problem, state = _looked_for(dataset)
     return Status(
         name=name,
-        state=state,
+        state=state if problem else "present",
         place=place,
         problem=problem,
         examples=dataset.examples,
@@ -95,11 +93,11 @@ def check(name: str, *, mock: bool = False) -> None:
     Raises:
         DistillError: unknown name.
     """
-    found = status(name)
+    current = status(name)
     if mock:
-        print(f"{name}: {found.state}, and not needed: mock data (made-up images) are used, and the records say so.")
+        print(f"{name}: {current.state}, and not needed: mock data (made-up images) are used, and the records say so.")
     else:
-        print("\n".join(found.lines()))
+        print("\n".join(current.lines()))
 
 
 def prepare(name: str, *, register_checksums: bool = False) -> Status:
@@ -115,14 +113,14 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
     Raises:
         DistillError: it cannot be prepared here; the message says what to do instead.
     """
-    found = status(name)
-    if found.present:
-        return found
+    current = status(name)
+    if current.present:
+        return current
     dataset = None if name.startswith(FOLDER) else registry.get(name)
     if dataset is None or dataset.origin != "tfds":
-        raise DistillError(f"{name} is not prepared but read as it is: {found.problem}. {found.remedy}")
-    if found.state == "incomplete":
-        raise DistillError(f"{found.problem}. {found.remedy}")
+        raise DistillError(f"{name} is not prepared but read as it is: {current.problem}. {current.remedy}")
+    if current.state == "incomplete":
+        raise DistillError(f"{current.problem}. {current.remedy}")
     if missing := [file for file in dataset.manual_files if not (manual_folder() / file).is_file()]:
         raise DistillError(f"{name} needs {' and '.join(missing)} in {manual_folder()}. {dataset.traps[0]}")
     if needs_tensorflow(dataset.builder) and importlib.util.find_spec("tensorflow") is None:
@@ -135,7 +133,7 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(register_checksums=register_checksums)
-    builder = tfds.builder(dataset.builder, data_dir=readers.data_dir())
+    builder = tfds.builder(dataset.builder, data_dir=tfds_sets.data_folder())
     tfds.enable_progress_bar()  # building the embedded set in the same process turns it off
     try:
         builder.download_and_prepare(file_format="array_record", download_config=config)
@@ -144,7 +142,7 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
     except Exception as error:  # TFDS and its builders raise whatever a download or an archive stumbles over
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if type(error).__name__ == "NonMatchingChecksumError":
-            downloads = readers.data_folder() / "downloads"
+            downloads = tfds_sets.data_folder() / "downloads"
             reason = (
                 f"a download is not the one that TFDS knows ({reason}): delete it from {downloads} and prepare again; "
             )
@@ -153,63 +151,33 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
 
 
 def _folder_status(name: str) -> Status:
-    place = str(image_folder.path_of(name))
+    place = image_folder.path_of(name)
     try:
         dataset = registry.get(name)
     except DistillError as error:
-        state = "incomplete" if Path(place).is_dir() else "absent"
-        example = "A folder of pictures holds a folder for each class, with the pictures in it."
-        return Status(name, state, place, problem=str(error).rstrip("."), download_bytes=0, remedy=example)
-    return Status(name, "present", place, examples=dataset.examples, download_bytes=0, hints=dataset.traps)
+        state = "incomplete" if place.is_dir() else "absent"
+        remedy = "A folder of pictures holds a folder for each class, with the pictures in it."
+        return Status(name, state, str(place), problem=str(error).rstrip("."), download_bytes=0, remedy=remedy)
+    return Status(name, "present", str(place), examples=dataset.examples, download_bytes=0, hints=dataset.traps)
 
 
-def _found(dataset: Dataset) -> tuple[str, str, str]:
-    """Where a set was looked for, what is wrong, and its state."""
+def _looked_for(dataset: Dataset) -> tuple[str, str, str]:
+    """Where a set was looked for, what is wrong (empty if it is present), and its state if anything is."""
     if dataset.origin == "tfds":
-        info = registry.tfds_info(dataset.builder)
-        problem = readers.prepared_problem(info) or _content_problem(dataset, info)
-        there = (Path(info.data_dir) / "dataset_info.json").exists()
-        return str(info.data_dir), problem, "present" if not problem else "incomplete" if there else "absent"
+        info = tfds_sets.read_info(dataset.builder)
+        problem = tfds_sets.files_problem(info) or tfds_sets.content_problem(dataset, info)
+        prepared = (Path(info.data_dir) / "dataset_info.json").exists()
+        return str(info.data_dir), problem, "incomplete" if prepared else "absent"
     if dataset.origin == "package":
         missing = [package for package in ("skimage", "sklearn") if importlib.util.find_spec(package) is None]
         problem = f"{' and '.join(missing)} cannot be imported" if missing else ""
-        return f"the packages {dataset.builder}", problem, "absent" if missing else "present"
-    embedded = dataset.origin == "embedded"
-    place = str(dataset_embedded.DATA / "fashion" if embedded else fashion_idx.folder())
+        return f"the packages {dataset.builder}", problem, "absent"
+    embedded, problem = dataset.origin == "embedded", ""
     try:
-        readers.check_embedded(dataset_embedded.DATA)
+        fashion.check(fashion.DATA)
         if not embedded:
-            with readers.quiet():
-                fashion_idx.read_originals()
+            fashion.read_originals()
     except DistillError as error:
-        problem = str(error).removesuffix(fashion_idx.REMEDY).rstrip(". ")
-        return place, problem, "incomplete" if embedded else "absent"
-    return place, "", "present"
-
-
-def _content_problem(dataset: Dataset, info: Any) -> str:
-    """What is wrong with a set all of whose files are there, by what they say of themselves."""
-    for split, expression in dataset.splits.items():
-        if expression.partition("[")[0] not in info.splits:
-            return f"{info.data_dir} holds no split {expression.partition('[')[0]}"
-        found, expected = info.splits[expression].num_examples, dataset.counts.get(split)
-        if expected is not None and not expected - dataset.left_out.get(split, 0) <= found <= expected:
-            return f"{found:,} instead of {expected:,} {split} images in {info.data_dir}"
-    for split in info.splits.values():
-        for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
-            if _records(str(path)) != expected:
-                return f"{path} is damaged"
-    return ""
-
-
-def _records(path: str) -> int | None:
-    """Number of records of an array_record file; None if it cannot be opened."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    try:
-        reader = ArrayRecordReader(path)
-        number = reader.num_records()
-        reader.close()
-    except (RuntimeError, ValueError):
-        return None
-    return number
+        problem = str(error).removesuffix(fashion.REMEDY).rstrip(". ")
+    place = fashion.DATA / "fashion" if embedded else fashion.folder()
+    return str(place), problem, "incomplete" if embedded else "absent"

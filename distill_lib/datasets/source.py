@@ -18,11 +18,11 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_lib.datasets import decode, image_folder, instructions, package_images, readers, registry
+from distill_lib.datasets import decode, fashion, image_folder, instructions, package_images, tfds_sets
 from distill_lib.datasets.cards import SPLITS, Dataset
 from distill_lib.datasets.decode import ImageError
 from distill_lib.datasets.registry import get
@@ -75,7 +75,7 @@ class Source:
 
     dataset: Dataset
     split: str
-    rows: readers.Rows
+    rows: tfds_sets.Rows
     size: int
     canvas: int | None
     mock: bool
@@ -97,7 +97,7 @@ class Source:
         """As `source[index]`, with the height and width that the image has in its canvas."""
         image, label, name = self.encoded(index)
         try:
-            return *readers.fitted(image, self.dataset.channels, self.canvas), label
+            return *decode.fitted(image, self.dataset.channels, self.canvas), label
         except ImageError as error:
             raise DistillError(
                 f"image {index} of {self.dataset.name} {self.split}, {name}, cannot be decoded ({error}): "
@@ -119,7 +119,7 @@ class Source:
         """Labels int32 (n,) of these examples, or bool (n, classes) where an image has any number of them."""
         return _label_array(self.dataset, [self._label(self._row(int(index))) for index in indices])
 
-    def _row(self, index: int) -> dict:
+    def _row(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self.size:
             raise IndexError(f"{self.dataset.name} {self.split} has examples 0 to {self.size - 1}, not {index}")
         try:
@@ -127,9 +127,9 @@ class Source:
         except RuntimeError as error:
             raise _mismatch(self.dataset, self.split, str(error).splitlines()[0]) from error
 
-    def _label(self, row: dict) -> Label:
+    def _label(self, row: dict[str, Any]) -> Label:
         label = row[self.dataset.keys[1]]
-        return tuple(sorted({int(one) for one in label})) if self.dataset.multilabel else int(label)
+        return tuple(sorted({int(number) for number in label})) if self.dataset.multilabel else int(label)
 
 
 def load(
@@ -155,16 +155,13 @@ def load(
             by default 256 where images differ in size, and none where they do not.
         channels: colour channels of the images, 1 or 3; None takes the card's.
 
-    Returns:
-        The source.
-
     Raises:
         DistillError: unknown name, limit too large, or files that are absent or damaged; the message says what to do.
     """
     dataset = get(name)
     _check_request(dataset, split, limit)
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
-    rows = _mock_rows(dataset, split, limit) if mock else _rows(dataset, split)
+    rows = _mock_rows(dataset, split, limit or MOCK_EXAMPLES) if mock else _rows(dataset, split)
     dataset = dataclasses.replace(dataset, channels=channels or dataset.channels)
     return Source(dataset, split, rows, min(limit or len(rows), len(rows)), canvas, mock)
 
@@ -178,11 +175,7 @@ def arrays(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Arrays:
-    """Decodes a split into memory; Fashion-MNIST's once in a process. Arguments as in `load`.
-
-    Returns:
-        Read-only arrays, in the order of the files: images uint8 (N, H, W, C), labels int32 (N,) or, where an image has
-        any number of them, bool (N, classes).
+    """Decodes a split into memory, in the order of its files; arguments as in `load`. Fashion-MNIST is decoded once.
 
     Raises:
         DistillError: as in `load`; also if the images would take more than 8 GiB.
@@ -260,40 +253,37 @@ def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
     return hot
 
 
-def _rows(dataset: Dataset, split: str) -> readers.Rows:
-    expression = dataset.splits[split]
+def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
     if dataset.origin == "folder":
-        found = image_folder.scan(Path(dataset.builder))
-        return image_folder.PictureRows(found.root, found.pictures[split])
+        folder = image_folder.scan(Path(dataset.builder))
+        return image_folder.PictureRows(folder.root, folder.pictures[split])
+    rows: tfds_sets.Rows
     if dataset.origin == "tfds":
-        rows = _prepared_rows(dataset, expression)
+        if problem := tfds_sets.files_problem(tfds_sets.read_info(dataset.builder)):
+            raise DistillError(f"{problem}. {instructions.remedy(dataset)}")
+        rows = tfds_sets.open_rows(dataset.builder, dataset.splits[split], dataset.keys[0])
     elif dataset.origin == "package":
-        rows = readers.MemoryRows(*package_images.read(dataset.name))
+        rows = tfds_sets.memory_rows(*package_images.read(dataset.name))
     elif dataset.origin == "originals" and split == "train":
-        rows = readers.original_rows(dataset.name)
+        rows = fashion.training_rows(dataset.name)
     else:
-        rows = readers.embedded_rows(split)
+        _check_embedded(fashion.DATA)
+        rows = tfds_sets.open_rows("fashion", split, data=fashion.DATA)
     expected = dataset.counts.get(split, len(rows))
     if not expected - dataset.left_out.get(split, 0) <= len(rows) <= expected:
         raise _mismatch(dataset, split, f"{len(rows)} examples instead of {expected}")
     return rows
 
 
-def _prepared_rows(dataset: Dataset, expression: str) -> readers.Rows:
-    registry.tfds_info(dataset.builder)  # says in one line what TFDS does not know
-    try:
-        return readers.prepared_rows(dataset.builder, expression, dataset.keys[0])
-    except DistillError as error:
-        raise DistillError(f"{error}. {instructions.remedy(dataset)}") from error
+_check_embedded = functools.cache(fashion.check)  # once in a process
 
 
-def _mock_rows(dataset: Dataset, split: str, limit: int | None) -> readers.Rows:
-    number = limit or MOCK_EXAMPLES
-    if dataset.origin == "tfds" and readers.builder_class(dataset.builder):
-        return readers.mock_rows(dataset.builder, dataset.splits[split], number, embedded=False)
+def _mock_rows(dataset: Dataset, split: str, count: int) -> tfds_sets.Rows:
+    if dataset.origin == "tfds" and tfds_sets.builder_class(dataset.builder):
+        return tfds_sets.mock_rows(dataset.builder, dataset.splits[split], count)
     if dataset.origin in ("embedded", "originals"):
-        return readers.mock_rows("fashion", split, number, embedded=True)
-    return readers.invented_rows(number, dataset)
+        return tfds_sets.mock_rows("fashion", split, count, fashion.DATA)
+    return tfds_sets.invented_rows(count, dataset)
 
 
 def _mismatch(dataset: Dataset, split: str, problem: str) -> DistillError:

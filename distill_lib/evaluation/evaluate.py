@@ -18,14 +18,13 @@ from typing import Any
 from distill_lib import datasets, records, teachers
 from distill_lib.errors import DistillError, unknown
 from distill_lib.evaluation import eval_sets, metrics
-from distill_lib.evaluation.eval_sets import FEATURE_IMAGES
 from distill_lib.recipes import presets
 
 TRAINED_ON = {"imagenet_v2": "imagenet", "imagenet_real": "imagenet"}
 """Sets for evaluation only, and the set whose presets say how their images are shown."""
 
 
-def judge(
+def evaluate(
     network: str,
     dataset: str,
     *,
@@ -62,24 +61,23 @@ def judge(
         raise unknown(f"split of {dataset}", split, card.splits)
     usual = presets.tables(TRAINED_ON.get(dataset, dataset))[0] | _recorded(network)
     pixels = usual["resolution"] if resolution is None else resolution
-    shown = usual.get("eval_side", 1.0) if side is None else side
-    if pixels < 1 or not 0 < shown <= 1:
-        raise DistillError(f"resolution must be above 0 and side a fraction above 0, got {pixels} and {shown:g}.")
-    exam = eval_sets.open_exam(dataset, split, shown, mock=mock, limit=limit)
+    centre = usual.get("eval_side", 1.0) if side is None else side
+    if pixels < 1 or not 0 < centre <= 1:
+        raise DistillError(f"resolution must be above 0 and side a fraction above 0, got {pixels} and {centre:g}.")
+    shown = eval_sets.open_split(dataset, split, centre, mock=mock, limit=limit)
     names = [network] if teacher is None else [network, teacher]
-    judged, *compared = (
-        teachers.load(name, num_classes=card.num_classes, colours=card.channels, resolution=pixels) for name in names
-    )
-    logits = exam.predict(judged.ensemble, judged.variables, pixels)
-    expected = [exam.predict(other.ensemble, other.variables, pixels) for other in compared]
-    logits, labels, *expected = eval_sets.sound(exam, logits, exam.labels, *expected)
-    sizes = sorted({member.resolution or pixels for member in judged.ensemble.members})
-    facts = {"images": int(metrics.counted(labels).sum()), "resolution": " + ".join(map(str, sizes))}
-    found = facts | {"side": shown} | metrics.metrics(logits, labels, *expected)
-    if compared:
-        features = [exam.features(one.ensemble, one.variables, pixels, FEATURE_IMAGES) for one in (judged, *compared)]
-        found["cka"] = metrics.linear_cka(*eval_sets.sound(exam, *features))
-    return found
+    networks = [
+        teachers.load(name, num_classes=card.num_classes, channels=card.channels, resolution=pixels) for name in names
+    ]
+    answers = [shown.logits(each.ensemble, each.variables, pixels) for each in networks]
+    labels, *answers = shown.sound(shown.labels, *answers)
+    sizes = sorted({member.resolution or pixels for member in networks[0].ensemble.members})
+    result = {"images": int(metrics.counted(labels).sum()), "resolution": " + ".join(map(str, sizes)), "side": centre}
+    result |= metrics.metrics(answers[0], labels, *answers[1:])
+    if teacher is not None:
+        features = [shown.features(each.ensemble, each.variables, pixels) for each in networks]
+        result["cka"] = metrics.linear_cka(*shown.sound(*features))
+    return result
 
 
 def _recorded(network: str) -> dict[str, Any]:
@@ -89,8 +87,8 @@ def _recorded(network: str) -> dict[str, Any]:
     return {name: record["recipe"][name] for name in ("resolution", "eval_side")} if record else {}
 
 
-def table(found: dict[str, Any]) -> str:
-    """The result of `judge` as lines of text."""
-    width = max(map(len, found))
-    lines = {name: f"{value:.4g}" if isinstance(value, float) else f"{value}" for name, value in found.items()}
+def table(result: dict[str, Any]) -> str:
+    """The result of `evaluate` as lines of text."""
+    width = max(map(len, result))
+    lines = {name: f"{value:.4g}" if isinstance(value, float) else f"{value}" for name, value in result.items()}
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())

@@ -92,7 +92,7 @@ def schedules(recipes: Mapping[str, Recipe]) -> Figure:
     for shade, (name, recipe) in zip(np.linspace(0.35, 1, len(recipes)), recipes.items(), strict=True):
         total = recipe.steps(images)
         steps = np.arange(total + 1)
-        multiplier = np.asarray(optim.warmup_cosine(total, recipe.warmup_steps)(every), float)[: total + 1]
+        multiplier = np.asarray(optim.multiplier("cosine", total, recipe.warmup_steps)(every), float)[: total + 1]
         label = f"{name}, {total:,} steps"
         left.plot(steps / total, multiplier, color=INK, alpha=shade, label=label)
         kept = np.cumprod(1 - recipe.weight_decay * multiplier)

@@ -134,11 +134,12 @@ def recognised(
     return figure
 
 
-def origin(function: str, seed: int | None = None, teacher: Teacher | None = None) -> str:
-    """The line under a picture that no run made: how to draw it again."""
+def origin(function: str | None = None, seed: int | None = None, teacher: Teacher | None = None) -> str:
+    """The line under a picture that no run made: how to draw it again; without a function, by the page's own code."""
+    by = f"distill_lib.{function}" if function else "the code above"
     how = "" if seed is None else f" with seed {seed}"
     asked = "" if teacher is None else f"; teacher {teacher.name}, checkpoint {teacher.sha256[:8]}"
-    return f"No run: drawn{how} by distill_lib.{function} while this page was built{asked}."
+    return f"No run: drawn{how} by {by} while this page was built{asked}."
 
 
 def show(axes: Axes, image: np.ndarray, frame: str) -> None:

@@ -73,7 +73,8 @@ def uniform(keys: np.ndarray, count: int) -> np.ndarray:
     """`jax.random.uniform(key, (count,))` for keys uint32 (n, 2): float32 (n, count) in [0, 1)."""
     places = np.broadcast_to(np.arange(count, dtype=np.uint32), (len(keys), count))
     high, low = _threefry(keys[:, None, :], np.zeros_like(places), places)
-    return (((high ^ low) >> np.uint32(9)) | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
+    mantissa: np.ndarray = (high ^ low) >> np.uint32(9)
+    return (mantissa | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
 
 
 def sample(key: np.ndarray, positions: np.ndarray, crop: Crop, image_aspect: np.ndarray) -> Boxes:

@@ -62,20 +62,7 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
 
 
 def batches(num_examples: int, *, seed: int, batch_size: int, start_step: int = 0) -> Iterator[np.ndarray]:
-    """Endless batches from a step on: `batch_indices` for start_step, start_step + 1, ...
-
-    Args:
-        num_examples: number of examples.
-        seed: 0 to 2**64 - 1.
-        batch_size: examples in a batch, over all devices and hosts.
-        start_step: first step, larger than 0 to resume.
-
-    Returns:
-        An iterator over indices int32 (batch_size,).
-
-    Raises:
-        DistillError: as `batch_indices`, at once rather than at the first batch.
-    """
+    """Endless `batch_indices` from a step on, larger than 0 to resume; raises as it does, at once."""
     _check(seed, start_step, batch_size, num_examples)
     return (batch_indices(seed, step, batch_size, num_examples) for step in itertools.count(start_step))
 

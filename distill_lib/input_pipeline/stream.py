@@ -8,25 +8,36 @@ is left to the device. Decoding and cropping release Python's lock, so threads u
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import os
-import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent import futures
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from distill_lib import crops, views
+from distill_lib.datasets import decode
 from distill_lib.errors import DistillError, unknown
 from distill_lib.input_pipeline import host_views, sampler
-from distill_lib.input_pipeline.workers import Bad, Chunks, Room, Source, Told
+from distill_lib.log import logger
 
 ON_BAD_IMAGE = ("substitute", "raise")
+ATTEMPTS = 100  # images that are tried in place of a broken one
 CHUNK = 64  # images that a worker makes at once, at most
 AHEAD = 2  # batches that threads make in advance
-_Made = tuple[Room, list[Told]]  # a batch, and what there is to say of each of its chunks
+
+
+class Source(Protocol):
+    """What `datasets.Source` is: random access to examples as `datasets.Encoded`."""
+
+    def __len__(self) -> int: ...
+
+    def encoded(self, index: int) -> Any:
+        """An example's `image`, `label` and `name`."""
 
 
 class Batch(NamedTuple):
@@ -36,8 +47,8 @@ class Batch(NamedTuple):
         step: number of the step.
         positions: int32 (n,), where in the global batch the share lies.
         labels: int32 (n,).
-        student: uint8 (n, size, size, colours).
-        teacher: by size, uint8 (n, size, size, colours); with a shared view of the student's size the very same array.
+        student: uint8 (n, size, size, channels).
+        teacher: by size, uint8 (n, size, size, channels); with a shared view of the student's size the very same array.
     """
 
     step: int
@@ -45,6 +56,37 @@ class Batch(NamedTuple):
     labels: np.ndarray
     student: np.ndarray
     teacher: dict[int, np.ndarray]
+
+
+class _Broken(NamedTuple):
+    number: int
+    name: str
+    reason: str
+
+
+class _Space(NamedTuple):
+    """Memory for some images: labels int32 (n,), and for each of the looks uint8 (n, size, size, channels)."""
+
+    labels: np.ndarray
+    pictures: list[np.ndarray]
+
+    def part(self, begin: int, count: int) -> _Space:
+        """Some of it, which is the same memory."""
+        place = slice(begin, begin + count)
+        return _Space(self.labels[place], [pictures[place] for pictures in self.pictures])
+
+
+class _Candidate(NamedTuple):
+    """An example whose header can be read: `number`, the `attempt`-th that is tried in place of `original`."""
+
+    original: int
+    attempt: int
+    number: int
+    example: Any
+    known: decode.Known
+
+
+_Made = tuple[_Space, list[list[_Broken]]]  # a batch, and the broken images of each of its chunks
 
 
 class Stream(Iterator[Batch]):
@@ -56,55 +98,37 @@ class Stream(Iterator[Batch]):
     """
 
     def __init__(
-        self, work: Chunks, made: Iterator[_Made], teacher: dict[int, int], raises: bool, report: Callable
+        self,
+        made: Generator[_Made],
+        first: int,
+        start_step: int,
+        teacher: dict[int, int],
+        report: Callable[[str], object],
     ) -> None:
         self.bad: dict[int, str] = {}
         self.substituted = 0
-        self._work, self._made, self._teacher = work, made, teacher
-        self._raises, self._report = raises, report
-        self._step = work.start_step
+        self._made, self._first, self._teacher, self._report = made, first, teacher, report
+        self._steps = itertools.count(start_step)
         # Also where nobody closes it: at exit, before the modules go that the workers are ended with.
-        self._end = weakref.finalize(self, made.close)  # type: ignore[attr-defined]
+        self.close = weakref.finalize(self, made.close)
 
     def __next__(self) -> Batch:
         """The next step's batch; raises DistillError for a broken image if asked to, or if nothing can replace it."""
-        work = self._work
-        (labels, shown), told = next(self._made)
-        for bad, error in told:
-            self._count(bad)
-            if error is not None:
-                raise DistillError(error)
-        positions = np.arange(work.first, work.first + work.share, dtype=np.int32)
-        teacher = {size: shown[look] for size, look in self._teacher.items()}
-        self._step += 1
-        return Batch(self._step - 1, positions, labels, shown[0], teacher)
+        (labels, pictures), chunks = next(self._made)
+        for index, name, reason in itertools.chain(*chunks):
+            self.substituted += 1
+            if index not in self.bad:
+                self.bad[index] = name
+                self._report(f"image {index}, {name}, cannot be decoded ({reason}); the next one is shown instead")
+        positions = np.arange(self._first, self._first + len(labels), dtype=np.int32)
+        teacher = {size: pictures[look] for size, look in self._teacher.items()}
+        return Batch(next(self._steps), positions, labels, pictures[0], teacher)
 
     def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Ends the workers."""
-        self._end()
-        self._made = iter(())
-
-    def _count(self, bad: list[Bad]) -> None:
-        for index, name, reason in bad:
-            if self._raises:
-                raise DistillError(
-                    f"image {index}, {name}, cannot be decoded ({reason}): replace the file, or choose "
-                    'on_bad_image="substitute".'
-                )
-            if index not in self.bad:
-                self.bad[index] = name
-                self._report(f"image {index}, {name}, cannot be decoded ({reason}); the next one is shown instead")
-            self.substituted += 1
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def batches(
@@ -123,7 +147,7 @@ def batches(
     hosts: int = 1,
     workers: int | None = None,
     on_bad_image: str = "substitute",
-    report: Callable[[str], object] = _to_stderr,
+    report: Callable[[str], object] = logger.warning,
 ) -> Stream:
     """Streams the crops that teacher and student are shown, from a step on.
 
@@ -142,7 +166,7 @@ def batches(
         hosts: number of shares.
         workers: how many threads decode, see `crew`; 0 decodes when a batch is asked for.
         on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
-        report: is given one line for each broken image, once.
+        report: is given one line for each broken image, once; by default a warning.
 
     Returns:
         An endless iterator; it holds the broken images that it met.
@@ -153,38 +177,31 @@ def batches(
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, ON_BAD_IMAGE)
-    share = _share(batch_size, host, hosts)
-    sampler.batch_indices(seed, start_step, batch_size, len(source))  # tells bad numbers now
-    draws = [host_views.Crop(row.student, row.flip, area=area, whole=whole)]
-    if row.relation == "independent":
-        draws.append(host_views.Crop(str(row.teacher), row.flip, True, area=area, whole=whole))
-    looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
-    teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
-    workers = crew(workers)
-    work = Chunks(
-        source=source,
-        seed=seed,
-        start_step=start_step,
-        batch_size=batch_size,
-        first=host * share,
-        share=share,
-        chunk=min(CHUNK, -(-share // max(workers, 1))),
-        draws=tuple(draws),
-        looks=tuple(looks),
-        channels=channels,
-    )
-    made = _by_threads(work, workers) if workers else _in_turn(work)
-    return Stream(work, made, teacher, on_bad_image == "raise", report)
-
-
-def _share(batch_size: int, host: int, hosts: int) -> int:
-    """Images of a batch that each host gets."""
     if hosts < 1 or not 0 <= host < hosts or batch_size % hosts:
         raise DistillError(
             f"host {host} of {hosts} has no equal share of a batch of {batch_size}: count hosts from 0, and choose a "
             "batch_size that they divide."
         )
-    return batch_size // hosts
+    sampler.batch_indices(seed, start_step, batch_size, len(source))  # tells bad numbers now
+    draws = [host_views.Crop(row.student, row.flip, area=area, whole=whole)]
+    if row.relation == "independent":
+        draws.append(host_views.Crop(str(row.teacher), row.flip, True, area=area, whole=whole))
+    looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
+    share = batch_size // hosts
+    chunks = _Chunks(
+        source=source,
+        seed=seed,
+        batch_size=batch_size,
+        first=host * share,
+        share=share,
+        draws=draws,
+        looks=looks,
+        channels=channels,
+        stops=on_bad_image == "raise",
+    )
+    made = _made(chunks, start_step, crew(workers))
+    teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
+    return Stream(made, chunks.first, start_step, teacher, report)
 
 
 def crew(workers: int | None) -> int:
@@ -199,27 +216,103 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _in_turn(work: Chunks) -> Iterator[_Made]:
-    """Every step when it is asked for, in this thread."""
-    for step in itertools.count(work.start_step):
-        room = work.room(work.share)
-        yield room, [work.fill(step, begin, room.part(begin, work.chunk)) for begin in work.begins()]
-
-
-def _by_threads(work: Chunks, workers: int) -> Iterator[_Made]:
-    """Some steps in advance; threads write the chunks where they belong."""
-    crew = futures.ThreadPoolExecutor(workers, "stream")
-
-    def begun(step: int) -> tuple[Room, list[futures.Future[Told]]]:
-        room = work.room(work.share)
-        return room, [crew.submit(work.fill, step, begin, room.part(begin, work.chunk)) for begin in work.begins()]
-
+def _made(chunks: _Chunks, start_step: int, workers: int) -> Generator[_Made]:
+    """Makes batches in order: some in advance, by threads; without workers each when it is asked for."""
+    size = min(CHUNK, -(-chunks.share // max(workers, 1)))
+    pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
+    ahead = collections.deque[tuple[_Space, list[Callable[[], list[_Broken]]]]]()
     try:
-        steps = itertools.count(work.start_step)
-        ahead = collections.deque(begun(step) for step in itertools.islice(steps, AHEAD))
-        for step in steps:
-            ahead.append(begun(step))
-            room, parts = ahead.popleft()
-            yield room, [part.result() for part in parts]
+        for step in itertools.count(start_step):
+            space = chunks.space()
+            begins = range(0, chunks.share, size)
+            tasks = [functools.partial(chunks.fill, step, begin, space.part(begin, size)) for begin in begins]
+            ahead.append((space, [pool.submit(task).result for task in tasks] if workers else [*tasks]))
+            if len(ahead) > AHEAD or not workers:
+                space, results = ahead.popleft()
+                yield space, [result() for result in results]
     finally:
-        crew.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """A host's batches in chunks, each read, drawn, decoded and cropped from its number alone.
+
+    Attributes:
+        source, seed, batch_size, channels: as in `batches`.
+        first, share: position of the host's first image in the global batch, and how many it has.
+        draws: how crops are drawn: the student's, and where it is independent the teacher's.
+        looks: (number in `draws`, size in pixels) of all that is shown of an image.
+        stops: whether a broken image raises; else the next one that can be decoded is seen from the same position.
+    """
+
+    source: Source
+    seed: int
+    batch_size: int
+    first: int
+    share: int
+    draws: Sequence[host_views.Crop]
+    looks: Sequence[tuple[int, int]]
+    channels: int
+    stops: bool
+
+    def space(self) -> _Space:
+        """New memory for a step."""
+        pictures = [np.empty((self.share, size, size, self.channels), np.uint8) for _, size in self.looks]
+        return _Space(np.empty(self.share, np.int32), pictures)
+
+    def fill(self, step: int, begin: int, space: _Space) -> list[_Broken]:
+        """Writes the images of a step from position `begin` of the host's share on, and tells which are broken."""
+        indices = sampler.batch_indices(self.seed, step, self.batch_size, len(self.source))
+        positions = self.first + np.arange(begin, begin + len(space.labels))
+        key, broken = host_views.step_key(self.seed, step), list[_Broken]()
+        candidates = [self._readable(int(index), 0, broken) for index in indices[positions]]
+        looks = self._looks(key, positions, candidates)  # of all at once: NumPy is slow at single numbers
+        for place, candidate in enumerate(candidates):
+            out = [pictures[place] for pictures in space.pictures]
+            while True:
+                image, header = candidate.example.image, candidate.known.header
+                try:
+                    decode.crops(image, looks[place], self.channels, header=header, out=out)
+                    break
+                except decode.ImageError as error:
+                    self._note(_Broken(candidate.number, candidate.example.name, str(error)), broken)
+                candidate = self._readable(candidate.original, candidate.attempt + 1, broken)
+                (looks[place],) = self._looks(key, positions[place : place + 1], [candidate])
+            space.labels[place] = candidate.example.label
+        return broken
+
+    def _readable(self, original: int, start: int, broken: list[_Broken]) -> _Candidate:
+        """Candidate number `start` in place of an example, or the first after it whose header can be read."""
+        count = len(self.source)
+        for attempt in range(start, min(ATTEMPTS, count)):
+            number = (original + attempt) % count
+            example = self.source.encoded(number)
+            try:
+                return _Candidate(original, attempt, number, example, decode.known(example.image))
+            except decode.ImageError as error:
+                self._note(_Broken(number, example.name, str(error)), broken)
+        raise DistillError(
+            f"none of {min(ATTEMPTS, count)} images up to {broken[-1].name} can be decoded ({broken[-1].reason}): "
+            "check the data set."
+        )
+
+    def _looks(
+        self, key: np.ndarray, positions: np.ndarray, candidates: Sequence[_Candidate]
+    ) -> list[tuple[decode.Look, ...]]:
+        """For each image the looks at it."""
+        ratio = np.array([candidate.known.width / candidate.known.height for candidate in candidates], np.float32)
+        drawn = [host_views.sample(key, positions, draw, ratio) for draw in self.draws]
+        by_look = [
+            [decode.Look(box, flip, size) for box, flip in zip(*(each.tolist() for each in drawn[draw]), strict=True)]
+            for draw, size in self.looks
+        ]
+        return list(zip(*by_look, strict=True))
+
+    def _note(self, bad: _Broken, broken: list[_Broken]) -> None:
+        if self.stops:
+            raise DistillError(
+                f"image {bad.number}, {bad.name}, cannot be decoded ({bad.reason}): replace the file, or choose "
+                'on_bad_image="substitute".'
+            )
+        broken.append(bad)

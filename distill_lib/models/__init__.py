@@ -7,23 +7,23 @@ beside it. The functions here are all that training, evaluation and teachers ask
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from distill_lib import weights
 from distill_lib.errors import DistillError, unknown
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    import flax.linen as nn
-    import jax
+from distill_lib.models import bit, efficientnet_lite, mobilenet_v3, vit
+from distill_lib.models.layers import UNIT
 
 DTYPES = ("float32", "bfloat16")
+FAMILIES = (bit, mobilenet_v3, efficientnet_lite, vit)
 
-Variables = dict[str, dict]
-
-UNIT = "unit"
-"""What every family calls the outputs of its residual units, which are kept where the rest is computed again."""
+Variables = dict[str, dict[str, Any]]
+ImageShape = tuple[int, int, int]  # height, width, channels
 
 
 def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
@@ -42,7 +42,7 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    for family in _families():
+    for family in FAMILIES:
         if (module := family.create(name, num_classes, dtype)) is not None:
             return module
     raise unknown("model", name, names())
@@ -59,44 +59,34 @@ def check_resolution(name: str, resolution: int) -> None:
 
 def names() -> list[str]:
     """Names of the models that `create` builds."""
-    return [name for family in _families() for name in family.names()]
+    return [name for family in FAMILIES for name in family.names()]
 
 
-def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
-    """Draws the variables of a model for images of shape (height, width, colours)."""
+def init(model: nn.Module, key: jax.Array, image_shape: ImageShape) -> Variables:
+    """Draws the variables of a model for images of shape (height, width, channels)."""
     return _initialiser(model, image_shape)(key)
 
 
 @functools.lru_cache(maxsize=64)
-def _initialiser(model: nn.Module, image_shape: tuple[int, int, int]):
-    import jax
-    import jax.numpy as jnp
-
+def _initialiser(model: nn.Module, image_shape: ImageShape) -> Callable[[jax.Array], Variables]:
     # XLA:CPU takes five times as long to optimise a few thousand random draws as they take without.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape))), compiler_options=options)
 
 
 @functools.lru_cache(maxsize=64)
-def shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
-    """Shapes of a model's variables for images of shape (height, width, colours); nothing is computed.
+def shapes(model: nn.Module, image_shape: ImageShape) -> Variables:
+    """Shapes of a model's variables for images of shape (height, width, channels); nothing is computed.
 
     Raises:
         DistillError: if the model cannot take images of that shape.
     """
-    import jax
-    import jax.numpy as jnp
-
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)
+    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 
 def logits(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
-    """Predicts: images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes) float32."""
-    import jax
-
-    output = model.apply(variables, images)
-    assert isinstance(output, jax.Array)
+    """Predicts: images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes) float32."""
+    output: Any = model.apply(variables, images)
     return output
 
 
@@ -108,7 +98,7 @@ def train_logits(
     Args:
         model: the module.
         variables: its parameters, and with BatchNorm its running statistics.
-        images: (batch, height, width, colours), float32 in [-1, 1].
+        images: (batch, height, width, channels), float32 in [-1, 1].
         remat: whether only the outputs of residual units are kept for the gradient and the rest is computed again then
             (rematerialisation); the same gradients, to rounding.
 
@@ -121,11 +111,9 @@ def train_logits(
         output, changed = model.apply(variables, images, train=True, mutable=["batch_stats"])
         return output, dict(changed)
 
-    if not remat:
-        return forward(variables, images)
-    import jax
-
-    return jax.checkpoint(forward, policy=jax.checkpoint_policies.save_only_these_names(UNIT))(variables, images)
+    if remat:
+        forward = jax.checkpoint(forward, policy=jax.checkpoint_policies.save_only_these_names(UNIT))
+    return forward(variables, images)
 
 
 def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
@@ -139,7 +127,8 @@ def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[
         return 1 <= len(module.path) <= 2
 
     output, captured = model.apply(variables, images, capture_intermediates=near, mutable=["intermediates"])
-    return dict(_outputs(captured["intermediates"], "")) | {"logits": output}
+    outputs = weights.flatten(captured["intermediates"])
+    return {path.removesuffix("/__call__"): value for path, (value,) in outputs.items()} | {"logits": output}
 
 
 def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
@@ -148,11 +137,9 @@ def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> ja
     Raises:
         DistillError: if the model has no layer that is called "head".
     """
-    import flax.linen as nn
+    seen: list[jax.Array] = []
 
-    seen = []
-
-    def keep(call: Callable, arguments: tuple, options: dict, context: nn.module.InterceptorContext) -> Any:
+    def keep(call: Callable[..., Any], arguments: Any, options: Any, context: nn.module.InterceptorContext) -> Any:
         if context.module.path == ("head",) and context.method_name == "__call__":
             seen.append(arguments[0])
         return call(*arguments, **options)
@@ -164,14 +151,6 @@ def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> ja
     return seen[0].astype("float32")
 
 
-def _outputs(tree: dict, prefix: str) -> Iterator[tuple[str, jax.Array]]:
-    for name, value in tree.items():
-        if name == "__call__":
-            yield prefix.rstrip("/"), value[0]
-        else:
-            yield from _outputs(value, f"{prefix}{name}/")
-
-
 def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
     """Computes once what a frozen network would compute in every step: standardised weights, BatchNorm at inference.
 
@@ -179,9 +158,3 @@ def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
         A module and its variables with the same logits, to rounding; it cannot be trained.
     """
     return model.fold(variables)
-
-
-def _families() -> tuple[ModuleType, ...]:
-    from distill_lib.models import bit, efficientnet_lite, mobilenet_v3, vit
-
-    return bit, mobilenet_v3, efficientnet_lite, vit

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 
-from distill_lib.models import UNIT
 from distill_lib.models.group_norm import GroupNorm
+from distill_lib.models.layers import Kernel, Params, convolve, map_kernels, product, unit_output
 
 STAGES = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SMALL_STAGES = {11: (1, 1, 1), 14: (1, 1, 1, 1), 20: (2, 2, 2)}
@@ -31,7 +29,7 @@ _SMALL_NAME = re.compile(r"bit_r(\d+)w(\d+)")
 
 
 class StandardizedConv(nn.Module):
-    """A convolution without bias, with weights standardised over (H, W, input channels).
+    """A convolution without bias, with weights standardised over (H, W, input channels); NHWC to NHWC.
 
     Attributes:
         features: output channels.
@@ -47,38 +45,21 @@ class StandardizedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, features)."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         kernel = jnp.asarray(kernel if self.folded else standardize(kernel), x.dtype)
-        convolved = functools.partial(_convolved, stride=self.stride)
+        pad = self.kernel_size // 2
+        convolved = functools.partial(convolve, stride=self.stride, pads=[(pad, pad)] * 2)
         if self.kernel_size > 1:
             return convolved(x, kernel)
-        product = functools.partial(_product, stride=self.stride)
         if self.stride == 1:
             return product(x, kernel)
         # On GPUs the product of a strided slice aborts XLA's Triton fusion (jax 0.10 and 0.11).
-        return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolved)
+        strided = functools.partial(product, stride=self.stride)
+        return jax.lax.platform_dependent(x, kernel, cpu=strided, default=convolved)
 
 
-def _convolved(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=[(pad, pad), (pad, pad)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def _product(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """A 1x1 convolution as a flat matrix product, which XLA:CPU runs, with its gradient, 3-4 times faster."""
-    x = x[:, ::stride, ::stride]
-    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-def standardize(kernel: jax.Array | np.ndarray, epsilon: float = 1e-10) -> jax.Array | np.ndarray:
+def standardize(kernel: Kernel, epsilon: float = 1e-10) -> Kernel:
     """Weight standardisation: mean 0 and variance 1 over (H, W, input channels) of a kernel (H, W, in, out).
 
     NumPy arrays stay NumPy arrays: loading a teacher compiles nothing.
@@ -92,7 +73,7 @@ def standardize(kernel: jax.Array | np.ndarray, epsilon: float = 1e-10) -> jax.A
 
 
 class RootBlock(nn.Module):
-    """The stem: one standardised convolution, and for large images a 3x3/2 max-pool."""
+    """The stem: one standardised convolution to `features` channels, and for large images a 3x3/2 max-pool."""
 
     features: int
     kernel_size: int
@@ -102,7 +83,6 @@ class RootBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, colours) to (batch, height', width', features)."""
         x = StandardizedConv(self.features, self.kernel_size, self.stride, self.folded, name="conv_root")(x)
         if not self.pool:
             return x
@@ -112,7 +92,7 @@ class RootBlock(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """A pre-activation bottleneck; a projection shortcut starts from the pre-activated input."""
+    """A pre-activation bottleneck to 4 * width channels; a projection shortcut starts from the pre-activated input."""
 
     width: int
     stride: int
@@ -121,7 +101,6 @@ class ResidualUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, 4 * width)."""
         features = 4 * self.width
         shortcut = x
         x = nn.relu(GroupNorm(self.groups, name="gn1")(x))
@@ -131,11 +110,11 @@ class ResidualUnit(nn.Module):
         x = nn.relu(GroupNorm(self.groups, name="gn2")(x))
         x = StandardizedConv(self.width, 3, self.stride, self.folded, name="conv2")(x)
         x = nn.relu(GroupNorm(self.groups, name="gn3")(x))
-        return checkpoint_name(shortcut + StandardizedConv(features, 1, 1, self.folded, name="conv3")(x), UNIT)
+        return unit_output(shortcut + StandardizedConv(features, 1, 1, self.folded, name="conv3")(x))
 
 
 class Stage(nn.Module):
-    """Residual units at one resolution; the first one may reduce it."""
+    """Residual units at one resolution, to 4 * width channels; the first one may reduce it."""
 
     units: int
     width: int
@@ -145,7 +124,6 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, 4 * width)."""
         for index in range(self.units):
             stride = self.stride if index == 0 else 1
             x = ResidualUnit(self.width, stride, self.groups, self.folded, name=f"unit{index + 1:02d}")(x)
@@ -175,10 +153,7 @@ class BiT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes).
-
-        Training and inference are the same thing for this family, which is why `train` changes nothing.
-        """
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes); `train` changes nothing."""
         x = RootBlock(self.width, *self.stem, self.folded, name="root_block")(images.astype(self.dtype))
         for index, units in enumerate(self.stages):
             stride = 1 if index == 0 else 2
@@ -188,24 +163,18 @@ class BiT(nn.Module):
         features = x.mean(axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(features)
 
-    def fold(self, variables: dict) -> tuple[BiT, dict]:
+    def fold(self, variables: dict[str, Params]) -> tuple[BiT, dict[str, Params]]:
         """Standardises the weights once; kernels are kept in the dtype they are used in."""
-
-        def folded(path: tuple, leaf: Any) -> Any:
-            dtype = jnp.dtype(self.dtype)
-            return standardize(leaf).astype(dtype) if leaf.ndim == 4 and path[-1].key == "kernel" else leaf
-
-        return self.clone(folded=True), jax.tree_util.tree_map_with_path(folded, variables)
+        return self.clone(folded=True), map_kernels(
+            lambda kernel: standardize(kernel).astype(jnp.dtype(self.dtype)), variables
+        )
 
 
 def create(name: str, num_classes: int, dtype: str = "float32") -> BiT | None:
-    """Builds the BiT model of that name.
+    """Builds the BiT model of that name; None if it is not one of this family.
 
     Names are `bit_r{depth}x{factor}` for the paper's models (width 64 x factor, 7x7/2 stem with pooling) and
     `bit_r{depth}w{width}` for small images (5x5/2 stem without pooling, 8 groups).
-
-    Returns:
-        The module, or None if the name is not one of this family.
     """
     if match := _LARGE_NAME.fullmatch(name):
         depth, factor = map(int, match.groups())

@@ -18,6 +18,7 @@ from distill_lib import models
 from distill_lib.errors import unknown
 
 MEANS = ("logits", "probabilities")
+Show = Callable[[int | None], jax.Array]  # renders the view at a resolution; None is the student's
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Member:
     input_range: tuple[float, float] = (-1.0, 1.0)
 
     def logits(self, variables: models.Variables, images: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, classes)."""
+        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, classes)."""
         return models.logits(self.model, variables, self._in_range(images))
 
     def features(self, variables: models.Variables, images: jax.Array) -> jax.Array:
@@ -67,32 +68,35 @@ class Ensemble:
     def logits(
         self,
         variables: tuple[models.Variables, ...],
-        show: Callable[[int | None], jax.Array],
+        show: Show,
         temperature: jax.Array | float = 1.0,
     ) -> jax.Array:
         """Asks all members about one view.
 
         Args:
             variables: of each member.
-            show: renders the view at a resolution; it is called with None for the student's.
+            show: renders the view at a member's resolution.
             temperature: at which probabilities are averaged.
 
         Returns:
             (batch, classes) float32; with "probabilities", numbers whose softmax at that temperature is the mean.
         """
-        answers = [
-            member.logits(own, show(member.resolution)) for member, own in zip(self.members, variables, strict=True)
-        ]
+        answers = self._each(Member.logits, variables, show)
         if len(answers) == 1:
             return answers[0]
         if self.mean == "logits":
             return jnp.stack(answers).mean(axis=0)
-        each = jax.nn.log_softmax(jnp.stack(answers) / temperature)
-        return temperature * (jax.nn.logsumexp(each, axis=0) - jnp.log(float(len(answers))))
+        log_probabilities = jax.nn.log_softmax(jnp.stack(answers) / temperature)
+        return temperature * (jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(float(len(answers))))
 
-    def features(self, variables: tuple[models.Variables, ...], show: Callable[[int | None], jax.Array]) -> jax.Array:
+    def features(self, variables: tuple[models.Variables, ...], show: Show) -> jax.Array:
         """All members' features of one view side by side, (batch, features): their kernels add up."""
-        each = [
-            member.features(own, show(member.resolution)) for member, own in zip(self.members, variables, strict=True)
-        ]
-        return jnp.concatenate(each, axis=-1)
+        return jnp.concatenate(self._each(Member.features, variables, show), axis=-1)
+
+    def _each(
+        self,
+        ask: Callable[[Member, models.Variables, jax.Array], jax.Array],
+        variables: tuple[models.Variables, ...],
+        show: Show,
+    ) -> list[jax.Array]:
+        return [ask(member, own, show(member.resolution)) for member, own in zip(self.members, variables, strict=True)]

@@ -10,18 +10,20 @@ import jax.numpy as jnp
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation over (H, W, channels of a group), with the biased variance; see `group_norm`."""
+    """Group normalisation of (batch, height, width, channels) over (H, W, channels of a group); see `group_norm`."""
 
     groups: int
     epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises activations of shape (batch, height, width, channels)."""
         shape = (1, 1, 1, x.shape[-1])
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         return group_norm(x, scale.reshape(-1), bias.reshape(-1), self.groups, self.epsilon)
+
+
+Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -36,18 +38,17 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, eps
         scale: (channels,) float32.
         bias: (channels,) float32.
         groups: divides the channels.
-        epsilon: added to the variance.
+        epsilon: added to the variance (biased, as in Wu and He, "Group normalization", ECCV 2018, equation 1).
 
     Returns:
         The normalised activations, of the shape and dtype of `x`.
-
-    References:
-        Wu and He, "Group normalization", ECCV 2018, equation 1.
     """
     return _group_norm_forward(x, scale, bias, groups, epsilon)[0]
 
 
-def _group_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float):
+def _group_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float
+) -> tuple[jax.Array, Kept]:
     wide = x.astype(jnp.float32)
     pool = functools.partial(_mean_over_group, groups=groups, pixels=x.shape[1] * x.shape[2])
     mean = pool(wide.sum(axis=(1, 2)))
@@ -59,7 +60,9 @@ def _group_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, groups:
     return normalised.astype(x.dtype), (x, mean, inverse, scale)
 
 
-def _group_norm_backward(groups: int, epsilon: float, kept: tuple, gradient: jax.Array):
+def _group_norm_backward(
+    groups: int, epsilon: float, kept: Kept, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, mean, inverse, scale = kept
     wide, gradient = x.astype(jnp.float32), gradient.astype(jnp.float32)
     pool = functools.partial(_mean_over_group, groups=groups, pixels=x.shape[1] * x.shape[2])

@@ -11,17 +11,16 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
-from distill_lib.models import UNIT
 from distill_lib.models.group_norm import GroupNorm
+from distill_lib.models.layers import Pads, Params, convolve, map_kernels, product, unit_output
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda x: x,
@@ -29,7 +28,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu6": nn.relu6,
     "hard_swish": nn.hard_swish,
 }
-Pads = Sequence[tuple[int, int]]
 GROUPS = 8  # of every GroupNorm: divides all widths of the mobile networks
 
 
@@ -42,7 +40,7 @@ class Layers:
         epsilon: added to the variance.
         momentum: share of the old value in each update of BatchNorm's running statistics.
         same: pads as TensorFlow's "SAME", where a stride of 2 puts more at the end; otherwise both ends alike.
-        folded: whether BatchNorm is already in the convolution, which then has a bias.
+        folded: whether BatchNorm is already in the convolutions, as in a frozen teacher; they then have a bias.
     """
 
     norm: str = "bn"
@@ -53,70 +51,37 @@ class Layers:
 
 
 class Conv(nn.Module):
-    """A convolution, dense or depthwise, in the dtype of its input; parameters are float32.
-
-    Attributes:
-        features: output channels.
-        kernel_size: height and width of the kernel.
-        stride: of the convolution.
-        depthwise: whether every channel has a kernel of its own; `features` is then the number of input channels.
-        same: see `Layers`.
-        use_bias: whether a bias is added.
-    """
+    """A convolution in the dtype of its input; parameters are float32. Fields as in `ConvNorm`."""
 
     features: int
+    layers: Layers
     kernel_size: int
     stride: int
     depthwise: bool
-    same: bool
-    use_bias: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, features)."""
         inputs = 1 if self.depthwise else x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape).astype(x.dtype)
         if self.kernel_size == self.stride == 1 and not self.depthwise:
-            # XLA:CPU runs a flat matrix product much faster than this convolution
-            x = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
+            x = product(x, kernel)
         else:
-            pads = [_pads(side, self.kernel_size, self.stride, self.same) for side in x.shape[1:3]]
+            pads = [_pads(side, self.kernel_size, self.stride, self.layers.same) for side in x.shape[1:3]]
             x = (depthwise if self.depthwise else convolve)(x, kernel, self.stride, pads)
-        if not self.use_bias:
+        if not (self.layers.folded and self.layers.norm == "bn"):
             return x
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return x + bias.astype(x.dtype).reshape(1, 1, 1, -1)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: int = 1) -> jax.Array:
-    """A convolution of (batch, height, width, channels) with a kernel (height, width, channels / groups, features)."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
-    )
-
-
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """A convolution of each channel with a kernel of its own.
+    """A convolution of each channel with a kernel (height, width, 1, channels) of its own.
 
     XLA:CPU has no fast program for grouped convolutions; there, a sum of shifted images is about ten times as fast.
-
-    Args:
-        x: (batch, height, width, channels).
-        kernel: (height, width, 1, channels).
-        stride: of the convolution.
-        pads: zeros (before, after) for height and width.
-
-    Returns:
-        (batch, height / stride, width / stride, channels), of the dtype of `x`.
     """
-
-    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _shifted(x, kernel, stride, pads)
-
-    def grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return convolve(x, kernel, stride, pads, groups=x.shape[-1])
-
+    shifted = functools.partial(_shifted, stride=stride, pads=pads)
+    grouped = functools.partial(convolve, stride=stride, pads=pads, groups=x.shape[-1])
     return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
 
 
@@ -142,7 +107,7 @@ def _pads(side: int, size: int, stride: int, same: bool) -> tuple[int, int]:
 
 
 class ConvNorm(nn.Module):
-    """A convolution, its norm and an activation.
+    """A convolution, its norm and an activation: to (batch, height / stride, width / stride, features).
 
     Attributes:
         features: output channels.
@@ -150,7 +115,7 @@ class ConvNorm(nn.Module):
         kernel_size: height and width of the kernel.
         stride: of the convolution.
         activation: a name in `ACTIVATIONS`.
-        depthwise: see `Conv`.
+        depthwise: whether every channel has a kernel of its own; `features` is then the number of input channels.
     """
 
     features: int
@@ -162,32 +127,23 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, features)."""
         layers = self.layers
-        bias = layers.folded and layers.norm == "bn"
-        conv = Conv(self.features, self.kernel_size, self.stride, self.depthwise, layers.same, bias, name="conv")
-        x = conv(x)
+        x = Conv(self.features, layers, self.kernel_size, self.stride, self.depthwise, name="conv")(x)
         if layers.norm == "gn":
             x = GroupNorm(GROUPS, layers.epsilon, name="norm")(x)
         elif not layers.folded:
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=layers.momentum,
-                epsilon=layers.epsilon,
-                dtype=x.dtype,
-                name="norm",
-            )(x)
+            norm = nn.BatchNorm(not train, momentum=layers.momentum, epsilon=layers.epsilon, dtype=x.dtype, name="norm")
+            x = norm(x)
         return ACTIVATIONS[self.activation](x)
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate in [0, 1] that depends on the means of all channels."""
+    """Scales each channel by a gate in [0, 1] that depends on the means of all channels, in float32."""
 
     reduced: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to the same shape and dtype; the gates are computed in float32."""
         means = x.mean(axis=(1, 2), dtype=jnp.float32)
         gates = nn.Dense(x.shape[-1], name="expand")(nn.relu(nn.Dense(self.reduced, name="reduce")(means)))
         return x * nn.hard_sigmoid(gates).astype(x.dtype)[:, None, None, :]
@@ -214,14 +170,13 @@ class Row(NamedTuple):
 
 
 class InvertedResidual(nn.Module):
-    """Expands the channels, filters each of them, and projects them without an activation."""
+    """Expands the channels, filters each of them, and projects them to `row.features` without an activation."""
 
     row: Row
     layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, features)."""
         size, expanded, features, squeeze, activation, stride = self.row
         shortcut = x
         if expanded != x.shape[-1]:
@@ -230,7 +185,7 @@ class InvertedResidual(nn.Module):
         if squeeze:
             x = SqueezeExcite(divisible_by_8(expanded / 4), name="squeeze")(x)
         x = ConvNorm(features, self.layers, name="project")(x, train)
-        return checkpoint_name(shortcut + x if x.shape == shortcut.shape else x, UNIT)
+        return unit_output(shortcut + x if x.shape == shortcut.shape else x)
 
 
 class Stage(nn.Module):
@@ -241,15 +196,55 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height / stride, width / stride, features)."""
         for number, row in enumerate(self.rows, 1):
             x = InvertedResidual(row, self.layers, name=f"block{number}")(x, train)
         return x
 
 
-def stages(rows: tuple[Row, ...]) -> list[tuple[Row, ...]]:
-    """Cuts a table into stages: neighbouring rows with equally many output channels."""
-    return [tuple(group) for _, group in itertools.groupby(rows, key=lambda row: row.features)]
+class MobileNet(nn.Module):
+    """A mobile network of width 1, from images to logits.
+
+    Attributes:
+        num_classes: length of the logits.
+        stem: channels of the first convolution, 3x3/2.
+        stages: blocks, stage by stage.
+        last: channels of the last convolution.
+        hidden: width of the hidden layer after pooling; None if there is none.
+        activation: of these three, a name in `ACTIVATIONS`.
+        layers: what the convolutions have in common.
+        dtype: of the activations.
+    """
+
+    num_classes: int
+    stem: int
+    stages: tuple[tuple[Row, ...], ...]
+    last: int
+    hidden: int | None
+    activation: str
+    layers: Layers
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes).
+
+        With BatchNorm, `train` uses the statistics of the batch and updates the running ones.
+        """
+        layers, activation = self.layers, self.activation
+        x = ConvNorm(self.stem, layers, 3, 2, activation, name="stem")(images.astype(self.dtype), train)
+        for number, rows in enumerate(self.stages, 1):
+            x = Stage(rows, layers, name=f"stage{number}")(x, train)
+        x = ConvNorm(self.last, layers, activation=activation, name="last")(x, train)
+        features = x.mean(axis=(1, 2), dtype=jnp.float32)
+        if self.hidden is not None:
+            features = ACTIVATIONS[activation](nn.Dense(self.hidden, name="hidden")(features))
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(features)
+
+    def fold(self, variables: dict[str, Params]) -> tuple[MobileNet, dict[str, Params]]:
+        """Moves BatchNorm into the convolutions, whose kernels are kept in the dtype they are used in."""
+        params = _fold_batch_norm(variables["params"], variables.get("batch_stats", {}), self.layers.epsilon)
+        params = map_kernels(lambda kernel: kernel.astype(jnp.dtype(self.dtype)), params)
+        return self.clone(layers=replace(self.layers, folded=True)), {"params": params}
 
 
 def divisible_by_8(channels: float) -> int:
@@ -258,34 +253,14 @@ def divisible_by_8(channels: float) -> int:
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
-def fold_batch_norm(variables: dict, epsilon: float) -> dict:
-    """Moves every BatchNorm, at inference, into the kernel and a bias of the convolution before it.
-
-    Args:
-        variables: "params" and "batch_stats" of a network; a convolution and its norm are neighbours called "conv" and
-            "norm", at any depth. Without "batch_stats" there is nothing to fold.
-        epsilon: added to the variance.
-
-    Returns:
-        Parameters with (conv: kernel, bias) instead of (conv: kernel; norm: scale, bias); all others unchanged.
-    """
-    return _folded(variables["params"], variables.get("batch_stats", {}), epsilon)
-
-
-def _folded(params: dict, stats: dict, epsilon: float) -> dict:
-    found = {name: _folded(value, stats[name], epsilon) if name in stats else value for name, value in params.items()}
-    if "mean" not in stats.get("norm", {}):
-        return found
-    kernel, norm, running = params["conv"]["kernel"], found.pop("norm"), stats["norm"]
+def _fold_batch_norm(params: Params, stats: Params, epsilon: float) -> Params:
+    """Moves every BatchNorm, at inference, into the kernel and a bias of the convolution beside it."""
+    if "norm" not in stats:
+        return {
+            name: _fold_batch_norm(value, stats[name], epsilon) if name in stats else value
+            for name, value in params.items()
+        }
+    norm, running = params["norm"], stats["norm"]
     factor = norm["scale"] / (running["var"] + epsilon) ** 0.5  # stays NumPy where that is what it is given
-    bias = norm["bias"] - running["mean"] * factor
-    return found | {"conv": {"kernel": kernel * factor.reshape(1, 1, 1, -1), "bias": bias}}
-
-
-def cast_kernels(params: dict, dtype: str) -> dict:
-    """Keeps the kernels of convolutions in the dtype they are used in; all other parameters stay float32."""
-
-    def cast(path: tuple, leaf: jax.Array) -> jax.Array:
-        return leaf.astype(jnp.dtype(dtype)) if leaf.ndim == 4 and path[-1].key == "kernel" else leaf
-
-    return jax.tree_util.tree_map_with_path(cast, params)
+    kernel = params["conv"]["kernel"] * factor.reshape(1, 1, 1, -1)
+    return {"conv": {"kernel": kernel, "bias": norm["bias"] - running["mean"] * factor}}

@@ -10,13 +10,10 @@ References:
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
-from distill_lib.models.mobile_layers import ConvNorm, Layers, Row, Stage, cast_kernels, fold_batch_norm, stages
+from distill_lib.models.mobile_layers import Layers, MobileNet, Row
 
 RE, HS = "relu", "hard_swish"
 
@@ -79,53 +76,27 @@ SIZES = {"large": LARGE, "small": SMALL}
 NORMS = ("gn", "bn")
 
 
-class MobileNetV3(nn.Module):
-    """MobileNet v3 of width 1, from images to logits.
-
-    Attributes:
-        num_classes: length of the logits.
-        size: blocks and widths.
-        norm: "gn" (GroupNorm, 8 groups) or "bn" (BatchNorm).
-        dtype: of the activations.
-        folded: whether BatchNorm is already in the convolutions, as in a frozen teacher.
-    """
-
-    num_classes: int
-    size: Size
-    norm: str = "gn"
-    dtype: str = "float32"
-    folded: bool = False
-
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, height, width, colours), float32 in [-1, 1], to logits (batch, num_classes).
-
-        With BatchNorm, `train` uses the statistics of the batch and updates the running ones.
-        """
-        layers = self._layers()
-        x = ConvNorm(16, layers, 3, 2, HS, name="stem")(images.astype(self.dtype), train)
-        for number, rows in enumerate(stages(self.size.rows), 1):
-            x = Stage(rows, layers, name=f"stage{number}")(x, train)
-        x = ConvNorm(self.size.last, layers, activation=HS, name="last")(x, train)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32)
-        features = nn.hard_swish(nn.Dense(self.size.hidden, name="hidden")(pooled))
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(features)
-
-    def fold(self, variables: dict) -> tuple[MobileNetV3, dict]:
-        """Moves BatchNorm into the convolutions, whose kernels are kept in the dtype they are used in."""
-        params = fold_batch_norm(variables, self._layers().epsilon)
-        return self.clone(folded=True), {"params": cast_kernels(params, self.dtype)}
-
-    def _layers(self) -> Layers:
-        return Layers(norm=self.norm, folded=self.folded)
-
-
-def create(name: str, num_classes: int, dtype: str = "float32") -> MobileNetV3 | None:
+def create(name: str, num_classes: int, dtype: str = "float32") -> MobileNet | None:
     """Builds the model of that name, `mobilenet_v3_{large,small}_{gn,bn}`; None if it is not one of this family."""
     if name not in names():
         return None
     size, norm = name.split("_")[2:]
-    return MobileNetV3(num_classes, SIZES[size], norm, dtype=dtype)
+    return build(num_classes, SIZES[size], norm, dtype)
+
+
+def build(num_classes: int, size: Size, norm: str, dtype: str = "float32") -> MobileNet:
+    """Builds a network; neighbouring blocks with equally many output channels are one stage."""
+    stages = tuple(tuple(rows) for _, rows in itertools.groupby(size.rows, key=lambda row: row.features))
+    return MobileNet(
+        num_classes=num_classes,
+        stem=16,
+        stages=stages,
+        last=size.last,
+        hidden=size.hidden,
+        activation=HS,
+        layers=Layers(norm=norm),
+        dtype=dtype,
+    )
 
 
 def names() -> list[str]:

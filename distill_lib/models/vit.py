@@ -1,13 +1,8 @@
 """Vision Transformers: patches of 16 x 16 pixels as words, a class token, pre-norm encoder blocks.
 
-Parameter names and shapes are those of the published AugReg files, so loading one is a copy without renaming. A file
-with the head of another number of classes (21,843 for ImageNet-21k), or with a `pre_logits` layer (original files of
-ImageNet-21k have one, AugReg's do not), is refused by `weights.match`, which lists these arrays: dropping the layer
-without a word would change the logits.
-
-GELU is the exact one, as in timm. The released JAX code uses the tanh form; on the golden weights of the tests this
-changes no logit of the three networks by more than 0.02 % of the largest one. Dropout and stochastic depth are left
-out: they are 0 in the published files of these sizes that timm lists for ImageNet-21k.
+Parameter names and shapes are those of the published AugReg files, so loading one is a copy without renaming. GELU is
+the exact one, as in timm; the tanh form of the released code changes no logit by more than 0.02 % of the largest one.
+Dropout and stochastic depth are left out: they are 0 in the published files of these sizes.
 
 References:
     Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021, section 3.1.
@@ -17,31 +12,33 @@ References:
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 from distill_lib.errors import DistillError
-from distill_lib.models import UNIT
+from distill_lib.models.layers import Params, map_kernels, unit_output
 
 WIDTHS = {"vit_ti16": 192, "vit_s16": 384, "vit_b16": 768}
 HEAD_WIDTH = 64
 
-_xavier = nn.initializers.xavier_uniform()
-_tiny = nn.initializers.normal(1e-6)
+_INITIALISED: dict[str, Any] = {
+    "kernel_init": nn.initializers.xavier_uniform(),
+    "bias_init": nn.initializers.normal(1e-6),
+}
 
 
 class PositionEmbedding(nn.Module):
-    """Adds a learned vector to every token."""
+    """Adds a learned vector to every token of (batch, 1 + patches, width)."""
 
     dtype: str
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Maps (batch, 1 + patches, width) to the same shape; DistillError if the embedding is for other images."""
         shape = (1, *tokens.shape[1:])
         stored: jax.Array | None = self.get_variable("params", "pos_embedding")
         if stored is not None and stored.shape != shape:
@@ -53,58 +50,50 @@ class PositionEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the softmax is float32 whatever the dtype."""
+    """Multi-head self-attention over (batch, tokens, width); the softmax is float32 whatever the dtype."""
 
     heads: int
     dtype: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, tokens, width) to the same shape."""
         width = x.shape[-1]
-        query, key, value = (
-            nn.DenseGeneral(
-                (self.heads, width // self.heads), dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name=name
-            )(x)
-            for name in ("query", "key", "value")
-        )
+        per_head = (self.heads, width // self.heads)
+        dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, **_INITIALISED)
+        query, key, value = (dense(features=per_head, name=name)(x) for name in ("query", "key", "value"))
         x = jax.nn.dot_product_attention(query, key, value)
-        return nn.DenseGeneral(
-            width, axis=(-2, -1), dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name="out"
-        )(x)
+        return dense(features=width, axis=(-2, -1), name="out")(x)
 
 
 class Mlp(nn.Module):
-    """Two dense layers, the hidden one four times as wide, with the exact GELU between them."""
+    """Two dense layers for each token, the hidden one four times as wide, with the exact GELU between them."""
 
     dtype: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, tokens, width) to the same shape."""
         width = x.shape[-1]
-        x = nn.Dense(4 * width, dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name="Dense_0")(x)
-        x = nn.gelu(x, approximate=False)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=_xavier, bias_init=_tiny, name="Dense_1")(x)
+        dense = functools.partial(nn.Dense, dtype=self.dtype, **_INITIALISED)
+        x = nn.gelu(dense(features=4 * width, name="Dense_0")(x), approximate=False)
+        return dense(features=width, name="Dense_1")(x)
 
 
 class Block(nn.Module):
-    """One encoder block: attention and MLP, each on normalised tokens and added to them."""
+    """One encoder block: attention and MLP, each on normalised tokens (batch, tokens, width) and added to them."""
 
     heads: int
     dtype: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, tokens, width) to the same shape."""
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_0")(x)
         x = x + Attention(self.heads, self.dtype, name="MultiHeadDotProductAttention_1")(y)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_2")(x)
-        return checkpoint_name(x + Mlp(self.dtype, name="MlpBlock_3")(y), UNIT)
+        return unit_output(x + Mlp(self.dtype, name="MlpBlock_3")(y))
 
 
 class Encoder(nn.Module):
-    """Position embedding, blocks, and a last normalisation, which gives float32."""
+    """Position embedding, blocks, and a last normalisation, which gives float32 tokens (batch, tokens, width)."""
 
     depth: int
     heads: int
@@ -112,7 +101,6 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, 1 + patches, width) to the same shape, float32."""
         x = PositionEmbedding(self.dtype, name="posembed_input")(x)
         for index in range(self.depth):
             x = Block(self.heads, self.dtype, name=f"encoderblock_{index}")(x)
@@ -129,7 +117,6 @@ class ViT(nn.Module):
         depth: encoder blocks.
         patch: side of a patch in pixels.
         dtype: of the activations; parameters, LayerNorm's statistics, softmax and logits are float32.
-        folded: whether the kernels have the dtype they are used in, as in a frozen teacher.
     """
 
     num_classes: int
@@ -138,13 +125,10 @@ class ViT(nn.Module):
     depth: int = 12
     patch: int = 16
     dtype: str = "float32"
-    folded: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, side, side, colours), float32 in [-1, 1], to logits (batch, num_classes).
-
-        Training and inference are the same thing for this family, which is why `train` changes nothing.
+        """Maps images (batch, side, side, channels) to logits (batch, num_classes); `train` changes nothing.
 
         Raises:
             DistillError: if the images are not squares of whole patches, or not those of the position embedding.
@@ -159,17 +143,12 @@ class ViT(nn.Module):
         x = Encoder(self.depth, self.heads, self.dtype, name="Transformer")(x)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x[:, 0])
 
-    def fold(self, variables: dict) -> tuple[ViT, dict]:
+    def fold(self, variables: dict[str, Params]) -> tuple[ViT, dict[str, Params]]:
         """Keeps kernels in the dtype they are used in; there is nothing else to compute once."""
-
-        def cast(path: tuple, leaf: jax.Array) -> jax.Array:
-            names = [part.key for part in path]
-            return leaf.astype(self.dtype) if names[-1] == "kernel" and "head" not in names else leaf
-
-        return self.clone(folded=True), jax.tree_util.tree_map_with_path(cast, variables)
+        return self, map_kernels(lambda kernel: kernel.astype(self.dtype), variables)
 
 
-def resize_positions(params: dict, resolution: int) -> dict:
+def resize_positions(params: Params, resolution: int) -> Params:
     """Resizes the position embedding for images of another side.
 
     The class token keeps its own; the grid is interpolated bilinearly between the centres of patches, without
@@ -205,11 +184,7 @@ def resize_positions(params: dict, resolution: int) -> dict:
 
 
 def create(name: str, num_classes: int, dtype: str = "float32") -> ViT | None:
-    """Builds the Vision Transformer of that name.
-
-    Returns:
-        The module, or None if the name is not one of this family.
-    """
+    """Builds the Vision Transformer of that name; None if it is not one of this family."""
     if name not in WIDTHS:
         return None
     return ViT(num_classes, WIDTHS[name], WIDTHS[name] // HEAD_WIDTH, dtype=dtype)

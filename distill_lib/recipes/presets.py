@@ -6,6 +6,8 @@ pictures in `folder_presets`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from distill_lib.datasets import image_folder
 from distill_lib.errors import unknown
 from distill_lib.recipes import bit_hyperrule, folder_presets, paper
@@ -33,7 +35,7 @@ COMMON = {
 }
 
 
-def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: float) -> dict:
+def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: float) -> dict[str, Any]:
     return {
         "epochs": epochs,
         "temperature": temperature,
@@ -43,7 +45,7 @@ def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: 
 
 
 _PAPER = {dataset: paper.presets(dataset) | {"teacher": bit_hyperrule.preset(dataset)} for dataset in paper.COMMON}
-VARIANTS: dict[str, dict[str, dict]] = {
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "fashion": {
         "quick": {"epochs": 100},
         "grid": {"epochs": 30},
@@ -81,7 +83,7 @@ FOREIGN = ("fast", "medium", "long")
 """Presets of Pets that sets of TFDS without presets of their own have too."""
 
 
-def tables(dataset: str) -> tuple[dict, dict[str, dict]]:
+def tables(dataset: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What all presets of a data set have in common, and the presets.
 
     Those of a folder of pictures follow from how many there are; sets of TFDS without a row are treated as Pets.

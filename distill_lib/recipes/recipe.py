@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from distill_lib import losses, models, optim, views
 from distill_lib.errors import DistillError, unknown
@@ -145,6 +147,16 @@ class Recipe:
                 "with a teacher, and label_share 0."
             )
 
+    def only(self, fields: Sequence[str], **values: Any) -> Recipe:
+        """A recipe that is equal for all runs that share some fields: what a compiled program depends on.
+
+        Args:
+            fields: names whose values are kept; of all others some value stands for any.
+            **values: that take the place of further fields' own.
+        """
+        kept = {name: getattr(self, name) for name in fields}
+        return Recipe(**(_ANY | kept | values))
+
     @property
     def study(self) -> str:
         """The folder of results this run belongs to; folders of pictures of equal name differ by a hash of the path."""
@@ -198,6 +210,20 @@ class Recipe:
         return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
 
 
+_ANY: dict[str, Any] = {
+    "dataset": "",
+    "variant": "",
+    "policy": "labels",
+    "student": "",
+    "teacher": "",
+    "epochs": 1,
+    "batch_size": 1,
+    "resolution": 1,
+    "temperature": 1,
+    "learning_rate": 1,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+}
 _POSITIVE = (
     "epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations", "mixup_beta",
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from distill_lib import models, teachers, views
 from distill_lib.datasets import image_folder
@@ -28,7 +29,7 @@ def variants(dataset: str) -> list[str]:
     return [*presets.tables(dataset)[1], "smoke"]
 
 
-def get(dataset: str, variant: str, **overrides) -> Recipe:
+def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
     """Looks up a preset and changes single settings of it.
 
     Args:

@@ -159,7 +159,7 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
 
 def own_seconds(runs: pd.DataFrame) -> pd.Series[float]:
     """Wall time of each run; students of a sweep share theirs."""
-    return runs["wall_seconds"] / (runs["class_size"].fillna(1) if "class_size" in runs else 1)
+    return runs["wall_seconds"] / (runs["students_per_step"].fillna(1) if "students_per_step" in runs else 1)
 
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:

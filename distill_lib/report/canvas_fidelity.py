@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from distill_lib.crops import Range
-from distill_lib.datasets import decode, package_images, readers
+from distill_lib.datasets import decode, package_images
 from distill_lib.input_pipeline import host_views
 
 AREAS = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -79,7 +79,7 @@ def _boxes(photo: Image, area: Range, crops: int, seed: tuple[int, int]) -> NDAr
 
 def _in_canvas(photo: Image, canvas: int) -> Image:
     """What the canvas keeps of a photograph, uint8 (height, width, 3)."""
-    fitted, (height, width) = readers.fitted(photo, 3, canvas)
+    fitted, (height, width) = decode.fitted(photo, 3, canvas)
     return fitted[:height, :width]
 
 

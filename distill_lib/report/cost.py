@@ -217,7 +217,7 @@ def _images_per_second(recipe: Recipe, device: str, runs: pd.DataFrame) -> float
         return None
     short = device.removesuffix(" SXM")  # a data sheet's name and what a driver says have this part in common
     runs = runs[runs["device"].str.contains(rf"(?<!\w){re.escape(short)}(?!\w)")]  # an L40 is no L4
-    alone = runs["class_size"].fillna(1) == 1 if "class_size" in runs else True
+    alone = runs["students_per_step"].fillna(1) == 1 if "students_per_step" in runs else True
     relation = views.policy(recipe.policy).relation
     kinds = (relation,) if relation in ("none", "fixed") else ("same", "independent")
     runs = runs[runs["policy"].map(lambda key: views.policy(key).relation in kinds).astype(bool) & alone]

@@ -1,4 +1,4 @@
-"""Teachers: networks that are frozen, embedded or published, and their answers where they are stored."""
+"""Teachers: networks that are frozen, embedded or published, and their soft labels where they are stored."""
 
 from __future__ import annotations
 

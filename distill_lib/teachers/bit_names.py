@@ -76,15 +76,9 @@ def fit_head(
 ) -> tuple[dict[str, np.ndarray], str | None]:
     """Replaces a head of another number of classes by zeros, from which fine-tuning starts, or refuses it.
 
-    Args:
-        params: flat parameters, by this library's names.
-        expected_shapes: the model's flat parameters, or anything with a `shape` for each.
-        source: name of the file, for the notice.
-        replace: whether such a head is replaced.
-
     Returns:
-        The parameters, and one line that says what was replaced, or None if nothing was. Whatever else does not fit,
-        the head's width among it, is left for `weights.match` to tell.
+        The flat parameters, and one line that says what was replaced, or None if nothing was. Whatever else does not
+        fit, the head's width among it, is left for `weights.match` to tell.
 
     Raises:
         DistillError: if there is such a head, and it is not to be replaced.

@@ -58,15 +58,7 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
 
 
 def check_digest(name: str, path: Path, lock: Path) -> str:
-    """Compares a file with what was recorded at the first use of its name, or records it.
-
-    Args:
-        name: what the file is known as.
-        path: the file.
-        lock: the lock file.
-
-    Returns:
-        The file's SHA-256.
+    """Compares a file's SHA-256, which it returns, with what the lock recorded at the first use of its name.
 
     Raises:
         DistillError: if the digests differ, with both of them; if a file whose name is new is no whole .npz; or if the

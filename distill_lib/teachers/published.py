@@ -131,7 +131,7 @@ def default_lock() -> Path:
 
 
 def resolve(
-    name_or_path: str | os.PathLike, *, folder: Path | None = None, download: bool = True, lock: Path | None = None
+    name_or_path: weights.File, *, folder: Path | None = None, download: bool = True, lock: Path | None = None
 ) -> Path:
     """Finds a checkpoint's file, downloading it if need be.
 
@@ -167,18 +167,15 @@ def at_hand(checkpoint: Checkpoint, folder: Path | None = None) -> Path | None:
 
 
 def load(
-    name_or_path: str | os.PathLike, model: nn.Module, image_shape: tuple[int, int, int], *, replace_head: bool = False
-) -> dict[str, dict]:
-    """Loads a checkpoint into a model.
+    name_or_path: weights.File, model: nn.Module, image_shape: tuple[int, int, int], *, replace_head: bool = False
+) -> dict[str, weights.Tree]:
+    """Loads a checkpoint into a model: its variables, as float32 NumPy arrays.
 
     Args:
         name_or_path: a name in `CHECKPOINTS`, or the path of an .npz in its naming or this library's.
         model: the module.
-        image_shape: (height, width, colours) of the images it is for; a ViT's position embedding is resized to it.
+        image_shape: (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
         replace_head: whether a head of another number of classes is replaced by zeros, which is then printed.
-
-    Returns:
-        Variables of the model, as NumPy arrays, float32.
 
     Raises:
         DistillError: as `resolve`, or if the file is damaged or does not fit the model.

@@ -1,4 +1,4 @@
-"""An archive of answers: a folder with a header, which says whose answers to which views these are, and shards of them.
+"""A store of soft labels: a folder with a header, which says whose they are and of which views, and shards of them.
 
 Shards hold the steps in their order, and the header is written after each of them, so that it covers whole shards only:
 writing can be stopped at any moment and goes on where it was.
@@ -21,7 +21,7 @@ import numpy as np
 from distill_lib import weights
 from distill_lib.errors import DistillError
 from distill_lib.teachers import soft_labels
-from distill_lib.teachers.soft_labels import Answers
+from distill_lib.teachers.soft_labels import SoftLabels
 
 FORMAT = 1
 SHARD_STEPS = 64  # at most
@@ -33,11 +33,11 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of stored answers.
+    """A folder of stored soft labels.
 
     Attributes:
         folder: where it lies.
-        header: content of header.json: `about` (whose answers to which views), `kept` (logits of each answer), `steps`
+        header: content of header.json: `about` (whose, of which views), `kept` (logits of each), `steps`
             (that are covered, from the first), `views`, `bytes` (of all shards) and `shard_steps`.
     """
 
@@ -56,44 +56,43 @@ class Store:
 
     @property
     def bytes_per_view(self) -> float:
-        """Size of the shards, divided by the views they answer."""
+        """Size of the shards, divided by the views that they are of."""
         return self.header["bytes"] / max(self.header["views"], 1)
 
     def require(self, about: Fields, steps: int) -> None:
-        """Refuses a run that these answers are not for.
+        """Refuses a run that these soft labels are not for.
 
         Args:
-            about: what the run's answers depend on.
+            about: what those of the run depend on.
             steps: length of its schedule.
 
         Raises:
             DistillError: naming the first setting that differs and both values, or how many steps are missing.
         """
-        for name, wanted in _plain(about).items():
-            if (found := self.header["about"].get(name)) != wanted:
+        for name, value in _plain(about).items():
+            if (held := self.header["about"].get(name)) != value:
                 raise DistillError(
-                    f"{self.folder} holds answers for {name} {found}, this run has {name} {wanted}: replay with the "
-                    "same, or store answers for this run in another folder (python -m "
-                    "distill_lib.train.record_soft_labels)."
+                    f"{self.folder} holds soft labels for {name} {held}, this run has {name} {value}: replay with the "
+                    "same, or store those of this run in another folder (distill soft-labels)."
                 )
         if self.steps < steps:
             raise DistillError(
-                f"{self.folder} holds answers for {self.steps} steps, this run has {steps}: choose fewer epochs, or go "
-                "on storing with as many (distill soft-labels; what is there is kept)."
+                f"{self.folder} holds soft labels for {self.steps} steps, this run has {steps}: choose fewer epochs, "
+                "or go on storing with as many (distill soft-labels; what is there is kept)."
             )
 
-    def read(self, step: int) -> Answers:
-        """The answers of a step, counted from 0, as NumPy arrays; raises DistillError where their file is damaged."""
+    def read(self, step: int) -> SoftLabels:
+        """The soft labels of a step, counted from 0, NumPy arrays; raises DistillError where their file is damaged."""
         shard, place = divmod(step, self.header["shard_steps"])
         held = _shard(self.folder, shard)
         if place >= len(held["logits"]):
             raise DistillError(
                 f"{_path(self.folder, shard)} does not hold step {step}; delete {self.folder} and store it again."
             )
-        columns: list[Any] = [held[name][place] if name in held else None for name in Answers._fields]
-        return Answers(*columns)
+        columns: list[Any] = [held[name][place] if name in held else None for name in SoftLabels._fields]
+        return SoftLabels(*columns)
 
-    def check(self, step: int, shown: jax.Array) -> None:
+    def check(self, step: int, images: jax.Array) -> None:
         """Compares what a student is shown with what the teacher was shown, at the first step of some shards only.
 
         The header cannot know whether JAX still draws the same random numbers, or whether pictures were exchanged. To
@@ -101,7 +100,7 @@ class Store:
 
         Args:
             step: counted from 0.
-            shown: (batch, size, size, colours), the student's views.
+            images: (batch, size, size, channels), the student's views.
 
         Raises:
             DistillError: if they are others.
@@ -109,35 +108,35 @@ class Store:
         shard, place = divmod(step, self.header["shard_steps"])
         if place or step % SHARD_STEPS >= self.header["shard_steps"]:
             return
-        difference = float(np.abs(mean_pixels(shown) - _shard(self.folder, shard)["means"]).max())
+        difference = float(np.abs(mean_pixels(images) - _shard(self.folder, shard)["means"]).max())
         if difference > SAME_VIEW:
             raise DistillError(
-                f"the views of step {step} are not those that {self.folder} holds answers for (their mean pixels "
-                f"differ by {difference:.2g}): images or the version of JAX have changed; store the answers again."
+                f"the views of step {step} are not those that {self.folder} holds soft labels for (their mean pixels "
+                f"differ by {difference:.2g}): images or the version of JAX have changed; store the soft labels again."
             )
 
-    def add(self, batches: list[Answers], means: np.ndarray) -> Store:
+    def add(self, batches: list[SoftLabels], means: np.ndarray) -> Store:
         """Writes the next shard, and then the header that covers it.
 
         Args:
-            batches: the answers of its steps, NumPy arrays.
+            batches: the soft labels of its steps, NumPy arrays.
             means: `mean_pixels` of the first step's views, as the student is shown them.
 
         Returns:
             The store with them.
 
         Raises:
-            DistillError: if an answer is not finite, or the folder cannot be written.
+            DistillError: if one is not finite, or the folder cannot be written.
         """
         shard = self.steps // self.header["shard_steps"]
         columns = zip(*batches, strict=True)
         arrays = {
             name: np.stack(column)
-            for name, column in zip(Answers._fields, columns, strict=True)
+            for name, column in zip(SoftLabels._fields, columns, strict=True)
             if column[0] is not None
         }
         if not np.isfinite(arrays["logits"]).all():
-            raise DistillError(f"the teacher's answers from step {self.steps} on are not finite; check its checkpoint.")
+            raise DistillError(f"the teacher's logits from step {self.steps} on are not finite; check its checkpoint.")
         path = _path(self.folder, shard)
         weights.save_npz(path, arrays | {"means": means})
         counts = {"steps": self.steps + len(batches)}
@@ -147,17 +146,17 @@ class Store:
 
 
 def begin(
-    folder: str | os.PathLike, about: Fields, kept: int, *, steps: int, num_classes: int, batch_size: int
+    folder: str | os.PathLike[str], about: Fields, kept: int, *, steps: int, num_classes: int, batch_size: int
 ) -> Store:
     """Starts a store, or goes on with one whose writing was stopped or that shall cover more steps.
 
     Args:
-        folder: an empty or absent one, or one with answers of the same kind.
-        about: what the answers depend on; JSON-able.
-        kept: logits that are kept of each answer.
+        folder: an empty or absent one, or one with soft labels of the same kind.
+        about: what the soft labels depend on; JSON-able.
+        kept: logits that are kept of each.
         steps: that shall be covered.
         num_classes: length of the logits.
-        batch_size: answers a step.
+        batch_size: images a step.
 
     Returns:
         The store as far as it is whole.
@@ -168,13 +167,13 @@ def begin(
     folder = Path(folder)
     if not (folder / _HEADER).is_file():
         if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - set(weights.unfinished(folder))):
-            raise DistillError(f"{folder} holds something else; name an empty folder for the answers.")
+            raise DistillError(f"{folder} holds something else; name an empty folder for the soft labels.")
         shard_steps = max(1, min(SHARD_STEPS, SHARD_BYTES // (batch_size * soft_labels.size(kept, num_classes))))
         facts = {"format": FORMAT, "kept": kept, "steps": 0, "views": 0, "bytes": 0, "shard_steps": shard_steps}
         return _written(Store(folder, facts | {"about": _plain(about)}))
     store = load(folder)
     if store.kept != kept:
-        raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {kept}; name another folder.")
+        raise DistillError(f"{folder} keeps {store.kept} logits of each, not {kept}; name another folder.")
     store.require(about, 0)
     spare = store.steps % store.header["shard_steps"]
     if store.steps >= steps or not spare:
@@ -185,14 +184,13 @@ def begin(
     return Store(folder, dict(store.header) | counts)
 
 
-def load(folder: str | os.PathLike) -> Store:
+def load(folder: str | os.PathLike[str]) -> Store:
     """Opens a store; raises DistillError where there is none, or where its header is damaged or of another version."""
     folder = Path(folder)
     path = folder / _HEADER
     if not path.is_file():
         raise DistillError(
-            f"no stored answers at {folder}; check the path, or store them first: python -m "
-            f"distill_lib.train.record_soft_labels {folder}."
+            f"no stored soft labels at {folder}; check the path, or store them first: distill soft-labels {folder}."
         )
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
@@ -201,15 +199,17 @@ def load(folder: str | os.PathLike) -> Store:
         if not whole or not isinstance(header["about"], dict):
             raise TypeError("its parts have other types")
     except (ValueError, KeyError, TypeError) as error:
-        raise DistillError(f"{path} is damaged ({error!r}); delete {folder} and store the answers again.") from error
+        raise DistillError(
+            f"{path} is damaged ({error!r}); delete {folder} and store the soft labels again."
+        ) from error
     if version != FORMAT:
-        raise DistillError(f"{path} has format {version}, this version reads {FORMAT}; store the answers again.")
+        raise DistillError(f"{path} has format {version}, this version reads {FORMAT}; store the soft labels again.")
     return Store(folder, header)
 
 
-def mean_pixels(shown: jax.Array | np.ndarray) -> jax.Array:
-    """The mean of each image (batch, size, size, colours) of a batch, (batch,) float32: it tells views apart."""
-    return jnp.mean(jnp.asarray(shown), axis=(1, 2, 3))
+def mean_pixels(images: jax.Array | np.ndarray) -> jax.Array:
+    """The mean of each image (batch, size, size, channels) of a batch, (batch,) float32: it tells views apart."""
+    return jnp.mean(jnp.asarray(images), axis=(1, 2, 3))
 
 
 def _plain(about: Fields) -> dict[str, Any]:
@@ -238,11 +238,11 @@ def _shard(folder: Path, shard: int) -> dict[str, np.ndarray]:
         changed = path.stat().st_mtime_ns
     except OSError as error:
         raise DistillError(
-            f"cannot read {path} ({error.strerror}); check the folder, or delete it and store the answers again."
+            f"cannot read {path} ({error.strerror}); check the folder, or delete it and store the soft labels again."
         ) from error
     held = _held(path, changed)
     if not {"logits", "means"} <= held.keys():
-        raise DistillError(f"{path} holds no answers; delete {folder} and store them again.")
+        raise DistillError(f"{path} holds no soft labels; delete {folder} and store them again.")
     return held
 
 

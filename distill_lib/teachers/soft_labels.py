@@ -1,10 +1,10 @@
-"""Answers: what is kept of a teacher's logits, so that training can go on without the teacher.
+"""Soft labels: what is kept of a teacher's logits, so that training can go on without the teacher.
 
-A view is a function of seed, step and place in the batch, so it is never stored: the answers alone are.
+A view is a function of seed, step and place in the batch, so it is never stored: the soft labels alone are.
 
 References:
     Wu et al., "TinyViT: Fast pretraining distillation for small vision transformers", ECCV 2022, section 3.1 (sparse
-    answers, the rest of the mass spread evenly).
+    soft labels, the rest of the mass spread evenly).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 _LOWEST = float(np.finfo(np.float16).min)
 
 
-class Answers(NamedTuple):
+class SoftLabels(NamedTuple):
     """What is kept of the logits of a batch: differences to the largest one, which is all that a softmax sees.
 
     Attributes:
@@ -35,7 +35,7 @@ class Answers(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="kept")
-def keep(logits: jax.Array, kept: int, temperature: jax.Array | float = 1.0) -> Answers:
+def keep(logits: jax.Array, kept: int, temperature: jax.Array | float = 1.0) -> SoftLabels:
     """Keeps the largest logits, and of the others the probability that they have together.
 
     Args:
@@ -45,30 +45,30 @@ def keep(logits: jax.Array, kept: int, temperature: jax.Array | float = 1.0) -> 
             temperature and too little at any lower one.
 
     Returns:
-        The answers.
+        The soft labels.
     """
     num_classes = logits.shape[-1]
     logits = logits - logits.max(axis=-1, keepdims=True)
     if kept >= num_classes:
-        return Answers(_half(logits))
+        return SoftLabels(_half(logits))
     largest, classes = jax.lax.top_k(logits, kept)
     others = jax.vmap(lambda row, at: row.at[at].set(-jnp.inf))(logits, classes)
     rest = temperature * (jax.nn.logsumexp(others / temperature, axis=-1) - np.log(num_classes - kept))
-    return Answers(_half(largest), classes.astype(_index(num_classes)), _half(rest))
+    return SoftLabels(_half(largest), classes.astype(_index(num_classes)), _half(rest))
 
 
-def restore(answers: Answers, num_classes: int) -> jax.Array:
-    """Turns answers back into logits (batch, num_classes), float32."""
-    logits = jnp.asarray(answers.logits, jnp.float32)
-    if answers.classes is None or answers.rest is None:
+def restore(soft: SoftLabels, num_classes: int) -> jax.Array:
+    """Turns soft labels back into logits (batch, num_classes), float32."""
+    logits = jnp.asarray(soft.logits, jnp.float32)
+    if soft.classes is None or soft.rest is None:
         return logits
-    rest = jnp.asarray(answers.rest, jnp.float32)[:, None]
+    rest = jnp.asarray(soft.rest, jnp.float32)[:, None]
     level = jnp.broadcast_to(rest, (len(logits), num_classes))
-    return jax.vmap(lambda row, at, own: row.at[at].set(own))(level, jnp.asarray(answers.classes, jnp.int32), logits)
+    return jax.vmap(lambda row, at, own: row.at[at].set(own))(level, jnp.asarray(soft.classes, jnp.int32), logits)
 
 
 def size(kept: int, num_classes: int) -> int:
-    """Bytes of one answer, before compression."""
+    """Bytes of one soft label, before compression."""
     if kept >= num_classes:
         return 2 * num_classes
     return kept * (2 + _index(num_classes).itemsize) + 2
@@ -84,16 +84,16 @@ def _index(num_classes: int) -> np.dtype:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A teacher that is not asked again: it takes the place of an `Ensemble`, and a step's answers that of variables.
+class StoredTeacher:
+    """A teacher that is not asked again: it takes the place of an `Ensemble`, and soft labels that of variables.
 
     Attributes:
         num_classes: length of the logits.
     """
 
     num_classes: int
-    members: ClassVar[tuple] = ()  # networks that have to be shown something
+    members: ClassVar[tuple[()]] = ()  # networks that have to be shown something
 
-    def logits(self, answers: Answers, show: Any, temperature: jax.Array | float = 1.0) -> jax.Array:
+    def logits(self, soft: SoftLabels, show: Any, temperature: jax.Array | float = 1.0) -> jax.Array:
         """What the teacher said, (batch, classes) float32; nothing is shown to anybody."""
-        return restore(answers, self.num_classes)
+        return restore(soft, self.num_classes)

@@ -42,28 +42,28 @@ class Teacher:
         ensemble: the networks, and what each wants to see.
         variables: of each network.
         sha256: of the checkpoint file, or of all of them; part of the identity of every run that learns from it.
-        colours: colour channels that it was made for; None takes any.
+        channels: channels that it was made for; None takes any.
     """
 
     name: str
     ensemble: Ensemble
     variables: Variables
     sha256: str
-    colours: int | None = None
+    channels: int | None = None
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Maps images (batch, size, size, colours), uint8 or float32 in [-1, 1], to logits (batch, classes).
+        """Maps images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits (batch, classes).
 
         A network that wants another size is shown the images resized, one that wants another range of values gets it.
 
         Raises:
-            DistillError: if the images have another shape or number of colours.
+            DistillError: if the images have another shape or number of channels.
         """
         shown = views.normalize(images)
-        if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.colours not in (None, shown.shape[3]):
+        if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.channels not in (None, shown.shape[3]):
             raise DistillError(
                 f"teacher {self.name} is shown images of shape {shown.shape}; it takes (batch, size, size, "
-                f"{self.colours or 'colours'})."
+                f"{self.channels or 'channels'})."
             )
 
         def show(size: int | None) -> jax.Array:
@@ -75,7 +75,7 @@ class Teacher:
 
 
 def load(
-    name: str, *, num_classes: int, colours: int, resolution: int, ensemble: str = "logits", dtype: str = "float32"
+    name: str, *, num_classes: int, channels: int, resolution: int, ensemble: str = "logits", dtype: str = "float32"
 ) -> Teacher:
     """Loads a teacher, and computes once what never changes about it (`models.fold`).
 
@@ -84,7 +84,7 @@ def load(
             number of pixels after it, as in "fashion@36", views are rendered for it in that size, whatever the student
             sees. Several of them with " + " between are an ensemble.
         num_classes: classes of the data set it is to teach.
-        colours: colour channels of the images.
+        channels: channels of the images.
         resolution: height and width of the views that the student will see.
         ensemble: "logits" or "probabilities": what several teachers average.
         dtype: what they compute in, "float32" or "bfloat16".
@@ -95,10 +95,10 @@ def load(
     Raises:
         DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
     """
-    found = [_member(*part, num_classes, (resolution, resolution, colours), dtype) for part in parts(name)]
+    found = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
     members, variables, hashes = zip(*found, strict=True)
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-    return Teacher(name, Ensemble(members, ensemble), variables, sha256, colours)
+    return Teacher(name, Ensemble(members, ensemble), variables, sha256, channels)
 
 
 def names() -> list[str]:
@@ -146,7 +146,9 @@ def _member(
     return _folded(model, published.load(path, model, shape), facts, weights.sha256(path))
 
 
-def _folded(model: Any, variables: models.Variables, facts: dict, sha256: str) -> tuple[Member, models.Variables, str]:
+def _folded(
+    model: Any, variables: models.Variables, facts: dict[str, Any], sha256: str
+) -> tuple[Member, models.Variables, str]:
     model, variables = models.fold(model, variables)
     variables = jax.tree.map(jnp.asarray, variables)
     low, high = facts.get("input_range", (-1.0, 1.0))

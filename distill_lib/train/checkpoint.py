@@ -52,7 +52,7 @@ def alone(directory: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def save(directory: Path, step: int, state: Any, facts: dict) -> None:
+def save(directory: Path, step: int, state: Any, facts: dict[str, Any]) -> None:
     """Writes the state of a run and drops the one before; a kill at any moment leaves one of the two whole.
 
     Args:
@@ -76,7 +76,7 @@ def save(directory: Path, step: int, state: Any, facts: dict) -> None:
         ) from error
 
 
-def load(directory: Path, like: Any) -> tuple[Any, dict] | None:
+def load(directory: Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
     """Reads the newest state.
 
     Args:

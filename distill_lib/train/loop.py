@@ -1,4 +1,4 @@
-"""Training: one loop for one student or a class of them, and a record for each at the end.
+"""Training: one loop for one student or a sweep of them, and a record for each at the end.
 
 Deliberately absent: data augmentation outside of `views`, early stopping, weight averaging, and any randomness that is
 not a function of (seed, step, position in the batch). So a run that is killed and started again ends with the same bits
@@ -19,11 +19,12 @@ import numpy as np
 
 from distill_lib import records, sharding
 from distill_lib.errors import DistillError
+from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import batches, checkpoint, step, student
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
-from distill_lib.train.student import Pupil, Run
+from distill_lib.train.student import Run, StudentRun
 from distill_lib.train.task import Task
 
 CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
@@ -31,16 +32,16 @@ CHECKPOINT_SHARE = 0.01  # of a run's time that may go into checkpoints
 
 def fit(
     recipe: Recipe,
-    workdir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike[str] | None = None,
     *,
     checkpoint_seconds: float = 60.0,
     loading: str = "auto",
     workers: int | None = None,
     on_bad_image: str = "substitute",
-    replay: str | os.PathLike | None = None,
+    replay: str | os.PathLike[str] | None = None,
     remat: bool = False,
 ) -> Run:
-    """Trains a student, or takes up the run where it was killed, or reuses the finished one.
+    """Trains a student, or takes up the run where it was killed, or reuses the finished run.
 
     Args:
         recipe: what to run.
@@ -49,7 +50,7 @@ def fit(
         loading: how images come, as in `setup.prepare`; streamed runs have names of their own.
         workers: threads that decode, where images are decoded on the way.
         on_bad_image: "substitute" or "raise": what is done about broken images that are met on the way.
-        replay: folder of stored answers that are replayed, as in `setup.prepare`; such runs have names of their own.
+        replay: folder of soft labels that are replayed, as in `setup.prepare`; such runs have names of their own.
         remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
 
     Returns:
@@ -70,7 +71,7 @@ def fit(
     raise trained
 
 
-def folder(task: Task, workdir: str | os.PathLike | None) -> Path:
+def folder(task: Task, workdir: str | os.PathLike[str] | None) -> Path:
     """Where the record of a task lies; None finds the results folder."""
     root = Path(workdir) if workdir is not None else records.find_results()
     return root / task.recipe.study / task.run_id
@@ -79,10 +80,10 @@ def folder(task: Task, workdir: str | os.PathLike | None) -> Path:
 def train(
     tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float, remat: bool = False
 ) -> list[Run | DistillError]:
-    """Teaches students together: every lesson is made once, and each student learns from it.
+    """Teaches students together: every batch is made once, and each student learns from it.
 
     Args:
-        tasks: unfinished tasks of one `lesson_id`, each with the folder of its record.
+        tasks: unfinished tasks of one `shared_batches`, each with the folder of its record.
         checkpoint_seconds: least time between two training checkpoints.
         remat: as in `fit`.
 
@@ -102,28 +103,33 @@ def train(
 def _train(tasks: list[tuple[Task, Path]], checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
     mesh = sharding.data_mesh()
     everywhere = sharding.everywhere(mesh)
-    pupils = [student.take_up(task, directory, mesh) for task, directory in tasks]
-    lead, start = pupils[0].task, min(one.start for one in pupils)
-    settings = [jax.device_put(one.task.settings, everywhere) for one in pupils]
-    learn = [step.learn(one.task.student, one.task.objective, remat, mesh) for one in pupils]
+    runs = [student.take_up(task, directory, mesh) for task, directory in tasks]
+    lead, start = runs[0].task, min(run.start for run in runs)
+    settings = [jax.device_put(run.task.settings, everywhere) for run in runs]
+    learn = [step.learn(run.task.student, run.task.recipe, remat, mesh) for run in runs]
     reports, ahead = _report_steps(lead), deque[jax.Array]()
     due = time.perf_counter() + checkpoint_seconds
     with (
-        contextlib.closing(batches.Lessons(lead, start, mesh)) as given,
-        contextlib.closing(Progress(_label(pupils), lead.total_steps, lead.recipe.batch_size, start)) as progress,
+        contextlib.closing(batches.batches(lead, start, mesh)) as given,
+        contextlib.closing(Progress(_label(runs), lead.total_steps, lead.recipe.batch_size, start)) as progress,
     ):
-        for done, lesson in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
-            for number, one in enumerate(pupils):
-                if one.learns(done):
-                    one.state = learn[number](one.state, settings[number], lesson)
-            _wait(ahead, lesson, pupils)
+        for done, batch in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
+            for number, run in enumerate(runs):
+                if run.learns(done):
+                    run.state = learn[number](run.state, settings[number], batch)
+            _wait(ahead, batch, runs)
             if done in reports:
-                _report(pupils, done, progress)
-                if all(one.error for one in pupils):
+                _report(runs, done, progress)
+                if all(run.error for run in runs):
                     break
             if time.perf_counter() > due and done < lead.total_steps:
-                due = _save(pupils, done, checkpoint_seconds)
-    return [one.error or one.finish(len(pupils), given.bad_images) for one in pupils]
+                due = _save(runs, done, checkpoint_seconds)
+    return [run.error or run.finish(len(runs), _substituted(lead)) for run in runs]
+
+
+def _substituted(task: Task) -> int | None:
+    """Broken images that this process met in training, where they are decoded on the way."""
+    return None if task.train.substituted is None else len(task.train.substituted)
 
 
 def _report_steps(task: Task) -> set[int]:
@@ -131,22 +137,22 @@ def _report_steps(task: Task) -> set[int]:
     return {round(task.total_steps * (i + 1) / task.recipe.evaluations) for i in range(task.recipe.evaluations)}
 
 
-def _wait(ahead: deque[jax.Array], lesson: step.Lesson, pupils: list[Pupil]) -> None:
-    """Bounds how far the host runs ahead of the device, so that lessons do not pile up in its memory."""
+def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) -> None:
+    """Bounds how far the host runs ahead of the device, so that batches do not pile up in its memory."""
     if not batches.most_ahead():
-        jax.block_until_ready([one.state for one in pupils])
+        jax.block_until_ready([run.state for run in runs])
         return
-    ahead.append(lesson.wanted)
+    ahead.append(batch.targets)
     if len(ahead) > batches.most_ahead():
         jax.block_until_ready(ahead.popleft())
 
 
-def _save(pupils: list[Pupil], done: int, checkpoint_seconds: float) -> float:
-    """Saves all students, and says when to do it again: large classes save less often."""
+def _save(runs: list[StudentRun], done: int, checkpoint_seconds: float) -> float:
+    """Saves all students, and says when to do it again: large sweeps save less often."""
     began = time.perf_counter()
-    for one in pupils:
-        if one.learns(done):
-            one.save()
+    for run in runs:
+        if run.learns(done):
+            run.save()
     now = time.perf_counter()
     return now + checkpoint_pause(now - began, checkpoint_seconds)
 
@@ -161,18 +167,18 @@ def checkpoint_pause(save_seconds: float, checkpoint_seconds: float) -> float:
     return max(checkpoint_seconds, save_seconds / CHECKPOINT_SHARE if checkpoint_seconds else 0.0)
 
 
-def _report(pupils: list[Pupil], done: int, progress: Progress) -> None:
-    working = [one for one in pupils if one.learns(done)]
-    for one in working:
-        one.report()
-        if one.error is not None and len(pupils) > 1:
-            print(f"{one.error} The other students go on.", flush=True)
-    losses = [one.rows[-1]["loss"] for one in working if one.error is None]
+def _report(runs: list[StudentRun], done: int, progress: Progress) -> None:
+    working = [run for run in runs if run.learns(done)]
+    for run in working:
+        run.report()
+        if run.error is not None and len(runs) > 1:
+            logger.info("%s The other students go on.", run.error)
+    losses = [run.rows[-1]["loss"] for run in working if run.error is None]
     if losses:
         progress.report(done, float(np.mean(losses)))
 
 
-def _label(pupils: list[Pupil]) -> str:
-    if len(pupils) == 1:
-        return pupils[0].task.run_id
-    return f"class of {len(pupils)} ({pupils[0].task.recipe.policy})"
+def _label(runs: list[StudentRun]) -> str:
+    if len(runs) == 1:
+        return runs[0].task.run_id
+    return f"{len(runs)} students ({runs[0].task.recipe.policy})"

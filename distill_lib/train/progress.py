@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from distill_lib.log import logger
+
 
 class Progress:
     """Says how far a run is: steps, images/s, loss, time left."""
@@ -36,10 +38,9 @@ class Progress:
             self._bar.set_postfix(learnt | {"images_per_s": f"{rate * self._batch_size:.0f}"})
             return
         left = (self._total - step) / max(rate, 1e-9)
-        print(
+        logger.info(
             f"{self._label}: step {step}/{self._total}, {rate * self._batch_size:.0f} images/s, "
-            f"{'' if loss is None else f'loss {loss:.4f}, '}{left:.0f} s left",
-            flush=True,
+            f"{'' if loss is None else f'loss {loss:.4f}, '}{left:.0f} s left"
         )
 
     def close(self) -> None:

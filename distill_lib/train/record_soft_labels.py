@@ -1,4 +1,4 @@
-"""Storing a teacher's answers: the lessons of a schedule are made once, and what the teacher said is kept.
+"""Storing soft labels: the batches of a schedule are made once, and what the teacher says is kept.
 
     distill soft-labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
 
@@ -24,11 +24,11 @@ from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_label_store, soft_labels
 from distill_lib.teachers.soft_label_store import Store
-from distill_lib.teachers.soft_labels import Answers
+from distill_lib.teachers.soft_labels import SoftLabels
 from distill_lib.train import batches
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
-from distill_lib.train.step import Lesson
+from distill_lib.train.step import Batch
 from distill_lib.train.task import Task
 
 REPORT_SECONDS = 10
@@ -37,14 +37,14 @@ Item = TypeVar("Item")
 
 
 def store(
-    recipe: Recipe, folder: str | os.PathLike, kept: int, *, loading: str = "auto", workers: int | None = None
+    recipe: Recipe, folder: str | os.PathLike[str], kept: int, *, loading: str = "auto", workers: int | None = None
 ) -> Store:
-    """Makes every lesson of a schedule once, and keeps the teacher's answers.
+    """Makes every batch of a schedule once, and keeps the teacher's soft labels.
 
     Args:
         recipe: a run whose teacher is asked in every step; of the student nothing matters but `resolution`.
-        folder: where the answers go; one that was begun for the same views is completed.
-        kept: logits that are kept of each answer; as many as there are classes keep all.
+        folder: where they go; one that was begun for the same views is completed.
+        kept: logits that are kept of each; as many as there are classes keep all.
         loading: how images come, as in `setup.prepare`.
         workers: threads that decode, where images are decoded on the way.
 
@@ -55,7 +55,7 @@ def store(
         DistillError: if there is nothing to store, or the folder holds something else or cannot be written.
     """
     if kept < 1:
-        raise DistillError(f"at least 1 logit of each answer has to be kept, got {kept}.")
+        raise DistillError(f"at least 1 logit of each has to be kept, got {kept}.")
     sharding.use_compilation_cache()
     task = prepare(recipe, loading=loading, workers=workers)
     if not task.asks_teacher:
@@ -66,7 +66,7 @@ def store(
     kept = min(kept, task.num_classes)
     begun = soft_label_store.begin(
         folder,
-        task.answered(kept),
+        task.soft_label_facts(kept),
         kept,
         steps=task.total_steps,
         num_classes=task.num_classes,
@@ -78,27 +78,27 @@ def store(
 def _completed(begun: Store, task: Task) -> Store:
     """Writes the shards that are missing."""
     mesh = sharding.data_mesh()
-    recipe, total, told = task.recipe, task.total_steps, time.perf_counter()
+    recipe, total, reported = task.recipe, task.total_steps, time.perf_counter()
     with (
-        contextlib.closing(batches.Lessons(task, begun.steps, mesh)) as given,
+        contextlib.closing(batches.batches(task, begun.steps, mesh)) as given,
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
-        asked = _asked(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
-        made = fetched(asked, batches.most_ahead())
+        soft = _kept(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
+        made = fetched(soft, batches.most_ahead())
         while begun.steps < total:
-            said, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
-            begun = begun.add(list(said), means[0])
-            if time.perf_counter() - told > REPORT_SECONDS or begun.steps == total:
-                told = time.perf_counter()
+            labels, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
+            begun = begun.add(list(labels), means[0])
+            if time.perf_counter() - reported > REPORT_SECONDS or begun.steps == total:
+                reported = time.perf_counter()
                 progress.report(begun.steps)
     return begun
 
 
-def _asked(given: Iterable[Lesson], begun: Store, temperature: float) -> Iterator[tuple[Answers, jax.Array | None]]:
-    """The answers of lessons, and of the first of each shard the mean pixels of its views."""
-    for number, lesson in enumerate(given):
-        means = None if number % begun.header["shard_steps"] else soft_label_store.mean_pixels(lesson.shown)
-        yield soft_labels.keep(lesson.wanted, begun.kept, temperature), means
+def _kept(given: Iterable[Batch], begun: Store, temperature: float) -> Iterator[tuple[SoftLabels, jax.Array | None]]:
+    """The soft labels of batches, and of the first of each shard the mean pixels of its views."""
+    for number, batch in enumerate(given):
+        means = None if number % begun.header["shard_steps"] else soft_label_store.mean_pixels(batch.images)
+        yield soft_labels.keep(batch.targets, begun.kept, temperature), means
 
 
 def fetched(given: Iterable[Item], ahead: int) -> Iterator[Item]:

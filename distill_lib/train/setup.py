@@ -7,13 +7,16 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from distill_lib import datasets, models, records, teachers, views, weights
 from distill_lib.errors import DistillError, unknown
-from distill_lib.evaluation import eval_sets
+from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline import stream
+from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
+from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published, soft_label_store
 from distill_lib.train import fixed_targets
@@ -33,9 +36,9 @@ def prepare(
     *,
     loading: str = "auto",
     workers: int | None = None,
-    results: str | os.PathLike | None = None,
+    results: str | os.PathLike[str] | None = None,
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
-    replay: str | os.PathLike | None = None,
+    replay: str | os.PathLike[str] | None = None,
 ) -> Task:
     """Loads and checks data and teacher; nothing is computed.
 
@@ -47,11 +50,11 @@ def prepare(
         workers: threads that decode; None takes one for each core.
         results: the results folder, for a student that continues a run in it; None finds it.
         on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
-        replay: folder of a teacher's stored answers, instead of asking it in the steps; the recipe's `stored` follows.
+        replay: folder of stored soft labels, instead of asking the teacher in the steps; the recipe's `stored` follows.
 
     Raises:
-        DistillError: if the recipe asks for what there is not, or for what does not fit together; if the stored answers
-            are for another run.
+        DistillError: if the recipe asks for what there is not, or for what does not fit; if the soft labels are
+            for another run.
     """
     if on_bad_image not in stream.ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
@@ -59,17 +62,25 @@ def prepare(
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
-    shown = datasets.get(recipe.transfer_set) if recipe.transfer_set else dataset
-    _check_size(recipe, shown)
-    streams, reason = _streams(recipe, (dataset, shown), loading)
-    if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == (like.source is not None):
+    transfer = datasets.get(recipe.transfer_set) if recipe.transfer_set else dataset
+    _check_size(recipe, transfer)
+    streams, reason = _streams(recipe, (dataset, transfer), loading)
+    if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == like.train.streamed:
         task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
     else:
-        _say_once(f"{shown.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
-        task = _with_data(recipe, dataset, streams)
-        fingerprints = [datasets.fingerprint(one) for one in dict.fromkeys((recipe.dataset, shown.name))]
-        task = dataclasses.replace(task, fingerprint="".join(fingerprints))
-    task = _started(dataclasses.replace(task, workers=workers, on_bad_image=on_bad_image), results)
+        _say_once(f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
+        splits = _splits(recipe, dataset, streams, {"workers": workers, "on_bad_image": on_bad_image})
+        task = Task(
+            recipe=recipe,
+            dataset=dataset,
+            train=splits["train"],
+            eval_sets={
+                name: EvalSet(split, recipe.eval_side, TRAIN_EVALUATION_IMAGES if name == "train" else None)
+                for name, split in splits.items()
+            },
+            fingerprint="".join(map(datasets.fingerprint, dict.fromkeys((recipe.dataset, transfer.name)))),
+        )
+    task = _started(task, results)
     if not recipe.has_teacher:
         return _replaying(task, replay)
     if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
@@ -77,7 +88,7 @@ def prepare(
     teacher = teachers.load(
         recipe.teacher,
         num_classes=dataset.num_classes,
-        colours=task.colours,
+        channels=dataset.channels,
         resolution=recipe.resolution,
         ensemble=recipe.ensemble,
         dtype=recipe.dtype,
@@ -85,34 +96,34 @@ def prepare(
     return _replaying(dataclasses.replace(task, teacher=teacher), replay)
 
 
-def _replaying(task: Task, folder: str | os.PathLike | None) -> Task:
-    """The task with the answers that lie in a folder, if one is named."""
+def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
+    """The task with the soft labels that lie in a folder, if one is named."""
     recipe = task.recipe
     if folder is None and recipe.stored is None:
         return task
     if folder is None:
-        raise DistillError(f"stored = {recipe.stored} wants stored answers: name their folder as well (replay).")
+        raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder (replay).")
     if not task.asks_teacher:
-        raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored answers.")
+        raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored soft labels.")
     store = soft_label_store.load(folder)
     if recipe.distance not in _OF_PROBABILITIES:
         raise DistillError(
-            f"stored answers keep the largest logits up to a constant, which the distance {recipe.distance} cannot do "
+            f"soft labels keep the largest logits up to a constant, which the distance {recipe.distance} cannot do "
             f"with: choose {' or '.join(_OF_PROBABILITIES)}, or ask the teacher in the steps (no replay)."
         )
     if recipe.stored not in (None, store.kept):
         raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {recipe.stored}: leave out stored.")
-    store.require(task.answered(store.kept), task.total_steps)
+    store.require(task.soft_label_facts(store.kept), task.total_steps)
     return dataclasses.replace(task, recipe=dataclasses.replace(recipe, stored=store.kept), store=store)
 
 
-def _streams(recipe: Recipe, shown: Sequence[datasets.Dataset], loading: str) -> tuple[bool, str]:
+def _streams(recipe: Recipe, cards: Sequence[datasets.Dataset], loading: str) -> tuple[bool, str]:
     """Whether images are decoded on the way, and why."""
     if loading not in LOADING:
         raise unknown("loading", loading, LOADING)
     policy = views.policy(recipe.policy)
     whole = policy.relation == "fixed" and policy.teacher not in fixed_targets.SIDES
-    streams, reason = (loading == "stream", "as asked") if loading != "auto" else _chosen(recipe, shown, whole)
+    streams, reason = (loading == "stream", "as asked") if loading != "auto" else _chosen(recipe, cards, whole)
     if streams and whole:
         raise DistillError(
             f"policy {recipe.policy} wants the teacher's outputs of many crops of all images beforehand, so they have "
@@ -121,14 +132,14 @@ def _streams(recipe: Recipe, shown: Sequence[datasets.Dataset], loading: str) ->
     return streams, reason
 
 
-def _chosen(recipe: Recipe, shown: Sequence[datasets.Dataset], whole: bool) -> tuple[bool, str]:
+def _chosen(recipe: Recipe, cards: Sequence[datasets.Dataset], whole: bool) -> tuple[bool, str]:
     """What "auto" chooses; `whole` where the policy cannot do with a stream."""
     canvas, resolution = datasets.CANVAS, recipe.resolution
     if recipe.variant == "smoke":
         return False, "they are made up"
-    if not all(map(datasets.fits, shown)):
+    if not all(map(datasets.fits, cards)):
         return True, f"decoded they take more than {datasets.MEMORY_LIMIT // 2**30} GiB"
-    if canvas > CANVAS_PER_VIEW * resolution or not any(map(datasets.shrunk, shown)):
+    if canvas > CANVAS_PER_VIEW * resolution or not any(map(datasets.shrunk, cards)):
         return False, f"they are kept as large as views of {resolution} px need them"
     if whole:
         return False, f"policy {recipe.policy} wants them all at once, shrunk to {canvas} px"
@@ -137,10 +148,10 @@ def _chosen(recipe: Recipe, shown: Sequence[datasets.Dataset], whole: bool) -> t
 
 @functools.cache
 def _say_once(line: str) -> None:
-    print(line, flush=True)
+    logger.info("%s", line)
 
 
-def _started(task: Task, results: str | os.PathLike | None) -> Task:
+def _started(task: Task, results: str | os.PathLike[str] | None) -> Task:
     """The task with the variables that its student begins from, if its recipe names some."""
     name = task.recipe.start
     if name is None:
@@ -161,35 +172,25 @@ def _started(task: Task, results: str | os.PathLike | None) -> Task:
     return dataclasses.replace(task, start=start, start_sha256=weights.sha256(path))
 
 
-def _with_data(recipe: Recipe, dataset: datasets.Dataset, streams: bool) -> Task:
-    mock, side, classes = recipe.variant == "smoke", recipe.eval_side, dataset.num_classes
-    judged = {"train": TRAIN_EVALUATION_IMAGES}
-    judged_by: dict[str, eval_sets.Exam] = {}
-    options: dict[str, dict] = {split: {"name": recipe.dataset, "mock": mock} for split in SPLITS}
+def _splits(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: dict[str, Any]) -> dict[str, Split]:
+    options: dict[str, dict[str, Any]] = {
+        split: {"name": recipe.dataset, "split": split, "mock": recipe.variant == "smoke"} for split in SPLITS
+    }
     options["train"]["limit"] = recipe.train_images
     if recipe.transfer_set is not None:
         options["train"] |= {"name": recipe.transfer_set, "channels": dataset.channels}
     if streams:
-        opened = {split: datasets.load(split=split, **options[split]) for split in SPLITS}
-        for split, source in opened.items():
-            judged_by[split] = eval_sets.Decoded(source, side, judged.get(split))
-        train = opened["train"]
-        return Task(recipe, None, judged_by, classes, dataset.channels, len(train), None, train, None, mock)
-    resident = datasets.arrays(split="train", **options["train"])
-    judged_by["train"] = eval_sets.InMemory(lambda: resident, side, judged["train"])
-    for split in SPLITS[1:]:
-        judged_by[split] = exam = eval_sets.InMemory(
-            functools.partial(datasets.arrays, split=split, **options[split]), side
-        )
-        if dataset.origin != "embedded":
-            _ = exam.arrays  # a broken image stops a run before it trains; the package's own are read when they are due
-    examples = len(resident.labels)
-    return Task(recipe, resident, judged_by, classes, dataset.channels, examples, None, None, None, mock)
+        return {split: Streamed(datasets.load(**own), **decoding) for split, own in options.items()}
+    splits = {split: InMemory(functools.partial(datasets.arrays, **own)) for split, own in options.items()}
+    for split, images in splits.items():
+        if split == "train" or dataset.origin != "embedded":  # the package's own are read when they are due
+            _ = images.arrays  # a broken image stops a run before it trains
+    return {**splits}
 
 
-def _check_size(recipe: Recipe, shown: datasets.Dataset) -> None:
+def _check_size(recipe: Recipe, transfer: datasets.Dataset) -> None:
     """Raises DistillError if batch or schedule do not fit the training images, as far as known, or the devices."""
-    images = datasets.training_images(shown, recipe.train_images, mock=recipe.variant == "smoke")
+    images = datasets.training_images(transfer, recipe.train_images, mock=recipe.variant == "smoke")
     if images is not None:
         recipe.check_length(images)
     if jax.process_count() > 1:
@@ -200,5 +201,5 @@ def _check_size(recipe: Recipe, shown: datasets.Dataset) -> None:
         )
 
 
-def _same(one: Recipe, other: Recipe, fields: tuple[str, ...]) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
+def _same(recipe: Recipe, other: Recipe, fields: tuple[str, ...]) -> bool:
+    return all(getattr(recipe, name) == getattr(other, name) for name in fields)

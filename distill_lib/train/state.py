@@ -25,8 +25,8 @@ class State(NamedTuple):
     """
 
     step: jax.Array
-    params: dict
-    statistics: dict
+    params: dict[str, Any]
+    statistics: dict[str, Any]
     opt_state: Any
     loss_sum: jax.Array
 
@@ -49,7 +49,7 @@ def initial_state(
     Args:
         student: the module to train.
         seed: of the initialisation.
-        image_shape: height, width and colours of a rendered image.
+        image_shape: height, width and channels of a rendered image.
         optimizer: a name in `optim.OPTIMIZERS`.
         start: the student's first variables; None draws them.
     """

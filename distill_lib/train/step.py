@@ -1,79 +1,80 @@
-"""A training step: a lesson is rendered and answered once, and any number of students are moved by it.
+"""A training step: views are drawn, rendered and shown to the teacher once, and any number of students learn from it.
 
 The teacher's forward pass is most of a step, so it is not part of the student's program: students that differ in
 learning rate, weight decay, temperature, initialisation or architecture share it, and each is moved by the very
-program that would move it alone. What a student's program depends on is its architecture and its objective. The
-numbers of a recipe are arguments, so that grids and seeds compile it once.
+program that would move it alone. The numbers of a recipe are arguments, so that grids and seeds compile it once.
+
+References:
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from distill_lib import allocator, losses, models, optim, views
 from distill_lib.models.ensemble import Ensemble
-from distill_lib.teachers.soft_labels import Answers, Stored
-from distill_lib.train.sources import Source
+from distill_lib.pixels import Pixels
+from distill_lib.teachers.soft_labels import StoredTeacher
 from distill_lib.train.state import State
+
+if TYPE_CHECKING:
+    from distill_lib.recipes import Recipe
 
 allocator.keep_freed_memory()  # here, so that no way of starting a step is slower than another
 
-Asked = tuple[models.Variables, ...] | Answers
-"""What a teacher's logits are computed from in a step: its variables, or its stored answers of that step."""
+VIEW_FIELDS = (
+    "policy", "batch_size", "resolution", "mixup", "mixup_beta", "mixup_folded", "crop_area", "whole",
+)  # fmt: skip
+"""What of a recipe decides its views."""
+LOSS_FIELDS = (
+    "distance", "temperature_squared", "label_smoothing", "optimizer", "schedule", "decay",
+)  # fmt: skip
+"""What of a recipe decides a student's program, beside its architecture and whether there is a teacher."""
 
 
-class Lesson(NamedTuple):
-    """What students are shown in a step, and what they should answer.
+class Batch(NamedTuple):
+    """What students are shown in a step, and what they should say.
 
     Attributes:
-        shown: (batch, size, size, colours) float32 in [-1, 1].
-        wanted: (batch, classes) float32, a teacher's logits, or shares of labels.
+        images: (batch, size, size, channels) float32 in [-1, 1].
+        targets: (batch, classes) float32, a teacher's logits, or shares of labels.
         labels: (batch, classes) float32, shares of labels beside a teacher's logits; None where no loss asks for them.
     """
 
-    shown: jax.Array
-    wanted: jax.Array
+    images: jax.Array
+    targets: jax.Array
     labels: jax.Array | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that the program of a lesson depends on; runs that share it share the compiled program.
+class Settings(NamedTuple):
+    """The numbers of a recipe that do not change the student's program."""
 
-    Attributes:
-        policy: a key of `views.POLICIES` or `views.BASELINES`.
-        teacher: the teacher, if it is asked in every step, or what it was asked before; None for labels and fixed ones.
-        num_classes: length of the logits.
-        batch_size: images a step.
-        resolution: height and width of the rendered views, in pixels.
-        mixup: "batch" or "example".
-        crop_area: smallest and largest area of an inception crop.
-        whole: share of inception crops that are replaced by the whole image.
-        mixup_beta: p of mixup's lambda ~ Beta(p, p).
-        mixup_folded: whether the larger of lambda and 1 - lambda is taken.
-        with_labels: whether lessons hold shares of labels beside a teacher's logits.
-    """
+    learning_rate: jax.Array
+    weight_decay: jax.Array
+    temperature: jax.Array
+    label_share: jax.Array
+    total_steps: jax.Array
+    warmup_steps: jax.Array
 
-    policy: str
-    teacher: Ensemble | Stored | None
-    num_classes: int
-    batch_size: int
-    resolution: int
-    mixup: str
-    crop_area: views.Range
-    whole: float
-    mixup_beta: float = 1.0
-    mixup_folded: bool = False
-    with_labels: bool = False
+    @classmethod
+    def of(cls, recipe: Recipe, total_steps: int) -> Settings:
+        """Those of a run of so many steps."""
+        return cls(
+            learning_rate=jnp.float32(recipe.learning_rate),
+            weight_decay=jnp.float32(recipe.weight_decay),
+            temperature=jnp.float32(recipe.temperature),
+            label_share=jnp.float32(recipe.label_share),
+            total_steps=jnp.int32(total_steps),
+            warmup_steps=jnp.int32(recipe.warmup_steps),
+        )
 
 
 def view_key(seed: int) -> jax.Array:
@@ -81,134 +82,117 @@ def view_key(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), 1)
 
 
-@functools.lru_cache(maxsize=64)
-def teach(plan: Plan) -> Callable[..., Lesson]:
+def teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes: int) -> Callable[..., Batch]:
     """The first half of a step, jitted: draw the views, render them, ask the teacher.
 
     Args:
-        plan: what is shown, and who answers.
+        recipe: what is shown; runs that share `VIEW_FIELDS` share the program.
+        teacher: who is asked in every step; None for labels, and for fixed teachers.
+        num_classes: length of the logits.
 
     Returns:
-        A function of (view key, step, `Source`, teacher's variables or stored answers, temperature) to the lesson.
+        A function of (view key, step, `Pixels`, the teacher's variables or soft labels, temperature) to the batch.
     """
-    policy = views.policy(plan.policy)
+    share = 0.5 if recipe.label_share else 0.0  # any above 0 is the same program
+    return _teach(recipe.only(VIEW_FIELDS, label_share=share), teacher, num_classes)
 
-    def lesson(key: jax.Array, step: jax.Array, source: Source, teacher: Any, temperature: jax.Array) -> Lesson:
-        source = source.batch()
+
+@functools.lru_cache(maxsize=64)
+def _teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes: int) -> Callable[..., Batch]:
+    policy, size = views.policy(recipe.policy), recipe.resolution
+
+    @jax.jit
+    def batch(key: jax.Array, step: jax.Array, pixels: Pixels, asked: Any, temperature: jax.Array) -> Batch:
+        pixels = pixels.batch()
         teacher_view, student_view = views.pair(
             jax.random.fold_in(key, step),
             policy,
-            plan.batch_size,
-            mixup=plan.mixup,
-            beta=plan.mixup_beta,
-            folded=plan.mixup_folded,
-            area=plan.crop_area,
-            whole=plan.whole,
-            image_aspect=source.aspect(),
+            recipe.batch_size,
+            mixup=recipe.mixup,
+            beta=recipe.mixup_beta,
+            folded=recipe.mixup_folded,
+            area=recipe.crop_area,
+            whole=recipe.whole,
+            image_aspect=pixels.aspect(),
         )
-        shown = source.show(student_view, plan.resolution, teacher=False)
+        images = pixels.show(student_view, size, teacher=False)
 
-        def show(size: int | None) -> jax.Array:
-            if teacher_view is student_view and size in (None, plan.resolution):
-                return shown  # the very same pixels
-            return source.show(teacher_view, size or plan.resolution, teacher=True)
+        def show(teacher_size: int | None) -> jax.Array:
+            if teacher_view is student_view and teacher_size in (None, size):
+                return images  # the very same pixels
+            return pixels.show(teacher_view, teacher_size or size, teacher=True)
 
         if policy.relation == "fixed":
-            return Lesson(shown, jnp.asarray(source.targets))
-        shares = views.mix(jax.nn.one_hot(source.targets, plan.num_classes), student_view)
-        if plan.teacher is None:
-            return Lesson(shown, shares)
-        logits = plan.teacher.logits(teacher, show, temperature)
-        return Lesson(shown, logits, shares if plan.with_labels else None)
+            return Batch(images, jnp.asarray(pixels.targets))
+        labels = views.mix(jax.nn.one_hot(pixels.targets, num_classes), student_view)
+        if teacher is None:
+            return Batch(images, labels)
+        logits = teacher.logits(asked, show, temperature)
+        return Batch(images, logits, labels if recipe.label_share else None)
 
-    return jax.jit(lesson)
-
-
-class Settings(NamedTuple):
-    """The numbers of a recipe that do not change the student's program, so that grids and seeds compile it once."""
-
-    learning_rate: jax.Array
-    weight_decay: jax.Array
-    temperature: jax.Array
-    total_steps: jax.Array
-    warmup_steps: jax.Array
-    label_share: jax.Array | float = 0.0
+    return batch
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What a student's program depends on beside its architecture.
+def learn(
+    student: nn.Module, recipe: Recipe, remat: bool = False, mesh: Mesh | None = None
+) -> Callable[[State, Settings, Batch], State]:
+    """The second half of a step, jitted: loss, gradient, update; the state that it is given is donated.
 
-    Attributes:
-        labels: whether lessons hold shares of labels (cross-entropy) rather than a teacher's logits.
-        distance: a name in `losses.DISTANCES`.
-        scaled: whether the loss is multiplied by T^2.
-        smoothing: of the distance "hard", as in `losses.hard`.
-        optimizer, schedule, decay: as in `optim.create`.
+    Args:
+        student: the module that is trained.
+        recipe: what it minimises, and how; runs that share `LOSS_FIELDS` share the program.
+        remat: as in `models.train_logits`.
+        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; the states are
+            then those of `state.spread`. None has each device do all of it.
+
+    Returns:
+        A function of (state, settings, batch) to the next state.
     """
+    policy = "same/ic" if recipe.has_teacher else "labels"  # whichever it is, it is the same program
+    return _learn(student, recipe.only(LOSS_FIELDS, policy=policy), remat, mesh)
 
-    labels: bool = False
-    distance: str = "kl"
-    scaled: bool = True
-    smoothing: float = 0.0
-    optimizer: str = "adam"
-    schedule: str = "cosine"
-    decay: str = "schedule"
 
-    def loss(self, logits: jax.Array, lesson: Lesson, settings: Settings) -> jax.Array:
-        """How far logits (batch, classes) are from what the lesson wants, (batch,) float32."""
-        if self.labels:
-            return losses.cross_entropy(logits, lesson.wanted)
-        own: dict[str, dict[str, Any]] = {
-            "kl": {"temperature": settings.temperature, "scaled": self.scaled},
-            "hard": {"smoothing": self.smoothing},
-        }
-        found = losses.DISTANCES[self.distance](logits, lesson.wanted, **own.get(self.distance, {}))
-        if lesson.labels is None:
-            return found
-        share = settings.label_share
-        return (1 - share) * found + share * losses.cross_entropy(logits, lesson.labels)
+@functools.lru_cache(maxsize=64)
+def _learn(
+    student: nn.Module, recipe: Recipe, remat: bool, mesh: Mesh | None
+) -> Callable[[State, Settings, Batch], State]:
+    def moved(state: State, settings: Settings, batch: Batch) -> State:
+        def mean_loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+            variables = {"params": params} | state.statistics
+            logits, statistics = models.train_logits(student, variables, batch.images, remat=remat)
+            return loss(recipe, settings, logits, batch).mean(), statistics
 
-    def transform(self, settings: Settings, mesh: Mesh | None = None) -> optax.GradientTransformation:
-        """The optimiser with these settings, its state laid out as `spread` does it if a mesh is given."""
-        return optim.create(
-            self.optimizer,
+        (value, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        optimizer = optim.create(
+            recipe.optimizer,
             settings.learning_rate,
             settings.weight_decay,
             total_steps=settings.total_steps,
             warmup_steps=settings.warmup_steps,
-            schedule=self.schedule,
-            decay=self.decay,
+            schedule=recipe.schedule,
+            decay=recipe.decay,
             mesh=mesh,
         )
-
-
-@functools.lru_cache(maxsize=64)
-def learn(
-    student: nn.Module, objective: Objective = Objective(), remat: bool = False, mesh: Mesh | None = None
-) -> Callable[[State, Settings, Lesson], State]:
-    """The second half of a step, jitted; the state it is given is donated.
-
-    Args:
-        student: the module that is trained.
-        objective: what it minimises, and how.
-        remat: as in `models.train_logits`.
-        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; the states are
-            then those of `spread`. None has each device do all of it.
-
-    Returns:
-        A function of (state, settings, lesson) to the next state.
-    """
-
-    def moved(state: State, settings: Settings, lesson: Lesson) -> State:
-        def mean_loss(params: dict) -> tuple[jax.Array, dict]:
-            variables = {"params": params} | state.statistics
-            logits, statistics = models.train_logits(student, variables, lesson.shown, remat=remat)
-            return objective.loss(logits, lesson, settings).mean(), statistics
-
-        (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        updates, opt_state = objective.transform(settings, mesh).update(gradients, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
-        return State(state.step + 1, params, statistics, opt_state, state.loss_sum + loss)
+        return State(state.step + 1, params, statistics, opt_state, state.loss_sum + value)
 
     return jax.jit(moved, donate_argnums=0)
+
+
+def loss(recipe: Recipe, settings: Settings, logits: jax.Array, batch: Batch) -> jax.Array:
+    """How far a student's logits (batch, classes) are from the targets of a batch, (batch,) float32.
+
+    That is the KL divergence from the teacher at a temperature, and nothing else, unless the recipe asks for it.
+    """
+    if not recipe.has_teacher:
+        return losses.cross_entropy(logits, batch.targets)
+    options: dict[str, dict[str, Any]] = {
+        "kl": {"temperature": settings.temperature, "scaled": recipe.temperature_squared},
+        "hard": {"smoothing": recipe.label_smoothing},
+    }
+    distance = losses.DISTANCES[recipe.distance](logits, batch.targets, **options.get(recipe.distance, {}))
+    if batch.labels is None:
+        return distance
+    share = settings.label_share
+    return (1 - share) * distance + share * losses.cross_entropy(logits, batch.labels)

@@ -1,15 +1,15 @@
-"""A class: one rendered view and one teacher's answer teach many students, which may differ in everything but that.
+"""A sweep: one rendered view and one teacher's answer teach many students, which may differ in everything but that.
 
-Students of a class share data, policy, teacher, resolution, batch, schedule length and the seed of order and views.
-They may differ in learning rate, weight decay, temperature, initialisation and architecture. Each is a run of its own:
-it has its own record, goes on from its own checkpoint, and ends with the numbers it would have alone.
+Students that are taught together share data, policy, teacher, resolution, batch, length of the schedule and the seed of
+order and views. They may differ in learning rate, weight decay, temperature, initialisation and architecture. Each is a
+run of its own: it has its own record, goes on from its own checkpoint, and ends with the numbers it would have alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import jax
 
 from distill_lib import sharding
 from distill_lib.errors import DistillError, unknown
+from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import state, student
 from distill_lib.train.loop import folder, train
@@ -35,60 +36,60 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
         "weight_decay": (1e-5, 1e-4, 1e-3),
         "temperature": (1, 2, 5),
     },
-    "single": {},  # the recipe's own settings, for classes that differ in their seeds alone
+    "single": {},  # the recipe's own settings, for students that differ in their seeds alone
 }
 """Values of the settings that are chosen on validation images, by name."""
-STATE_SHARE = 0.5  # of a device's memory that the states of a class may take; the rest is for one step at work
+STATE_SHARE = 0.5  # of a device's memory that the states of students may take; the rest is for one step at work
 
 
 def sweep(
     recipes: Sequence[Recipe],
-    workdir: str | os.PathLike | None = None,
+    workdir: str | os.PathLike[str] | None = None,
     *,
-    class_size: int | None = None,
+    students_per_step: int | None = None,
     checkpoint_seconds: float = 60.0,
     loading: str = "auto",
     workers: int | None = None,
-    replay: str | os.PathLike | None = None,
+    replay: str | os.PathLike[str] | None = None,
     remat: bool = False,
 ) -> list[Run | DistillError]:
-    """Trains students in as few classes as there are kinds of lessons and as memory allows.
+    """Trains students, as many together as share their batches and as memory allows.
 
     Args:
-        recipes: what to run; finished ones are reused, and those that can share lessons do.
+        recipes: what to run; finished ones are reused, and those that can share batches do.
         workdir: the results folder; None finds it.
-        class_size: students that are taught together at most; None chooses it from the device's memory.
+        students_per_step: students that are taught together at most; None chooses it from the device's memory.
         checkpoint_seconds: least time between two training checkpoints.
         loading: how images come, as in `setup.prepare`.
         workers: threads that decode, where images are decoded on the way.
-        replay: folder of stored answers that all of them replay, as in `setup.prepare`.
+        replay: folder of stored soft labels that all of them replay, as in `setup.prepare`.
         remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
-        it (a loss or answers that are not finite) while the others went on.
+        it (a loss or logits that are not finite) while the others went on.
 
     Raises:
         DistillError: if data, teacher or folder are not usable. Earlier records stay intact.
     """
     if not recipes:
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
-    if class_size is not None and class_size < 1:
-        raise DistillError(f"class_size must be at least 1, got {class_size}.")
+    if students_per_step is not None and students_per_step < 1:
+        raise DistillError(f"students_per_step must be at least 1, got {students_per_step}.")
     sharding.use_compilation_cache()
     tasks = _prepared(recipes, {"loading": loading, "workers": workers, "replay": replay, "results": workdir})
     folders = [folder(task, workdir) for task in tasks]
     ended: dict[Path, Run | DistillError] = {}
-    waiting: dict[tuple, dict[Path, Task]] = {}
+    waiting: dict[Hashable, dict[Path, Task]] = {}
     for task, directory in zip(tasks, folders, strict=True):
         if directory in ended:
             continue
         if (run := student.finished(task, directory)) is not None:
             ended[directory] = _light(run)
         else:
-            waiting.setdefault(task.lesson_id, {})[directory] = task
+            waiting.setdefault(task.shared_batches, {})[directory] = task
     for group in waiting.values():
-        size = class_size or affordable(next(iter(group.values())))
+        size = students_per_step or affordable(next(iter(group.values())))
         for part in _parts(list(group.items()), size):
             taught = [(task, directory) for directory, task in part]
             runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat)
@@ -103,12 +104,12 @@ def finished(ended: Sequence[Run | DistillError]) -> list[Run]:
     if errors and not runs:
         raise errors[0]
     for error in errors:
-        print(error, flush=True)
-    print(f"{len(runs)} of {len(ended)} students came to the end.", flush=True)
+        logger.info("%s", error)
+    logger.info("%d of %d students came to the end.", len(runs), len(ended))
     return runs
 
 
-def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> list[Recipe]:
+def grid(recipe: Recipe, name: str | None = None, **axes: Iterable[Any] | None) -> list[Recipe]:
     """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
 
     Args:
@@ -122,22 +123,22 @@ def grid(recipe: Recipe, name: str | None = None, **axes: Iterable | None) -> li
     """
     if name is not None and name not in GRIDS:
         raise unknown("grid", name, GRIDS)
-    named: dict[str, Iterable] = dict(GRIDS[name]) if name else {}
+    named: dict[str, Iterable[Any]] = dict(GRIDS[name]) if name else {}
     chosen = named | {field: values for field, values in axes.items() if values}
     if not recipe.has_teacher:
         chosen.pop("temperature", None)
-    found = [recipe]
+    recipes = [recipe]
     for field, values in chosen.items():
-        found = [dataclasses.replace(one, **{field: value}) for one in found for value in values]
+        recipes = [dataclasses.replace(each, **{field: value}) for each in recipes for value in values]
     if "seed" in chosen:
-        found = [dataclasses.replace(one, view_seed=recipe.order_seed) for one in found]
-    return found
+        recipes = [dataclasses.replace(each, view_seed=recipe.order_seed) for each in recipes]
+    return recipes
 
 
 def affordable(task: Task) -> int:
     """How many students of a task fit into a device's memory at once.
 
-    Students learn one after the other, so activations are needed for one at a time; what grows with the class is
+    Students learn one after the other, so activations are needed for one at a time; what grows with their number is
     parameters and optimiser state.
     """
     of_each = state.state_bytes(task.student, task.image_shape, task.recipe.optimizer)
@@ -166,5 +167,5 @@ def _light(run: Run | DistillError) -> Run | DistillError:
     return dataclasses.replace(run, variables={}) if isinstance(run, Run) else run
 
 
-def _parts(items: list, size: int) -> list[list]:
+def _parts(items: list[Any], size: int) -> list[list[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -2,74 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import collections
+import json
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import datasets, models, teachers, views
-from distill_lib.evaluation import eval_sets
-from distill_lib.input_pipeline import stream
+from distill_lib.evaluation.eval_sets import EvalSet
+from distill_lib.input_pipeline.splits import Split
+from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import soft_label_store, soft_labels
+from distill_lib.teachers.soft_label_store import Store
+from distill_lib.teachers.soft_labels import StoredTeacher
 from distill_lib.train import fixed_targets, state, step
 
 SPLITS = ("train", "validation", "test")
 RUN = "run:"  # before STUDY/RUN_ID in a recipe's `start`
+REMEMBERED = 32  # outputs of frozen teachers, which several runs of a process ask for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """Everything a run needs.
 
     Attributes:
         recipe: what shall run.
-        train: training images in memory; None where they are decoded on the way.
-        exams: what students are judged by, by split.
-        num_classes: length of the logits.
-        colours: colour channels of the images.
-        examples: number of training images.
+        dataset: whose classes the student tells apart.
+        train: training images.
+        eval_sets: what students are judged by, by split.
+        fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
         teacher: None for the label baselines.
-        source: training images that are decoded on the way; None where they are in memory.
-        workers: threads that decode; None takes one for each core.
-        mock: whether the data are made up.
         start: the student's first variables, where a checkpoint gives them.
         start_sha256: of that checkpoint.
-        fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
-        on_bad_image: as in `stream.batches`.
-        store: the teacher's answers, where it is not asked again.
+        store: the teacher's soft labels, where it is not asked again.
     """
 
     recipe: Recipe
-    train: datasets.Arrays | None
-    exams: dict[str, eval_sets.Exam]
-    num_classes: int
-    colours: int
-    examples: int
-    teacher: teachers.Teacher | None
-    source: datasets.Source | None
-    workers: int | None
-    mock: bool
+    dataset: datasets.Dataset
+    train: Split
+    eval_sets: dict[str, EvalSet]
+    fingerprint: str
+    teacher: teachers.Teacher | None = None
     start: models.Variables | None = None
     start_sha256: str = ""
-    fingerprint: str = ""
-    on_bad_image: str = stream.ON_BAD_IMAGE[0]
-    store: soft_label_store.Store | None = None
+    store: Store | None = None
+
+    @property
+    def mock(self) -> bool:
+        """Whether the data are made up."""
+        return self.recipe.variant == "smoke"
+
+    @property
+    def num_classes(self) -> int:
+        """Length of the logits."""
+        return self.dataset.num_classes
 
     @property
     def run_id(self) -> str:
         """Name of the run: from recipe, teacher, the state of a folder of pictures, and how images were loaded."""
         teacher = self.teacher.sha256 if self.teacher else ""
-        loading = "streamed" if self.source is not None else ""
+        loading = "streamed" if self.train.streamed else ""
         return self.recipe.run_id(teacher + self.fingerprint + self.start_sha256 + loading)
 
     @property
     def total_steps(self) -> int:
         """Length of the schedule."""
-        return self.recipe.steps(self.examples)
+        return self.recipe.steps(len(self.train))
 
     @property
     def student(self) -> nn.Module:
@@ -78,8 +80,8 @@ class Task:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and colours of a rendered image."""
-        return (self.recipe.resolution, self.recipe.resolution, self.colours)
+        """Height, width and channels of a rendered image."""
+        return (self.recipe.resolution, self.recipe.resolution, self.dataset.channels)
 
     @property
     def asks_teacher(self) -> bool:
@@ -87,50 +89,16 @@ class Task:
         return self.teacher is not None and views.policy(self.recipe.policy).relation != "fixed"
 
     @property
-    def plan(self) -> step.Plan:
-        """What the program of a lesson depends on."""
-        recipe = self.recipe
-        asked = self.teacher.ensemble if self.teacher and self.asks_teacher else None
-        return step.Plan(
-            policy=recipe.policy,
-            teacher=soft_labels.Stored(self.num_classes) if self.store else asked,
-            num_classes=self.num_classes,
-            batch_size=recipe.batch_size,
-            resolution=recipe.resolution,
-            mixup=recipe.mixup,
-            crop_area=recipe.crop_area,
-            whole=recipe.whole,
-            mixup_beta=recipe.mixup_beta,
-            mixup_folded=recipe.mixup_folded,
-            with_labels=recipe.label_share > 0,
-        )
-
-    @property
-    def objective(self) -> step.Objective:
-        """What the student's program depends on beside its architecture."""
-        recipe = self.recipe
-        return step.Objective(
-            labels=not recipe.has_teacher,
-            distance=recipe.distance,
-            scaled=recipe.temperature_squared,
-            smoothing=recipe.label_smoothing,
-            optimizer=recipe.optimizer,
-            schedule=recipe.schedule,
-            decay=recipe.decay,
-        )
+    def asked_teacher(self) -> Ensemble | StoredTeacher | None:
+        """Who answers in the steps: the teacher's networks, or its soft labels; None for labels and fixed teachers."""
+        if self.store is not None:
+            return StoredTeacher(self.num_classes)
+        return self.teacher.ensemble if self.teacher and self.asks_teacher else None
 
     @property
     def settings(self) -> step.Settings:
         """The numbers that the student's program is given."""
-        recipe = self.recipe
-        return step.Settings(
-            learning_rate=jnp.float32(recipe.learning_rate),
-            weight_decay=jnp.float32(recipe.weight_decay),
-            temperature=jnp.float32(recipe.temperature),
-            total_steps=jnp.int32(self.total_steps),
-            warmup_steps=jnp.int32(recipe.warmup_steps),
-            label_share=jnp.float32(recipe.label_share),
-        )
+        return step.Settings.of(self.recipe, self.total_steps)
 
     def initial_state(self) -> state.State:
         """The student before its first step."""
@@ -140,40 +108,37 @@ class Task:
         )
 
     @property
-    def lesson_id(self) -> tuple:
-        """What decides the lessons of a run; runs that share it can be taught together."""
-        recipe, policy = self.recipe, views.policy(self.recipe.policy)
-        tempered = policy.teacher == "inception_mean" or self._mean_of_probabilities
-        return (
-            self.plan,
-            self.identity("train"),
-            recipe.order_seed,
-            self.total_steps,
-            recipe.evaluations,
-            recipe.ensemble_crops if policy.teacher == "inception_mean" else None,
-            recipe.temperature if tempered else None,
-        )
+    def shared_batches(self) -> Hashable:
+        """What decides the batches of a run; runs that share it can be taught together."""
+        recipe, over_crops = self.recipe, views.policy(self.recipe.policy).teacher == "inception_mean"
+        facts = self.batch_facts(tempered=over_crops)
+        facts |= {"classes": recipe.dataset, "crops": recipe.ensemble_crops if over_crops else None}
+        facts |= {"stored": self.store is not None, "labels": recipe.label_share > 0}
+        return json.dumps(facts, sort_keys=True), self.total_steps, recipe.evaluations
 
-    @property
-    def _mean_of_probabilities(self) -> bool:
-        several = self.teacher is not None and len(self.teacher.ensemble.members) > 1
-        return several and self.recipe.ensemble == "probabilities"
+    def soft_label_facts(self, kept: int) -> dict[str, Any]:
+        """What stored soft labels depend on, if so many logits are kept of each; JSON-able."""
+        return self.batch_facts(tempered=kept < self.num_classes)
 
-    def answered(self, kept: int) -> dict[str, Any]:
-        """What a teacher's answers in the steps depend on, if so many logits are kept of each; JSON-able."""
-        recipe = self.recipe
-        assert self.teacher is not None
-        members, mixes = self.teacher.ensemble.members, views.policy(recipe.policy).mix
+    def batch_facts(self, *, tempered: bool) -> dict[str, Any]:
+        """What the views of a run depend on, and what its teacher says of them; JSON-able.
+
+        Args:
+            tempered: whether that depends on the temperature, as a mean of several teachers' probabilities always does.
+        """
+        recipe, members = self.recipe, self.teacher.ensemble.members if self.teacher else ()
+        mixes, several = views.policy(recipe.policy).mix, len(members) > 1
+        tempered |= several and recipe.ensemble == "probabilities"
         return {
-            "teacher": self.teacher.sha256,
+            "teacher": self.teacher.sha256 if self.teacher else None,
             "teacher_sizes": [member.resolution for member in members],
-            "ensemble": recipe.ensemble if len(members) > 1 else None,
+            "ensemble": recipe.ensemble if several else None,
             "dtype": recipe.dtype,
             "dataset": recipe.transfer_set or recipe.dataset,
             "fingerprint": self.fingerprint,
             "mock": self.mock,
-            "examples": self.examples,
-            "streamed": self.source is not None,
+            "examples": len(self.train),
+            "streamed": self.train.streamed,
             "seed": recipe.order_seed,
             "policy": recipe.policy,
             "batch_size": recipe.batch_size,
@@ -183,76 +148,53 @@ class Task:
             "mixup": recipe.mixup if mixes else None,
             "mixup_beta": recipe.mixup_beta if mixes else None,
             "mixup_folded": recipe.mixup_folded if mixes else None,
-            "temperature": recipe.temperature if kept < self.num_classes or self._mean_of_probabilities else None,
+            "temperature": recipe.temperature if tempered else None,
         }
 
-    def identity(self, split: str) -> tuple:
-        """What a frozen teacher's outputs on a split depend on."""
-        teacher = (self.teacher.sha256, self.teacher.ensemble) if self.teacher else ()
-        count = self.examples if split == "train" else len(self.exams[split].labels)
-        images = (self.recipe.transfer_set or self.recipe.dataset) if split == "train" else self.recipe.dataset
-        return (*teacher, images, self.fingerprint, self.mock, split, count, self.source is not None)
+    def fixed_targets(self) -> np.ndarray | None:
+        """A fixed teacher's outputs of all training images, (n, classes); None where it is asked in the steps."""
+        recipe, teacher = self.recipe, self.teacher
+        if teacher is None or self.asks_teacher:
+            return None
+        decided = (recipe.policy, recipe.resolution, recipe.crop_area, recipe.ensemble_crops, recipe.temperature)
+        return self._once("train", decided, lambda: fixed_targets.fixed_targets(teacher, self.train, recipe))
 
-    def targets(self) -> np.ndarray:
-        """What lessons are made from beside a live teacher: labels (n,), or a fixed teacher's outputs (n, classes).
-
-        Where images are decoded on the way, labels come with them, and this is for fixed teachers alone.
-        """
-        recipe, teacher, source = self.recipe, self.teacher, self.source
-        policy = views.policy(recipe.policy)
-        if source is not None and teacher is not None:
-            once: dict[str, Any] = {"resolution": recipe.resolution, "temperature": recipe.temperature}
-            key = (self.identity("train"), policy, *once.values())
-            once |= {"channels": self.colours, "workers": self.workers}
-            return _once(key, lambda: fixed_targets.logits(teacher, source, policy, **once))
-        train = self.train
-        assert train is not None
-        if policy.relation != "fixed" or teacher is None:
-            return train.labels
-        options: dict[str, Any] = {
-            "resolution": recipe.resolution,
-            "area": recipe.crop_area,
-            "crops": recipe.ensemble_crops,
-            "temperature": recipe.temperature,
-        }
-        key = (self.identity("train"), policy, *options.values())
-        options["extents"] = train.extents
-        return _once(key, lambda: fixed_targets.fixed_logits(teacher, train.images, policy, **options))
-
-    def labels(self, split: str) -> np.ndarray:
-        """Labels of the images that students are judged by."""
-        return self.exams[split].labels
-
-    def predict(self, variables: models.Variables, split: str) -> np.ndarray:
+    def logits(self, variables: models.Variables, split: str) -> np.ndarray:
         """What a student says of the evaluation views of a split, (n, classes)."""
-        return self.exams[split].predict(self.student, variables, self.recipe.resolution)
-
-    def teacher_logits(self, split: str) -> np.ndarray:
-        """What the teacher says of the evaluation views of a split, (n, classes)."""
-        recipe, teacher, exam = self.recipe, self.teacher, self.exams[split]
-        assert teacher is not None
-        key = (self.identity(split), recipe.resolution, recipe.eval_side, len(exam.labels))
-        return _once(key, lambda: exam.predict(teacher.ensemble, teacher.variables, recipe.resolution))
+        return self.eval_sets[split].logits(self.student, variables, self.recipe.resolution)
 
     def features(self, variables: models.Variables, split: str) -> np.ndarray:
         """What the student's last layer is given for the first evaluation views of a split, (n, features)."""
-        return self.exams[split].features(self.student, variables, self.recipe.resolution, eval_sets.FEATURE_IMAGES)
+        return self.eval_sets[split].features(self.student, variables, self.recipe.resolution)
+
+    def teacher_logits(self, split: str) -> np.ndarray:
+        """What the teacher says of the evaluation views of a split, (n, classes)."""
+        return self._teacher_output(split, EvalSet.logits)
 
     def teacher_features(self, split: str) -> np.ndarray:
         """The teacher's features of the same views, those of several teachers side by side, (n, features)."""
-        recipe, teacher, exam = self.recipe, self.teacher, self.exams[split]
+        return self._teacher_output(split, EvalSet.features)
+
+    def _teacher_output(self, split: str, output: Callable[..., np.ndarray]) -> np.ndarray:
+        recipe, teacher, eval_set = self.recipe, self.teacher, self.eval_sets[split]
         assert teacher is not None
-        key = (self.identity(split), recipe.resolution, recipe.eval_side, "features")
-        return _once(
-            key, lambda: exam.features(teacher.ensemble, teacher.variables, recipe.resolution, eval_sets.FEATURE_IMAGES)
-        )
+        decided = (output.__name__, recipe.resolution, recipe.eval_side)
+        ask = lambda: output(eval_set, teacher.ensemble, teacher.variables, recipe.resolution)  # noqa: E731
+        return self._once(split, decided, ask)
+
+    def _once(self, split: str, decided: tuple[Hashable, ...], compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Outputs of a frozen teacher, which are the same in every run of a process; the latest are remembered."""
+        assert self.teacher is not None
+        recipe = self.recipe
+        images = (recipe.transfer_set or recipe.dataset) if split == "train" else recipe.dataset
+        data = (images, self.fingerprint, self.mock, split, len(self.eval_sets[split].split), self.train.streamed)
+        key = (self.teacher.sha256, self.teacher.ensemble, data, decided)
+        if key not in _TEACHER_OUTPUTS:
+            _TEACHER_OUTPUTS[key] = compute()
+        _TEACHER_OUTPUTS.move_to_end(key)
+        while len(_TEACHER_OUTPUTS) > REMEMBERED:
+            _TEACHER_OUTPUTS.popitem(last=False)
+        return _TEACHER_OUTPUTS[key]
 
 
-_TEACHER_OUTPUTS: dict[tuple, np.ndarray] = {}
-
-
-def _once(key: tuple, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Outputs of a frozen teacher, which are the same in every run of a process."""
-    if key not in _TEACHER_OUTPUTS:
-        _TEACHER_OUTPUTS[key] = compute()
-    return _TEACHER_OUTPUTS[key]
+_TEACHER_OUTPUTS: collections.OrderedDict[Hashable, np.ndarray] = collections.OrderedDict()

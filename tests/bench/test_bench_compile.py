@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from distill_lib import sharding, views
+from distill_lib import recipes, sharding, views
 from distill_lib.bench import compile as compiling
 from distill_lib.bench import programs, timing
 from distill_lib.errors import DistillError
 
-ROOMY = programs.Target("cpu", "", 1.0)
+ROOMY = compiling.Target("cpu", "", 1.0)
 
 
-def checked(program: Any, *arguments: Any, target: programs.Target = ROOMY, limit: int = 0, leaves: int = 0) -> str:
+def checked(program: Any, *arguments: Any, target: compiling.Target = ROOMY, limit: int = 0, leaves: int = 0) -> str:
     """The problems of a program for the two devices of the tests."""
     lowered = program.lower(*arguments)
-    return programs._compile(lowered, target, dtype="bfloat16", limit=limit, leaves=leaves)["problems"]
+    return compiling.check(lowered, target, dtype="bfloat16", limit=limit, leaves=leaves)["problems"]
 
 
 def batch(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -29,19 +29,15 @@ def batch(*shape: int, dtype: Any = jnp.float32) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.split(sharding.data_mesh()))
 
 
-def test_plans_name_what_there_is() -> None:
-    """Cases, policies and programs of all sizes; the full one has all that the others have, and every case."""
-    known = views.POLICIES | views.BASELINES
-    mesh = sharding.data_mesh()
-    made = programs._programs(programs.CASES["fashion"], "mix", "float32", mesh)
-    for plans in compiling.PLANS.values():
-        for case, policy, dtype, parts in plans:
-            assert case in programs.CASES and policy in known and dtype in ("float32", "bfloat16")
-            assert set(parts) <= set(made)
-    assert set(compiling.QUICK) <= set(compiling.USUAL) <= set(compiling.FULL)
-    assert {case for case, *_ in compiling.FULL} == set(programs.CASES)
-    assert {policy for case, policy, *_ in compiling.USUAL if case == "fashion"} >= set(views.POLICIES)
-    assert tuple(programs.TARGETS) == compiling.TARGETS
+def test_cases_name_what_there_is() -> None:
+    """Recipes and programs of all sizes; every policy is compiled, and none twice."""
+    made = programs.lowered(recipes.get("fashion", "quick"), sharding.data_mesh())
+    assert all(case.size in compiling.SIZES and set(case.parts) <= set(made) for case in compiling.CASES)
+    rows = [(case.name, case.recipe().policy, case.recipe().dtype) for case in compiling.CASES]
+    assert len(set(rows)) == len(rows)
+    assert {policy for name, policy, _ in rows if name == "fashion"} >= set(views.POLICIES)
+    sides = {case.name: programs.teacher_model(case.recipe())[1] for case in compiling.CASES}
+    assert {name for name, side in sides.items() if side} == {"imagenet, teacher at 384"}
 
 
 def test_a_gather_of_the_batch_is_seen_and_a_roll_passes() -> None:
@@ -78,36 +74,40 @@ def test_convolutions_of_another_dtype_and_want_of_memory_are_seen() -> None:
         return jax.lax.conv(x, jnp.ones((1, 1, 3, 3), x.dtype), (1, 1), "SAME")
 
     assert "convolutions are in ['f32']" in checked(convolved, jax.ShapeDtypeStruct((2, 1, 8, 8), jnp.float32))
-    small = programs.Target("cpu", "", 1e-9)
+    small = compiling.Target("cpu", "", 1e-9)
     assert "GiB" in checked(convolved, jax.ShapeDtypeStruct((2, 1, 8, 8), jnp.bfloat16), target=small)
 
 
-def test_all_programs_of_a_step_can_be_lowered() -> None:
-    """With BatchNorm, with Shampoo, with another size for the teacher, from crops and from images on the device."""
-    mesh, small = sharding.data_mesh(), {"classes": 3, "side": 8, "batch": 4}
-    cases = (
-        programs.Case("bit_r11w8", "bit_r11w8", **small, examples=6, optimizer="shampoo"),
-        programs.Case("bit_r11w8", "bit_r11w8", **small, teacher_side=12),
-    )
-    for case, policy in zip(cases, ("ind/ic", "fix/cc"), strict=True):
-        for lower, limit, macs, _ in programs._programs(case, policy, "bfloat16", mesh).values():
-            assert "stablehlo" in lower().as_text() and limit > 0 and macs >= 0
+@pytest.mark.parametrize(
+    ("dataset", "changes"),
+    [
+        ("fashion", {"policy": "ind/ic", "optimizer": "shampoo"}),
+        ("flowers", {"policy": "fix/cc"}),
+        ("flowers", {"policy": "mix", "teacher": "fashion@12"}),
+    ],
+)
+def test_all_programs_of_a_step_can_be_lowered(dataset: str, changes: dict[str, Any]) -> None:
+    """With Shampoo, with another size for the teacher, from crops and from images on the device."""
+    small = {"student": "bit_r11w8", "teacher": "fashion", "resolution": 8, "batch_size": 4, "dtype": "bfloat16"}
+    recipe = recipes.get(dataset, "quick" if dataset == "fashion" else "fast", **(small | changes))
+    for lower, limit, macs, _ in programs.lowered(recipe, sharding.data_mesh()).values():
+        assert "stablehlo" in lower().as_text() and limit > 0 and macs >= 0
 
 
 def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it made before stays, and the reason is XLA's failed check rather than the end of its stack."""
+    """What both cases made before stays, and the reason is XLA's failed check rather than the end of its stack."""
     python = tmp_path / "python"
-    row = '{"target": "t", "case": "c", "policy": "p", "dtype": "d", "program": "first", "problems": ""}'
+    row = '{"case": "c", "program": "first", "dtype": "d", "problems": ""}'
     failed = "F0000 tiling.cc:627] Check failed: size == 3"
     lines = ("#!/bin/sh", f"echo '{row}'", f"echo '{failed}' >&2", "echo '    @ 0x7f main' >&2", "exit 134")
     python.write_text("\n".join(lines))
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     with pytest.raises(DistillError, match="not as they should be") as raised:
-        compiling.measure(["--python", str(python), "--size", "quick", "--target", "H100 x 8"])
+        compiling.measure(python=str(python), size="quick", target="H100 x 8")
     assert f"student: it does not compile ({failed})" in str(raised.value)
     assert "first: as it should be" in capsys.readouterr().out
     content = timing.read("compile")
-    assert content is not None and [row["program"] for row in content["rows"]] == ["first"]
+    assert content is not None and [row["program"] for row in content["rows"]] == ["first", "first"]

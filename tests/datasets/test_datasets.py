@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from makers import fashion_build
 
 from distill_lib import datasets
-from distill_lib.datasets import embedded, readers, registry
+from distill_lib.datasets import decode, fashion, registry
 from distill_lib.datasets import source as dataset_source
 from distill_lib.errors import DistillError
 
 BIG = ("flowers", "pets", "food", "sun397", "imagenet", "imagenet_v2", "imagenet_real")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "a_class"), [("train", 102), ("validation", 102), ("test", 1_000)])
 def test_fashion_is_what_its_card_says(split: str, a_class: int) -> None:
     images, labels, mock, _ = datasets.arrays("fashion", split)
@@ -87,14 +88,14 @@ def test_mock_data_stands_in_for_every_set(name: str, split: str) -> None:
 
 def test_canvas_keeps_the_aspect() -> None:
     wide = np.full((10, 40, 3), 200, np.uint8)
-    fitted, extent = readers.fitted(wide, 3, 64)
+    fitted, extent = decode.fitted(wide, 3, 64)
     assert fitted.shape == (64, 64, 3) and extent == (16, 64)
     assert (fitted[:16] == 200).all() and (fitted[16:] == 0).all()
 
 
 def test_grey_images_among_photographs_become_rgb() -> None:
     encoded = fashion_build.encode_png(np.arange(12, dtype=np.uint8).reshape(3, 4))
-    photo, extent = readers.fitted(encoded, 3, None)
+    photo, extent = decode.fitted(encoded, 3, None)
     assert extent == (3, 4)
     np.testing.assert_array_equal(photo, np.repeat(np.arange(12).reshape(3, 4, 1), 3, axis=2))
 
@@ -119,9 +120,9 @@ def test_an_unprepared_set_is_told_with_the_commands(
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prepared folder that is not the embedded one, and so is not checked by SHA-256."""
-    shutil.copytree(embedded.DATA / "fashion", tmp_path / "fashion")
+    shutil.copytree(fashion.DATA / "fashion", tmp_path / "fashion")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    return tmp_path / "fashion" / embedded.VERSION
+    return tmp_path / "fashion" / fashion.VERSION
 
 
 def photos(**counts: int) -> datasets.Dataset:
@@ -145,7 +146,7 @@ def test_wrong_number_of_examples_is_told(prepared: Path, monkeypatch: pytest.Mo
 def test_a_missing_shard_is_told(prepared: Path) -> None:
     next(prepared.glob("fashion-test*")).unlink()
     with pytest.raises(DistillError, match="1 of 3 shards are missing in .*fashion-test"):
-        readers.prepared_rows("fashion", "train")
+        datasets.load("tfds:fashion", "train")
 
 
 def test_a_truncated_shard_is_told(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +162,7 @@ def test_another_file_format_is_told(prepared: Path) -> None:
     info = prepared / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
     with pytest.raises(DistillError, match="is not prepared as array_record"):
-        readers.prepared_rows("fashion", "train")
+        datasets.load("tfds:fashion", "train")
 
 
 def test_an_image_that_cannot_be_decoded_is_told() -> None:

@@ -122,6 +122,7 @@ def rendered(pixels: np.ndarray, look: decode.Look) -> np.ndarray:
     return (np.asarray(views.render(pixels[None], one, look.size))[0] + 1) * 127.5
 
 
+@pytest.mark.slow
 @given(looks(), st.sampled_from([1, 3]), st.sampled_from(["JPEG", "PNG", "array"]))
 @settings(max_examples=40)
 def test_crops_are_what_the_device_renders(look: decode.Look, channels: int, kind: str) -> None:

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from makers import fashion_build
 
 from distill_lib import datasets
-from distill_lib.datasets import embedded, fashion_idx
+from distill_lib.datasets import fashion
 from distill_lib.errors import DistillError
 
-FOLDER = embedded.DATA / "fashion"
+FOLDER = fashion.DATA / "fashion"
 
 
 def have_originals() -> bool:
-    return fashion_idx.folder().is_dir()
+    return fashion.folder().is_dir()
 
 
 needs_originals = pytest.mark.skipif(not have_originals(), reason="the original Fashion-MNIST files are not here")
@@ -31,7 +31,7 @@ def shipped(split: str) -> fashion_build.Part:
     """A split of the embedded set, as it went in."""
     import tensorflow_datasets as tfds
 
-    rows = list(tfds.data_source("fashion", split=split, data_dir=embedded.DATA))
+    rows = list(tfds.data_source("fashion", split=split, data_dir=fashion.DATA))
     images = np.stack([row["image"][..., 0] for row in rows])
     labels, numbers = (np.array([row[key] for row in rows]) for key in ("label", "index"))
     return fashion_build.Part(images, labels, numbers)
@@ -51,7 +51,7 @@ def few(parts: dict[str, fashion_build.Part], count: int = 3) -> dict[str, fashi
 def test_choice_parts_the_rows_and_takes_the_classes_in_turn(seed: int, more: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.concatenate([np.repeat(np.arange(10), 204), rng.integers(0, 10, more)]))
-    rows = fashion_idx.choose(labels)
+    rows = fashion.choose(labels)
     np.testing.assert_array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(len(labels)))
     for split in ("train", "validation"):
         np.testing.assert_array_equal(labels[rows[split]], np.tile(np.arange(10), 102))
@@ -80,24 +80,22 @@ def test_folder_is_small_and_brings_card_and_licence() -> None:
     assert "Zalando SE" in (FOLDER / "LICENSE").read_text(encoding="utf-8")
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(version in card for version in fashion_build.BUILT_WITH.values())
-    assert sorted(embedded.read_sums(FOLDER)) == sorted(embedded.FILES)
+    assert sorted(fashion.read_sums(FOLDER)) == sorted(fashion.FILES)
 
 
 def test_writing_the_shipped_images_again_gives_the_same_bytes(
     parts: dict[str, fashion_build.Part], tmp_path: Path
 ) -> None:
     again = fashion_build.write(parts, tmp_path)
-    if embedded.read_sums(again) != embedded.read_sums(
-        FOLDER
-    ):  # then other encoders must be to blame, and pixels equal
+    if fashion.read_sums(again) != fashion.read_sums(FOLDER):  # then other encoders must be to blame, and pixels equal
         assert fashion_build.built_with() != fashion_build.BUILT_WITH
-        assert fashion_build.same_contents(tmp_path, embedded.DATA)
+        assert fashion_build.same_contents(tmp_path, fashion.DATA)
 
 
 def test_what_is_written_is_read_back(parts: dict[str, fashion_build.Part], tmp_path: Path) -> None:
     fashion_build.write(few(parts), tmp_path / "a")
     fashion_build.write(few(parts), tmp_path / "b")
-    embedded.check(tmp_path / "a")
+    fashion.check(tmp_path / "a")
     assert fashion_build.same_contents(tmp_path / "a", tmp_path / "b")
     with pytest.raises(DistillError, match="exists: delete it, or choose another folder"):
         fashion_build.write(few(parts), tmp_path / "a")
@@ -135,7 +133,7 @@ def test_a_folder_that_does_not_match_its_card_is_refused(
     damage: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(FOLDER, tmp_path / "fashion")
-    shard, sums = tmp_path / "fashion" / embedded.FILES[3], tmp_path / "fashion" / embedded.SUMS
+    shard, sums = tmp_path / "fashion" / fashion.FILES[3], tmp_path / "fashion" / fashion.SUMS
     content = shard.read_bytes()
     if damage == "missing":
         shard.unlink()
@@ -147,7 +145,7 @@ def test_a_folder_that_does_not_match_its_card_is_refused(
         sums.unlink()
     else:
         sums.write_text("" if damage == "empty sums" else "e3b0c44298fc\n")
-    monkeypatch.setattr(embedded, "DATA", tmp_path)
+    monkeypatch.setattr(fashion, "DATA", tmp_path)
     with pytest.raises(DistillError, match=f"array_record that does not match its card.*{message}") as caught:
         datasets.load("fashion", "train")
     assert "\n" not in str(caught.value)
@@ -164,7 +162,7 @@ def test_command_line_tells_errors_in_one_line(tmp_path: Path, capsys: pytest.Ca
 
 @needs_originals
 def test_the_teachers_images_are_all_the_others(parts: dict[str, fashion_build.Part]) -> None:
-    everything = fashion_build.parts(fashion_idx.read_originals())
+    everything = fashion_build.parts(fashion.read_originals())
     for split in datasets.SPLITS:
         for ours, theirs in zip(parts[split], everything[split], strict=True):
             np.testing.assert_array_equal(ours, theirs)

@@ -210,6 +210,7 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path / "photographs"
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_photographs(photographs: Path, tmp_path: Path, tiny_models: None) -> None:
     """From a folder to a record without a line of code: first from labels, then that network teaches the next."""
     settings = {
@@ -234,10 +235,11 @@ def test_a_student_learns_from_photographs(photographs: Path, tmp_path: Path, ti
     assert weights.load_npz(second.directory / "student.npz")
 
 
+@pytest.mark.slow
 def test_a_folder_runs_on_mock_data_too(tmp_path: Path, tiny_models: None) -> None:
     """The smoke variant needs the folder's classes, and none of its pixels."""
     teacher = weights.save_npz
-    teacher(tmp_path / "t.npz", tiny.random_params(tiny.STUDENT, 2, colours=3), {"model": tiny.STUDENT})
+    teacher(tmp_path / "t.npz", tiny.random_params(tiny.STUDENT, 2, channels=3), {"model": tiny.STUDENT})
     recipe = recipes.get(
         f"folder:{fill(tmp_path / 'pictures')}",
         "smoke",

@@ -15,8 +15,7 @@ import pytest
 import tiny
 
 from distill_lib import cli, datasets, recipes, train, weights
-from distill_lib.datasets import cards, instructions, prepare, registry
-from distill_lib.datasets import embedded as dataset_embedded
+from distill_lib.datasets import cards, fashion, instructions, prepare, registry
 from distill_lib.errors import DistillError
 
 INSTALLED = ("fashion", "digits", "patches")  # part of this package, or of others
@@ -37,15 +36,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def clothes(data: Path) -> Path:
     """A prepared set that only its files describe."""
-    shutil.copytree(dataset_embedded.DATA / "fashion", data / "clothes")
-    return data / "clothes" / dataset_embedded.VERSION
+    shutil.copytree(fashion.DATA / "fashion", data / "clothes")
+    return data / "clothes" / fashion.VERSION
 
 
 def test_what_is_there_is_present(clothes: Path) -> None:
     """With its number of images, and where it lies."""
-    assert datasets.status("fashion").lines() == (
-        f"fashion: present, 12,040 images, in {dataset_embedded.DATA / 'fashion'}.",
-    )
+    assert datasets.status("fashion").lines() == (f"fashion: present, 12,040 images, in {fashion.DATA / 'fashion'}.",)
     found = datasets.status("tfds:clothes")
     assert found.present and found.lines() == (f"tfds:clothes: present, 12,040 images, in {clothes}.",)
 
@@ -115,9 +112,9 @@ def test_another_number_of_images_is_incomplete(clothes: Path, monkeypatch: pyte
 
 def test_a_damaged_embedded_set_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The package itself is broken then."""
-    shutil.copytree(dataset_embedded.DATA / "fashion", tmp_path / "fashion")
+    shutil.copytree(fashion.DATA / "fashion", tmp_path / "fashion")
     next((tmp_path / "fashion").rglob("fashion-train*")).write_bytes(b"")
-    monkeypatch.setattr(dataset_embedded, "DATA", tmp_path)
+    monkeypatch.setattr(fashion, "DATA", tmp_path)
     found = datasets.status("fashion")
     assert found.state == "incomplete" and "Install this package again" in found.remedy
 
@@ -167,9 +164,7 @@ def test_the_command_line(data: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["data", "prepare", "fashion"]) == 0
 
 
-@pytest.mark.parametrize(
-    "name", [card.name for card in registry.CARDS if card.origin == "tfds" and not card.manual_files]
-)
+@pytest.mark.parametrize("name", [card.name for card in cards.CARDS if card.origin == "tfds" and not card.manual_files])
 def test_tensorflow_is_asked_for_before_anything_is_downloaded(name: str, data: Path) -> None:
     """TFDS itself would download for an hour and then fail: all the builders open archives with TensorFlow."""
     builder = datasets.get(name).builder
@@ -245,6 +240,7 @@ def test_a_set_that_was_just_prepared_is_read_by_name(data: Path) -> None:
     assert seen == set(range(71)) and datasets.status("tfds:clothes").present
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_prepared_set(data: Path) -> None:
     """From a name on the command line to a record that is not mock, through TFDS's files."""
     prepare_clothes(data)

@@ -12,12 +12,10 @@ import pytest
 from distill_lib import datasets, recipes
 from distill_lib.datasets import (
     cards,
-    embedded,
-    fashion_idx,
+    fashion,
     image_folder,
     instructions,
-    readers,
-    registry,
+    tfds_sets,
 )
 from distill_lib.errors import DistillError
 from distill_lib.evaluation.metrics import multilabel_accuracy
@@ -43,7 +41,7 @@ def test_cards_agree_with_tfds(name: str) -> None:
     """Number of classes, channels and keys are those of TFDS's code, and every class has a name."""
     dataset = datasets.get(name)
     image, label = dataset.keys
-    features = registry.tfds_info(dataset.builder).features
+    features = tfds_sets.read_info(dataset.builder).features
     assert features[image].shape == (None, None, dataset.channels)
     assert len(datasets.class_names(name)) == len(set(datasets.class_names(name))) == dataset.num_classes
     assert dataset.multilabel == (label == "real_label")
@@ -143,13 +141,13 @@ def test_sets_of_tfds_that_cannot_be_used_are_told(name: str, message: str) -> N
 )
 def test_splits_of_a_tfds_set(known: dict[str, int], expected: tuple[str, ...]) -> None:
     """No image is in two splits, whatever splits the set has."""
-    assert tuple(registry.split_expressions("a", known).values()) == expected
+    assert tuple(tfds_sets.split_expressions("a", known).values()) == expected
 
 
 def test_a_tfds_set_without_train_is_refused() -> None:
     """There is nothing to learn from."""
     with pytest.raises(DistillError, match="imagenet_a has no split `train`, only test"):
-        registry.split_expressions("imagenet_a", {"test": 9})
+        tfds_sets.split_expressions("imagenet_a", {"test": 9})
 
 
 def test_labels_of_imagenet_real_are_many_or_none() -> None:
@@ -175,13 +173,13 @@ def test_fashion_mnist_is_all_but_the_validation_images(monkeypatch: pytest.Monk
     random = np.random.default_rng(0)
     labels = (np.arange(60_000) % 10).astype(np.uint8)
     images = random.integers(0, 256, (60_000, 2, 2), np.uint8)
-    originals = fashion_idx.Originals(images, labels, images[:10_000], labels[:10_000])
-    monkeypatch.setattr(fashion_idx, "read_originals", lambda: originals)
-    rows = readers.original_rows("fashion_mnist")
+    originals = fashion.Originals(images, labels, images[:10_000], labels[:10_000])
+    monkeypatch.setattr(fashion, "read_originals", lambda: originals)
+    rows = fashion.training_rows("fashion_mnist")
     assert len(rows) == datasets.get("fashion_mnist").counts["train"] == 58_980
-    held_out = fashion_idx.choose(labels)["validation"]
-    np.testing.assert_array_equal(rows.images, np.delete(images, held_out, axis=0))
-    np.testing.assert_array_equal(np.bincount(rows.labels), np.full(10, 5_898))
+    held_out = fashion.choose(labels)["validation"]
+    np.testing.assert_array_equal([row["image"] for row in rows], np.delete(images, held_out, axis=0))
+    np.testing.assert_array_equal(np.bincount([row["label"] for row in rows]), np.full(10, 5_898))
     validation = datasets.load("fashion_mnist", "validation", limit=3)
     np.testing.assert_array_equal(validation.images(range(3)), datasets.load("fashion", "validation").images(range(3)))
 
@@ -225,7 +223,7 @@ def test_studies_are_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_set_of_tfds_without_code_is_known_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a user prepared with a builder of their own is opened by name, with the splits and names in its files."""
-    shutil.copytree(embedded.DATA / "fashion", tmp_path / "clothes")
+    shutil.copytree(fashion.DATA / "fashion", tmp_path / "clothes")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     dataset = datasets.get("tfds:clothes")
     assert dataset.splits == {split: split for split in datasets.SPLITS}

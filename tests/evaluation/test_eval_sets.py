@@ -1,4 +1,4 @@
-"""Exams: the same images however they are loaded, each network at its own size, and broken images told once."""
+"""Evaluation sets: the same images however they are loaded, each network at its own size, broken images told once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import tiny
 
 from distill_lib import datasets
 from distill_lib.datasets import decode
-from distill_lib.datasets import source as dataset_source
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import eval_sets
+from distill_lib.evaluation.eval_sets import EvalSet
+from distill_lib.input_pipeline import splits
+from distill_lib.input_pipeline.splits import InMemory, Streamed
 from distill_lib.models.ensemble import Ensemble, Member
 
 LABELS = np.array([0, 2, 1], np.int32)
@@ -39,7 +41,7 @@ def answers(variables: dict, shown: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_decoded_and_in_memory_are_the_same_exam(padded: bool) -> None:
+def test_streamed_and_in_memory_are_the_same_evaluation_set(padded: bool) -> None:
     """Where nothing is resized, both show the same pixels: accuracies of the two ways of loading can be compared."""
     images, side, size = pictures(), 0.875, 28
     if padded:
@@ -49,10 +51,10 @@ def test_decoded_and_in_memory_are_the_same_exam(padded: bool) -> None:
     else:
         arrays = datasets.Arrays(images, LABELS)
     model, variables = tiny.linear(3, size * size * 3)
-    decoded, resident = eval_sets.Decoded(source(images), side, None), eval_sets.InMemory(lambda: arrays, side, None)
-    found = decoded.predict(model, variables, size)
+    decoded, resident = EvalSet(Streamed(source(images)), side), EvalSet(InMemory(lambda: arrays), side)
+    found = decoded.logits(model, variables, size)
     np.testing.assert_allclose(found, answers(variables, images[:, 2:30, 2:30]), rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(found, resident.predict(model, variables, size), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found, resident.logits(model, variables, size), rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(decoded.labels, resident.labels)
 
 
@@ -60,9 +62,7 @@ def test_teachers_are_tried_under_crops_of_few_images(monkeypatch: pytest.Monkey
     """Of a large set the first test images alone are decoded."""
     monkeypatch.setattr(eval_sets, "CROPPED_IMAGES", 5)
     seen, decode = [], datasets.arrays
-    monkeypatch.setattr(
-        dataset_source, "arrays", lambda *names, **options: seen.append(names) or decode(*names, **options)
-    )
+    monkeypatch.setattr(datasets, "arrays", lambda *names, **options: seen.append(names) or decode(*names, **options))
     model, variables = tiny.linear(102, 8 * 8 * 3)
     share = eval_sets.top1_under_crops("flowers", model, variables, resolution=8, area=(0.05, 1.0), mock=True)
     assert seen == [("flowers", "test", 5)] and 0 <= share <= 1
@@ -71,36 +71,37 @@ def test_teachers_are_tried_under_crops_of_few_images(monkeypatch: pytest.Monkey
 def test_a_limit_takes_the_first_images() -> None:
     """Training splits are judged by a part of them."""
     model, variables = tiny.linear(3, 8 * 8 * 3)
-    whole, part = (eval_sets.Decoded(source(pictures()), 1.0, limit) for limit in (None, 2))
+    whole, part = (EvalSet(Streamed(source(pictures())), 1.0, limit) for limit in (None, 2))
     assert part.labels.tolist() == [0, 2]
-    expected = whole.predict(model, variables, 8)[:2]
-    np.testing.assert_allclose(part.predict(model, variables, 8), expected, rtol=1e-4, atol=1e-4)
+    expected = whole.logits(model, variables, 8)[:2]
+    np.testing.assert_allclose(part.logits(model, variables, 8), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_large_exam_is_decoded_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_set_is_decoded_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The predictions are the same, and no more images than a part are ever in memory."""
     model, variables = tiny.linear(3, 8 * 8 * 3)
-    expected = eval_sets.Decoded(source(pictures()), 1.0, None).predict(model, variables, 8)
-    monkeypatch.setattr(eval_sets, "KEPT_BYTES", 0)
-    monkeypatch.setattr(eval_sets, "AT_ONCE", 2)
-    large = eval_sets.Decoded(source(pictures()), 1.0, None)
-    np.testing.assert_allclose(large.predict(model, variables, 8), expected, rtol=1e-4, atol=1e-4)
-    assert not large._shown
+    expected = EvalSet(Streamed(source(pictures()))).logits(model, variables, 8)
+    monkeypatch.setattr(splits, "KEPT_BYTES", 0)
+    large = EvalSet(Streamed(source(pictures())))
+    np.testing.assert_allclose(large.logits(model, variables, 8), expected, rtol=1e-4, atol=1e-4)
+    assert not large.split._kept
 
 
-def test_every_teacher_is_shown_its_own_size() -> None:
+def test_every_teacher_is_shown_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of oblong images: one teacher wants 16 pixels, the other takes the student's 8. Each size is decoded once."""
     images = pictures(40, 24)
-    exam = eval_sets.Decoded(source(images), 0.8, None)
+    eval_set = EvalSet(Streamed(source(images)), 0.8)
     (large, for_large), (small, for_small) = (tiny.linear(3, size * size * 3) for size in (16, 8))
     teacher = Ensemble((Member(large, resolution=16), Member(small)))
-    found = exam.predict(teacher, (for_large, for_small), 8)
+    found = eval_set.logits(teacher, (for_large, for_small), 8)
+    monkeypatch.setattr(decode, "evaluation", None)  # it is not called again
+    np.testing.assert_array_equal(found, eval_set.logits(teacher, (for_large, for_small), 8))
+    monkeypatch.undo()
     crops = {
         size: np.stack([decode.evaluation(image, round(size / 0.8), size) for image in images]) for size in (16, 8)
     }
     expected = (answers(for_large, crops[16]) + answers(for_small, crops[8])) / 2
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-    assert sorted(exam._shown) == [8, 16] and exam._kept(8) is exam._kept(8)
 
 
 class Brightness(nn.Module):
@@ -112,46 +113,50 @@ class Brightness(nn.Module):
         return nn.Dense(2, name="head")(images.mean(axis=(1, 2)))
 
 
-def test_features_are_those_of_the_first_images_and_of_all_members() -> None:
+def test_features_are_those_of_the_first_images_and_of_all_members(monkeypatch: pytest.MonkeyPatch) -> None:
     """However the images are loaded; several teachers' stand side by side, each for its own range of values."""
     images, head = pictures(), {"params": {"head": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}}}
     mean = (images[:2] / 127.5 - 1).mean(axis=(1, 2))
     both = Ensemble((Member(Brightness()), Member(Brightness(), input_range=(0.0, 1.0))))
     expected = np.concatenate([mean, mean / 2 + 0.5], axis=1)
-    resident = eval_sets.InMemory(lambda: datasets.Arrays(images, LABELS), 1.0)
-    for exam in (resident, eval_sets.Decoded(source(images), 1.0, None)):
-        np.testing.assert_allclose(exam.features(Brightness(), head, 32, 2), mean, atol=1e-5)
-        np.testing.assert_allclose(exam.features(both, (head, head), 32, 2), expected, atol=1e-5)
+    monkeypatch.setattr(eval_sets, "FEATURE_IMAGES", 2)
+    for split in (InMemory(lambda: datasets.Arrays(images, LABELS)), Streamed(source(images))):
+        eval_set = EvalSet(split)
+        np.testing.assert_allclose(eval_set.features(Brightness(), head, 32), mean, atol=1e-5)
+        np.testing.assert_allclose(eval_set.features(both, (head, head), 32), expected, atol=1e-5)
 
 
-def test_a_broken_image_is_told_once_and_left_out(capsys: pytest.CaptureFixture) -> None:
+def test_a_broken_image_is_told_once_and_left_out(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line however often and in however many sizes it is shown; the other images are what they were."""
     images = pictures()
-    exam = eval_sets.Decoded(source([images[0], b"\xff\xd8 no more", images[2]]), 1.0, None)
+    eval_set = EvalSet(Streamed(source([images[0], b"\xff\xd8 no more", images[2]])))
     for size in (8, 16, 8):
         model, variables = tiny.linear(3, size * size * 3)
         shown = np.stack([decode.evaluation(image, size, size) for image in images[[0, 2]]])
-        found, labels, nothing = eval_sets.sound(exam, exam.predict(model, variables, size), exam.labels, None)
+        found, labels, nothing = eval_set.sound(eval_set.logits(model, variables, size), eval_set.labels, None)
         np.testing.assert_allclose(found, answers(variables, shown), rtol=1e-4, atol=1e-3)
-        assert labels.tolist() == [0, 1] and nothing is None and exam.bad == {1}
+        assert labels.tolist() == [0, 1] and nothing is None and eval_set.split.bad == {1}
     head = {"params": {"head": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}}}
-    (first,) = eval_sets.sound(exam, exam.features(Brightness(), head, 8, 2))
+    monkeypatch.setattr(eval_sets, "FEATURE_IMAGES", 2)
+    (first,) = eval_set.sound(eval_set.features(Brightness(), head, 8))
     assert first.shape == (1, 3), "of the first images"
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("image 1 of three test, test/1, cannot be decoded (") and line.endswith("it does not count")
 
 
 @pytest.mark.parametrize(("name", "shape"), [("imagenet_v2", (4,)), ("imagenet_real", (4, 1000)), ("fashion", (4,))])
-def test_any_split_can_be_an_exam(name: str, shape: tuple[int, ...]) -> None:
+def test_any_split_can_be_evaluated_on(name: str, shape: tuple[int, ...]) -> None:
     """Sets for evaluation only, with one label an image or any number of them, and grey images."""
-    exam = eval_sets.open_exam(name, "test", 0.875, mock=True, limit=4)
+    eval_set = eval_sets.open_split(name, "test", 0.875, mock=True, limit=4)
     channels = datasets.get(name).channels
-    assert exam.labels.shape == shape and exam.labels.dtype == (np.int32 if len(shape) == 1 else bool)
+    assert eval_set.labels.shape == shape and eval_set.labels.dtype == (np.int32 if len(shape) == 1 else bool)
     model, variables = tiny.linear(5, 8 * 8 * channels)
-    assert exam.predict(model, variables, 8).shape == (4, 5)
+    assert eval_set.logits(model, variables, 8).shape == (4, 5)
 
 
 def test_a_split_that_is_not_there_is_told() -> None:
     """ImageNet V2 has nothing to train on."""
     with pytest.raises(DistillError, match="unknown split of imagenet_v2 'train'.*Valid: test"):
-        eval_sets.open_exam("imagenet_v2", "train", 1.0, mock=True)
+        eval_sets.open_split("imagenet_v2", "train", 1.0, mock=True)

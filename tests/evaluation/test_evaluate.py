@@ -24,9 +24,9 @@ def facts(text: str) -> dict[str, str]:
 def test_a_network_is_judged_as_evaluation_does(tmp_path: Path) -> None:
     """The same metrics as from the network's own answers to the middle of the images."""
     network = str(tiny.write_teacher(tmp_path / "student.npz"))
-    found = evaluate.judge(network, "fashion", resolution=8, side=8 / 28, limit=30)
+    found = evaluate.evaluate(network, "fashion", resolution=8, side=8 / 28, limit=30)
     images, labels, *_ = datasets.arrays("fashion", "test", 30)
-    teacher = teachers.load(network, num_classes=10, colours=1, resolution=8)
+    teacher = teachers.load(network, num_classes=10, channels=1, resolution=8)
     logits = jax.jit(teacher.logits)(images[:, 10:18, 10:18] / np.float32(127.5) - 1)
     expected = metrics.metrics(np.asarray(logits), labels)
     assert (found["images"], found["resolution"], found["side"]) == (30, "8", 8 / 28)
@@ -53,7 +53,7 @@ def test_a_set_for_evaluation_only_is_shown_as_what_its_networks_learnt_from(
     tiny.register()
     monkeypatch.setitem(presets.COMMON, "imagenet", presets.COMMON["imagenet"] | {"resolution": 16})
     network = tmp_path / "own.npz"
-    weights.save_npz(network, tiny.random_params(tiny.STUDENT, 1000, colours=3), {"model": tiny.STUDENT})
+    weights.save_npz(network, tiny.random_params(tiny.STUDENT, 1000, channels=3), {"model": tiny.STUDENT})
     assert cli.main(["evaluate", str(network), "imagenet_real", "--mock", "--limit", "4"]) == 0
     found = facts(capsys.readouterr().out.split("\n", 1)[1])
     assert (found["resolution"], found["side"]) == ("16", "0.875") and int(found["images"]) <= 4
@@ -65,7 +65,7 @@ def test_a_broken_image_does_not_count(tmp_path: Path, monkeypatch: pytest.Monke
     other = tmp_path / "teacher.npz"
     weights.save_npz(other, tiny.random_params(tiny.STUDENT, 10, seed=1), {"model": tiny.STUDENT})
     options: dict = {"teacher": str(other), "resolution": 8, "side": 8 / 28}
-    expected, sound = evaluate.judge(network, "fashion", limit=29, **options), decode.evaluation
+    expected, sound = evaluate.evaluate(network, "fashion", limit=29, **options), decode.evaluation
     last = datasets.load("fashion", "test").encoded(29).image
 
     def evaluation(image: np.ndarray, *sizes: int) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_a_broken_image_does_not_count(tmp_path: Path, monkeypatch: pytest.Monke
         return sound(image, *sizes)
 
     monkeypatch.setattr(decode, "evaluation", evaluation)
-    found = evaluate.judge(network, "fashion", limit=30, **options)
+    found = evaluate.evaluate(network, "fashion", limit=30, **options)
     assert found["images"] == 29 and found.keys() == expected.keys() > {"top1", "kl", "cka"}
     for name in ("top1", "ece", "kl", "agreement", "cka"):
         assert found[name] == pytest.approx(expected[name], rel=1e-4), name
@@ -84,7 +84,7 @@ def test_a_student_is_compared_with_a_teacher(tmp_path: Path) -> None:
     """With itself it agrees in everything; alone nothing is said of a teacher."""
     network = str(tiny.write_teacher(tmp_path / "student.npz"))
     options = {"resolution": 8, "limit": 30}
-    alone, found = (evaluate.judge(network, "fashion", teacher=name, **options) for name in (None, network))
+    alone, found = (evaluate.evaluate(network, "fashion", teacher=name, **options) for name in (None, network))
     assert found == alone | {name: found[name] for name in ("kl", "agreement", "agreement@5", "cka")}
     assert (found["kl"], found["agreement"], found["agreement@5"]) == (0, 1, 1)
     assert found["cka"] == pytest.approx(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,11 @@ import pytest
 import tiny
 from flax import linen as nn
 
+from distill_lib import datasets
 from distill_lib.evaluation import metrics
-from distill_lib.evaluation.predict import NotFiniteError, predictor, top1_under_crops
+from distill_lib.evaluation import predict as predict_module
+from distill_lib.evaluation.predict import NotFiniteError, predict, top1_under_crops
+from distill_lib.input_pipeline.splits import InMemory
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -24,14 +29,19 @@ def pictures(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 1), np.uint8)
 
 
+def split(images: np.ndarray, labels: np.ndarray | None = None, extents: np.ndarray | None = None) -> InMemory:
+    """A split of these images."""
+    labels = np.zeros(len(images), int) if labels is None else labels
+    return InMemory(lambda: datasets.Arrays(images, labels, extents=extents))
+
+
 @pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (7, 7), (2, 500), (6, 3)])
 def test_predictions_do_not_depend_on_the_batch_size(count: int, batch_size: int) -> None:
     """The last images are padded to a full batch; the padding must neither show nor change anything."""
     model, variables = tiny.linear(5, 64)
     images = pictures(count, 8)
-    predict = predictor(model, resolution=8, batch_size=batch_size)
     expected = (images / 127.5 - 1).reshape(count, -1) @ variables["params"]["kernel"]
-    found = predict(variables, images)
+    found = predict(model, variables, split(images), resolution=8, batch_size=batch_size)
     assert found.shape == (count, 5) and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -40,20 +50,19 @@ def test_evaluation_sees_the_central_square() -> None:
     """`side` 0.8 of 10 pixels are the 8 in the middle; resizing them to 8 changes nothing."""
     model, variables = tiny.linear(5, 64)
     images = pictures(3, 10)
-    found = predictor(model, resolution=8, side=0.8)(variables, images)
+    found = predict(model, variables, split(images), resolution=8, side=0.8)
     expected = (images[:, 1:9, 1:9] / 127.5 - 1).reshape(3, -1) @ variables["params"]["kernel"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_predictor_is_compiled_once() -> None:
-    """The same model and settings give the same function; its parameters are arguments, not constants."""
+def test_a_prediction_is_compiled_once() -> None:
+    """The same model and settings give the same program; its parameters are arguments, not constants."""
     model, variables = tiny.linear(5, 64)
-    first = predictor(model, resolution=8)
-    assert predictor(tiny.Linear(5), resolution=8) is first
-    assert predictor(model, resolution=8, side=0.5) is not first
+    program = functools.partial(predict_module._program, resolution=8, side=1.0, output="logits")
+    assert program(tiny.Linear(5)) is program(model) is not program(model, side=0.5)
     _, others = tiny.linear(5, 64, seed=1)
-    images = pictures(2, 8)
-    assert not np.allclose(first(variables, images), first(others, images))
+    ours, theirs = (predict(model, each, split(pictures(2, 8)), resolution=8) for each in (variables, others))
+    assert not np.allclose(ours, theirs)
 
 
 def test_metrics_equal_their_plain_formulas() -> None:
@@ -147,7 +156,9 @@ def test_top1_under_crops_of_even_images_is_top1() -> None:
     shades = np.array([0, 250, 10, 240, 20, 230, 30, 7], np.uint8)
     images = np.broadcast_to(shades[:, None, None, None], (8, 8, 8, 1))
     labels = np.array([0, 1, 0, 0, 1, 1, 1, 1])  # right: 0, 1, 2, 5 of the first six; 6 and 7 are left out
-    share = top1_under_crops(Brightness(), {}, images, labels, resolution=8, area=(0.25, 1.0), crops=3, batch_size=3)
+    share = top1_under_crops(
+        Brightness(), {}, split(images, labels), resolution=8, area=(0.25, 1.0), crops=3, batch_size=3
+    )
     assert share == pytest.approx(4 / 6)
 
 
@@ -157,8 +168,8 @@ def test_top1_under_crops_sees_nothing_beyond_an_image_in_its_canvas() -> None:
     images[:, :6, :8] = 0
     options: dict = {"resolution": 4, "area": (0.3, 1.0), "crops": 5}
     extents = np.full((4, 2), (6, 8), np.int32)
-    assert top1_under_crops(Brightness(), {}, images, labels, extents=extents, **options) == 1
-    assert top1_under_crops(Brightness(), {}, images, labels, **options) < 1
+    assert top1_under_crops(Brightness(), {}, split(images, labels, extents), **options) == 1
+    assert top1_under_crops(Brightness(), {}, split(images, labels), **options) < 1
 
 
 def test_top1_under_crops_looks_at_crops() -> None:
@@ -166,5 +177,5 @@ def test_top1_under_crops_looks_at_crops() -> None:
     images = np.zeros((4, 16, 16, 1), np.uint8)
     images[:, :, :7] = 255  # the left part is bright: small crops see it or do not see it
     labels, options = np.ones(4, int), {"resolution": 4, "area": (0.05, 0.3)}
-    share = top1_under_crops(Brightness(), {}, images, labels, crops=20, **options)
+    share = top1_under_crops(Brightness(), {}, split(images, labels), crops=20, **options)
     assert 0.2 < share < 0.8

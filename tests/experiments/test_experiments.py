@@ -15,7 +15,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "book" / "experiments"
 
 @pytest.mark.parametrize(("name", "dataset"), CASES)
 def test_every_setting_is_a_recipe(name: str, dataset: str) -> None:
-    """Its preset, changes and student exist; names differ; a smoke run is small and on mock data."""
+    """Its preset, changes and student exist; settings have their own names; a smoke run is small and on mock data."""
     settings = experiments.settings(name, dataset)
     assert len({setting.name for setting in settings}) == len(settings) > 1
     planned = experiments.plan(name, dataset, seeds=[0, 1], start="weights.npz")

@@ -152,6 +152,7 @@ def test_papermill_itself_stops_at_a_misspelt_parameter(tmp_path: Path) -> None:
     assert "unknown parameter 'polcy'. Did you mean 'policy'? Valid: batch_size, dataset, dtype" in caught.value.evalue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "name", "value", "message"),
     [
@@ -170,6 +171,7 @@ def test_a_misspelt_name_stops_before_any_training(
     assert [path.name for path in results.rglob("*") if path.is_file()] == [f"{notebook}.ipynb"]
 
 
+@pytest.mark.slow
 def test_consistency_runs_on_mock_data_and_reuses(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [str(EXPERIMENTS / "consistency.ipynb"), "-p", "variant", "smoke", "-p", "policies", "[labels, same/ic]"]
     assert cli.main(["run", *command]) == 0
@@ -184,16 +186,18 @@ def test_consistency_runs_on_mock_data_and_reuses(results: Path, capsys: pytest.
     assert {path: path.stat().st_mtime_ns for path in results.glob("fashion_smoke/*/*")} == before
 
 
+@pytest.mark.slow
 def test_the_teacher_is_trained_tried_under_crops_and_saved(results: Path) -> None:
     target = results / "teacher.npz"
     command = [str(EXPERIMENTS / "teacher.ipynb"), "-p", "variant", "smoke", "-p", "save_to", str(target)]
     assert cli.main(["run", *command]) == 0
     (path,) = results.glob("fashion_teacher_smoke/*/run.json")
     assert 0 <= json.loads(path.read_text())["result"]["test_top1_under_crops"] <= 1
-    saved = teachers.load(str(target), num_classes=10, colours=1, resolution=28)
+    saved = teachers.load(str(target), num_classes=10, channels=1, resolution=28)
     assert saved.logits(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_own_photographs_go_from_a_folder_to_a_student(
     results: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:

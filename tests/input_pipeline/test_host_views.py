@@ -78,6 +78,7 @@ def test_boxes_and_flips_are_those_of_the_training_step(policy: str, area: tuple
             np.testing.assert_array_equal(found.flip, np.asarray(view.flip)[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7, 160), (160, 7), (6, 240), (240, 6), (1, 99)])
 @pytest.mark.parametrize("kind", ["inception", "mild"])
 def test_crops_of_very_oblong_images_are_the_same_on_host_and_device(shape: tuple[int, int], kind: str) -> None:

@@ -20,7 +20,6 @@ from distill_lib import views
 from distill_lib.datasets import decode
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import sampler, stream
-from distill_lib.input_pipeline import workers as pipeline_workers
 from distill_lib.train import step
 
 COUNT, BATCH, SIZE = 37, 8, 24
@@ -241,7 +240,7 @@ def test_where_nothing_can_be_decoded_the_run_stops(monkeypatch: pytest.MonkeyPa
     for workers in (0, 2):
         with pytest.raises(DistillError, match="none of 37 images up to .* can be decoded"):
             take(1, Photos(broken=tuple(range(COUNT))), report=lambda line: None, workers=workers)
-    monkeypatch.setattr(pipeline_workers, "ATTEMPTS", 4)
+    monkeypatch.setattr(stream, "ATTEMPTS", 4)
     with pytest.raises(DistillError, match="none of 4 images"):
         take(5, Photos(cut=(10, 11, 12, 13)), report=lambda line: None)
 

@@ -21,8 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from distill_lib.datasets.cards import CLASS_NAMES, SPLITS
-from distill_lib.datasets.embedded import DATA, SUMS, VERSION, check, read_sums
-from distill_lib.datasets.fashion_idx import Originals, choose, read_originals
+from distill_lib.datasets.fashion import DATA, SUMS, VERSION, Originals, check, choose, read_originals, read_sums
 from distill_lib.errors import DistillError, command_line
 from distill_lib.weights import sha256
 
@@ -144,7 +143,7 @@ def write(splits: Mapping[str, Part], out: Path) -> Path:
 
 
 def build(source: Path | None, out: Path) -> Path:
-    """Builds the embedded set from the original files (see `fashion_idx.read_originals`) under `out`."""
+    """Builds the embedded set from the original files (see `fashion.read_originals`) under `out`."""
     everything = parts(read_originals(source))
     return write({split: everything[split] for split in SPLITS}, out)
 

@@ -75,6 +75,7 @@ def test_training_changes_all_statistics_by_a_hundredth() -> None:
         np.testing.assert_allclose(after[f"stem/norm/{kind}"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_blocks")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_fold(dtype: str) -> None:

@@ -127,6 +127,7 @@ def normalised(model: nn.Module, variables: dict, side: int) -> int:
     return sum(leaf.size for leaf in leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gmacs", "published"),
     [

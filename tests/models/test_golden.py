@@ -17,6 +17,7 @@ from distill_lib import models, records
 TOLERANCE = 1e-3  # of the largest number of an array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", parity.FILES, ids=lambda path: path.stem)
 def test_logits_and_features_equal_those_of_timm(path: Path) -> None:
     """The same weights give the same numbers as an implementation that others trust."""

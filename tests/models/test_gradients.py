@@ -17,6 +17,7 @@ FILE = Path(__file__).parents[1] / "golden" / "torch" / "bit_gradients.npz"
 TOLERANCE = 1e-4  # of the norm, and of the largest of some numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", gradients.CASES)
 def test_every_gradient_equals_that_of_timm(case: str) -> None:
     """The same weights and images; in two cases the epsilons of the normalisations decide the numbers."""

@@ -9,8 +9,8 @@ import pytest
 import seeded
 
 from distill_lib import models, weights
-from distill_lib.models import mobile_layers, mobilenet_v3
-from distill_lib.models.mobile_layers import ConvNorm, Layers, Row
+from distill_lib.models import layers, mobile_layers, mobilenet_v3
+from distill_lib.models.mobile_layers import ConvNorm, Layers, MobileNet, Row
 
 SEED = 3
 SIDE = 32
@@ -25,9 +25,9 @@ TINY = mobilenet_v3.Size(  # every kind of block once, so that nothing takes lon
 )
 
 
-def tiny(norm: str, dtype: str = "float32") -> mobilenet_v3.MobileNetV3:
+def tiny(norm: str, dtype: str = "float32") -> MobileNet:
     """A network of three blocks and ten classes."""
-    return mobilenet_v3.MobileNetV3(10, TINY, norm, dtype)
+    return mobilenet_v3.build(10, TINY, norm, dtype)
 
 
 def drawn(model, side: int = SIDE) -> tuple[dict, np.ndarray]:
@@ -95,14 +95,14 @@ def test_convolution(size: int, stride: int, side: int, same: bool, pads: tuple[
         return
     numbers = np.random.default_rng(SEED)
     x = numbers.standard_normal((2, side, side, 8), np.float32)
-    module = mobile_layers.Conv(8, size, stride, depthwise, same, use_bias=True)
+    module = mobile_layers.Conv(8, Layers(same=same, folded=True), size, stride, depthwise)
     kernel = numbers.standard_normal((size, size, 1 if depthwise else 8, 8), np.float32)
     bias = numbers.standard_normal(8, np.float32)
     found = module.apply({"params": {"kernel": kernel, "bias": bias}}, x)
     expected = plain_conv(x, kernel, stride, pads, depthwise=depthwise)
     np.testing.assert_allclose(found, expected + bias, atol=1e-4)
     if depthwise:  # what accelerators run in its place
-        np.testing.assert_allclose(mobile_layers.convolve(x, kernel, stride, [pads] * 2, groups=8), expected, atol=1e-4)
+        np.testing.assert_allclose(layers.convolve(x, kernel, stride, [pads] * 2, groups=8), expected, atol=1e-4)
 
 
 def test_group_norm_has_eight_groups() -> None:
@@ -140,6 +140,7 @@ def test_batch_norm_in_training_and_inference(layers: Layers) -> None:
     np.testing.assert_allclose(module.apply(variables, x), normalised(old), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_changes_all_statistics_and_inference_none() -> None:
     """`train` reaches every layer; a forgotten one would keep the statistics it started with."""
     model = tiny("bn")
@@ -207,6 +208,7 @@ def test_bfloat16(norm: str) -> None:
     assert 1e-5 < worst(features["head"], np.asarray(models.logits(exact, variables, images))) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["gn", "bn"])
 def test_gradients_reach_every_parameter(norm: str) -> None:
     """Training moves all of them, in half precision too."""

@@ -193,6 +193,7 @@ def test_standardised_convolution_equals_the_plain_formula(side: int, stride: in
     np.testing.assert_allclose(found, plain_conv(x, kernel, stride), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_new_model_predicts_nothing() -> None:
     """The head starts at zero, so that the first prediction is uniform whatever the image."""
     model: nn.Module = bit.BiT(5, stages=(1,), width=4, groups=2, stem=(3, 2, False))
@@ -210,6 +211,7 @@ def small(dtype: str = "float32") -> tuple[bit.BiT, dict, np.ndarray]:
     return model, {"params": random_like(models.shapes(model, (16, 16, 3))["params"])}, images
 
 
+@pytest.mark.slow
 def test_penultimate_features_are_what_the_head_makes_logits_of() -> None:
     """Through the head's own matrix they give the logits; a network without such a layer is refused."""
     model, variables, images = small()
@@ -232,6 +234,7 @@ def test_every_family_has_penultimate_features(name: str) -> None:
     assert found.shape == (2, variables["params"]["head"]["kernel"].shape[0]) and found.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_half_precision_changes_logits_little() -> None:
     """Activations in bfloat16 (8 bits of mantissa): logits within 5 % of the largest, and float32."""
     model, variables, images = small()

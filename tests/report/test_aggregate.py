@@ -49,7 +49,7 @@ def test_the_best_student_is_the_one_that_validation_images_choose() -> None:
 
 
 def test_students_of_a_sweep_share_its_time() -> None:
-    frame = pd.DataFrame({"wall_seconds": [60.0, 60.0], "class_size": [3, None]})
+    frame = pd.DataFrame({"wall_seconds": [60.0, 60.0], "students_per_step": [3, None]})
     assert aggregate.own_seconds(frame).tolist() == [20.0, 60.0]
     assert aggregate.own_seconds(frame[["wall_seconds"]]).tolist() == [60.0, 60.0]
 

@@ -25,6 +25,7 @@ def compare(*photos: np.ndarray, **options) -> pd.DataFrame:
 def test_a_canvas_of_the_photographs_own_size_costs_nothing() -> None:
     """The same pixels give the same crops: neither the boxes nor the renderer add anything of their own."""
     table = compare(photo(), photo(60, 50), canvases=(60,))
+    assert {"canvas", "area", "crops", "enlarged", "difference", "psnr", "detail"} <= set(table)
     assert (table["difference"] == 0).all() and np.isinf(table["psnr"]).all()
     np.testing.assert_allclose(table["detail"], 1)
     np.testing.assert_allclose(table["canvas_pixels"], table["original_pixels"])

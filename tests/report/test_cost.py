@@ -137,7 +137,7 @@ def macs(name: str) -> int:
 def run(**fields) -> pd.DataFrame:
     """A record of the embedded study's networks on a made-up device, as `records.read` gives it."""
     usual = {"device": "made up", "device_count": 1, "images_per_second": 100.0, "student": "bit_r11w8"}
-    usual |= {"teacher": "fashion", "resolution": 28, "policy": "same/ic", "class_size": 1}
+    usual |= {"teacher": "fashion", "resolution": 28, "policy": "same/ic", "students_per_step": 1}
     return pd.DataFrame([usual | fields])
 
 
@@ -173,7 +173,7 @@ def test_a_record_of_the_same_networks_gives_the_hours() -> None:
         {"policy": "fix/cc"},
         {"resolution": 32},
         {"student": "bit_r11w16"},
-        {"class_size": 8},
+        {"students_per_step": 8},
         {"teacher": "mock"},
         {"dtype": "bfloat16"},
         {"stored": 3.0},

@@ -16,11 +16,11 @@ from distill_lib.report import effort
 ROOT = Path(__file__).parents[2]
 
 
-def taught(setting: str, class_size: int, seconds: float) -> list[dict]:
+def taught(setting: str, students_per_step: int, seconds: float) -> list[dict]:
     """Made-up rows of `records.read`: three students of a setting of `labels`, and what their sweep took."""
     (chosen,) = [one for one in experiments.settings("labels", "fashion") if one.name == setting]
     recipe, *_ = experiments.recipes_of(chosen, "fashion")
-    about = {"device": "a clock", "class_size": class_size, "wall_seconds": seconds, "test_top1": 0.8}
+    about = {"device": "a clock", "students_per_step": students_per_step, "wall_seconds": seconds, "test_top1": 0.8}
     seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in effort.SEEDS]
     return [dataclasses.asdict(one) | about | {"run_id": f"{setting} {one.seed}"} for one in seeds]
 

@@ -182,12 +182,13 @@ def test_the_embedded_file() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 def test_it_knows_what_photographs_show() -> None:
     """A cup of coffee, a cat, a rocket, a palace and a flower, as scikit-image and scikit-learn ship them.
 
     This is what parity on random weights cannot show: that names, layouts, colours and the range of pixels are right.
     """
-    teacher = teachers.load("imagenet_lite0", num_classes=1000, colours=3, resolution=128)
+    teacher = teachers.load("imagenet_lite0", num_classes=1000, channels=3, resolution=128)
     (member,) = teacher.ensemble.members
     assert member.resolution == 224 and member.input_range == pytest.approx(((0 - 127) / 128, 1.0))
     found = figures.photographs.probabilities(teacher)

@@ -11,7 +11,7 @@ import pytest
 from distill_lib.errors import DistillError
 from distill_lib.teachers import soft_label_store
 from distill_lib.teachers.soft_label_store import Store
-from distill_lib.teachers.soft_labels import Answers
+from distill_lib.teachers.soft_labels import SoftLabels
 
 ABOUT = {"teacher": "abc", "seed": 0, "policy": "mix", "crop_area": (0.25, 1.0), "mixup": None}
 BATCH, CLASSES, KEPT = 4, 300, 3
@@ -27,11 +27,11 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soft_label_store, "SHARD_STEPS", 2)
 
 
-def said(step: int) -> Answers:
+def said(step: int) -> SoftLabels:
     """Made-up answers of a step."""
     numbers = np.random.default_rng(step)
     logits = -numbers.random((BATCH, KEPT)).astype(np.float16)
-    return Answers(logits, numbers.integers(0, CLASSES, (BATCH, KEPT), np.uint16), logits[:, 0] - 1)
+    return SoftLabels(logits, numbers.integers(0, CLASSES, (BATCH, KEPT), np.uint16), logits[:, 0] - 1)
 
 
 def means(step: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_a_store_can_be_lengthened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"seed": 1}, "holds answers for seed 0, this run has seed 1: replay with the same, or store"),
+        ({"seed": 1}, "holds soft labels for seed 0, this run has seed 1: replay with the same, or store"),
         ({"crop_area": (0.05, 1.0)}, r"crop_area \[0.25, 1.0\], this run has crop_area \[0.05, 1.0\]"),
         ({"teacher": "abd"}, "teacher abc, this run has teacher abd"),
         ({"new": 1}, "new None, this run has new 1"),
@@ -134,7 +134,7 @@ def test_other_views_are_noticed(tmp_path: Path) -> None:
     shown = np.broadcast_to(means(2)[:, None, None, None], (BATCH, 3, 3, 1))
     store.check(2, shown)
     store.check(3, shown + 1)  # not the first of its shard
-    with pytest.raises(DistillError, match="views of step 2 are not those .* differ by 0.01.*store the answers again"):
+    with pytest.raises(DistillError, match="views of step 2 are not those .* differ by 0.01.*store the soft"):
         store.check(2, shown + 0.01 * (np.arange(BATCH) == 1)[:, None, None, None])
 
 
@@ -154,18 +154,18 @@ def test_shards_of_one_step_are_looked_at_now_and_then(tmp_path: Path, monkeypat
 
 def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
     """Absent, something else, another number of logits, damaged, of another version, truncated or with a hole."""
-    with pytest.raises(DistillError, match=r"no stored answers at .*; check the path, or store them first"):
+    with pytest.raises(DistillError, match=r"no stored soft labels at .*; check the path, or store them first"):
         soft_label_store.load(tmp_path)
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(DistillError, match="holds something else; name an empty folder"):
         begun(tmp_path, 2)
     folder = tmp_path / "answers"
     store = filled(begun(folder, 4), 4)
-    with pytest.raises(DistillError, match="keeps 3 logits of each answer, not 5; name another folder"):
+    with pytest.raises(DistillError, match="keeps 3 logits of each, not 5; name another folder"):
         soft_label_store.begin(folder, ABOUT, 5, steps=4, num_classes=CLASSES, batch_size=BATCH)
     shard, header = folder / "answers-000001.npz", folder / "header.json"
     np.savez(shard, means=means(2))
-    with pytest.raises(DistillError, match="answers-000001.npz holds no answers; delete .* and store them again"):
+    with pytest.raises(DistillError, match="answers-000001.npz holds no soft labels; delete .* and store them again"):
         store.check(2, np.zeros((BATCH, 3, 3, 1)))
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DistillError, match="answers-000001.npz is truncated"):
@@ -179,7 +179,7 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
         soft_label_store.load(folder)
     for damaged in (text[:50], "[]", text.replace('"steps": 4', '"steps": "4"')):
         header.write_text(damaged)
-        with pytest.raises(DistillError, match=r"header.json is damaged .*; delete .* and store the answers again"):
+        with pytest.raises(DistillError, match=r"header.json is damaged .*; delete .* and store the soft labels again"):
             soft_label_store.load(folder)
 
 
@@ -187,6 +187,6 @@ def test_answers_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     """A broken teacher is told when it is asked, not when somebody learns from it."""
     broken = said(0)
     broken.logits[1, 1] = np.nan
-    with pytest.raises(DistillError, match="answers from step 0 on are not finite; check its checkpoint"):
+    with pytest.raises(DistillError, match="logits from step 0 on are not finite; check its checkpoint"):
         begun(tmp_path, 1).add([broken], means(0))
     assert os.listdir(tmp_path) == ["header.json"]

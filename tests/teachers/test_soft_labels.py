@@ -1,4 +1,4 @@
-"""Answers: what is kept of logits, and what comes back."""
+"""SoftLabels: what is kept of logits, and what comes back."""
 
 from __future__ import annotations
 

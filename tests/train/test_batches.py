@@ -11,25 +11,25 @@ import pytest
 import tiny
 
 from distill_lib import datasets, recipes, sharding, train
-from distill_lib.datasets import decode, source
+from distill_lib.datasets import decode
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics as evaluation_metrics
 from distill_lib.input_pipeline import sampler
 from distill_lib.recipes import Recipe
 from distill_lib.train import Run, batches, setup
-from distill_lib.train.step import Lesson
+from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 GREY_LEVEL = 2 / 255  # in [-1, 1]
 
 
-def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[Lesson]:
-    """A few lessons from a step on."""
+def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[Batch]:
+    """A few batches from a step on."""
     task = setup.prepare(recipe, loading=loading, workers=0)
     mesh = sharding.data_mesh()
-    given = batches.Lessons(task, start, mesh)
-    found = [jax.device_get(lesson) for lesson in islice(given, count)]
+    given = batches.batches(task, start, mesh)
+    found = [jax.device_get(batch) for batch in islice(given, count)]
     given.close()
     return found
 
@@ -39,9 +39,9 @@ def test_streamed_lessons_equal_those_on_the_device(policy: str, teacher: Path) 
     """The same images, crops, mirroring and mixture, to the rounding of crops to grey levels; also across epochs."""
     recipe = tiny.recipe(teacher, policy=policy)
     for ours, theirs in zip(some(recipe, "stream"), some(recipe, "device"), strict=True):
-        np.testing.assert_allclose(ours.shown, theirs.shown, atol=1.01 * GREY_LEVEL / 2 + 1e-5)
-        largest = np.abs(theirs.wanted).max()
-        np.testing.assert_allclose(ours.wanted, theirs.wanted, atol=0.05 * largest)
+        np.testing.assert_allclose(ours.images, theirs.images, atol=1.01 * GREY_LEVEL / 2 + 1e-5)
+        largest = np.abs(theirs.targets).max()
+        np.testing.assert_allclose(ours.targets, theirs.targets, atol=0.05 * largest)
 
 
 def test_a_stream_starts_anywhere(teacher: Path) -> None:
@@ -51,6 +51,7 @@ def test_a_stream_starts_anywhere(teacher: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, whole[4:], later)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_stream(teacher: Path, tmp_path: Path) -> None:
     """Whole runs: the losses of both ways agree, and the record says that no image was broken."""
     recipe = tiny.recipe(teacher, policy="mix", epochs=4)
@@ -98,12 +99,12 @@ def test_broken_images_of_exams_are_counted_and_left_out(
         return sound(image, *sizes)
 
     task = setup.prepare(recipe, loading="stream", workers=0)
-    kept = np.arange(len(task.labels("test"))) != 5
-    said, wanted = task.predict(expected.variables, "test")[kept], task.teacher_logits("test")[kept]
+    kept = np.arange(len(task.eval_sets["test"].labels)) != 5
+    said, wanted = task.logits(expected.variables, "test")[kept], task.teacher_logits("test")[kept]
     monkeypatch.setattr(decode, "evaluation", evaluation)
     run = train.fit(recipe, tmp_path, loading="stream", workers=0)
     assert [run.record[f"{split}_bad_images"] for split in ("train", "validation", "test")] == [1, 1, 1]  # alike
-    metrics = evaluation_metrics.metrics(said, task.labels("test")[kept], wanted)
+    metrics = evaluation_metrics.metrics(said, task.eval_sets["test"].labels[kept], wanted)
     for name, value in metrics.items():
         np.testing.assert_allclose(run.record["result"][f"test_{name}"], value, rtol=1e-5, err_msg=name)
     assert run.record["result"]["test_kl"] != expected.record["result"]["test_kl"]
@@ -117,9 +118,9 @@ def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(
     recipe, sound = tiny.recipe(teacher, policy="fix/cc"), decode.known
     (before,) = some(recipe, "stream", count=1)
     task = setup.prepare(recipe, loading="stream")
-    first, *_ = sampler.batch_indices(recipe.order_seed, 0, recipe.batch_size, task.examples)
-    assert task.source is not None
-    broken = task.source.encoded(int(first)).image
+    first, *_ = sampler.batch_indices(recipe.order_seed, 0, recipe.batch_size, len(task.train))
+    assert task.train.source is not None
+    broken = task.train.source.encoded(int(first)).image
 
     def known(image: bytes | np.ndarray) -> decode.Known:
         if np.array_equal(image, broken):
@@ -128,8 +129,8 @@ def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(
 
     monkeypatch.setattr(decode, "known", known)
     (after,) = some(recipe, "stream", count=1)
-    np.testing.assert_array_equal(after.wanted[1:], before.wanted[1:])
-    np.testing.assert_array_equal(after.wanted[0], task.targets()[(first + 1) % task.examples])
+    np.testing.assert_array_equal(after.targets[1:], before.targets[1:])
+    np.testing.assert_array_equal(after.targets[0], task.fixed_targets()[(first + 1) % len(task.train)])
 
 
 @pytest.mark.parametrize("large", ["fashion", "digits"])
@@ -138,7 +139,7 @@ def test_what_is_too_large_for_memory_is_streamed(large: str, monkeypatch: pytes
     cards = [datasets.get(name) for name in ("fashion", "digits")]
     recipe = recipes.get("fashion", "quick", policy="same/ic", transfer_set="digits")
     assert not setup._streams(recipe, cards, "auto")[0]
-    monkeypatch.setattr(source, "fits", lambda card: card.name != large)
+    monkeypatch.setattr(datasets, "fits", lambda card: card.name != large)
     assert setup._streams(recipe, cards, "auto") == (True, "decoded they take more than 8 GiB")
 
 
@@ -188,7 +189,7 @@ def test_what_cannot_be_loaded_so_is_told(teacher: Path) -> None:
     streamed = setup.prepare(tiny.recipe(teacher), loading="stream")
     with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
         setup.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), streamed, loading="stream")
-    assert setup.prepare(tiny.recipe(teacher), streamed).source is None, "another loading is not taken over"
+    assert setup.prepare(tiny.recipe(teacher), streamed).train.streamed is False, "another loading is not taken over"
     with pytest.raises(DistillError, match="workers must not be negative, got -1"):
         setup.prepare(tiny.recipe(teacher), workers=-1)
     with pytest.raises(DistillError, match="unknown on_bad_image 'skip'"):

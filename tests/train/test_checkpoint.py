@@ -99,6 +99,7 @@ def assert_same(directory: Path, unbroken: Run) -> dict:
     return record
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(teacher: Path, unbroken: Run, tmp_path: Path) -> None:
     """SIGKILL before the first checkpoint, while one is written, between two, and before the record is written."""
     directory = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
@@ -271,6 +272,7 @@ def stop_at(step: int, recipe: Recipe, results: Path, monkeypatch: pytest.Monkey
             train.fit(recipe, results, checkpoint_seconds=0)
 
 
+@pytest.mark.slow
 def test_what_devices_share_is_taken_up_on_any_number_of_them(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,8 +17,8 @@ import tiny
 from distill_lib import datasets, optim, records, train, views, weights
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import sampler
+from distill_lib.pixels import Images
 from distill_lib.train import Run, setup, state, step
-from distill_lib.train.sources import Images
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -42,6 +42,7 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", KINDS.values(), ids=KINDS)
 def test_a_student_learns(policy: str, run_of: Callable[[str], Run]) -> None:
     """The mean loss falls from quarter to quarter; a taught student nears its teacher on images it is not shown.
@@ -83,7 +84,7 @@ def test_a_report_says_where_the_schedule_stands(run_of: Callable[[str], Run]) -
     rows = run_of("same/ic").rows
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
     assert [row["epoch"] for row in rows] == [2.5, 5, 7.5, 10]
-    schedule = optim.warmup_cosine(40, 4)
+    schedule = optim.multiplier("cosine", 40, 4)
     for row in rows:
         np.testing.assert_allclose(row["learning_rate"], 1e-2 * schedule(jax.numpy.asarray(row["step"])), rtol=1e-5)
 
@@ -103,7 +104,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
 
     def start_at_the_teacher(*_: Any, **__: Any) -> state.State:
         params = jax.tree.map(jax.numpy.asarray, weights.load_npz(teacher))
-        opt_state = optim.adam(1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
+        opt_state = optim.create("adam", 1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
         zero = jax.numpy.zeros((), jax.numpy.int32)
         return state.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
 
@@ -122,7 +123,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     """The first loss of function matching, put together by hand from loader, views, models and the plain formula."""
     recipe = tiny.recipe(teacher, policy="mix", mixup="example")
     task = setup.prepare(recipe)
-    batch = task.train.images[sampler.batch_indices(recipe.seed, 0, 16, 64)]
+    batch = task.train.arrays.images[sampler.batch_indices(recipe.seed, 0, 16, 64)]
     student = state.initial_state(task.student, recipe.seed, (8, 8, 1))
     assert task.teacher is not None
     key = jax.random.fold_in(step.view_key(recipe.seed), 0)
@@ -137,15 +138,16 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     ours, theirs = (np.asarray(logits, np.float64) / 2 for logits in by_hand(student.variables, unfolded))
     p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (theirs, ours))
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
-    indices, train_set = sampler.batch_indices(recipe.seed, 0, 16, 64), task.train
-    lesson = step.teach(task.plan)(
+    indices, train_set = sampler.batch_indices(recipe.seed, 0, 16, 64), task.train.arrays
+    batch = step.teach(recipe, task.asked_teacher, 10)(
         step.view_key(recipe.seed), 0, Images(*train_set[:2], indices=indices), task.teacher.variables, 2.0
     )
-    after = step.learn(task.student)(student, task.settings, lesson)
+    after = step.learn(task.student, recipe)(student, task.settings, batch)
     np.testing.assert_allclose(after.loss_sum, expected, rtol=1e-4)
     assert int(after.step) == 1
 
 
+@pytest.mark.slow
 def test_one_device_and_two_give_the_same_result(
     run_of: Callable[[str], Run], teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,5 +254,5 @@ def test_fewer_training_images_are_the_first_ones(teacher: Path) -> None:
     """`train_images` shortens the training split alone."""
     task = setup.prepare(tiny.recipe(teacher, train_images=32))
     whole = setup.prepare(tiny.recipe(teacher))
-    np.testing.assert_array_equal(task.train.images, whole.train.images[:32])
-    assert len(task.exams["test"].labels) == 64 and task.total_steps == 20
+    np.testing.assert_array_equal(task.train.arrays.images, whole.train.arrays.images[:32])
+    assert len(task.eval_sets["test"].labels) == 64 and task.total_steps == 20

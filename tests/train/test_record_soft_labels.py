@@ -1,4 +1,4 @@
-"""Stored answers in training: the lessons are those of the live teacher, and nobody asks it again."""
+"""Stored answers in training: the batches are those of the live teacher, and nobody asks it again."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from distill_lib.recipes import Recipe
 from distill_lib.report import aggregate
 from distill_lib.teachers import soft_label_store
 from distill_lib.train import Run, batches, record_soft_labels, setup, task
+from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -43,11 +44,11 @@ def stored(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     return make
 
 
-def some(work: task.Task, start: int, count: int) -> list[batches.Lesson]:
-    """A few lessons from a step on."""
+def some(work: task.Task, start: int, count: int) -> list[Batch]:
+    """A few batches from a step on."""
     mesh = sharding.data_mesh()
-    given = batches.Lessons(work, start, mesh)
-    found = [jax.device_get(lesson) for lesson in islice(given, count)]
+    given = batches.batches(work, start, mesh)
+    found = [jax.device_get(batch) for batch in islice(given, count)]
     given.close()
     return found
 
@@ -68,8 +69,8 @@ def test_replayed_lessons_are_the_live_ones(policy: str, loading: str, kept: int
     replay = setup.prepare(recipe, like=live, loading=loading, workers=0, replay=folder)
     for start in (0, 4):
         for ours, theirs in zip(some(replay, start, 7), some(live, start, 7), strict=True):
-            np.testing.assert_array_equal(ours.shown, theirs.shown)
-            found, expected = jax.nn.softmax(ours.wanted), jax.nn.softmax(theirs.wanted)
+            np.testing.assert_array_equal(ours.images, theirs.images)
+            found, expected = jax.nn.softmax(ours.targets), jax.nn.softmax(theirs.targets)
             np.testing.assert_allclose(found, expected, atol=5e-4)
 
 
@@ -107,7 +108,7 @@ def test_a_class_replays_one_store(stored: Callable, tmp_path: Path) -> None:
     recipe, folder = stored()
     several = train.grid(recipe, learning_rate=[1e-3, 1e-2], temperature=[1, 5])
     runs = train.sweep(several, tmp_path / "class", replay=folder)
-    assert all(isinstance(run, Run) and run.record["class_size"] == 4 for run in runs)
+    assert all(isinstance(run, Run) and run.record["students_per_step"] == 4 for run in runs)
     alone = train.fit(several[-1], tmp_path / "alone", replay=folder)
     assert isinstance(runs[-1], Run) and runs[-1].rows == alone.rows
 
@@ -131,7 +132,7 @@ def test_storing_goes_on_after_a_kill_and_to_more_steps(
         with pytest.raises(KeyboardInterrupt):
             record_soft_labels.store(recipe, folder, 10)
     assert soft_label_store.load(folder).steps == 5
-    with pytest.raises(DistillError, match="answers for 5 steps, this run has 12"):
+    with pytest.raises(DistillError, match="soft labels for 5 steps, this run has 12"):
         setup.prepare(recipe, replay=folder)
     shorter = dataclasses.replace(recipe, epochs=2.0)
     assert record_soft_labels.store(shorter, folder, 10).steps == 8
@@ -150,7 +151,7 @@ def nine(stored: Callable) -> tuple[Recipe, Path]:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": 1}, "holds answers for seed 0, this run has seed 1"),
+        ({"seed": 1}, "holds soft labels for seed 0, this run has seed 1"),
         ({"policy": "same/ic"}, "policy mix, this run has policy same/ic"),
         ({"resolution": 7}, "resolution 8, this run has resolution 7"),
         ({"batch_size": 8}, "batch_size 16, this run has batch_size 8"),
@@ -162,13 +163,13 @@ def nine(stored: Callable) -> tuple[Recipe, Path]:
         ({"stored": 3}, "keeps 9 logits of each answer, not 3"),
         ({"policy": "labels"}, "policy labels asks no teacher in its steps"),
         ({"policy": "fix/cc"}, "policy fix/cc asks no teacher in its steps"),
-        ({"epochs": 4}, "answers for 12 steps, this run has 16"),
+        ({"epochs": 4}, "soft labels for 12 steps, this run has 16"),
     ],
 )
 def test_another_run_is_refused_before_anything_is_written(
     settings: dict, message: str, nine: tuple[Recipe, Path], tmp_path: Path
 ) -> None:
-    """Answers to other views are wrong answers; one line with both values."""
+    """SoftLabels to other views are wrong answers; one line with both values."""
     recipe, folder = nine
     with pytest.raises(DistillError, match=message) as caught:
         train.fit(dataclasses.replace(recipe, **settings), tmp_path, replay=folder)
@@ -195,18 +196,18 @@ def test_shards_of_one_step_hold_the_same_answers(
     assert small.header["shard_steps"] == 1 and len(list(tmp_path.glob("*.npz"))) == 12
     for number in range(12):
         jax.tree.map(np.testing.assert_array_equal, small.read(number), large.read(number))
-    for lesson, number in zip(some(setup.prepare(recipe), 0, 6), range(6), strict=True):
-        small.check(number, lesson.shown)
+    for batch, number in zip(some(setup.prepare(recipe), 0, 6), range(6), strict=True):
+        small.check(number, batch.images)
 
 
 def test_another_teacher_is_refused(nine: tuple[Recipe, Path], tmp_path: Path) -> None:
-    """Told by the hash of its file, whatever its name; and who wants stored answers has to say where they lie."""
+    """Told by the hash of its file, whatever its name; and who wants stored soft labels has to say where they lie."""
     recipe, folder = nine
     path = tmp_path / "teacher.npz"
     weights.save_npz(path, tiny.random_params(tiny.STUDENT, 10, seed=9), {"model": tiny.STUDENT})
-    with pytest.raises(DistillError, match="answers for teacher [0-9a-f]{64}, this run has teacher [0-9a-f]{64}"):
+    with pytest.raises(DistillError, match="soft labels for teacher [0-9a-f]{64}, this run has teacher [0-9a-f]{64}"):
         setup.prepare(dataclasses.replace(recipe, teacher=str(path)), replay=folder)
-    with pytest.raises(DistillError, match=r"stored = 9 wants stored answers: name their folder as well \(replay\)"):
+    with pytest.raises(DistillError, match=r"stored = 9 wants stored soft labels: name their folder \(replay\)"):
         setup.prepare(dataclasses.replace(recipe, stored=9))
 
 
@@ -223,10 +224,10 @@ def test_the_command_stores_and_tells_what_is_wrong(
         assert "12 steps, 192 views, 10 logits of each" in capsys.readouterr().out
     setup.prepare(recipe, replay=tmp_path / "answers")
     for words, message in {
-        ("--keep", "0"): "at least 1 logit of each answer has to be kept, got 0",
+        ("--keep", "0"): "at least 1 logit of each has to be kept, got 0",
         ("-p", "policy", "fix/cc"): "policy fix/cc asks no teacher in its steps: there is nothing to store",
         ("-p", "polcy", "mix"): "unknown recipe setting 'polcy'. Did you mean 'policy'?",
-        ("-p", "seed", "1"): "holds answers for seed 0, this run has seed 1",
+        ("-p", "seed", "1"): "holds soft labels for seed 0, this run has seed 1",
     }.items():
         assert cli.main(["soft-labels", *command, *words]) == 1
         said = capsys.readouterr().err

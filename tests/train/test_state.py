@@ -14,14 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from distill_lib import models, shampoo, sharding
 from distill_lib.train import state as train_state
 from distill_lib.train import step
-from distill_lib.train.step import Lesson
+from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 BATCH, CLASSES, STEPS = 16, 10, 14  # Shampoo takes Adam's steps in the first ten
 SHAPE = (tiny.SIDE, tiny.SIDE, 1)
-OBJECTIVE = step.Objective(optimizer="shampoo")
-SETTINGS = step.Settings(*(jnp.asarray(value) for value in (1e-2, 1e-4, 2.0, 100, 2)))
+SETTINGS = step.Settings(*(jnp.asarray(value) for value in (1e-2, 1e-4, 2.0, 0.0, 100, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +36,11 @@ def start() -> train_state.State:
     return jax.device_get(train_state.initial_state(student, 0, SHAPE, optimizer="shampoo"))
 
 
-def lesson(number: int) -> Lesson:
+def batch(number: int) -> Batch:
     """Noise, and what a teacher might say of it."""
     numbers = np.random.default_rng(number)
     shown, wanted = (numbers.normal(size=(BATCH, *shape)).astype(np.float32) for shape in (SHAPE, (CLASSES,)))
-    return Lesson(shown, wanted)
+    return Batch(shown, wanted)
 
 
 def stacks(state: train_state.State) -> dict[str, jax.Array]:
@@ -56,17 +55,18 @@ def is_shampoo(part: object) -> bool:
     return isinstance(part, shampoo.ShampooState)
 
 
+@pytest.mark.slow
 def test_devices_share_the_roots_in_training(start: train_state.State, mesh: Mesh) -> None:
     """Steps on two devices give the weights of one device; each computes half of the roots, and holds half."""
-    student = models.create(tiny.STUDENT, CLASSES)
-    alone, shared = step.learn(student, OBJECTIVE), step.learn(student, OBJECTIVE, mesh=mesh)
+    student, recipe = models.create(tiny.STUDENT, CLASSES), tiny.recipe("mock", optimizer="shampoo")
+    alone, shared = (step.learn(student, recipe, mesh=devices) for devices in (None, mesh))
     one, two = jax.tree.map(jnp.asarray, start), train_state.spread(start, "shampoo", mesh)
     split, everywhere = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
     settings = jax.device_put(SETTINGS, everywhere)
-    program = shared.lower(two, settings, jax.device_put(lesson(0), split)).compile().as_text()
+    program = shared.lower(two, settings, jax.device_put(batch(0), split)).compile().as_text()
     for number in range(STEPS):
-        one = alone(one, SETTINGS, lesson(number))
-        two = shared(two, settings, jax.device_put(lesson(number), split))
+        one = alone(one, SETTINGS, batch(number))
+        two = shared(two, settings, jax.device_put(batch(number), split))
     for ours, theirs in zip(*(jax.tree.leaves((state.params, state.loss_sum)) for state in (one, two)), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(two.params))

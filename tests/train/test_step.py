@@ -14,10 +14,10 @@ from distill_lib import models, train, weights
 from distill_lib.input_pipeline import sampler
 from distill_lib.models import mobilenet_v3
 from distill_lib.models.mobile_layers import Row
+from distill_lib.pixels import Images
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup, step
 from distill_lib.train import state as train_state
-from distill_lib.train.sources import Images
 from distill_lib.train.task import Task
 
 STUDENT = "mobilenet_v3_tiny_bn"
@@ -41,19 +41,22 @@ def taken(recipe: Recipe, *, remat: bool = False) -> tuple[train_state.State, tr
     task = setup.prepare(recipe)
     start = train_state.initial_state(task.student, recipe.seed, task.image_shape)
     before = jax.device_get(start)
-    learn = step.learn(task.student, remat=remat)
+    learn = step.learn(task.student, recipe, remat=remat)
     return before, jax.device_get(learn(start, task.settings, first_lesson(task)))
 
 
-def first_lesson(task: Task) -> step.Lesson:
+def first_lesson(task: Task) -> step.Batch:
     """What the first step shows and answers."""
-    recipe, images = task.recipe, task.train
+    recipe, images = task.recipe, task.train.arrays
     indices = sampler.batch_indices(recipe.seed, 0, recipe.batch_size, 64)
     assert task.teacher is not None
     source = Images(images.images, images.labels, indices=indices)
-    return step.teach(task.plan)(step.view_key(recipe.seed), 0, source, task.teacher.variables, 2.0)
+    return step.teach(recipe, task.asked_teacher, 10)(
+        step.view_key(recipe.seed), 0, source, task.teacher.variables, 2.0
+    )
 
 
+@pytest.mark.slow
 def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) -> None:
     """One step: the loss to 2 %, and the gradients' direction (Adam's first moment) to a cosine of 0.99.
 
@@ -77,6 +80,7 @@ def moments(state: train_state.State) -> dict:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", [tiny.STUDENT, STUDENT])
 def test_rematerialisation_changes_no_result(teacher: Path, student: str) -> None:
     """What is computed twice is the same: loss, gradients and running statistics, to rounding."""
@@ -97,10 +101,11 @@ def test_running_statistics_follow_the_batches(teacher: Path) -> None:
     assert not np.allclose(new["var"], old["var"])
 
     task = setup.prepare(recipe)
-    put_out = models.features(task.student, before.variables, first_lesson(task).shown)["stem/conv"]
+    put_out = models.features(task.student, before.variables, first_lesson(task).images)["stem/conv"]
     np.testing.assert_allclose(new["mean"], 0.1 * put_out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_running_statistics_reach_record_checkpoint_and_evaluation(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

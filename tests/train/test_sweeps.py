@@ -38,8 +38,8 @@ def recipes(teacher: Path) -> list[Recipe]:
 
 @pytest.fixture(scope="module")
 def taught(recipes: list[Recipe], tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """All of them as one class."""
-    runs = train.sweep(recipes, tmp_path_factory.mktemp("class"))
+    """All of them together."""
+    runs = train.sweep(recipes, tmp_path_factory.mktemp("sweep"))
     assert all(isinstance(run, Run) for run in runs)
     return [run for run in runs if isinstance(run, Run)]
 
@@ -53,39 +53,39 @@ def assert_equal(run: Run, alone: Run) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2, 5, 7], ids=["first", "grid", "seed", "architecture"])
-def test_a_student_of_a_class_equals_the_same_student_alone(
+def test_a_student_of_a_sweep_equals_the_same_student_alone(
     number: int, taught: list[Run], recipes: list[Recipe], tmp_path: Path
 ) -> None:
-    """Bit for bit: it is moved by the program that would move it alone, over the same lessons."""
+    """Bit for bit: it is moved by the program that would move it alone, over the same batches."""
     assert_equal(taught[number], train.fit(recipes[number], tmp_path))
 
 
-def test_a_class_asks_the_teacher_once(recipes: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight students, twelve steps, twelve lessons; with classes of three it takes three times as many."""
-    lessons = []
-    monkeypatch.setattr(step, "teach", counted(step.teach, lessons))
+def test_a_sweep_asks_the_teacher_once(recipes: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight students, twelve steps, twelve batches; three at a time it takes three times as many."""
+    made = []
+    monkeypatch.setattr(step, "teach", counted(step.teach, made))
     train.sweep(recipes, tmp_path / "one")
-    assert len(lessons) == 12
-    train.sweep(recipes, tmp_path / "three", class_size=3)
-    assert len(lessons) == 12 + 36
+    assert len(made) == 12
+    train.sweep(recipes, tmp_path / "three", students_per_step=3)
+    assert len(made) == 12 + 36
 
 
-def counted(teach, lessons: list):
-    """`step.teach` that notes every lesson."""
+def counted(teach, made: list):
+    """`step.teach` that notes every batch."""
 
-    def counting(plan: step.Plan):
-        lesson = teach(plan)
-        return lambda *arguments: (lessons.append(plan), lesson(*arguments))[1]
+    def counting(*about):
+        batch = teach(*about)
+        return lambda *arguments: (made.append(about), batch(*arguments))[1]
 
     return counting
 
 
 def test_each_student_has_a_record_of_its_own(taught: list[Run], recipes: list[Recipe]) -> None:
-    """Its own recipe and folder, and how many it shared its lessons with."""
+    """Its own recipe and folder, and how many it shared its batches with."""
     assert len({run.directory for run in taught}) == len(recipes) == 8
     for run, recipe in zip(taught, recipes, strict=True):
         record = json.loads((run.directory / "run.json").read_text())
-        assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["class_size"] == 8
+        assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["students_per_step"] == 8
 
 
 @pytest.mark.parametrize("rate", [1e38, 3e38], ids=["loss", "answers"])
@@ -110,8 +110,8 @@ def poisoned(learn: Callable, rate: float, number: int) -> Callable:
     def learning_with_it(*arguments) -> Callable:
         moved = learn(*arguments)
 
-        def poison(state: train_state.State, settings: step.Settings, lesson: step.Lesson) -> train_state.State:
-            state = moved(state, settings, lesson)
+        def poison(state: train_state.State, settings: step.Settings, batch: step.Batch) -> train_state.State:
+            state = moved(state, settings, batch)
             if float(settings.learning_rate) != np.float32(rate) or int(state.step) != number:
                 return state
             kernel = state.params["head"]["kernel"].at[0, 0].set(np.nan)
@@ -129,7 +129,7 @@ def test_a_parameter_that_is_not_a_number_ends_its_student_alone(
     good, bad = (tiny.recipe(teacher, epochs=3, learning_rate=rate) for rate in (1e-2, 2e-2))
     expected = train.fit(good, tmp_path / "alone")
     monkeypatch.setattr(step, "learn", poisoned(step.learn, 2e-2, 12))
-    with pytest.raises(DistillError, match=r"the student's answers are not finite by step 12; lower.*now 0\.02"):
+    with pytest.raises(DistillError, match=r"the student's logits are not finite by step 12; lower.*now 0\.02"):
         train.fit(bad, tmp_path / "poisoned")
     run, error = train.sweep([good, bad], tmp_path)
     assert isinstance(error, DistillError) and "not finite by step 12" in str(error) and "\n" not in str(error)
@@ -140,18 +140,18 @@ def test_a_parameter_that_is_not_a_number_ends_its_student_alone(
 def test_a_student_that_fails_its_last_exam_ends_alone(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers to validation images were finite at every report, those to test images are not."""
+    """SoftLabels to validation images were finite at every report, those to test images are not."""
     good, bad = (tiny.recipe(teacher, epochs=3, learning_rate=rate) for rate in (1e-2, 2e-2))
-    expected, metrics = train.fit(good, tmp_path / "alone"), student.judge
+    expected, metrics = train.fit(good, tmp_path / "alone"), student.evaluate
 
     def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
         if task.recipe == bad and split == "test":
             variables = jax.tree.map(lambda leaf: leaf * np.nan, variables)
         return metrics(task, variables, split)
 
-    monkeypatch.setattr(student, "judge", judge)
+    monkeypatch.setattr(student, "evaluate", judge)
     error, run = train.sweep([bad, good], tmp_path)
-    assert isinstance(error, DistillError) and "the student's answers are not finite by step 12" in str(error)
+    assert isinstance(error, DistillError) and "the student's logits are not finite by step 12" in str(error)
     assert isinstance(run, Run)
     assert_equal(run, expected)
     assert len(list(tmp_path.glob("*/*/run.json"))) == len(list(tmp_path.glob("*/*/student.npz"))) == 1
@@ -165,7 +165,7 @@ def test_what_ended_is_told_apart(taught: list[Run], capsys: pytest.CaptureFixtu
         train.finished([DistillError("first"), DistillError("second")])
 
 
-def test_a_broken_class_goes_on_where_each_student_was(
+def test_a_broken_sweep_goes_on_where_each_student_was(
     recipes: list[Recipe], taught: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped between two checkpoints, so that one student is ahead; a finished one is reused."""
@@ -192,8 +192,8 @@ def test_a_broken_class_goes_on_where_each_student_was(
     assert [run.reused for run in runs if isinstance(run, Run)] == [False, False, True]
 
 
-def test_what_cannot_share_lessons_is_taught_apart(teacher: Path, tmp_path: Path) -> None:
-    """Another policy, another length or another order of views is another class."""
+def test_what_cannot_share_batches_is_taught_apart(teacher: Path, tmp_path: Path) -> None:
+    """Another policy, another length or another order of views."""
     several = [
         tiny.recipe(teacher, epochs=3),
         tiny.recipe(teacher, epochs=3, policy="mix"),
@@ -201,7 +201,7 @@ def test_what_cannot_share_lessons_is_taught_apart(teacher: Path, tmp_path: Path
         tiny.recipe(teacher, epochs=3, seed=4),
     ]
     runs = train.sweep(several, tmp_path)
-    assert [run.record["class_size"] for run in runs if isinstance(run, Run)] == [1, 1, 1, 1]
+    assert [run.record["students_per_step"] for run in runs if isinstance(run, Run)] == [1, 1, 1, 1]
 
 
 def test_a_fixed_mean_over_crops_depends_on_the_temperature(teacher: Path) -> None:
@@ -209,10 +209,10 @@ def test_a_fixed_mean_over_crops_depends_on_the_temperature(teacher: Path) -> No
     one, two = (
         setup.prepare(tiny.recipe(teacher, policy="fix/ic_ens", temperature=temperature)) for temperature in (1, 2)
     )
-    assert one.lesson_id != two.lesson_id
+    assert one.shared_batches != two.shared_batches
     one, two = (setup.prepare(tiny.recipe(teacher, policy="fix/cc", temperature=temperature)) for temperature in (1, 2))
-    assert one.lesson_id == two.lesson_id
-    np.testing.assert_array_equal(one.targets(), two.targets())
+    assert one.shared_batches == two.shared_batches
+    np.testing.assert_array_equal(one.fixed_targets(), two.fixed_targets())
 
 
 @pytest.mark.parametrize("policy", ["fix/cc", "same/ic"])
@@ -222,14 +222,14 @@ def test_a_mean_of_probabilities_depends_on_the_temperature(policy: str, teacher
     ids = {
         (mean, temperature): setup.prepare(
             tiny.recipe(several, policy=policy, temperature=temperature, ensemble=mean)
-        ).lesson_id
+        ).shared_batches
         for mean in ("logits", "probabilities")
         for temperature in (1, 2)
     }
     assert ids["logits", 1] == ids["logits", 2] and ids["probabilities", 1] != ids["probabilities", 2]
 
 
-def test_the_size_of_a_class_follows_from_memory(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_are_taught_together_follows_from_memory(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the memory for parameters and optimiser state, and always at least one student."""
     task = setup.prepare(tiny.recipe(teacher))
     monkeypatch.setattr(sweeps, "_memory", lambda: 0)
@@ -241,12 +241,12 @@ def test_the_size_of_a_class_follows_from_memory(teacher: Path, monkeypatch: pyt
     assert sweeps.affordable(task) == 10
 
 
-def test_an_empty_class_is_told(teacher: Path, tmp_path: Path) -> None:
+def test_an_empty_sweep_is_told(teacher: Path, tmp_path: Path) -> None:
     """A size below one, and no recipe, teach nobody."""
     with pytest.raises(DistillError, match="there is nothing to run: name at least one policy"):
         train.sweep([], tmp_path)
-    with pytest.raises(DistillError, match="class_size must be at least 1, got 0"):
-        train.sweep([tiny.recipe(teacher)], tmp_path, class_size=0)
+    with pytest.raises(DistillError, match="students_per_step must be at least 1, got 0"):
+        train.sweep([tiny.recipe(teacher)], tmp_path, students_per_step=0)
 
 
 def test_the_papers_grid_is_all_of_its_combinations(teacher: Path) -> None:

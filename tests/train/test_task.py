@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,18 @@ import pytest
 import tiny
 
 from distill_lib import datasets, losses, recipes, sharding, train, weights
-from distill_lib.datasets import source
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.train import batches, setup, step
-from distill_lib.train.step import Lesson
+from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
-def first_lesson(recipe: Recipe) -> Lesson:
+def first_lesson(recipe: Recipe) -> Batch:
     """What the first step shows."""
     mesh = sharding.data_mesh()
-    return next(iter(batches.Lessons(setup.prepare(recipe), 0, mesh)))
+    return next(iter(batches.batches(setup.prepare(recipe), 0, mesh)))
 
 
 @pytest.mark.parametrize("classes", [10, 3], ids=["same classes", "other classes"])
@@ -38,7 +38,7 @@ def test_a_student_may_start_from_a_checkpoint(classes: int, teacher: Path, tmp_
         wanted = np.zeros_like(value) if name.startswith("head/") and classes != 10 else weights.flatten(saved)[name]
         np.testing.assert_array_equal(value, wanted, err_msg=name)
     other = setup.prepare(tiny.recipe(teacher))
-    assert begun.run_id != other.run_id and begun.lesson_id == other.lesson_id, "they can be taught together"
+    assert begun.run_id != other.run_id and begun.shared_batches == other.shared_batches, "they can be taught together"
     again = setup.prepare(tiny.recipe(teacher), like=begun)
     assert again.start is None and again.run_id == other.run_id
 
@@ -73,8 +73,8 @@ def test_transfer_images_are_shown_and_own_images_judge(teacher: Path, tmp_path:
     moved = setup.prepare(tiny.recipe(teacher, transfer_set="flowers", epochs=2, evaluations=1, warmup_steps=1))
     usual = setup.prepare(tiny.recipe(teacher, epochs=2))
     assert moved.image_shape == usual.image_shape and moved.run_id != usual.run_id
-    assert moved.lesson_id != usual.lesson_id and moved.identity("test") == usual.identity("test")
-    assert moved.train.images.shape[1:] != usual.train.images.shape[1:]
+    assert moved.shared_batches != usual.shared_batches
+    assert moved.train.arrays.images.shape[1:] != usual.train.arrays.images.shape[1:]
     result = train.fit(moved.recipe, tmp_path).record["result"]
     assert {"train_kl", "train_agreement", "test_top1", "validation_ece"} <= set(result)
     assert "train_top1" not in result and "train_ece" not in result
@@ -82,14 +82,14 @@ def test_transfer_images_are_shown_and_own_images_judge(teacher: Path, tmp_path:
 
 @pytest.mark.parametrize("policy", ["same/ic", "mix"])
 def test_labels_ride_along_where_the_loss_asks_for_them(policy: str, teacher: Path) -> None:
-    """Mixed as the images are, and absent from every other lesson."""
+    """Mixed as the images are, and absent from every other batch."""
     recipe = tiny.recipe(teacher, policy=policy, label_share=0.3)
-    lesson, without = first_lesson(recipe), first_lesson(tiny.recipe(teacher, policy=policy))
+    batch, without = first_lesson(recipe), first_lesson(tiny.recipe(teacher, policy=policy))
     assert without.labels is None
-    np.testing.assert_array_equal(lesson.shown, without.shown)
-    np.testing.assert_array_equal(lesson.wanted, without.wanted)
-    assert lesson.labels is not None
-    shares = np.asarray(lesson.labels)
+    np.testing.assert_array_equal(batch.images, without.images)
+    np.testing.assert_array_equal(batch.targets, without.targets)
+    assert batch.labels is not None
+    shares = np.asarray(batch.labels)
     np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-6)
     assert (np.count_nonzero(shares, axis=-1) > 1).any() == (policy == "mix")
 
@@ -97,22 +97,25 @@ def test_labels_ride_along_where_the_loss_asks_for_them(policy: str, teacher: Pa
 def test_parts_of_the_loss_are_shared_out(teacher: Path) -> None:
     """(1 - share) of the distance and a share of the cross-entropy; another distance stands in for the divergence."""
     recipe = tiny.recipe(teacher, label_share=0.25, temperature=3.0, temperature_squared=False)
-    begun, lesson = setup.prepare(recipe), first_lesson(recipe)
-    logits = jax.numpy.asarray(np.random.default_rng(0).normal(size=lesson.wanted.shape), jax.numpy.float32)
+    begun, batch = setup.prepare(recipe), first_lesson(recipe)
+    logits = jax.numpy.asarray(np.random.default_rng(0).normal(size=batch.targets.shape), jax.numpy.float32)
 
-    def loss(**changes: object) -> np.ndarray:
-        return np.asarray(step.Objective(**changes).loss(logits, lesson, begun.settings))  # type: ignore[arg-type]
+    def loss(**changes: Any) -> np.ndarray:
+        return np.asarray(step.loss(dataclasses.replace(recipe, **changes), begun.settings, logits, batch))
 
-    taught = begun.objective.loss(logits, lesson, begun.settings)
-    labels = losses.cross_entropy(logits, lesson.labels)
-    plain = losses.kl(logits, lesson.wanted, temperature=3.0, scaled=False)
+    taught = loss()
+    labels = losses.cross_entropy(logits, batch.labels)
+    plain = losses.kl(logits, batch.targets, temperature=3.0, scaled=False)
     np.testing.assert_allclose(taught, 0.75 * plain + 0.25 * labels, rtol=1e-5)
-    squared = losses.squared_euclidean(logits, lesson.wanted)
+    squared = losses.squared_euclidean(logits, batch.targets)
     np.testing.assert_allclose(loss(distance="l2"), 0.75 * squared + 0.25 * labels, rtol=1e-5)
-    smooth = setup.prepare(tiny.recipe(teacher, distance="hard", label_smoothing=0.1)).objective
-    expected = losses.hard(logits, lesson.wanted, smoothing=0.1)
-    np.testing.assert_allclose(smooth.loss(logits, lesson._replace(labels=None), begun.settings), expected, rtol=1e-6)
-    np.testing.assert_allclose(loss(labels=True), losses.cross_entropy(logits, lesson.wanted), rtol=1e-5)
+    expected = losses.hard(logits, batch.targets, smoothing=0.1)
+    smooth = tiny.recipe(teacher, distance="hard", label_smoothing=0.1)
+    taught = step.loss(smooth, begun.settings, logits, batch._replace(labels=None))
+    np.testing.assert_allclose(taught, expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        loss(policy="labels", label_share=0.0), losses.cross_entropy(logits, batch.targets), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("dataset", "before"), [("fashion", ["train"]), ("flowers", ["train", "validation", "test"])])
@@ -124,7 +127,7 @@ def test_images_are_read_when_they_are_due(dataset: str, before: list[str], monk
         read.append(split)
         return arrays(*args, split=split, **options)
 
-    monkeypatch.setattr(source, "arrays", listed)
+    monkeypatch.setattr(datasets, "arrays", listed)
     task = setup.prepare(recipes.get(dataset, "smoke", policy="labels"))
     assert read == before
-    assert len(task.labels("test")) and sorted(read) == sorted({*before, "test"})
+    assert len(task.eval_sets["test"].labels) and sorted(read) == sorted({*before, "test"})

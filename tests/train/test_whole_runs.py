@@ -57,13 +57,12 @@ def half(value: np.ndarray | float) -> np.ndarray:
 def wanted(task: Task, teacher: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Of a step: the student's pixels (batch, pixels) and the wanted probabilities (batch, classes), both float64."""
     recipe, policy = task.recipe, views.policy(task.recipe.policy)
-    assert task.train is not None
-    chosen = sampler.batch_indices(recipe.seed, number, BATCH, task.examples)
-    images = task.train.images[chosen]
+    chosen = sampler.batch_indices(recipe.seed, number, BATCH, len(task.train))
+    images = task.train.arrays.images[chosen]
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), 1), number)
     first, second = views.pair(key, policy, BATCH, area=recipe.crop_area)
     if policy.relation == "none":
-        return shown(images, second), np.eye(CLASSES)[task.train.labels[chosen]]
+        return shown(images, second), np.eye(CLASSES)[task.train.arrays.labels[chosen]]
     if policy.relation == "fixed":
         first = views.sample(key, BATCH, crop="central", flip=False)
     return shown(images, second), softmax(shown(images, first) @ teacher / TEMPERATURE)
@@ -97,6 +96,7 @@ def by_hand(task: Task, teacher: np.ndarray) -> tuple[dict[str, np.ndarray], lis
     return weights, losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["labels", "fix/cc", "ind/ic", "same/ic", "mix"])
 def test_a_whole_run_ends_where_the_written_out_formulas_end(
     policy: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,36 +7,36 @@ standardises its weights in every step, and parameters, optimiser state and rand
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 
 def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
-    """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
-
-    Returns:
-        The function of a step, and facts: version, device, parameters and logits of the check images.
-    """
+    """The function of a step, and facts: version, device, parameters and logits of the check images."""
     sys.path.insert(0, case["checkout"])
+    import flax
     import jax
     import numpy as np
     from big_vision.models import bit_paper
 
-    models = {
-        role: bit_paper.Model(num_classes=case["classes"], depth=tuple(case[role]["stages"]), width=_factor(case, role))
-        for role in case["roles"]
-    }
-    params = {role: _tree(case[role]["weights"]) for role in models}
+    models, params = {}, {}
+    for role, about in case["roles"].items():
+        depth, width = tuple(about["stages"]), about["width"] // 64
+        models[role] = bit_paper.Model(num_classes=case["classes"], depth=depth, width=width)
+        with np.load(about["weights"]) as file:  # names are those of the checkpoints, which big_vision has too
+            flat = {name: file[name] for name in file.files if "/" in name}
+        params[role] = flax.traverse_util.unflatten_dict(flat, sep="/")
     images = np.load(case["images"]).astype(np.float32) / 127.5 - 1
-    data = {
-        "image": images[: case["batch"]],
-        "labels": np.eye(case["classes"], dtype=np.float32)[np.arange(case["batch"]) % case["classes"]],
-    }
-    shown = np.load(case["check"])
-    answers = {role: jax.jit(models[role].apply)({"params": params[role]}, shown)[0] for role in models}
+    labels = np.eye(case["classes"], dtype=np.float32)[np.arange(case["batch"]) % case["classes"]]
+    data = {"image": images[: case["batch"]], "labels": labels}
+    check = np.load(case["check"])
+    answers = {role: jax.jit(model.apply)({"params": params[role]}, check)[0] for role, model in models.items()}
+    asked = ["git", "-C", case["checkout"], "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "unknown"
     facts = {
-        "version": f"jax {jax.__version__}",
+        "version": f"commit {commit} jax {jax.__version__}",
         "device": jax.default_backend(),
         "parameters": {role: sum(leaf.size for leaf in jax.tree.leaves(params[role])) for role in models},
         "logits": {role: np.asarray(logits).tolist() for role, logits in answers.items()},
@@ -51,7 +51,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     return step, facts
 
 
-def _update(case: dict[str, Any], models: dict[str, Any], params: dict[str, Any]) -> tuple[Callable, Any]:
+def _update(case: dict[str, Any], models: dict[str, Any], params: dict[str, Any]) -> tuple[Callable[..., Any], Any]:
     """The jitted step and the optimiser's first state."""
     import jax
     import jax.numpy as jnp
@@ -61,33 +61,27 @@ def _update(case: dict[str, Any], models: dict[str, Any], params: dict[str, Any]
     from big_vision import utils as bv_utils
     from big_vision.evaluators.proj.distill import distance
 
-    config = ml_collections.ConfigDict(
-        {
-            "grad_clip_norm": 1.0,
-            "optax_name": "scale_by_adam",
-            "optax": {"mu_dtype": "bfloat16"},
-            "lr": case["learning_rate"],
-            "wd": case["weight_decay"],
-            "schedule": {"warmup_steps": case["warmup_steps"], "decay_type": "cosine"},
-        }
-    )
+    numbers = {"lr": case["learning_rate"], "wd": case["weight_decay"], "grad_clip_norm": 1.0}
+    adam = {"optax_name": "scale_by_adam", "optax": {"mu_dtype": "bfloat16"}}
+    schedule = {"warmup_steps": case["warmup_steps"], "decay_type": "cosine"}
+    config = ml_collections.ConfigDict({**numbers, **adam, "schedule": schedule})
     lengths = {"total_steps": case["steps"], "batch_size": case["batch"], "data_size": case["batch"]}
     transform, _ = bv_optax.make(config, params["student"], sched_kw=lengths)
 
-    def loss(student: Any, params: dict, data: dict) -> tuple:
+    def loss(student: Any, params: dict[str, Any], data: dict[str, Any]) -> Any:
         weights = params | {"student": student}
         logits = {
             role: models[role].apply({"params": weights[role]}, data["image"], train=role == "student")[0]
             for role in models
         }
         seen = {}
-        for role, said in logits.items():
-            seen[f"entropy_{role}"] = -jnp.sum(jax.nn.log_softmax(said) * jax.nn.softmax(said), axis=-1)
-            seen[f"task_loss_{role}"] = bv_utils.softmax_xent(logits=said, labels=data["labels"], reduction=False)
+        for role, answer in logits.items():
+            seen[f"entropy_{role}"] = -jnp.sum(jax.nn.log_softmax(answer) * jax.nn.softmax(answer), axis=-1)
+            seen[f"task_loss_{role}"] = bv_utils.softmax_xent(logits=answer, labels=data["labels"], reduction=False)
         distances = distance.dist(logits["student"], logits["teacher"], "kl", t=case["temperature"])
         return jax.tree.map(jnp.mean, (distances, seen))
 
-    def update(params: dict, optimiser: Any, key: Any, data: dict) -> tuple:
+    def update(params: dict[str, Any], optimiser: Any, key: Any, data: dict[str, Any]) -> Any:
         key, _, data = bv_utils.mixup(key, p=1.0, **data)
         key, *_ = jax.random.split(key, len(models) + 1)
         student = params["student"]
@@ -99,22 +93,3 @@ def _update(case: dict[str, Any], models: dict[str, Any], params: dict[str, Any]
         return params | {"student": student}, optimiser, key, value, seen
 
     return jax.jit(update, donate_argnums=(0, 1, 2)), jax.jit(transform.init)(params["student"])
-
-
-def _factor(case: dict[str, Any], role: str) -> int:
-    return case[role]["width"] // 64
-
-
-def _tree(path: str) -> dict:
-    """Parameters from a file; names are those of the checkpoints, which big_vision has too."""
-    import numpy as np
-
-    tree: dict = {}
-    with np.load(path) as file:
-        for name in file.files:
-            *groups, leaf = name.split("/")
-            place = tree
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[leaf] = file[name]
-    return tree

@@ -1,4 +1,4 @@
-"""Serves the steps of a module beside this file: `python serve.py MODULE CASE.json`.
+"""Serves the steps of a module beside this file: `python serve.py MODULE`, and its case in the first line of input.
 
 The module's `prepare(case)` returns a function that does one step and waits for its end, and facts about it. This file
 needs nothing but the standard library, since the interpreters that run it have little in common.
@@ -6,22 +6,22 @@ needs nothing but the standard library, since the interpreters that run it have 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
 import time
-from pathlib import Path
 
 WARM_UP = 3  # steps that are not timed: programs are compiled, memory is taken
 
 
 def main() -> None:
     """Says the facts, then answers each line, a number of steps, with the seconds of a step by `clocks`."""
-    module, path = sys.argv[1:]
-    case = json.loads(Path(path).read_text(encoding="utf-8"))
-    step, facts = importlib.import_module(module).prepare(case)
-    for _ in range(case.get("warm_up", WARM_UP)):
-        step()
+    case = json.loads(sys.stdin.readline())
+    with contextlib.redirect_stdout(sys.stderr):  # answers alone go to the output
+        step, facts = importlib.import_module(sys.argv[1]).prepare(case)
+        for _ in range(case.get("warm_up", WARM_UP)):
+            step()
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         for _ in range(case.get("made_ahead", 0)):  # by the round before

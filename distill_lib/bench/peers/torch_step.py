@@ -6,15 +6,17 @@ implementations does; "folded" does it once, as this library does; "compiled" is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 
-class StandardizedConv(nn.Conv2d):
+class _Conv(nn.Conv2d):
     """A convolution with standardised weights; its weight is standardised already where it is `folded`."""
 
     folded = False
@@ -22,57 +24,53 @@ class StandardizedConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
-        weight = self.weight if self.folded else standardized(self.weight)
+    def forward(self, x: Any) -> Any:
+        weight = self.weight if self.folded else _standardized(self.weight)
         return functional.conv2d(x, weight, None, self.stride, self.padding)
 
 
-def standardized(weight: torch.Tensor) -> torch.Tensor:
+def _standardized(weight: Any) -> Any:
     """Mean 0 and variance 1 for each output channel, by the fused kernel of BatchNorm."""
     flat = weight.reshape(1, len(weight), -1)
     return functional.batch_norm(flat, None, None, training=True, eps=1e-10).reshape_as(weight)
 
 
-class Unit(nn.Module):
+class _Unit(nn.Module):
     """A pre-activation bottleneck."""
 
     def __init__(self, inputs: int, width: int, stride: int, groups: int) -> None:
         super().__init__()
         self.gn1, self.gn2, self.gn3 = (nn.GroupNorm(groups, count) for count in (inputs, width, width))
-        self.conv1 = StandardizedConv(inputs, width)
-        self.conv2 = StandardizedConv(width, width, 3, stride)
-        self.conv3 = StandardizedConv(width, 4 * width)
-        self.conv_proj = StandardizedConv(inputs, 4 * width, 1, stride) if inputs != 4 * width or stride > 1 else None
+        self.conv1, self.conv2 = _Conv(inputs, width), _Conv(width, width, 3, stride)
+        self.conv3 = _Conv(width, 4 * width)
+        self.conv_proj = _Conv(inputs, 4 * width, 1, stride) if inputs != 4 * width or stride > 1 else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps (batch, inputs, height, width) to (batch, 4 * width, height / stride, width / stride)."""
+    def forward(self, x: Any) -> Any:
         first = functional.relu(self.gn1(x))
         shortcut = x if self.conv_proj is None else self.conv_proj(first)
         inner = functional.relu(self.gn2(self.conv1(first)))
         return shortcut + self.conv3(functional.relu(self.gn3(self.conv2(inner))))
 
 
-class Net(nn.Module):
+class _Net(nn.Module):
     """A ResNet-v2; attributes have the checkpoints' names."""
 
-    def __init__(self, about: dict[str, Any], classes: int, colours: int) -> None:
+    def __init__(self, about: dict[str, Any], classes: int, channels: int) -> None:
         super().__init__()
         kernel, stride, self.pool = about["stem"]
         inputs, groups = about["width"], about["groups"]
-        self.root_block = nn.ModuleDict({"conv_root": StandardizedConv(colours, inputs, kernel, stride)})
+        self.root_block = nn.ModuleDict({"conv_root": _Conv(channels, inputs, kernel, stride)})
         self.blocks = []
         for number, units in enumerate(about["stages"]):
             width, block = about["width"] * 2**number, nn.Sequential()
             for unit in range(units):
-                block.add_module(f"unit{unit + 1:02d}", Unit(inputs, width, 2 if number and not unit else 1, groups))
+                block.add_module(f"unit{unit + 1:02d}", _Unit(inputs, width, 2 if number and not unit else 1, groups))
                 inputs = 4 * width
             self.blocks.append(f"block{number + 1}")
             self.add_module(self.blocks[-1], block)
         self.norm_pre_head, self.head = nn.GroupNorm(groups, inputs), nn.Linear(inputs, classes)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps images (batch, colours, height, width) to logits (batch, classes)."""
+    def forward(self, x: Any) -> Any:
         x = self.root_block["conv_root"](x)
         if self.pool:
             x = functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)
@@ -82,44 +80,31 @@ class Net(nn.Module):
 
 
 def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
-    """Loads the case's networks and images; see `distill_lib.bench.cases.describe` for what a case holds.
-
-    Returns:
-        The function of a step, and facts: version, device, parameters, multiply-accumulates of an image, and logits of
-        the check images.
-    """
-    import numpy as np
-
+    """The function of a step, and facts: version, device, parameters, and logits of the check images."""
     torch.set_num_threads(case["threads"])
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nets = {role: _load(case, role).to(device, memory_format=torch.channels_last) for role in case["roles"]}
-    images = torch.from_numpy(np.load(case["images"])).permute(0, 3, 1, 2)
-    shown = torch.from_numpy(np.load(case["check"])).permute(0, 3, 1, 2).to(device)
+    check = torch.from_numpy(np.load(case["check"])).permute(0, 3, 1, 2).to(device)
     with torch.no_grad(), _precision(case, device):
-        logits = {role: net(shown).float().tolist() for role, net in nets.items()}
+        logits = {role: net(check).float().tolist() for role, net in nets.items()}
     facts = {
         "version": f"torch {torch.__version__}",
         "device": "gpu" if device.type == "cuda" else "cpu",
         "parameters": {role: sum(value.numel() for value in net.parameters()) for role, net in nets.items()},
-        "macs": {role: _macs(net, shown[:1]) for role, net in nets.items()},
         "logits": logits,
     }
-    if case["form"] == "folded" and "teacher" in nets:
-        for module in nets["teacher"].modules():
-            if isinstance(module, StandardizedConv):
-                module.weight.data = standardized(module.weight.data).contiguous(memory_format=torch.channels_last)
-                module.folded = True
-    apply: dict[str, Callable] = {
-        role: torch.compile(net) if case["form"] == "compiled" else net for role, net in nets.items()
-    }
-    return _step(case, device, nets["student"], apply, images), facts
+    for module in nets["teacher"].modules() if case["form"] == "folded" and "teacher" in nets else ():
+        if isinstance(module, _Conv):
+            module.weight.data = _standardized(module.weight.data).contiguous(memory_format=torch.channels_last)
+            module.folded = True
+    apply = {role: torch.compile(net) if case["form"] == "compiled" else net for role, net in nets.items()}
+    return _step(case, device, nets["student"], apply), facts
 
 
-def _step(
-    case: dict[str, Any], device: torch.device, student: Net, apply: dict[str, Callable], images: torch.Tensor
-) -> Callable[[], None]:
+def _step(case: dict[str, Any], device: Any, student: _Net, apply: dict[str, Callable[..., Any]]) -> Callable[[], None]:
     optimiser, schedule = _optimiser(case, student)
+    images = torch.from_numpy(np.load(case["images"])).permute(0, 3, 1, 2)
     batch, count = case["batch"], len(images)
     labels = torch.arange(count, device=device) % case["classes"]
     held = images.to(device) if case["renders"] else _normalize(images[:batch])
@@ -127,17 +112,17 @@ def _step(
     def step() -> None:
         chosen = torch.randperm(count, device=device)[:batch] if case["renders"] else torch.arange(batch, device=device)
         shown = _view(case, held[chosen]) if case["renders"] else held.to(device)
-        wanted = functional.one_hot(labels[chosen], case["classes"]).float()
+        targets = functional.one_hot(labels[chosen], case["classes"]).float()
         if case["policy"] == "mix":
             weight = torch.rand((), device=device)
             shown = weight * shown + (1 - weight) * shown.roll(-1, 0)
         with _precision(case, device):
             if "teacher" in apply:
                 with torch.no_grad():
-                    asked = apply["teacher"](shown)
-                loss = _kl(apply["student"](shown).float(), asked.float(), case["temperature"])
+                    answer = apply["teacher"](shown)
+                loss = _kl(apply["student"](shown).float(), answer.float(), case["temperature"])
             else:
-                loss = functional.cross_entropy(apply["student"](shown).float(), wanted)
+                loss = functional.cross_entropy(apply["student"](shown).float(), targets)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -149,16 +134,11 @@ def _step(
     return step
 
 
-def _optimiser(case: dict[str, Any], student: Net) -> tuple[torch.optim.Optimizer, Any]:
+def _optimiser(case: dict[str, Any], student: _Net) -> tuple[Any, Any]:
     """Adam whose weight decay is not multiplied by the learning rate; warm-up, then half a cosine."""
-    import math
-
-    kernels = [value for value in student.parameters() if value.ndim > 1]
-    others = [value for value in student.parameters() if value.ndim == 1]
-    groups = [
-        {"params": kernels, "weight_decay": case["weight_decay"] / case["learning_rate"]},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    parameters, decay = list(student.parameters()), case["weight_decay"] / case["learning_rate"]
+    kernels, others = ([value for value in parameters if (value.ndim > 1) is wide] for wide in (True, False))
+    groups = [{"params": kernels, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     warmup, total = case["warmup_steps"], case["steps"]
 
     def factor(step: int) -> float:
@@ -169,7 +149,7 @@ def _optimiser(case: dict[str, Any], student: Net) -> tuple[torch.optim.Optimize
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
-def _view(case: dict[str, Any], images: torch.Tensor) -> torch.Tensor:
+def _view(case: dict[str, Any], images: Any) -> Any:
     """Inception crops of a batch, half of them mirrored, resized bilinearly: one `grid_sample`."""
     count, (low, high) = len(images), case["area"]
     draw = torch.rand(5, count, device=images.device)
@@ -187,41 +167,30 @@ def _view(case: dict[str, Any], images: torch.Tensor) -> torch.Tensor:
     return functional.grid_sample(_normalize(images), grid, padding_mode="border", align_corners=False)
 
 
-def _kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+def _kl(student: Any, teacher: Any, temperature: float) -> Any:
     student, teacher = (functional.log_softmax(each / temperature, dim=1) for each in (student, teacher))
     return temperature**2 * functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-def _normalize(images: torch.Tensor) -> torch.Tensor:
+def _normalize(images: Any) -> Any:
     """Maps uint8 to float32 in [-1, 1]."""
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def _precision(case: dict[str, Any], device: torch.device) -> torch.autocast:
+def _precision(case: dict[str, Any], device: Any) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=case["dtype"] == "bfloat16")
 
 
-def _macs(net: Net, image: torch.Tensor) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(image)
-    return counter.get_total_flops() // 2
-
-
-def _load(case: dict[str, Any], role: str) -> Net:
+def _load(case: dict[str, Any], role: str) -> _Net:
     """A network with weights from a file, whose arrays are (height, width, in, out) and named as the checkpoints'."""
-    import numpy as np
-
-    net = Net(case[role], case["classes"], case["colours"])
-    state = {}
-    with np.load(case[role]["weights"]) as file:
-        for name in file.files:
+    about = case["roles"][role]
+    net, state = _Net(about, case["classes"], case["channels"]), {}
+    with np.load(about["weights"]) as file:
+        for name in (each for each in file.files if "/" in each):
             value = torch.from_numpy(file[name])
             *groups, leaf = name.replace("-", "_").split("/")
             kernel = value.permute(3, 2, 0, 1) if value.ndim == 4 else value.T
-            state[".".join([*groups, "bias" if leaf == "bias" else "weight"])] = (
-                kernel if leaf == "kernel" else value.reshape(-1)
-            )
+            own = ".".join([*groups, "bias" if leaf == "bias" else "weight"])
+            state[own] = kernel if leaf == "kernel" else value.reshape(-1)
     net.load_state_dict(state)
     return net

@@ -1,0 +1,204 @@
+"""Fashion-MNIST: the embedded files of `fashion`, the original ones, and who sees which images.
+
+Choice: within each class, the first 102 of the 60,000 original training images (in the order of the original file) are
+the training split and the next 102 the validation split; all others belong to the teacher alone. Both splits run
+through the classes in turn (0, 1, ..., 9, 0, 1, ...), so that any prefix holds every class equally often, to within
+one. The test split is the official one, in its own order.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distill_lib.datasets import tfds_sets
+from distill_lib.datasets.cards import NUM_CLASSES, SPLITS
+from distill_lib.errors import DistillError
+from distill_lib.weights import sha256
+
+DATA = Path(__file__).parents[1] / "data"  # a TFDS data folder: DATA/fashion/1.0.0
+VERSION = "1.0.0"
+SUMS = "SHA256SUMS"
+FILES = (
+    *(f"{VERSION}/{name}" for name in ("dataset_info.json", "features.json", "label.labels.txt")),
+    *(f"{VERSION}/fashion-{split}.array_record-00000-of-00001" for split in SPLITS),
+)
+PER_CLASS = 102  # images a class in train and in validation: the shape of Flowers102
+FOLDER_VARIABLE = "DISTILL_FASHION_ORIGINALS"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+# SHA-256 of the uncompressed IDX files: any compression of them is as good.
+IDX_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+DEBIAN = (
+    "apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fm && "
+    "export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist"
+)
+REMEDY = (
+    f"Debian and Ubuntu bring them without root: `{DEBIAN}`; elsewhere, get the four .gz files of "
+    "github.com/zalandoresearch/fashion-mnist and name their folder so."
+)
+
+
+class Originals(NamedTuple):
+    """The original files: images uint8 (60000, 28, 28) and (10000, 28, 28), labels uint8 (60000,) and (10000,)."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Reads the checksums of a set: relative path -> SHA-256."""
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def check(data: Path) -> None:
+    """Raises DistillError unless every file of data/fashion is the one on the card (8 MB, about 10 ms)."""
+    folder = data / "fashion"
+    try:
+        sums = read_sums(folder)
+        problems = [problem for name in FILES if (problem := _problem(folder / name, sums.get(name)))]
+    except (OSError, ValueError) as error:
+        problems = [f"{SUMS} cannot be read ({error})"]
+    if problems:
+        raise DistillError(
+            f"array_record that does not match its card in {folder}: {'; '.join(problems)}. Install the package again, "
+            "or rebuild the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
+        )
+
+
+def _problem(path: Path, digest: str | None) -> str | None:
+    if digest is None:
+        return f"{path.name} is not listed in {SUMS}"
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if sha256(path) != digest:
+        return f"{path.name} ({path.stat().st_size} bytes) differs from its SHA-256"
+    return None
+
+
+def folder() -> Path:
+    """The folder that DISTILL_FASHION_ORIGINALS names, else the one of the Debian package."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEBIAN_FOLDER)
+
+
+def read_originals(source: Path | None = None) -> Originals:
+    """Reads the original files and checks them against their SHA-256.
+
+    Args:
+        source: folder of the four IDX files, gzipped or not. By default `folder()`, or where that is the Debian
+            package's and absent, TFDS's prepared `fashion_mnist`.
+
+    Returns:
+        The images and labels, in the order of the files.
+
+    Raises:
+        DistillError: a file is missing or is not the original; the message says how to get it.
+    """
+    place = source or folder()
+    if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):
+        return prepared
+    return Originals(*(_parsed(_read(place, name)) for name in IDX_SHA256))
+
+
+def training_rows(name: str) -> tfds_sets.Rows:
+    """Training images of Fashion-MNIST, in the order of the original file; raises as `read_originals`.
+
+    Args:
+        name: "fashion_teacher" for the 57,960 that `fashion` does not hold; "fashion_mnist" for the 58,980 that are not
+            its validation images.
+    """
+    images, labels, *_ = read_originals()
+    rows = choose(labels)
+    if name == "fashion_teacher":
+        return tfds_sets.memory_rows(images[rows["teacher"]], labels[rows["teacher"]])
+    kept = np.delete(np.arange(len(labels)), rows["validation"])
+    return tfds_sets.memory_rows(images[kept], labels[kept])
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, values."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def _parsed(content: bytes) -> np.ndarray:
+    """The array of such a file, which its digest has proved to be one."""
+    rank = content[3]
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(struct.unpack_from(f">{rank}I", content, 4))
+
+
+def _read(place: Path, name: str) -> bytes:
+    path = next((path for path in (place / name, place / f"{name}.gz") if path.exists()), place / f"{name}.gz")
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except FileNotFoundError as error:
+        raise DistillError(f"the original Fashion-MNIST file {path} is missing. {REMEDY}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DistillError(f"{path} is damaged or cannot be read ({error}): fetch it again. {REMEDY}") from error
+    _check(name, content, str(place))
+    return content
+
+
+def _check(name: str, content: bytes, place: str) -> None:
+    if hashlib.sha256(content).hexdigest() != IDX_SHA256[name]:
+        raise DistillError(f"{name} in {place} is not the original (its SHA-256 differs): fetch it again. {REMEDY}")
+
+
+def _from_tfds() -> Originals | None:
+    """Reads TFDS's prepared `fashion_mnist`, back in the order of the original files; None if there is none."""
+    import tensorflow_datasets as tfds
+
+    with tfds_sets.quiet():
+        builder = tfds.builder("fashion_mnist", data_dir=tfds_sets.data_folder())
+    if not builder.is_prepared() or builder.info.file_format.value != "array_record":
+        return None
+    originals = Originals(*_unshuffled(builder, "train"), *_unshuffled(builder, "test"))
+    for name, array in zip(IDX_SHA256, originals, strict=True):
+        _check(name, idx_bytes(array), str(builder.data_dir))
+    return originals
+
+
+def _unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number.
+
+    Returns:
+        Images uint8 (n, H, W) and labels uint8 (n,) in the order in which they were given.
+    """
+    from tensorflow_datasets.core import hashing
+
+    rows = list(builder.as_data_source(split))
+    stored = sorted(range(len(rows)), key=hashing.Hasher(split).hash_key)
+    order = np.argsort(np.array(stored))
+    images = np.stack([row["image"][..., 0] for row in rows])
+    labels = np.array([row["label"] for row in rows], np.uint8)
+    return images[order], labels[order]
+
+
+def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Finds the rows of the original training file that belong to each split.
+
+    Args:
+        labels: (n,) classes 0 to 9, each at least 204 times, in the order of the original training file.
+
+    Returns:
+        Row numbers, int64: "train" and "validation" (1020,) with the classes in turn, "teacher" all others in order.
+    """
+    by_class = [np.flatnonzero(labels == label) for label in range(NUM_CLASSES)]
+    train = np.stack([rows[:PER_CLASS] for rows in by_class], axis=1).ravel()
+    validation = np.stack([rows[PER_CLASS : 2 * PER_CLASS] for rows in by_class], axis=1).ravel()
+    teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
+    return {"train": train, "validation": validation, "teacher": teacher}

@@ -1,0 +1,229 @@
+"""Image-classification sets of TensorFlow Datasets (TFDS): their cards, files and examples, without TensorFlow.
+
+TFDS prepares its sets as array_record, which is read without TensorFlow; most of its builders need it to *prepare*.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_lib.datasets.cards import SPLITS, Dataset
+from distill_lib.errors import DistillError
+
+PREFIX = "tfds:"  # before the id, in the name of such a data set
+ASSUMED = "assumed until the set is prepared"
+Rows = Sequence[dict[str, Any]]  # examples {"image": encoded bytes or uint8 (h, w, c), "label": integer, ...}
+
+
+def data_folder() -> Path:
+    """Where prepared sets lie: what TFDS_DATA_DIR names now, as TFDS itself looks only when it is imported."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
+
+
+def builder_class(builder: str) -> type | None:
+    """TFDS's code for a set; None where it has none, and knows the set, if at all, from its prepared files."""
+    import tensorflow_datasets as tfds
+
+    try:
+        code: type = tfds.builder_cls(builder.partition("/")[0])
+    except tfds.core.DatasetNotFoundError:
+        return None
+    return code
+
+
+def read_info(builder: str) -> Any:
+    """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
+
+    Raises:
+        DistillError: TFDS does not know it, and it is not prepared in TFDS's data folder either.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        with quiet():
+            return tfds.builder(builder, data_dir=data_folder()).info
+    except tfds.core.DatasetNotFoundError as error:
+        close = difflib.get_close_matches(builder, tfds.list_builders(with_community_datasets=False), n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise DistillError(
+            f"unknown TFDS data set {builder!r}.{hint} It is neither in TFDS's catalogue "
+            f"(tensorflow.org/datasets/catalog) nor prepared in {data_folder()}."
+        ) from error
+    except (ValueError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        hint = "choose another set" if isinstance(error, ImportError) else "check the config after the slash"
+        raise DistillError(f"TFDS cannot open {builder!r} ({reason}): {hint}.") from error
+
+
+def card(name: str) -> Dataset:
+    """The card of "tfds:NAME"; raises DistillError where it is no set of images with one label each."""
+    builder = name.removeprefix(PREFIX)
+    if ":" in builder or not builder:
+        raise DistillError(f"{name!r} is no set of TFDS: write tfds:NAME or tfds:NAME/CONFIG, without a version.")
+    info = read_info(builder)
+    keys, channels, size, classes = _features(builder, info)
+    known = {split: info.splits[split].num_examples for split in info.splits}
+    splits = split_expressions(builder, known)
+    return Dataset(
+        name=name,
+        builder=builder,
+        splits=splits,
+        counts={split: info.splits[part].num_examples for split, part in splits.items()} if known else {},
+        num_classes=classes,
+        channels=channels,
+        size=size,
+        licence="see the set's home page" + (f", {info.homepage}" if info.homepage else ""),
+        citation=" ".join(info.citation.split()) or "none given",
+        keys=keys,
+        download_bytes=int(info.download_size) or None,
+        disk_bytes=int(info.dataset_size) or None,
+        traps=() if known else (f"Splits are {ASSUMED}: TFDS's code alone does not say which there are.",),
+    )
+
+
+def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
+    """Chooses train, validation and test of a TFDS set.
+
+    Args:
+        builder: TFDS id, for the error.
+        known: the splits that it has, and their sizes; empty if that is not known yet.
+
+    Returns:
+        TFDS split expressions. With all three they are taken as they are; with one beside train that one is test, and
+        validation the last 10 % of train; with train alone, 80, 10 and 10 % of it.
+
+    Raises:
+        DistillError: there is no train.
+    """
+    if known and "train" not in known:
+        raise DistillError(f"{builder} has no split `train`, only {', '.join(known)}: nothing to learn from.")
+    if set(SPLITS) <= set(known):
+        return {split: split for split in SPLITS}
+    if known and not {"test", "validation"} & set(known):
+        return {"train": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"}
+    judged = "validation" if "validation" in known else "test"
+    return {"train": "train[:90%]", "validation": "train[90%:]", "test": judged}
+
+
+def _features(builder: str, info: Any) -> tuple[tuple[str, str], int, int | None, int]:
+    """Keys of image and label, channels, side of the squares if all are of one size, and number of classes."""
+    import tensorflow_datasets as tfds
+
+    features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    keys = info.supervised_keys or ("image", "label")
+    image, label = keys if len(keys) == 2 and all(isinstance(key, str) for key in keys) else ("image", "label")
+    if not (
+        isinstance(features.get(image), tfds.features.Image)
+        and isinstance(features.get(label), tfds.features.ClassLabel)
+        and np.dtype(features[image].np_dtype) == np.uint8
+    ):
+        held = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items()) or "other things"
+        raise DistillError(f"{builder} is no set of images with one label each; it holds {held}: choose another.")
+    height, width, channels = features[image].shape
+    size = height if height is not None and height == width else None
+    return (image, label), 1 if channels == 1 else 3, size, features[label].num_classes
+
+
+def files_problem(info: Any) -> str:
+    """What is wrong with a prepared set, by its info and the names of its files; empty if nothing is."""
+    folder = Path(info.data_dir)
+    if not (folder / "dataset_info.json").exists():
+        return f"{info.full_name} is not prepared as array_record in {folder}"
+    if info.file_format.value != "array_record":
+        return f"{info.full_name} is not prepared as array_record in {folder} but as {info.file_format.value}"
+    shards = [Path(path) for split in info.splits.values() for path in split.filepaths]
+    missing = [path.name for path in shards if not path.exists()]
+    if missing:
+        return f"{len(missing)} of {len(shards)} shards are missing in {folder}, the first is {missing[0]}"
+    return ""
+
+
+def content_problem(dataset: Dataset, info: Any) -> str:
+    """What is wrong with a set all of whose files are there, by what they say of themselves."""
+    for split, expression in dataset.splits.items():
+        if expression.partition("[")[0] not in info.splits:
+            return f"{info.data_dir} holds no split {expression.partition('[')[0]}"
+        count, expected = info.splits[expression].num_examples, dataset.counts.get(split)
+        if expected is not None and not expected - dataset.left_out.get(split, 0) <= count <= expected:
+            return f"{count:,} instead of {expected:,} {split} images in {info.data_dir}"
+    for split in info.splits.values():
+        for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
+            if _records(str(path)) != expected:
+                return f"{path} is damaged"
+    return ""
+
+
+def _records(path: str) -> int | None:
+    """Number of records of an array_record file; None if it cannot be opened."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(path)
+        number = int(reader.num_records())
+        reader.close()
+    except (RuntimeError, ValueError):
+        return None
+    return number
+
+
+def open_rows(builder: str, expression: str, image: str = "image", data: Path | None = None) -> Rows:
+    """Opens a split of a prepared set, which leaves its images encoded.
+
+    Args:
+        builder: TFDS id, such as "oxford_flowers102".
+        expression: TFDS split expression, such as "train[:90%]".
+        image: name of the image in an example.
+        data: TFDS's data folder; by default `data_folder()`.
+    """
+    import tensorflow_datasets as tfds
+
+    # TFDS would decode with OpenCV where it is installed and Pillow elsewhere, and their JPEG pixels differ.
+    decoders = {image: tfds.decode.SkipDecoding()}
+    with quiet():
+        rows: Rows = tfds.data_source(
+            builder, split=expression, data_dir=data or data_folder(), download=False, decoders=decoders
+        )
+    return rows
+
+
+def memory_rows(images: np.ndarray, labels: np.ndarray, keys: tuple[str, str] = ("image", "label")) -> Rows:
+    """Rows of arrays: images uint8 (n, h, w) or (n, h, w, c), labels (n,)."""
+    return [dict(zip(keys, pair, strict=True)) for pair in zip(images, labels, strict=True)]
+
+
+def mock_rows(builder: str, expression: str, num_examples: int, data: Path | None = None) -> Rows:
+    """Invents examples with `tfds.testing.mock_data`, the same for every split, by its code or by files in `data`."""
+    import tensorflow_datasets as tfds
+
+    options = {"data_dir": str(data)} if data else {"policy": tfds.testing.MockPolicy.USE_CODE}
+    with quiet(), tfds.testing.mock_data(num_examples=num_examples, **options):
+        rows: Rows = tfds.data_source(builder, split=expression)
+    return rows
+
+
+def invented_rows(num_examples: int, dataset: Dataset) -> Rows:
+    """Invents squares of noise: the mock of a set whose code TFDS does not have."""
+    random = np.random.Generator(np.random.Philox(num_examples))
+    side = dataset.size or 40
+    images = random.integers(0, 256, (num_examples, side, side, dataset.channels), np.uint8)
+    return memory_rows(images, random.integers(0, dataset.num_classes, num_examples), dataset.keys)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences TFDS's log lines about folders that are not there: the caller says it in its own words."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,233 @@
+"""A split of a data set, in memory or decoded on the way: steps, evaluation and teachers do not know which.
+
+Both give the same batches for the same seed and step, to the rounding of crops to uint8, from images that fill their
+canvas. Larger ones are shrunk to fit into memory (`canvas_fidelity` measures what that costs) and are cropped whole
+otherwise, so the two are different runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Collection, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from distill_lib import datasets, sharding, views
+from distill_lib.crops import centred
+from distill_lib.datasets import decode
+from distill_lib.input_pipeline import sampler, stream
+from distill_lib.log import logger
+from distill_lib.pixels import Crops, Images, Pixels
+from distill_lib.recipes import Recipe
+
+KEPT_BYTES = 2 * 2**30  # evaluation crops of a split that are kept between two uses; more are decoded each time
+
+Steps = Generator[tuple[int, Pixels], None, None]
+
+
+class Split(Protocol):
+    """The examples of a split."""
+
+    streamed: bool  # whether images are decoded on the way
+
+    @property
+    def bad(self) -> Collection[int] | None:
+        """Numbers of the broken images among those that were evaluated so far; None where all were decoded before."""
+
+    @property
+    def substituted(self) -> Collection[int] | None:
+        """Those that were met in training, likewise."""
+
+    def __len__(self) -> int: ...
+
+    def labels(self, count: int | None = None) -> np.ndarray:
+        """Of the first `count` images, int32 (n,), or bool (n, classes) where an image has any number of them."""
+
+    def parts(
+        self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
+    ) -> Generator[Pixels, None, None]:
+        """The images in their order, `size` at a time over all devices; the last part is filled up.
+
+        Args:
+            side: of the centre that will be shown, as a fraction of the image's.
+            sizes: heights and widths in pixels at which it will be.
+            size: images at a time.
+            square: whether the centre is a square of the shorter side, as in evaluation, rather than of both sides.
+            count: the first so many images; None takes all.
+        """
+
+    def batches(
+        self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
+    ) -> Steps:
+        """Number and pixels of each step, endless; closing it ends what decodes.
+
+        Args:
+            recipe: which images a step sees, and where they are cropped.
+            start: first step.
+            mesh: all devices, along one axis "data".
+            targets: of all images, (n, classes), that stand in for their labels; None takes the labels.
+            teacher_sizes: heights and widths at which teachers are asked in the step.
+        """
+
+
+class InMemory:
+    """Images that lie whole in memory, from when they are first asked for; a batch is an index."""
+
+    streamed = False
+    bad = None
+    substituted = None
+
+    def __init__(self, read: Callable[[], datasets.Arrays]) -> None:
+        self._read = read
+
+    @functools.cached_property
+    def arrays(self) -> datasets.Arrays:
+        """All images and labels."""
+        return self._read()
+
+    def __len__(self) -> int:
+        return len(self.arrays.labels)
+
+    def labels(self, count: int | None = None) -> np.ndarray:
+        """See `Split`."""
+        return self.arrays.labels[:count]
+
+    def parts(
+        self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
+    ) -> Generator[Pixels, None, None]:
+        """See `Split`."""
+        first = datasets.first(self.arrays, count)
+        yield from sharding.in_parts(Images(first.images, extents=first.extents), size)
+
+    def batches(
+        self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
+    ) -> Steps:
+        """See `Split`."""
+        arrays, split = self.arrays, sharding.split(mesh)
+        whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
+        placed = jax.device_put(whole, sharding.everywhere(mesh))
+        drawn = sampler.batches(len(self), seed=recipe.order_seed, batch_size=recipe.batch_size, start_step=start)
+        for number, indices in enumerate(drawn, start):
+            yield number, placed._replace(indices=jax.device_put(indices, split))
+
+
+class Streamed:
+    """Images that stay encoded, and are decoded when they are asked for.
+
+    An image that cannot be decoded is told once; what is said of it in evaluation has no meaning.
+
+    Args:
+        source: the examples.
+        workers: threads that decode; None takes one for each core.
+        on_bad_image: as in `stream.batches`.
+    """
+
+    streamed = True
+
+    def __init__(
+        self, source: datasets.Source, workers: int | None = None, on_bad_image: str = stream.ON_BAD_IMAGE[0]
+    ) -> None:
+        self.source, self._workers, self._on_bad_image = source, workers, on_bad_image
+        self.bad: set[int] = set()
+        self.substituted: dict[int, str] = {}
+        self._labels = functools.cache(lambda count: source.labels(range(count)))  # read with the encoded images
+        self._kept: dict[tuple[float, int, int, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def labels(self, count: int | None = None) -> np.ndarray:
+        """See `Split`."""
+        return self._labels(min(len(self), count or len(self)))
+
+    def parts(
+        self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
+    ) -> Generator[Pixels, None, None]:
+        """See `Split`; a square is resized by area so that its shorter side is that of the crop, as in the paper."""
+        count = min(len(self), count or len(self))
+        size = sharding.part_size(size, count)
+        keep = square and count * self.source.dataset.channels * sum(side * side for side in sizes) <= KEPT_BYTES
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            crops = {}
+            for pixels in sizes:
+                key = (side, pixels, start, stop)
+                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key, square)
+                if keep:
+                    self._kept[key] = crops[pixels]
+            yield sharding.filled(Crops(None, crops), size)
+
+    def _crops(self, side: float, size: int, start: int, stop: int, square: bool) -> np.ndarray:
+        channels = self.source.dataset.channels
+        (box,) = centred(np, 1, side)
+
+        def crop(index: int) -> np.ndarray:
+            image, _, name = self.source.encoded(index)
+            try:
+                if square:
+                    return decode.evaluation(image, round(size / side), size, channels)
+                return decode.crops(image, [decode.Look(box, False, size)], channels)[0]
+            except decode.ImageError as error:
+                if square:  # a step tells it otherwise, when its turn comes
+                    self._tell(index, name, error)
+                return np.zeros((size, size, channels), np.uint8)
+
+        with ThreadPoolExecutor(self._workers or None) as pool:
+            return np.stack(list(pool.map(crop, range(start, stop))))
+
+    def _tell(self, index: int, name: str, error: Exception) -> None:
+        if index not in self.bad:
+            self.bad.add(index)
+            place = f"image {index} of {self.source.dataset.name} {self.source.split}, {name},"
+            logger.warning("%s cannot be decoded (%s); it does not count", place, error)
+
+    def batches(
+        self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
+    ) -> Steps:
+        """See `Split`; each host makes its share of a batch."""
+        sizes = set(teacher_sizes)
+        if views.policy(recipe.policy).relation != "independent":
+            sizes.discard(recipe.resolution)  # the student's crop is the teacher's
+        given = stream.batches(
+            self.source if targets is None else _Numbered(self.source),
+            seed=recipe.order_seed,
+            batch_size=recipe.batch_size,
+            student_size=recipe.resolution,
+            teacher_sizes=tuple(sorted(sizes)),
+            start_step=start,
+            policy=recipe.policy,
+            area=recipe.crop_area,
+            whole=recipe.whole,
+            channels=self.source.dataset.channels,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            workers=self._workers,
+            on_bad_image=self._on_bad_image,
+        )
+        self.substituted, split = given.bad, sharding.split(mesh)
+        with contextlib.closing(given):
+            for batch in given:
+                wanted = batch.labels if targets is None else targets[batch.labels]
+                crops = Crops(batch.student, batch.teacher, wanted)
+                placed = functools.partial(jax.make_array_from_process_local_data, split)
+                yield batch.step, jax.tree.map(placed, crops)
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A source whose labels are the numbers of its examples: what replaces a broken image brings its own number."""
+
+    source: stream.Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def encoded(self, index: int) -> Any:
+        """See `stream.Source`."""
+        return self.source.encoded(index)._replace(label=index)
