@@ -8,7 +8,7 @@ models     `models.create` builds a network by name
 recipes    `recipes.get` looks a preset up, `recipes.Recipe` holds all that decides a result
 datasets   `datasets.check`, `datasets.get`, `datasets.load`, `datasets.arrays`
 teachers   `teachers.load`
-train      `train.fit` trains one student, `train.sweep` many that share their lessons
+train      `train.fit` trains one student, `train.sweep` many that share their views
 records    `records.read` gives all runs as one table
 """
 

@@ -185,6 +185,9 @@ def _soft_labels(options: argparse.Namespace) -> None:
 
 def _declare_records(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="?", help="a folder of results/, such as fashion_quick; none lists them")
+    parser.add_argument(
+        "--claims", action="store_true", help="print what the records say of the paper's claims, instead"
+    )
     parser.add_argument("--figure", type=Path, help="save the first figure of the whole study here, instead")
 
 
@@ -194,8 +197,11 @@ def _records(options: argparse.Namespace) -> None:
 
         runs.save_patience(options.figure)
         return
-    from distill_lib.report import aggregate
+    from distill_lib.report import aggregate, claims
 
+    if options.claims:
+        print(claims.as_text())
+        return
     if options.study is None:
         print(aggregate.studies())
         return

@@ -225,7 +225,7 @@ def _precondition(
 
     def init(params: optax.Params) -> ShampooState:
         cuts = [cut(leaf.shape, block_size) for leaf in jax.tree.leaves(params)]
-        zeros = stacked(one.zeros for one in cuts if one)
+        zeros = stacked(cut.zeros for cut in cuts if cut)
         return ShampooState(
             jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), zeros, jax.tree.map(jnp.zeros_like, zeros)
         )
@@ -245,7 +245,8 @@ def _precondition(
         second = jax.tree.map(lambda old, new: average(old, new**2), state.second, gradients)
         unbias = 1 - decay ** (state.step + 1)
         grafts = [
-            leaf / (jnp.sqrt(one / unbias) + 1e-8) for leaf, one in zip(leaves, jax.tree.leaves(second), strict=True)
+            leaf / (jnp.sqrt(square / unbias) + 1e-8)
+            for leaf, square in zip(leaves, jax.tree.leaves(second), strict=True)
         ]
         steps = [
             graft if direction is None else jnp.where(state.step < start, graft, _grafted(direction, graft))
@@ -258,34 +259,34 @@ def _precondition(
 
 def _products(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None]) -> Iterator[tuple[jax.Array, jax.Array]]:
     """G G^T and G^T G of every block of each matrix."""
-    for leaf, one in zip(leaves, cuts, strict=True):
-        if one is not None:
-            blocks = one.blocks(leaf)
+    for leaf, cut in zip(leaves, cuts, strict=True):
+        if cut is not None:
+            blocks = cut.blocks(leaf)
             yield blocks @ blocks.mT, blocks.mT @ blocks
 
 
 def _stacked(pairs: Iterable[tuple[jax.Array, jax.Array]], shards: int) -> Stacks:
     """Gathers matrices of equal size; zeros fill each stack up to a multiple of the devices."""
-    found: dict[str, list[jax.Array]] = {}
+    sides_by_size: dict[str, list[jax.Array]] = {}
     for pair in pairs:
         for side in pair:
-            found.setdefault(str(side.shape[-1]), []).append(side)
-    stacks = {size: jnp.concatenate(parts) for size, parts in found.items()}
+            sides_by_size.setdefault(str(side.shape[-1]), []).append(side)
+    stacks = {size: jnp.concatenate(parts) for size, parts in sides_by_size.items()}
     return {size: jnp.pad(stack, ((0, -len(stack) % shards), (0, 0), (0, 0))) for size, stack in stacks.items()}
 
 
 def _directions(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None], roots: Stacks) -> Iterator[jax.Array | None]:
     """Each array's preconditioned gradient; None for vectors. Roots are taken in the order of `_products`."""
     taken = dict.fromkeys(roots, 0)
-    for leaf, one in zip(leaves, cuts, strict=True):
-        if one is None:
+    for leaf, cut in zip(leaves, cuts, strict=True):
+        if cut is None:
             yield None
             continue
         sides = []
-        for size in map(str, one.block):
-            sides.append(roots[size][taken[size] : taken[size] + one.number])
-            taken[size] += one.number
-        yield one.joined(sides[0] @ one.blocks(leaf) @ sides[1]).reshape(leaf.shape)
+        for size in map(str, cut.block):
+            sides.append(roots[size][taken[size] : taken[size] + cut.number])
+            taken[size] += cut.number
+        yield cut.joined(sides[0] @ cut.blocks(leaf) @ sides[1]).reshape(leaf.shape)
 
 
 def _grafted(direction: jax.Array, length: jax.Array) -> jax.Array:

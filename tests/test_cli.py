@@ -20,7 +20,7 @@ from distill_lib.errors import DistillError
 from distill_lib.evaluation import evaluate
 from distill_lib.experiments import notebooks
 from distill_lib.figures import runs
-from distill_lib.report import aggregate, preset_table
+from distill_lib.report import aggregate, claims, preset_table
 from distill_lib.teachers import published
 from distill_lib.train import record_soft_labels
 
@@ -83,7 +83,10 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
         (["evaluate", "mock", "fashion", "--limit", "few"], "argument --limit: invalid int value: 'few'. usage: "),
         (["soft-labels"], "the following arguments are required: folder. usage: distill soft-labels [-h]"),
         (["soft-labels", "x", "--keep", "all"], "argument --keep: invalid int value: 'all'. usage: "),
-        (["records", "--figrue"], "unknown argument '--figrue'. usage: distill records [-h] [--figure FIGURE] [study]"),
+        (
+            ["records", "--figrue"],
+            "unknown argument '--figrue'. usage: distill records [-h] [--claims]",
+        ),
         (["bench"], "unknown benchmark ''. Valid: sweep, "),
         (["bench", "swep"], "unknown benchmark 'swep'. Did you mean 'sweep'? Valid: sweep, "),
         (
@@ -122,7 +125,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),
         (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),
-        (aggregate, "studies", "studies"), (runs, "save_patience", None), (runner, "main", None),
+        (aggregate, "studies", "studies"), (claims, "as_text", "claims"), (runs, "save_patience", None),
+        (runner, "main", None),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, stand_in(answer))
     return calls
@@ -156,6 +160,7 @@ NOTEBOOK = notebooks.find("distill", Path(__file__))
         ("records", [()], 0),
         ("records fashion_quick", [("fashion_quick", {"mock": False})], 0),
         ("records fashion_smoke", [("fashion_smoke", {"mock": True})], 0),
+        ("records --claims", [()], 0),
         ("records --figure a.png", [(Path("a.png"),)], 0),
         ("bench step --rounds 2 --cases mix -h", [(["step", "--rounds", "2", "--cases", "mix", "-h"],)], 0),
     ],

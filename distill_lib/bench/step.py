@@ -48,7 +48,7 @@ class Case:
         preset: data set, variant, and what is changed.
         peers: what it is timed beside.
         calls: steps in each round.
-        students: of a class that shares a teacher here; peers take as many runs.
+        students: that share a teacher here; peers take as many runs.
         accelerator: whether the case wants one, or wants none.
     """
 
@@ -92,7 +92,7 @@ def measure(
     `--batch` is for all cases.
 
     Returns:
-        A row for each case and program: seconds a step, or of a step for each student of a class, images a second, how
+        A row for each case and program: seconds a step, or of a step for all students at once, images a second, how
         many times as long as this library's step, the share of the measured peak, and what says that the work is the
         same.
     """
@@ -117,7 +117,7 @@ def measure(
 
 
 study = functools.partial(measure, cases=("mix_8", "same_8"))
-"""Eight students as a user pays for them: a class with one teacher, beside eight runs of compiled PyTorch."""
+"""Eight students as a user pays for them: they share one teacher, beside eight runs of compiled PyTorch."""
 
 
 def _rows(case: Case, places: dict[str, Place], checkout: str | None, batch: int, rounds: int) -> list[dict[str, Any]]:
@@ -145,7 +145,7 @@ def _rows(case: Case, places: dict[str, Place], checkout: str | None, batch: int
     steps = {form: timing.summary([runs[form] * wall for wall, _ in spent[form]]) for form in jobs}
     images, macs = recipe.batch_size * case.students, jobs[OURS].facts["macs"]
     for form, step in steps.items():
-        asked = recipe.batch_size if form == OURS else images  # a class asks its teacher once
+        asked = recipe.batch_size if form == OURS else images  # they ask their teacher once
         work = 3 * images * macs["student"] + asked * macs.get("teacher", 0)
         rows[form] |= {"step": step, "images/s": images / step.median, "GMAC": work / 1e9}
         rows[form]["times as long"] = step.median / steps[OURS].median

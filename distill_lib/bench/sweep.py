@@ -1,4 +1,4 @@
-"""What a class saves: eight students that share a teacher's answer, beside eight runs that each ask for themselves."""
+"""What a sweep saves: eight students that share a teacher's answer, beside eight runs that each ask for themselves."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def measure(
 
 
 def prepare(recipe: Recipe, students: int, forms: Sequence[str], *, without_data: bool) -> dict[str, Students]:
-    """No student, one student, and a class in each form; by form."""
+    """No student, one student, and several in each form; by form."""
     with tempfile.TemporaryDirectory() as folder:
         task = setup.prepare(made_up(recipe, Path(folder)) if without_data else recipe)
     classes = {TEACHER: Students(task, 0), ONE: Students(task)}

@@ -77,8 +77,8 @@ def manual_hints(dataset: Dataset) -> tuple[str, ...]:
     hints = []
     for file, size in dataset.manual_files.items():
         path = manual_folder() / file
-        found = path.stat().st_size if path.is_file() else None
-        state = "is missing" if found is None else "is there" if found == size else f"has {size_text(found)} instead"
+        held = path.stat().st_size if path.is_file() else None
+        state = "is missing" if held is None else "is there" if held == size else f"has {size_text(held)} instead"
         hints.append(f"{file} ({size_text(size)}): {state}, in {manual_folder()}")
     return tuple(hints)
 

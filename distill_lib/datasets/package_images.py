@@ -89,9 +89,9 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
         raise DistillError(
             "scikit-learn is not installed, which ships the digits: pip install scikit-learn."
         ) from error
-    found = load_digits()
-    images = np.rint(found.images * (255 / _GREYS)).astype(np.uint8)
-    return images, found.target.astype(np.int32)
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / _GREYS)).astype(np.uint8)
+    return images, digits.target.astype(np.int32)
 
 
 def _patches() -> tuple[np.ndarray, np.ndarray]:

@@ -148,8 +148,8 @@ def fixed_teacher(runs: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor="linecolor")
-    told = f"{', '.join(f'{length:,.0f}' for length in lengths)} epochs: marks grow with the schedule"
-    axes.set_title(told, color=FAINT)
+    marks = f"{', '.join(f'{length:,.0f}' for length in lengths)} epochs: marks grow with the schedule"
+    axes.set_title(marks, color=FAINT)
     return figure
 
 

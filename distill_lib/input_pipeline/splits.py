@@ -213,8 +213,8 @@ class Streamed:
         self.substituted, split = given.bad, sharding.split(mesh)
         with contextlib.closing(given):
             for batch in given:
-                wanted = batch.labels if targets is None else targets[batch.labels]
-                crops = Crops(batch.student, batch.teacher, wanted)
+                labels = batch.labels if targets is None else targets[batch.labels]
+                crops = Crops(batch.student, batch.teacher, labels)
                 placed = functools.partial(jax.make_array_from_process_local_data, split)
                 yield batch.step, jax.tree.map(placed, crops)
 

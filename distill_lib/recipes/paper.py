@@ -198,9 +198,9 @@ _NOTES = {  # of function matching on the small sets, by set and epochs
 
 def presets(dataset: str) -> dict[str, Preset]:
     """All presets of one of the paper's data sets: fast, medium and long, and then a row of the paper each."""
-    found = _imagenet() if dataset == "imagenet" else _small(dataset)
+    rows = _imagenet() if dataset == "imagenet" else _small(dataset)
     named = zip(("fast", "medium", "long"), LENGTHS[dataset], strict=True)
-    return {name: found[f"mix_{epochs}"] for name, epochs in named} | found
+    return {name: rows[f"mix_{epochs}"] for name, epochs in named} | rows
 
 
 def _imagenet() -> dict[str, Preset]:
@@ -216,17 +216,17 @@ def _imagenet() -> dict[str, Preset]:
 
 
 def _small(dataset: str) -> dict[str, Preset]:
-    columns, found = ("epochs", "temperature", "learning_rate", "weight_decay"), {}
+    columns, rows = ("epochs", "temperature", "learning_rate", "weight_decay"), {}
     for row in TABLE_4[dataset]:
         settings = dict(zip(columns, row, strict=True))
-        found[f"mix_{row[0]}"] = Preset(settings, "Table 4 and Fig. 4", _full(_NOTES.get((dataset, row[0]), "")))
+        rows[f"mix_{row[0]}"] = Preset(settings, "Table 4 and Fig. 4", _full(_NOTES.get((dataset, row[0]), "")))
     epochs, scratch, transfer = TABLE_4_LABELS[dataset]
-    found[f"scratch_{epochs}"] = _labels(epochs, *scratch)
-    found[f"transfer_{epochs}"] = _labels(epochs, *transfer, start=BITM)
+    rows[f"scratch_{epochs}"] = _labels(epochs, *scratch)
+    rows[f"transfer_{epochs}"] = _labels(epochs, *transfer, start=BITM)
     for source in OUT_OF_DOMAIN.get(dataset, ()):
         for length in LENGTHS[dataset]:
-            found[f"from_{source}_{length}"] = _out_of_domain(dataset, source, length, found[f"mix_{length}"])
-    return found
+            rows[f"from_{source}_{length}"] = _out_of_domain(dataset, source, length, rows[f"mix_{length}"])
+    return rows
 
 
 def _out_of_domain(dataset: str, source: str, length: int, own: Preset) -> Preset:

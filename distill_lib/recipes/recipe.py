@@ -46,7 +46,7 @@ class Recipe:
         evaluations: rows of metrics.csv: how often a run reports and evaluates itself.
         ensemble: "logits" or "probabilities": what several teachers average.
         dtype: what networks compute in, "float32" or "bfloat16"; parameters and loss are float32 anyway.
-        view_seed: of the order of the images and the views, so that runs of several seeds can be taught as one class;
+        view_seed: of the order of the images and the views, so that runs of several seeds can be taught at once;
             None takes `seed`.
         optimizer: a name in `optim.OPTIMIZERS`.
         schedule: of learning rate and weight decay after the warm-up, a name in `optim.SCHEDULES`.

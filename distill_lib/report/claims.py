@@ -78,6 +78,12 @@ def table(claims: Iterable[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def as_text() -> str:
+    """The claims of the paper and what the records say of each, for a terminal: n, difference, interval and p."""
+    runs = records.read()
+    return table(all_claims(runs)).to_string(index=False, max_colwidth=96)
+
+
 def headline(runs: pd.DataFrame) -> str:
     """The study in one sentence; the best student is the one that validation images choose."""
     study = aggregate.study(runs)

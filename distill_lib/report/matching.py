@@ -35,9 +35,9 @@ def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame
     if "dataset" not in runs:
         return runs.iloc[:0]
     unneeded = CHANCE if recipe.has_teacher else (*CHANCE, "teacher", "temperature", "ensemble")
-    for name, wanted in (dataclasses.asdict(recipe) | others).items():
+    for name, value in (dataclasses.asdict(recipe) | others).items():
         if name not in unneeded:
-            runs = having(runs, name, wanted)
+            runs = having(runs, name, value)
     own = runs["variant"] == recipe.variant
     return (runs[own] if own.any() else runs).drop_duplicates("seed")
 

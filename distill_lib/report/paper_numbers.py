@@ -134,8 +134,8 @@ def show(table: pd.DataFrame) -> HTML:
         "notes": [", ".join(str(notes.index(note) + 1) for note in several) for several in table["notes"]],
     }
     frame = pd.DataFrame(rows)
-    told = f"To repeat a row: `{start} PRESET`" if start else ""
-    return html_table(told, frame.loc[:, (frame != "").any()], notes, css="wide")
+    note = f"To repeat a row: `{start} PRESET`" if start else ""
+    return html_table(note, frame.loc[:, (frame != "").any()], notes, css="wide")
 
 
 def _measured(row: dict[str, Any], runs: pd.DataFrame) -> dict[str, str]:

@@ -45,7 +45,7 @@ def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = N
     Raises:
         DistillError: if data set or device is unknown.
     """
-    told = notes(dataset)
+    listed = notes(dataset)
     rows = []
     for variant in _variants(dataset):
         recipe, about = recipes.get(dataset, variant), presets.describe(dataset, variant)
@@ -58,7 +58,7 @@ def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = N
         for role, operations in (("teacher", spent.teacher), ("student", spent.student)):
             row[f"{role} PFLOP"] = f"{operations / 1e15:,{'.3g' if operations < 1e18 else '.0f'}}"
         row |= {"hours": spent.hours_text, "source": about.source}
-        rows.append(row | {"notes": ", ".join(str(told.index(note) + 1) for note in about.notes)})
+        rows.append(row | {"notes": ", ".join(str(listed.index(note) + 1) for note in about.notes)})
     return pd.DataFrame(rows)
 
 
@@ -118,8 +118,8 @@ def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> HTML:
     rows = rows.groupby(alike, sort=False).agg({name: joined.get(name, "first") for name in rows})
     rows = rows[[name for name in _ON_PAGES if rows[name].any()]]
     same = {name: rows[name].iloc[0] for name in _OFTEN_THE_SAME if name in rows and rows[name].nunique() == 1}
-    told = f"All of them: {', '.join(f'{name} {value}' for name, value in same.items())}." if same else ""
-    return html_table(told, rows.drop(columns=list(same)), notes(dataset), basis(device), css="wide lines")
+    shared = f"All of them: {', '.join(f'{name} {value}' for name, value in same.items())}." if same else ""
+    return html_table(shared, rows.drop(columns=list(same)), notes(dataset), basis(device), css="wide lines")
 
 
 def unusual(recipe: Recipe) -> list[str]:

@@ -95,8 +95,8 @@ def load(
     Raises:
         DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
     """
-    found = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
-    members, variables, hashes = zip(*found, strict=True)
+    loaded = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
+    members, variables, hashes = zip(*loaded, strict=True)
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     return Teacher(name, Ensemble(members, ensemble), variables, sha256, channels)
 
@@ -112,13 +112,13 @@ def parts(name: str) -> list[tuple[str, int | None]]:
     Raises:
         DistillError: if one of them is neither a known name nor an .npz; whether the file is there is not looked at.
     """
-    found: list[tuple[str, int | None]] = []
+    named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
         own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
         if own not in names() and not own.endswith(".npz"):
             raise unknown("teacher", own, [*names(), "a path ending in .npz"])
-        found.append((own, int(side) if side else None))
-    return found
+        named.append((own, int(side) if side else None))
+    return named
 
 
 def resolve(name: str) -> Path:

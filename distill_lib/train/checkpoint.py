@@ -99,9 +99,9 @@ def load(directory: Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
         if step is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), facts=ocp.args.JsonRestore())
+        content = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), facts=ocp.args.JsonRestore())
         try:
-            restored = manager.restore(step, args=wanted)
+            restored = manager.restore(step, args=content)
         except Exception as error:  # Orbax raises many kinds for damaged files
             raise DistillError(
                 f"checkpoint {directory}/{step} is damaged ({_reason(error)}); delete {directory}."

@@ -94,8 +94,8 @@ def spread(state: State, optimizer: str, mesh: Mesh) -> State:
         optimizer: a name in `optim.OPTIMIZERS`.
         mesh: devices along one axis "data".
     """
-    wanted = jax.eval_shape(_untuned(optimizer, mesh).init, state.params)
-    state = state._replace(opt_state=jax.tree.map(_filled, state.opt_state, wanted))
+    shapes = jax.eval_shape(_untuned(optimizer, mesh).init, state.params)
+    state = state._replace(opt_state=jax.tree.map(_filled, state.opt_state, shapes))
     return jax.device_put(state, _layout(state, mesh))
 
 
@@ -107,8 +107,8 @@ def _layout(state: State, mesh: Mesh) -> State:
 
 def gathered(state: State, optimizer: str) -> State:
     """Undoes the filling of `spread`, so that a checkpoint can be taken up on any number of devices."""
-    wanted = jax.eval_shape(_untuned(optimizer).init, state.params)
-    return state._replace(opt_state=jax.tree.map(_filled, state.opt_state, wanted))
+    shapes = jax.eval_shape(_untuned(optimizer).init, state.params)
+    return state._replace(opt_state=jax.tree.map(_filled, state.opt_state, shapes))
 
 
 def _filled(leaf: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:

@@ -80,7 +80,7 @@ def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_class_is_beside_as_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer steps once for each student and asks its teacher each time; a class here asks once for all."""
+    """A peer steps once for each student and asks its teacher each time; here all ask it once."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS, 1.0), compiled=({}, 0))
     monkeypatch.setattr(step, "CASES", {"mix": dataclasses.replace(TINY, students=8)})
     ours, plain, _ = step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)

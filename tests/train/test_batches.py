@@ -1,4 +1,4 @@
-"""Lessons: the same whether images lie on the device or are decoded on the way."""
+"""Batches: the same whether images lie on the device or are decoded on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A class: each student ends as it would alone, whatever the others do."""
+"""A sweep: each student ends as it would alone, whatever the others do."""
 
 from __future__ import annotations
 
