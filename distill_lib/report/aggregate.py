@@ -68,10 +68,8 @@ def replayed(runs: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     stored = runs[runs["stored"].notna() & runs["train_images"].isna()]
     stored = stored[stored["study"].isin([f"fashion_{variant}" for variant in LENGTHS])]
-    asked, rows = study(runs), []
-    for (epochs, policy, kept), group in _each_seed_once(stored, apart=("stored",)).groupby(
-        ["epochs", "policy", "stored"]
-    ):
+    asked, stored, rows = study(runs), _each_seed_once(stored, apart=("stored",)), []
+    for (epochs, policy, kept), group in stored.groupby(["epochs", "policy", "stored"]):
         beside = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]
         means = [group["bytes_per_view"].mean(), group["test_top1"].mean(), beside["test_top1"].mean()]
         difference = differences.compare(group, beside, (f"{kept:.0f} logits", "live"))
@@ -204,14 +202,10 @@ def sources(*frames: pd.DataFrame) -> str:
 
 
 def summarise(study: str, *, mock: bool = False) -> str:
-    """The table of a study as plain text, and where it comes from; runs that replayed stored answers are left out.
-
-    Args:
-        study: name of a folder in the results folder, such as "fashion_quick".
-        mock: whether runs on made-up data are included.
+    """The table of a study, a folder of results, as text, and where it comes from; replayed runs are left out.
 
     Raises:
-        DistillError: if there are no such runs, or a record is damaged.
+        DistillError: if there are no such runs, but for mock ones unless these are asked for, or a record is damaged.
     """
     frame = records.read(mock=mock)
     if study not in set(frame["study"]):
@@ -221,11 +215,7 @@ def summarise(study: str, *, mock: bool = False) -> str:
 
 
 def studies() -> str:
-    """The studies that there are records of, each with how many runs it has, as lines of text.
-
-    Raises:
-        DistillError: if a record is damaged.
-    """
+    """The studies that there are records of, each with how many runs it has, as lines of text."""
     counts = records.read()["study"].value_counts().sort_index()
     width = max(map(len, counts.index), default=0)
     lines = [f"{study:<{width}}  {count} run{'s' if count > 1 else ''}" for study, count in counts.items()]

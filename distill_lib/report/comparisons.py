@@ -65,11 +65,8 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
             row["values tried"] = str(own["tried"].iloc[0])
         rows.append(row)
     made = pd.DataFrame(rows).fillna("")
-    return made.drop(columns="values tried", errors="ignore") if _one_value_each(made) else made
-
-
-def _one_value_each(table: pd.DataFrame) -> bool:
-    return "values tried" not in table or set(table["values tried"]) <= {"", "1"}
+    tried = made.get("values tried", pd.Series(dtype=str))
+    return made.drop(columns="values tried", errors="ignore") if set(tried) <= {"", "1"} else made
 
 
 def compared(runs: pd.DataFrame) -> Compared:

@@ -142,11 +142,6 @@ def training_images(recipe: Recipe) -> int:
 def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: float = UTILISATION) -> pd.DataFrame:
     """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
 
-    Args:
-        recipe: what would run.
-        counts: numbers of devices.
-        utilisation: share of the peak that a step reaches.
-
     Raises:
         DistillError: if the number of images, a teacher's network or the utilisation is not usable.
     """

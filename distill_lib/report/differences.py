@@ -87,15 +87,13 @@ def compare(
     paired = len(common) > 1
     if paired:
         a, b = a[common], b[common]
-    known = Difference(
-        first=names[0],
-        second=names[1],
-        epochs=float(first["epochs"].iloc[0]),
-        value=float(a.mean() - b.mean()),
-        runs=(len(a), len(b)),
-        paired=paired,
-        metric=metric,
-    )
+    about: dict[str, Any] = {
+        "first": names[0],
+        "second": names[1],
+        "metric": metric,
+        "epochs": float(first["epochs"].iloc[0]),
+    }
+    known = Difference(**about, value=float(a.mean() - b.mean()), runs=(len(a), len(b)), paired=paired)
     if paired:
         return _tested(known, [a - b], lambda: stats.ttest_rel(a, b))
     return _tested(known, [a, b], lambda: stats.ttest_ind(a, b, equal_var=False))
@@ -104,23 +102,16 @@ def compare(
 def against(runs: pd.DataFrame, value: float, names: tuple[str, str]) -> Difference:
     """Compares the test accuracy of runs with that of one given network, a share, which is taken as it is."""
     above = runs["test_top1"] - value
-    known = Difference(
-        first=names[0],
-        second=names[1],
-        epochs=float(runs["epochs"].iloc[0]),
-        value=float(above.mean()),
-        runs=(len(above), len(above)),
-    )
+    about: dict[str, Any] = {"first": names[0], "second": names[1], "epochs": float(runs["epochs"].iloc[0])}
+    known = Difference(**about, value=float(above.mean()), runs=(len(above), len(above)))
     return _tested(known, [above], lambda: stats.ttest_1samp(above, 0.0))
 
 
 def at_every_length(runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1") -> list[Difference]:
     """Compares two policies at every length of schedule that has both, the shortest first."""
-    compared = []
-    for _, group in runs.groupby("epochs"):
-        both = (group[group["policy"] == first], group[group["policy"] == second])
-        compared.append(compare(*both, (first, second), metric))
-    return [difference for difference in compared if difference]
+    names = (first, second)
+    sides = ([group[group["policy"] == policy] for policy in names] for _, group in runs.groupby("epochs"))
+    return [each for one, other in sides if (each := compare(one, other, names, metric))]
 
 
 def holm(differences: Iterable[Difference]) -> list[Difference]:
@@ -166,12 +157,11 @@ def seeds_needed(difference: Difference, value: float, power: float = 0.8) -> in
         return None
     ratio = difference.error * math.sqrt(min(difference.runs)) / value
     shares = (1 - LEVEL / 2, power)
-    seeds = max(2, math.ceil((stats.norm.ppf(shares).sum() * ratio) ** 2))  # Student's quantiles are never less
-    while True:
-        freedom = seeds - 1 if difference.paired else 2 * (seeds - 1)
-        if seeds >= (stats.t.ppf(shares, freedom).sum() * ratio) ** 2:
-            return seeds
+    seeds: int = max(2, math.ceil((stats.norm.ppf(shares).sum() * ratio) ** 2))  # Student's quantiles are never less
+    sides = 1 if difference.paired else 2
+    while seeds < (stats.t.ppf(shares, sides * (seeds - 1)).sum() * ratio) ** 2:
         seeds += 1
+    return seeds
 
 
 def shared_views(runs: pd.DataFrame) -> str:

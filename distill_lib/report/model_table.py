@@ -10,11 +10,13 @@ import pandas as pd
 from distill_lib import models, records
 from distill_lib.models import flops
 
-_PAPER: tuple[str, ...] = ("bit_r26x1", "bit_r50x1", "bit_r101x1", "bit_r152x2")
-_PAPER += tuple(f"mobilenet_v3_{size}_{norm}" for size in ("large", "small") for norm in ("gn", "bn"))
-_OTHERS = ("vit_ti16", "vit_s16", "vit_b16", "efficientnet_lite0")
+_LARGE = (
+    "bit_r26x1", "bit_r50x1", "bit_r101x1", "bit_r152x2",
+    "mobilenet_v3_large_gn", "mobilenet_v3_large_bn", "mobilenet_v3_small_gn", "mobilenet_v3_small_bn",
+    "vit_ti16", "vit_s16", "vit_b16", "efficientnet_lite0",
+)  # fmt: skip
 SHOWN = (  # name, side of the images in pixels, channels, classes
-    *((name, 224, 3, 1000) for name in (*_PAPER, *_OTHERS)),
+    *((name, 224, 3, 1000) for name in _LARGE),
     ("bit_r11w24", 28, 1, 10),
     ("bit_r11w8", 28, 1, 10),
 )

@@ -38,7 +38,7 @@ def _html(part: pd.DataFrame | str | list[str]) -> str:
     if part.empty:
         return f"<p>{NOTHING}</p>"
     cells = part.map(lambda cell: _marked(cell) if isinstance(cell, str) else cell)
-    return cells.to_html(index=False, border=0, justify="left", escape=False)
+    return str(cells.to_html(index=False, border=0, justify="left", escape=False))
 
 
 def _marked(text: str) -> str:

@@ -91,7 +91,7 @@ def test_holm_multiplies_by_the_number_of_tests_that_are_left() -> None:
 
 
 @given(st.lists(SHARES, min_size=3, max_size=3), st.lists(SHARES, min_size=3, max_size=3), SHARES)
-def test_one_collapsed_arm_changes_nothing_about_other_policies(
+def test_one_collapsed_setting_changes_nothing_about_other_policies(
     first: list[float], second: list[float], low: float
 ) -> None:
     """However wide its runs lie apart: no spread is borrowed."""
