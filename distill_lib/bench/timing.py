@@ -102,7 +102,9 @@ def cells(rows: Rows) -> list[dict[str, str]]:
 def cell(key: str, value: Any) -> str:
     """A value as text, of a `Timing` the median; None is blank."""
     if isinstance(value, Timing):
-        return f"{value.median:.2f} s" if value.median >= 1 else f"{1000 * value.median:.1f} ms"
+        if value.median >= 1:
+            return f"{value.median:.2f} s"
+        return f"{1000 * value.median:.{1 if value.median >= 0.01 else 2}f} ms"
     if not isinstance(value, float):
         return "" if value is None else str(value)
     if key in SHARES:

@@ -35,6 +35,7 @@ def test_a_benchmark_leaves_a_record(tmp_path: Path) -> None:
     renamed = timing.read("renamed", tmp_path)
     assert renamed is not None and renamed["benchmark"] == "renamed"
     assert timing.table(rows).splitlines()[1].split() == ["a", "12.0", "ms", "1.23", "8"]
+    assert timing.cell("step", timing.Timing(0.00107, 0.001, 0.002, 5)) == "1.07 ms", "a ratio beside it has to be seen"
     of_two_kinds = timing.table([{"form": "a", "ratio": 1.5}, {"form": "b", "images": 8}]).splitlines()
     assert of_two_kinds[0].split() == ["form", "ratio", "images"] and of_two_kinds[2].split() == ["b", "8"]
 

@@ -143,7 +143,7 @@ def _optimiser(case: dict[str, Any], student: _Net) -> tuple[Any, Any]:
 
     def factor(step: int) -> float:
         progress = max(0.0, (step - warmup) / (total - warmup))
-        return min(1.0, step / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))
+        return float(min(1.0, step / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     optimiser = torch.optim.AdamW(groups, lr=case["learning_rate"], fused=True)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
