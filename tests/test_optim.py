@@ -108,6 +108,7 @@ def test_first_moment_is_kept_in_bfloat16(transform: optax.GradientTransformatio
     assert {leaf.dtype for leaf in jax.tree.leaves(adam.nu)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning_rate", [1e-4, 1e-1])
 def test_weight_decay_is_not_multiplied_by_the_learning_rate(learning_rate: float) -> None:
     """With zero gradients a kernel shrinks by wd x schedule, whatever lr; biases and GroupNorm stay as they are."""

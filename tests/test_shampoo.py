@@ -186,6 +186,7 @@ def test_what_has_no_gradient_stands_still() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 def test_devices_share_the_matrices() -> None:
     """Two devices hold half of the statistics and roots each, the donated state stays so, and steps are the same."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))

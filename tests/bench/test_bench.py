@@ -113,6 +113,7 @@ def test_a_made_up_run_has_the_sizes_of_its_preset(tmp_path: Path) -> None:
     assert teacher.sha256 != embedded.sha256
 
 
+@pytest.mark.slow
 def test_batches_of_given_images_are_those_of_training(tmp_path: Path) -> None:
     """For the first step: what is timed alone is the program of a run, teacher and all."""
     task = setup.prepare(students.made_up(recipes.get("fashion", "quick", batch_size=4, policy="mix"), tmp_path))

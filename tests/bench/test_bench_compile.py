@@ -78,6 +78,7 @@ def test_convolutions_of_another_dtype_and_want_of_memory_are_seen() -> None:
     assert "GiB" in checked(convolved, jax.ShapeDtypeStruct((2, 1, 8, 8), jnp.bfloat16), target=small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "changes"),
     [

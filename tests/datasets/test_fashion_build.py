@@ -83,6 +83,7 @@ def test_folder_is_small_and_brings_card_and_licence() -> None:
     assert sorted(fashion.read_sums(FOLDER)) == sorted(fashion.FILES)
 
 
+@pytest.mark.slow
 def test_writing_the_shipped_images_again_gives_the_same_bytes(
     parts: dict[str, fashion_build.Part], tmp_path: Path
 ) -> None:

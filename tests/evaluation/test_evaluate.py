@@ -21,6 +21,7 @@ def facts(text: str) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in text.splitlines())
 
 
+@pytest.mark.slow
 def test_a_network_is_judged_as_evaluation_does(tmp_path: Path) -> None:
     """The same metrics as from the network's own answers to the middle of the images."""
     network = str(tiny.write_teacher(tmp_path / "student.npz"))

@@ -212,6 +212,7 @@ def test_own_photographs_go_from_a_folder_to_a_student(
     assert teacher["mock"] and student["recipe"]["teacher"].endswith(f"{teacher['run_id']}/student.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [

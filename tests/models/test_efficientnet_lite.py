@@ -91,6 +91,7 @@ def test_fold(dtype: str) -> None:
     assert worst(models.logits(folded, small, images), expected) < (1e-5 if dtype == "float32" else 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_blocks")
 def test_bfloat16() -> None:
     """Activations in half precision, parameters and logits not; logits differ by less than 5 % of the largest."""

@@ -157,6 +157,7 @@ def test_training_changes_all_statistics_and_inference_none() -> None:
     assert worst(models.logits(model, variables, images), logits) > 0.01
 
 
+@pytest.mark.slow
 def test_group_norm_has_no_training_mode() -> None:
     """The same logits in training and inference, and no statistics."""
     model = tiny("gn")
@@ -180,6 +181,7 @@ def test_a_new_network_says_nothing() -> None:
     assert params["hidden"]["kernel"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["gn", "bn"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_fold(norm: str, dtype: str) -> None:

@@ -246,6 +246,7 @@ def test_half_precision_changes_logits_little() -> None:
     assert shown["block1"].dtype == jnp.bfloat16 and shown["head"].dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_folded_network_has_the_same_logits(dtype: str) -> None:
     """Weights are standardised once and kept in the dtype they are used in; nothing else changes."""

@@ -44,6 +44,7 @@ def test_conflicts_between_paper_and_code_are_noted() -> None:
         assert any(f" of {steps:,} in all" in note for note in presets.describe(dataset, variant).notes)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table() -> None:
     """In a process of its own, with hours of a named device."""
     command = [sys.executable, "-m", "distill_lib", "presets", "fashion", "--device", "A100"]

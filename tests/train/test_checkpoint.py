@@ -125,6 +125,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(teacher: Path, unb
     assert not (directory / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_change_nothing(teacher: Path, unbroken: Run, tmp_path: Path) -> None:
     """Saving after every step, without any kill, gives the same files as never saving; debris of a kill is swept up."""
     directory = tmp_path / "fashion_smoke" / unbroken.record["run_id"]

@@ -55,6 +55,7 @@ def test_a_student_learns(policy: str, run_of: Callable[[str], Run]) -> None:
         assert last["validation_kl"] < 0.2 * first["validation_kl"]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_record_and_a_student(run_of: Callable[[str], Run], results: Path, teacher: Path) -> None:
     """run.json, metrics.csv and the student, nothing else; all say the same as what `fit` returns."""
     run = run_of("same/ic")
@@ -119,6 +120,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
     assert run.record["result"]["test_cka"] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     """The first loss of function matching, put together by hand from loader, views, models and the plain formula."""
     recipe = tiny.recipe(teacher, policy="mix", mixup="example")

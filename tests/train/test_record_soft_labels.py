@@ -74,6 +74,7 @@ def test_replayed_lessons_are_the_live_ones(policy: str, loading: str, kept: int
             np.testing.assert_allclose(found, expected, atol=5e-4)
 
 
+@pytest.mark.slow
 def test_a_student_of_stored_answers_ends_where_the_live_one_does(
     stored: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_rematerialisation_changes_no_result(teacher: Path, student: str) -> Non
         np.testing.assert_allclose(other, one, rtol=1e-2, atol=max(1e-6, 1e-2 * np.abs(one).max()))
 
 
+@pytest.mark.slow
 def test_running_statistics_follow_the_batches(teacher: Path) -> None:
     """After one step: 0.9 times the start and 0.1 times the batch's mean, of what the first convolution puts out."""
     recipe = tiny.recipe(teacher, student=STUDENT)
