@@ -137,7 +137,7 @@ class Streamed:
         self.bad: set[int] = set()
         self.substituted: dict[int, str] = {}
         self._labels = functools.cache(lambda count: source.labels(range(count)))  # read with the encoded images
-        self._kept: dict[tuple[float, int, int, int], np.ndarray] = {}
+        self._kept: dict[tuple[float, int, int, int, bool], np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -157,8 +157,8 @@ class Streamed:
             stop = min(start + size, count)
             crops = {}
             for pixels in sizes:
-                key = (side, pixels, start, stop)
-                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key, square)
+                key = (side, pixels, start, stop, square)
+                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key)
                 if keep:
                     self._kept[key] = crops[pixels]
             yield sharding.filled(Crops(None, crops), size)

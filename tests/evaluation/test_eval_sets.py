@@ -104,6 +104,15 @@ def test_every_teacher_is_shown_its_own_size(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
+def test_what_evaluation_keeps_is_not_shown_to_a_fixed_teacher() -> None:
+    """Of an oblong image evaluation shows the central square, a fixed teacher all of it, in any order."""
+    split = Streamed(source(pictures(40, 24)))
+    square, whole = (next(split.parts(1.0, [8], 3, square=square)) for square in (True, False))
+    (again,) = Streamed(source(pictures(40, 24))).parts(1.0, [8], 3, square=False)
+    np.testing.assert_array_equal(whole.teacher[8], again.teacher[8])
+    assert not np.array_equal(square.teacher[8], whole.teacher[8])
+
+
 class Brightness(nn.Module):
     """The mean of each colour, and a head on top of it."""
 
