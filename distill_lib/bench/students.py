@@ -98,9 +98,8 @@ class Students:
 
 def batches_of(task: Task, sources: Iterable[Pixels]) -> Iterator[step.Batch]:
     """Batches of a task from given pixels; all that they need besides is on the device."""
-    teacher = task.teacher if task.asks_teacher else None
     teach = step.teach(task.recipe, task.asked_teacher, task.num_classes)
     numbers = (np.int32(0), np.float32(task.recipe.temperature))
-    given = (step.view_key(0), *numbers, teacher.variables if teacher else ())
+    given = (step.view_key(0), *numbers, task.asked_variables)
     key, number, temperature, variables = jax.device_put(given)
     return (teach(key, number, source, variables, temperature) for source in sources)

@@ -71,7 +71,7 @@ def evaluate(
     ]
     answers = [shown.logits(each.ensemble, each.variables, pixels) for each in networks]
     labels, *answers = shown.sound(shown.labels, *answers)
-    sizes = sorted({member.resolution or pixels for member in networks[0].ensemble.members})
+    sizes = networks[0].ensemble.sizes(pixels)
     result = {"images": int(metrics.counted(labels).sum()), "resolution": " + ".join(map(str, sizes)), "side": centre}
     result |= metrics.metrics(answers[0], labels, *answers[1:])
     if teacher is not None:

@@ -53,8 +53,7 @@ def predict(
     """
     count = min(len(split), count or len(split))
     answer = _program(network, resolution, side, output)
-    members = network.members if isinstance(network, Ensemble) else ()
-    sizes = sorted({member.resolution or resolution for member in members} or {resolution})
+    sizes = network.sizes(resolution) if isinstance(network, Ensemble) else [resolution]
     variables = sharding.on_all_devices(variables)
     parts = [np.asarray(answer(variables, part)) for part in split.parts(side, sizes, batch_size, count=count)]
     return np.concatenate(parts)[:count]

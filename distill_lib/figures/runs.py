@@ -200,7 +200,7 @@ def _present(runs: pd.DataFrame) -> list[str]:
 
 
 def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh: pd.DataFrame | None = None) -> None:
-    ends = [_line(axes, runs[runs["policy"] == policy], policy, x="epochs") for policy in _present(runs)]
+    ends = [_line(axes, runs[runs["policy"] == policy], policy) for policy in _present(runs)]
     hollow = runs.iloc[:0] if fresh is None else fresh
     for policy, epochs, share in zip(hollow["policy"], hollow["epochs"], hollow["test_top1"], strict=True):
         axes.plot(epochs, 100 * share, MARKERS[policy], color=COLOURS[policy], mfc="white", markersize=7)
@@ -216,11 +216,11 @@ def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh
     label_ends(axes, ends)
 
 
-def _line(axes: Axes, runs: pd.DataFrame, policy: str, x: str) -> End:
+def _line(axes: Axes, runs: pd.DataFrame, policy: str) -> End:
     """Draws runs as dots and their means as a line; returns the label of its end."""
-    means, colour = aggregate.summary(runs, by=(x,)), COLOURS[policy]
-    axes.plot(means[x], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
-    axes.plot(runs[x], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
+    means, colour = aggregate.summary(runs, by=("epochs",)), COLOURS[policy]
+    axes.plot(means["epochs"], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
+    axes.plot(runs["epochs"], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
     return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
 
 

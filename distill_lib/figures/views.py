@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from distill_lib import views
 from distill_lib.crops import Range
@@ -59,36 +58,6 @@ def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, a
                 left.set_title("teacher", loc="center", color=TEACHER, fontsize=8, pad=3)
                 right.set_title("student", loc="center", color=STUDENT, fontsize=8, pad=3)
                 left.text(1.12, 1.42, f"step {step + 1}", transform=left.transAxes, ha="center", color=INK)
-    return figure
-
-
-@styled
-def crops(image: np.ndarray, *, seed: int, count: int = 5, size: int = 96, area: Range = (0.05, 1.0)) -> Figure:
-    """Boxes of inception crops on an image, (height, width, channels) uint8, and each as a network sees it.
-
-    Args:
-        image: what is cropped.
-        seed: of the views.
-        count: crops.
-        size: height and width of a view in pixels.
-        area: smallest and largest area of a crop.
-    """
-    height, width = image.shape[:2]
-    boxes, flips, shown = _draws(image, seed, count, size, area=area, image_aspect=width / height)
-    figure, edge, gap = Raster(figsize=(WIDTH, 1.95)), 0.42, 0.012
-    tile_width = (1 - edge) / count - gap
-    whole = figure.add_axes((0.0, 0.02, edge - 0.02, 0.96))
-    tiles = [figure.add_axes((edge + i * (tile_width + gap), 0.26, tile_width, 0.4)) for i in range(count)]
-    show(whole, np.asarray(views.normalize(image)), FAINT)
-    for number, (box, flip, tile) in enumerate(zip(boxes, flips, tiles, strict=True), 1):
-        top, left, extent_y, extent_x = box * [height, width, height, width]
-        whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor="white", linewidth=2.5))
-        whole.add_patch(Rectangle((left, top), extent_x, extent_y, fill=False, edgecolor=INK, linewidth=1))
-        label = {"bbox": {"facecolor": "white", "edgecolor": INK, "linewidth": 0.6, "pad": 1.5}, "fontsize": 8}
-        corner = (left, top) if number % 2 else (left + extent_x, top + extent_y)  # boxes often share one corner
-        whole.text(*corner, str(number), ha="center", va="center", **label)
-        show(tile, shown[number - 1], FAINT)
-        tile.set_title(f"{number}{', mirrored' if flip else ''}", fontsize=8, pad=3, loc="center")
     return figure
 
 
@@ -166,22 +135,19 @@ def _step(
     assert policy.teacher is not None
     if policy.teacher == "inception_mean":
         side = size // MOSAIC
-        tiles = _draws(images[0], seed, MOSAIC * MOSAIC, side, flip=False, **options)[2]
+        tiles = _draws(images[0], seed, MOSAIC * MOSAIC, side, flip=False, **options)
         rows = tiles.reshape(MOSAIC, MOSAIC, side, side, -1).swapaxes(1, 2)
         return rows.reshape(MOSAIC * side, MOSAIC * side, -1), student_sees
-    return _draws(images[0], seed, 1, size, crop=policy.teacher, flip=False, **options)[2][0], student_sees
+    return _draws(images[0], seed, 1, size, crop=policy.teacher, flip=False, **options)[0], student_sees
 
 
-def _draws(
-    image: np.ndarray, seed: int, count: int, size: int, **options: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, flips and rendered pictures of several views of one image.
+def _draws(image: np.ndarray, seed: int, count: int, size: int, **options: Any) -> np.ndarray:
+    """Several rendered views of one image.
 
     They are drawn two by two: batches of one size everywhere are compiled once, and compiling is most of the time here.
     """
     batch, parts = np.repeat(image[None], 2, axis=0), []
     for pair in range((count + 1) // 2):
         view = views.sample(jax.random.fold_in(jax.random.key(seed), pair), 2, **options)
-        parts.append((np.asarray(view.box), np.asarray(view.flip), np.asarray(_render(batch, view, size))))
-    boxes, flips, shown = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
-    return boxes, flips, shown
+        parts.append(np.asarray(_render(batch, view, size)))
+    return np.concatenate(parts)[:count]

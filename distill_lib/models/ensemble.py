@@ -65,6 +65,10 @@ class Ensemble:
         if self.mean not in MEANS:
             raise unknown("ensemble", self.mean, MEANS)
 
+    def sizes(self, resolution: int) -> list[int]:
+        """Heights and widths in pixels that members are shown, each once, where the student is shown `resolution`."""
+        return sorted({member.resolution or resolution for member in self.members})
+
     def logits(
         self,
         variables: tuple[models.Variables, ...],

@@ -37,20 +37,6 @@ def parameters(model: nn.Module, image_shape: models.ImageShape) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.shapes(model, image_shape)["params"]))
 
 
-def kept_bytes(model: nn.Module, image_shape: models.ImageShape, batch_size: int, *, remat: bool = False) -> int:
-    """Counts the memory of what a forward pass keeps for the gradient, parameters that it needs again included."""
-
-    def kept(variables: models.Variables, images: jax.Array) -> Any:
-        def forward(params: dict[str, Any]) -> tuple[jax.Array, models.Variables]:
-            return models.train_logits(model, variables | {"params": params}, images, remat=remat)
-
-        return jax.vjp(forward, variables["params"], has_aux=True)[1]
-
-    images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
-    leaves = jax.tree.leaves(jax.eval_shape(kept, models.shapes(model, image_shape), images))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-
-
 def _count(jaxpr: Jaxpr) -> int:
     return sum(map(_equation, jaxpr.eqns))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,10 @@ class StoredTeacher:
     """
 
     num_classes: int
-    members: ClassVar[tuple[()]] = ()  # networks that have to be shown something
+
+    def sizes(self, resolution: int) -> list[int]:
+        """None: nothing has to be shown to anybody."""
+        return []
 
     def logits(self, soft: SoftLabels, show: Any, temperature: jax.Array | float = 1.0) -> jax.Array:
         """What the teacher said, (batch, classes) float32; nothing is shown to anybody."""

@@ -39,11 +39,11 @@ def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
     """
     recipe, store = task.recipe, task.store
     everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
-    teach = step.teach(recipe, task.asked_teacher, task.num_classes)
+    teacher = task.asked_teacher
+    teach = step.teach(recipe, teacher, task.num_classes)
     key = jax.device_put(step.view_key(recipe.order_seed), everywhere)
-    live = task.teacher is not None and task.asks_teacher and store is None
-    variables: Any = jax.device_put(task.teacher.variables if task.teacher and live else (), everywhere)
-    sizes = [member.resolution or recipe.resolution for member in getattr(task.asked_teacher, "members", ())]
+    variables: Any = () if store is not None else jax.device_put(task.asked_variables, everywhere)
+    sizes = teacher.sizes(recipe.resolution) if teacher else []
     temperature = np.float32(recipe.temperature)
     with contextlib.closing(task.train.batches(recipe, start, mesh, task.fixed_targets(), sizes)) as given:
         for number, pixels in given:

@@ -53,7 +53,7 @@ def fixed_targets(teacher: Teacher, split: Split, recipe: Recipe) -> np.ndarray:
         return jax.nn.softmax(logits / temperature) if mean_over_crops else logits
 
     variables = sharding.on_all_devices(teacher.variables)
-    sizes = sorted({member.resolution or recipe.resolution for member in teacher.ensemble.members})
+    sizes = teacher.ensemble.sizes(recipe.resolution)
     crops, parts = recipe.ensemble_crops if mean_over_crops else 1, []
     for number, pixels in enumerate(split.parts(SIDES.get(kind, 1.0), sizes, AT_ONCE, square=False)):
         if number % 20 == 0 and number:

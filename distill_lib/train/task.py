@@ -96,6 +96,11 @@ class Task:
         return self.teacher.ensemble if self.teacher and self.asks_teacher else None
 
     @property
+    def asked_variables(self) -> tuple[models.Variables, ...]:
+        """Of the teacher's networks, if it is asked in the steps."""
+        return self.teacher.variables if self.teacher and self.asks_teacher else ()
+
+    @property
     def settings(self) -> step.Settings:
         """The numbers that the student's program is given."""
         return step.Settings.of(self.recipe, self.total_steps)
