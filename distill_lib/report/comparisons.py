@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from distill_lib import experiments, records
-from distill_lib.experiments import PRETRAINED, Setting
-from distill_lib.report import aggregate, differences, matching
+from distill_lib.experiments import PRETRAINED, Setting, matching
+from distill_lib.report import aggregate, differences
 from distill_lib.report.differences import Difference
 from distill_lib.report.tables import html_table
 
@@ -111,10 +111,11 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(runs: pd.DataFrame, name: str, every: Compared) -> HTML:
-    """An experiment as a page prints it: the claim, its settings, and what becomes of the claim."""
+def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> HTML:
+    """An experiment as a page prints it: the claim, its settings, and on the embedded set what becomes of the claim."""
     claim = experiments.get(name).claim
-    return html_table(f"*The paper says:* {claim}" if claim else "", table(runs, name), verdicts(every, name))
+    decided = [verdicts(compared(runs), name)] if dataset == "fashion" else []
+    return html_table(f"*The paper says:* {claim}" if claim else "", table(runs, name, dataset), *decided)
 
 
 def _pairs(name: str) -> list[tuple[str, str]]:
