@@ -36,7 +36,9 @@ def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd
 
 
 def _of_setting(runs: pd.DataFrame, setting: Setting, dataset: str) -> pd.DataFrame:
-    candidates = [matching.of_recipe(runs, recipe) for recipe in experiments.recipes_of(setting, dataset, start=PRETRAINED)]
+    candidates = [
+        matching.of_recipe(runs, recipe) for recipe in experiments.recipes_of(setting, dataset, start=PRETRAINED)
+    ]
     candidates = [candidate for candidate in candidates if len(candidate)]
     if not candidates:
         return runs.iloc[:0].assign(setting=setting.name, tried=0)

@@ -79,5 +79,7 @@ def _without_records(own: list[pd.DataFrame]) -> int:
 
 def _minutes(own: list[pd.DataFrame]) -> str:
     """Wall time of all seeds, which students of a sweep share; a plus if some are missing."""
-    each = [aggregate.own_seconds(rows).median() for rows in own if len(rows)]  # one that was put to sleep tells nothing
+    each = [
+        aggregate.own_seconds(rows).median() for rows in own if len(rows)
+    ]  # one that was put to sleep tells nothing
     return f"{len(SEEDS) * sum(each) / 60:,.0f}{'+' if _without_records(own) else ''} minutes" if each else "unknown"

@@ -70,7 +70,9 @@ def curves(dataset: str = "imagenet") -> pd.DataFrame:
     """
     table = numbers()
     table = table[(table["on"] == dataset) & table["table"].str.startswith(("Table 3", "Table 4", "section 3.2"))]
-    taught = table["kind"].eq("train") & table["name"].str.rpartition("_")[0].isin(_CURVES.get(dataset, ("mix",)))
+    taught = table["kind"].eq("train") & table["name"].str.replace(r"_\d+$", "", regex=True).isin(
+        _CURVES.get(dataset, ("mix",))
+    )
     table = table[taught | table["kind"].eq("judge")]
     names = table["name"].where(table["kind"] == "train")
     policies = names.map(lambda name: recipes.get(dataset, name).policy, na_action="ignore").fillna("teacher")
@@ -126,7 +128,7 @@ def counts(every: pd.DataFrame) -> dict[str, int]:
 
 
 def reference(table: pd.DataFrame) -> HTML:
-    """Rows of `entries` as the table of a page: notes unfold at each one's name, and `filter.js` adds a search field."""
+    """Rows of `entries` as the table of a page: notes unfold at each name, and `filter.js` adds a search field."""
     return html_table(
         pd.DataFrame(
             {
