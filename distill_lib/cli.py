@@ -166,6 +166,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _declare_soft_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="where the answers go; one that was begun is completed")
+    parser.add_argument("--teacher", help="any teacher, or MODULE:FUNCTION of images to logits, whatever computes them")
     parser.add_argument("--keep", type=int, default=10, metavar="K", help="logits that are kept of each answer (10)")
     parser.add_argument("--loading", default="auto", help="device, stream or auto")
     _declare_parameters(parser, "dataset (fashion), variant (quick), or a setting")
@@ -175,7 +176,8 @@ def _soft_labels(options: argparse.Namespace) -> None:
     from distill_lib import recipes
     from distill_lib.train import record_soft_labels
 
-    recipe = recipes.get(**({"dataset": "fashion", "variant": "quick"} | _parameters(options)))
+    settings = {"dataset": "fashion", "variant": "quick", "teacher": options.teacher} | _parameters(options)
+    recipe = recipes.get(**settings)
     made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
     print(
         f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "

@@ -157,6 +157,11 @@ NOTEBOOK = notebooks.find("distill", Path(__file__))
             [(recipes.get("fashion", "medium", seed=2), "f", 3, {"loading": "stream"})],
             0,
         ),
+        (
+            "soft-labels f --teacher mine:logits",
+            [(recipes.get("fashion", "quick", teacher="mine:logits"), "f", 10, {"loading": "auto"})],
+            0,
+        ),
         ("records", [()], 0),
         ("records fashion_quick", [("fashion_quick", {"mock": False})], 0),
         ("records fashion_smoke", [("fashion_smoke", {"mock": True})], 0),
