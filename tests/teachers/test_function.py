@@ -39,7 +39,8 @@ number = 3
 
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A module `mine` in the working folder."""
+    """A module `mine` in the working folder, and one device."""
+    monkeypatch.setattr("jax.device_count", lambda: 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "mine.py").write_text(SOURCE)
