@@ -3,9 +3,8 @@
     distill export results/fashion_quick/RUN --to safetensors
     distill export R50x1_224 --to stablehlo --output r50x1.stablehlo
 
-Weights of a network that timm has are in timm's names and layout, so that `timm.create_model(ARCHITECTURE,
-num_classes=..., checkpoint_path=FILE)` takes them (the architecture stands in the metadata); of any other they are in
-this library's. A network in StableHLO needs neither this library nor its weights; JAX calls it for any number of images:
+Weights of a network that timm has are in timm's names and layout, for `timm.create_model(NAME, num_classes=...,
+checkpoint_path=FILE)`, with NAME as the metadata's `timm` says; of any other they are in this library's. A network in StableHLO needs neither this library nor its weights; JAX calls it for any number of images:
 
     network = jax.export.deserialize(open("r50x1.stablehlo", "rb").read())
     logits = network.call(images)  # float32 (batch, resolution, resolution, channels) in [-1, 1]
@@ -130,7 +129,7 @@ def _safetensors(variables: models.Variables, about: dict[str, Any]) -> bytes:
 
 def _timm_name(name: str) -> str:
     for pattern, theirs in _TIMM_PARTS:
-        name = re.sub(pattern, theirs, name)  # type: ignore[call-overload]
+        name = re.sub(pattern, theirs, name)
     return name
 
 

@@ -190,7 +190,9 @@ def _read(path: File, only: str | None = None) -> dict[str, np.ndarray]:
 
 def _check_size(path: File, archive: zipfile.ZipFile) -> None:
     """Raises DistillError before an archive expands to many times its size: trained numbers hardly compress."""
-    whole, packed = (sum(getattr(member, size) for member in archive.infolist()) for size in ("file_size", "compress_size"))
+    whole, packed = (
+        sum(getattr(member, size) for member in archive.infolist()) for size in ("file_size", "compress_size")
+    )
     if whole > EXPANDED + MOST_EXPANSION * packed:
         raise DistillError(
             f"{path} would expand from {packed / 2**20:.1f} to {whole / 2**20:,.0f} MiB, which no checkpoint does; get "

@@ -125,7 +125,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),
-        (evaluate, "evaluate", {"top1": 0.5}), (export, "export", "file"), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),
+        (export, "export", "file"),
+        (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),
         (aggregate, "studies", "studies"), (claims, "as_text", "claims"), (runs, "save_patience", None),
         (runner, "main", None),
     ):  # fmt: skip

@@ -18,7 +18,7 @@ from distill_lib.teachers import published
 
 pytest.importorskip("safetensors", reason="the extra distill_lib[export] is not installed")
 pytest.importorskip("flatbuffers", reason="the extra distill_lib[export] is not installed")
-import safetensors.numpy  # noqa: E402
+import safetensors.numpy
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -83,7 +83,9 @@ def as_published(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     unit = re.fullmatch(r"stages\.(\d+)\.blocks\.(\d+)\.(?:conv|norm)(\d)\.(weight|bias)", name)
     if unit:
         stage, block, part, kind = int(unit[1]) + 1, int(unit[2]) + 1, "abc"[int(unit[3]) - 1], unit[4]
-        end = "standardized_conv2d/kernel" if "conv" in name else f"group_norm/{'gamma' if kind == 'weight' else 'beta'}"
+        end = (
+            "standardized_conv2d/kernel" if "conv" in name else f"group_norm/{'gamma' if kind == 'weight' else 'beta'}"
+        )
         return f"resnet/block{stage}/unit{block:02d}/{part}/{end}", value
     if shortcut := re.fullmatch(r"stages\.(\d+)\.blocks\.(\d+)\.downsample\.conv\.weight", name):
         stage, block = int(shortcut[1]) + 1, int(shortcut[2]) + 1

@@ -91,7 +91,7 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_expands_without_end_is_refused(tmp_path: Path) -> None:
-    """Before it is expanded: 70 MB of zeros in 70 kB. What is small may be of zeros, as a head that is to be trained."""
+    """Before it is expanded: 70 MB of zeros in 70 kB. Small files may be of zeros, as an untrained head."""
     path = tmp_path / "bomb.npz"
     weights.save_npz(path, {"head": {"kernel": np.zeros(2**24 + 2**20, np.float32)}})
     with pytest.raises(DistillError, match="would expand from 0.1 to 68 MiB, which no checkpoint does") as caught:
@@ -120,7 +120,9 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(DistillError, match=r"cannot read .* \(Permission denied\); check the path and its perm") as caught:
+    with pytest.raises(
+        DistillError, match=r"cannot read .* \(Permission denied\); check the path and its perm"
+    ) as caught:
         weights.load_npz(path)
     one_line(caught, path)
 

@@ -108,6 +108,7 @@ def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tupl
         raise DistillError(f"teacher {name} is no function but {type(function).__name__}; name a function of images.")
     model = FunctionModel(name, function, num_classes)
     model.ask(np.zeros((2, *image_shape), np.float32))
-    source = Path(module.__file__).read_bytes() if getattr(module, "__file__", None) else b""
+    file = getattr(module, "__file__", None)
+    source = Path(file).read_bytes() if file else b""
     version = f"{name} {getattr(function, 'version', '')} "
     return model, hashlib.sha256(version.encode() + source).hexdigest()

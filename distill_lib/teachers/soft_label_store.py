@@ -158,7 +158,7 @@ class Store:
             changed = path.stat().st_mtime_ns
         except OSError as error:
             raise DistillError(
-                f"cannot read {path} ({error.strerror}); check the folder, or delete it and store the soft labels again."
+                f"cannot read {path} ({error.strerror}); check the folder, or delete it and store them again."
             ) from error
         return _held(path, changed, self._digest(shard))
 
@@ -184,7 +184,9 @@ def begin(
     """
     folder = Path(folder)
     if not (folder / _HEADER).is_file():
-        if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {folder / _LOCK, *weights.unfinished(folder)}):
+        if folder.exists() and (
+            not folder.is_dir() or set(folder.iterdir()) - {folder / _LOCK, *weights.unfinished(folder)}
+        ):
             raise DistillError(f"{folder} holds something else; name an empty folder for the soft labels.")
         shard_steps = max(1, min(SHARD_STEPS, SHARD_BYTES // (batch_size * soft_labels.size(kept, num_classes))))
         facts = {"format": FORMAT, "kept": kept, "steps": 0, "views": 0, "bytes": 0, "shard_steps": shard_steps}

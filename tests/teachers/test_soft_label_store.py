@@ -137,7 +137,9 @@ def test_a_shard_of_another_store_is_noticed(other: dict, tmp_path: Path) -> Non
     moved = (tmp_path / source / f"answers-{place:06d}.npz").read_bytes()
     (tmp_path / "a" / "answers-000001.npz").write_bytes(moved)
     store.read(0)
-    with pytest.raises(DistillError, match=r"answers-000001.npz holds other soft labels than header.json says") as caught:
+    with pytest.raises(
+        DistillError, match=r"answers-000001.npz holds other soft labels than header.json says"
+    ) as caught:
         store.read(2)
     assert "\n" not in str(caught.value)
 
@@ -179,7 +181,9 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
         soft_label_store.begin(folder, ABOUT, 5, steps=4, num_classes=CLASSES, batch_size=BATCH)
     shard, header = folder / "answers-000001.npz", folder / "header.json"
     np.savez(shard, means=means(2))
-    with pytest.raises(DistillError, match="answers-000001.npz holds other soft labels .* delete .* and store them again"):
+    with pytest.raises(
+        DistillError, match="answers-000001.npz holds other soft labels .* delete .* and store them again"
+    ):
         store.check(2, np.zeros((BATCH, 3, 3, 1)))
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DistillError, match="answers-000001.npz is truncated"):
