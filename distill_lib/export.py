@@ -4,7 +4,8 @@
     distill export R50x1_224 --to stablehlo --output r50x1.stablehlo
 
 Weights of a network that timm has are in timm's names and layout, for `timm.create_model(NAME, num_classes=...,
-checkpoint_path=FILE)`, with NAME as the metadata's `timm` says; of any other they are in this library's. A network in StableHLO needs neither this library nor its weights; JAX calls it for any number of images:
+checkpoint_path=FILE)`, with NAME as the metadata's `timm` says; of any other they are in this library's. A network in
+StableHLO needs neither this library nor its weights; JAX calls it for any number of images:
 
     network = jax.export.deserialize(open("r50x1.stablehlo", "rb").read())
     logits = network.call(images)  # float32 (batch, resolution, resolution, channels) in [-1, 1]
