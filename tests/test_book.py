@@ -26,7 +26,7 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
+PAGES = sorted([*BOOK.glob("*.md"), *(path for part in ("idea", "play", "sets") for path in BOOK.glob(f"{part}/*.md"))])
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 
 def html_pages(html: Path) -> list[Path]:
     """All pages that were built, those in folders too."""
-    return [*html.glob("*.html"), *html.glob("idea/*.html"), *html.glob("sets/*.html")]
+    return [*html.glob("*.html"), *(path for part in ("idea", "play", "sets") for path in html.glob(f"{part}/*.html"))]
 
 
 def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
@@ -140,6 +140,12 @@ def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
 
 
 @pytest.mark.slow
+def test_only_the_playground_loads_the_scripts_of_live_figures(html: Path) -> None:
+    loading = {path.stem for path in html_pages(html) if "_static/play" in path.read_text()}
+    assert loading == {"playground"}
+
+
+@pytest.mark.slow
 def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
     found = {name: Page((html / f"{name}.html").read_text()).figures for name in NAMES}
     assert len(found["index"]) == 1 and len(found["study"]) >= 4
@@ -182,6 +188,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     [
         "index",
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience", "idea/silent_bugs"),
+        "play/playground",
         *("study", "stored", "rerun", "comparisons", "report", "performance", "sets/flowers", "sets/imagenet"),
     ],
 )
@@ -201,7 +208,8 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "page", ["index", *(name for name in NAMES if "idea/" in name), "study", "stored", "comparisons", "report"]
+    "page",
+    ["index", *(name for name in NAMES if re.match("(idea|play)/", name)), "study", "stored", "comparisons", "report"],
 )
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""

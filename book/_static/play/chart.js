@@ -1,8 +1,7 @@
-// Line charts with names at the ends of the lines, drawn for the width that there is: text has its true size on a phone too.
+// Line charts with names at the ends of the lines, drawn for the width that there is, so that text keeps its size.
 "use strict";
-globalThis.Play = globalThis.Play || {};
 
-Play.chart = (() => {
+(globalThis.Play ??= {}).chart = (() => {
   const { h } = Play.dom;
   const HEIGHT = 250;
   const LINE = 15; // pixels between two names
@@ -10,29 +9,31 @@ Play.chart = (() => {
   // Heights of names, pushed apart from above to below and back, so that none covers another.
   function apart(heights, bottom) {
     const placed = heights.map((height, i) => ({ height, i })).sort((a, b) => a.height - b.height);
-    for (let i = 1; i < placed.length; i++) placed[i].height = Math.max(placed[i].height, placed[i - 1].height + LINE);
+    for (let i = 1; i < placed.length; i++)
+      placed[i].height = Math.max(placed[i].height, placed[i - 1].height + LINE);
     for (let i = placed.length - 1, limit = bottom; i >= 0; i--, limit -= LINE)
       limit = placed[i].height = Math.min(placed[i].height, limit);
     return placed.sort((a, b) => a.i - b.i).map(({ height }) => height);
   }
 
-  // Draws into `element`. Series are {name, short, colour, dash, points: [[x, y], ...]}; axes are {min, max, ticks, text, label}.
+  // Draws series {name, short, colour, dash, points: [[x, y], ...]} along axes {min, max, ticks, text, label}.
   function lines(element, { title, series, x, y, cursor }) {
     const width = Math.max(element.clientWidth, 280);
     const narrow = width < 520;
-    const right = width - (narrow ? 96 : 170);
-    const [left, top, bottom] = [40, 26, HEIGHT - 40];
+    const right = width - (narrow ? 100 : 200);
+    const [left, top, bottom] = [46, 26, HEIGHT - 40];
     const across = (value) => left + ((value - x.min) / (x.max - x.min)) * (right - left);
-    const up = (value) => bottom - ((Math.min(Math.max(value, y.min), y.max) - y.min) / (y.max - y.min)) * (bottom - top);
-    const svg = h("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": title });
-    svg.append(h("text", { x: 0, y: 13, class: "play-title" }, y.label));
+    const up = (value) => bottom - ((value - y.min) / (y.max - y.min)) * (bottom - top);
+    const svg = h("svg", { width, height: HEIGHT, role: "img", "aria-label": title });
+    svg.append(h("text", { x: 0, y: 13 }, y.label));
     for (const tick of y.ticks)
       svg.append(
         h("line", { x1: left, x2: right, y1: up(tick), y2: up(tick), class: "play-grid" }),
         h("text", { x: left - 6, y: up(tick) + 4, "text-anchor": "end" }, y.text(tick))
       );
-    for (const tick of x.ticks) svg.append(h("text", { x: across(tick), y: bottom + 16, "text-anchor": "middle" }, x.text(tick)));
-    svg.append(h("text", { x: (left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, x.label));
+    const below = (place, y, text) => svg.append(h("text", { x: place, y, "text-anchor": "middle" }, text));
+    for (const tick of x.ticks) below(across(tick), bottom + 16, x.text(tick));
+    below((left + right) / 2, bottom + 34, x.label);
     if (cursor !== undefined)
       svg.append(h("line", { x1: across(cursor), x2: across(cursor), y1: top, y2: bottom, class: "play-cursor" }));
     const drawn = series.filter(({ points }) => points.length);

@@ -1,13 +1,13 @@
-// Elements, controls that work from the keyboard, and the start: each element with data-play="NAME" is given to Play.figures[NAME].
+// Elements, controls that work from the keyboard, and the start: what has data-play="NAME" goes to Play.figures[NAME].
 "use strict";
-globalThis.Play = globalThis.Play || {};
 
-Play.dom = (() => {
+(globalThis.Play ??= {}).dom = (() => {
   const SVG = new Set(["svg", "g", "path", "line", "text", "tspan"]);
   let names = 0;
 
   function h(tag, attributes = {}, ...children) {
-    const element = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+    const space = SVG.has(tag) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
+    const element = document.createElementNS(space, tag);
     for (const [name, value] of Object.entries(attributes)) {
       if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
       else if (value !== false) element.setAttribute(name, value === true ? "" : value);
@@ -40,25 +40,18 @@ Play.dom = (() => {
   // One of several: radio buttons that look like what they choose. Options are {value, content, name}.
   function choice(label, options, value, change) {
     const name = `play-${names++}`;
-    const buttons = options.map((option) =>
-      h(
-        "label",
-        { title: option.name },
-        h("input", {
-          type: "radio",
-          name,
-          checked: option.value === value,
-          "aria-label": option.name,
-          onchange: () => change(option.value),
-        }),
-        h("span", {}, option.content || option.name)
-      )
-    );
+    const buttons = options.map((option) => {
+      const onchange = () => change(option.value);
+      const checked = option.value === value;
+      const input = h("input", { type: "radio", name, checked, "aria-label": option.name, onchange });
+      return h("label", { title: option.name }, input, option.content || h("span", {}, option.name));
+    });
     return h("fieldset", { class: "play-choice" }, h("legend", {}, label), ...buttons);
   }
 
   function select(label, options, value, change) {
-    const list = options.map((option) => h("option", { value: option.value, selected: option.value === value }, option.name));
+    const selected = (option) => option.value === value;
+    const list = options.map((option) => h("option", { value: option.value, selected: selected(option) }, option.name));
     const element = h("select", { onchange: (event) => change(event.target.value) }, ...list);
     return h("label", { class: "play-select" }, h("span", {}, label), element);
   }
@@ -96,7 +89,7 @@ Play.dom = (() => {
   if (globalThis.document)
     document.addEventListener("DOMContentLoaded", () => {
       if (!Play.data) return;
-      for (const element of document.querySelectorAll("[data-play]")) Play.figures[element.dataset.play](element, Play.data);
+      for (const root of document.querySelectorAll("[data-play]")) Play.figures[root.dataset.play](root, Play.data);
       document.documentElement.classList.add("play-live"); // only now: a failure above leaves the still pictures
     });
 

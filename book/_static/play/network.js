@@ -1,9 +1,8 @@
-// A BiT network (distill_lib/models/bit.py) for one image, in plain JavaScript. No modules: browsers do not load them from disk.
+// A BiT network (distill_lib/models/bit.py) for one image. No JavaScript modules: browsers do not load them from disk.
 // Activations are {side, channels, values}: a square of pixels, row by row, all channels of a pixel together.
 "use strict";
-globalThis.Play = globalThis.Play || {};
 
-Play.network = (() => {
+(globalThis.Play ??= {}).network = (() => {
   const GROUPS = 8;
 
   // The sixteen bits of a half-precision number, sign, exponent and fraction, as a number.
@@ -34,7 +33,10 @@ Play.network = (() => {
   }
 
   // Parameters by name, from {shapes, weights}: float16 numbers, one parameter after the other, in base64.
-  function load({ shapes, weights }) {
+  const loaded = new WeakMap();
+  function load(packed) {
+    if (loaded.has(packed)) return loaded.get(packed);
+    const { shapes, weights } = packed;
     const raw = new Uint16Array(bytes(weights).buffer);
     const params = {};
     let start = 0;
@@ -44,6 +46,7 @@ Play.network = (() => {
       if (name.endsWith("kernel") && !name.startsWith("head")) standardised(params[name]);
       start += length;
     }
+    loaded.set(packed, params);
     return params;
   }
 
@@ -64,7 +67,7 @@ Play.network = (() => {
             const value = x.values[from + input];
             if (value === 0) continue; // about half of them, behind a ReLU
             const weights = (tap * inputs + input) * outputs;
-            for (let output = 0; output < outputs; output++) values[to + output] += value * kernel.values[weights + output];
+            for (let k = 0; k < outputs; k++) values[to + k] += value * kernel.values[weights + k];
           }
         }
       }
@@ -105,8 +108,8 @@ Play.network = (() => {
   function logits(params, image) {
     let x = { side: Math.sqrt(image.length), channels: 1, values: image };
     x = convolve(x, params["root_block/conv_root/kernel"], 2);
-    for (const name of new Set(Object.keys(params).filter((key) => key.startsWith("block")).map((key) => key.slice(0, 13))))
-      x = unit(params, name, x, /block1|unit0[^1]/.test(name) ? 1 : 2);
+    const units = new Set(Object.keys(params).flatMap((name) => name.match(/^block\d+\/unit\d+/) || []));
+    for (const name of units) x = unit(params, name, x, /^block1\/|unit0[^1]/.test(name) ? 1 : 2);
     x = normalised(x, params["norm-pre-head/scale"], params["norm-pre-head/bias"]);
     const { values: head, shape } = params["head/kernel"];
     return Array.from(params["head/bias"].values, (bias, label) => {

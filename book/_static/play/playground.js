@@ -1,9 +1,7 @@
 // The playground: one view of one image, what a student says to it, and what three kinds of teachers would have it say.
 "use strict";
-globalThis.Play = globalThis.Play || {};
-Play.figures = Play.figures || {};
 
-Play.figures.playground = (root, data) => {
+((globalThis.Play ??= {}).figures ??= {}).playground = (root, data) => {
   const { h, range, choice, paint, later, swatch, pictures } = Play.dom;
   const { render, mix, inception, WHOLE } = Play.views;
   const { bytes, load, logits, softmax, kl } = Play.network;
@@ -12,10 +10,10 @@ Play.figures.playground = (root, data) => {
   const state = { ...data.start, weight: 1, flip: false, otherFlip: true };
   const columns = [
     { name: "student", note: "this view" },
-    { name: "consistent teacher", note: "this view", policy: "same/ic" },
-    { name: "independent teacher", note: "another crop", policy: "ind/ic" },
-    { name: "fixed teacher", note: "whole image", policy: "fix/rs" },
-  ];
+    { name: "con\u00adsistent teacher", note: "this view", policy: "same/ic" },
+    { name: "inde\u00adpendent teacher", note: "another crop", policy: "ind/ic" },
+    { name: "fixed teacher", note: "whole image", policy: "fix/cc" },
+  ]; // with soft hyphens, for phones
 
   // The picture, with the crop of this view and, dotted, the independent teacher's.
   const picture = h("canvas", { "aria-hidden": "true" });
@@ -25,18 +23,11 @@ Play.figures.playground = (root, data) => {
   const stage = h("div", { class: "play-stage" }, picture, other, box);
 
   const percent = (share) => `${Math.round(100 * share)} %`;
-  const side = (name, key, opposite) =>
-    range(name, { min: 0, max: 1, step: 0.01, value: state.box[key], text: percent }, (value) => {
-      const changed = { ...state.box, [key]: value };
-      if (key === opposite) changed[key] = Math.max(value, SMALLEST);
-      setBox(changed);
-    });
-  const sides = {
-    left: side("Left", "left"),
-    top: side("Top", "top"),
-    width: side("Width", "width", "width"),
-    height: side("Height", "height", "height"),
-  };
+  const full = { min: 0, max: 1, step: 0.01, value: 0, text: percent };
+  const side = (key, name) => [key, range(name, full, (value) => setBox({ ...state.box, [key]: value }))];
+  const sides = Object.fromEntries(
+    [["left", "Left"], ["top", "Top"], ["width", "Width"], ["height", "Height"]].map((names) => side(...names))
+  );
 
   // A crop may not leave the image: its place gives way to its size.
   function setBox({ top, left, height, width }) {
@@ -58,7 +49,10 @@ Play.figures.playground = (root, data) => {
     const move = (to) => {
       const [u, v] = at(to);
       if (event.target === box) setBox({ ...before, left: before.left + u - x, top: before.top + v - y });
-      else setBox({ left: Math.min(left, u), top: Math.min(top, v), width: Math.abs(u - left), height: Math.abs(v - top) });
+      else {
+        const [width, height] = [Math.abs(u - left), Math.abs(v - top)];
+        setBox({ left: Math.min(left, u), top: Math.min(top, v), width, height });
+      }
     };
     stage.setPointerCapture(event.pointerId);
     stage.addEventListener("pointermove", move);
@@ -76,7 +70,8 @@ Play.figures.playground = (root, data) => {
   const rows = data.classes.map((name, row) => h("tr", {}, h("th", { scope: "row" }, name), ...cells[row]));
   const losses = columns.map(() => h("td"));
   const foot = h("tr", {}, h("th", { scope: "row" }, "loss of the student, KL in nats"), ...losses);
-  const table = h("table", {}, h("thead", {}, h("tr", {}, h("td"), ...heads)), h("tbody", {}, ...rows), h("tfoot", {}, foot));
+  const head = h("thead", {}, h("tr", {}, h("td"), ...heads));
+  const table = h("table", {}, head, h("tbody", {}, ...rows), h("tfoot", {}, foot));
   const told = h("p", { "aria-live": "polite", class: "play-note" });
 
   const chosen = () => data.students.find(({ policy, epochs }) => policy === state.policy && epochs === state.epochs);
@@ -105,8 +100,8 @@ Play.figures.playground = (root, data) => {
       losses[i].textContent = i && scores && answers[0] ? kl(answers[0], scores).toFixed(3) : "";
     });
     told.textContent = student
-      ? `${data.policies[student.policy].name}, ${student.epochs.toLocaleString("en")} epochs: this student is right on ${student.top1} of the test images.`
-      : "No weights of this student are among the records.";
+      ? `This student is right on ${student.top1} of the test images.`
+      : "There are no weights of this student yet.";
   }
   const redraw = later(draw);
   const set = (key) => (value) => {
@@ -125,33 +120,23 @@ Play.figures.playground = (root, data) => {
     name: `${value.toLocaleString("en")} epochs`,
   }));
   const share = (value) => value.toFixed(2);
+  const buttons = [
+    button("Draw a crop", () => setBox(inception(data.smallest))),
+    button("Whole image", () => setBox(WHOLE)),
+    button("Another crop for the independent teacher", () => {
+      state.otherFlip = Math.random() < 0.5;
+      set("other")(inception(data.smallest));
+    }),
+    h("label", {}, flip, " mirrored"),
+  ];
+  const sliders = Object.values(sides).map(({ element }) => element);
   root.append(
     choice("Image", pictures(data), state.image, set("image")),
-    h(
-      "div",
-      { class: "play-row" },
-      stage,
-      h(
-        "div",
-        {},
-        ...["left", "top", "width", "height"].map((key) => sides[key].element),
-        h(
-          "p",
-          { class: "play-buttons" },
-          button("Draw a crop", () => setBox(inception(data.smallest))),
-          button("Whole image", () => setBox(WHOLE)),
-          button("Another crop for the independent teacher", () => {
-            state.otherFlip = Math.random() < 0.5;
-            set("other")(inception(data.smallest));
-          }),
-          h("label", {}, flip, " mirrored")
-        )
-      )
-    ),
+    h("div", { class: "play-row" }, stage, h("div", {}, ...sliders, h("p", { class: "play-buttons" }, ...buttons))),
     choice("Partner for mixup, shown whole", pictures(data), state.partner, set("partner")),
-    range("\u03bb, the share of the image", { min: 0, max: 1, step: 0.01, value: 1, text: share }, set("weight")).element,
+    range("\u03bb, its share", { min: 0, max: 1, step: 0.01, value: 1, text: share }, set("weight")).element,
     choice("Student taught by", policies, state.policy, set("policy")),
-    choice("for", lengths, state.epochs, set("epochs")),
+    choice("Length of its training", lengths, state.epochs, set("epochs")),
     told,
     table
   );

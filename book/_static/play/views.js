@@ -1,8 +1,7 @@
 // What a network is shown (distill_lib/views.py and crops.py): a box of a grey image, resized, mirrored and mixed.
 "use strict";
-globalThis.Play = globalThis.Play || {};
 
-Play.views = (() => {
+(globalThis.Play ??= {}).views = (() => {
   const WHOLE = { top: 0, left: 0, height: 1, width: 1 };
 
   // Where the `size` pixels of one axis of a crop lie between the image's: half-pixel centres, edges repeated.
