@@ -8,7 +8,8 @@
   const POINTS = 21;
   const whole = data.images.map(({ pixels }) => render(bytes(pixels), WHOLE, false, data.size));
   const lengths = [...new Set(data.students.map(({ epochs }) => epochs))];
-  const state = { from: data.start.image, to: data.start.partner, epochs: lengths.at(-1), weight: 0.5 };
+  const [from, to] = data.start.line;
+  const state = { from, to, epochs: lengths.at(-1), weight: 0.5 };
   const [probability, divergence] = [h("div"), h("div")];
   const blend = h("canvas", { "aria-hidden": "true", class: "play-blend" });
   const said = h("p", { "aria-live": "polite", class: "play-note" });

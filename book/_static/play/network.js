@@ -55,6 +55,7 @@
     const side = Math.ceil(x.side / stride);
     const pad = size >> 1;
     const values = new Float32Array(side * side * outputs);
+    const [seen, weights] = [x.values, kernel.values];
     for (let row = 0; row < side; row++)
       for (let column = 0; column < side; column++) {
         const to = (row * side + column) * outputs;
@@ -64,10 +65,10 @@
           if (y < 0 || z < 0 || y >= x.side || z >= x.side) continue;
           const from = (y * x.side + z) * inputs;
           for (let input = 0; input < inputs; input++) {
-            const value = x.values[from + input];
+            const value = seen[from + input];
             if (value === 0) continue; // about half of them, behind a ReLU
-            const weights = (tap * inputs + input) * outputs;
-            for (let k = 0; k < outputs; k++) values[to + k] += value * kernel.values[weights + k];
+            const first = (tap * inputs + input) * outputs;
+            for (let k = 0; k < outputs; k++) values[to + k] += value * weights[first + k];
           }
         }
       }
