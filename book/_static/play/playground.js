@@ -76,6 +76,15 @@
 
   const chosen = () => data.students.find(({ policy, epochs }) => policy === state.policy && epochs === state.epochs);
 
+  // Asks the network of a column only where it, or what it sees, has changed.
+  const known = [];
+  function ask(column, network, values) {
+    const { network: before, values: seen, scores } = known[column] || {};
+    if (network === before && seen && values.every((value, i) => value === seen[i])) return scores;
+    known[column] = { network, values, scores: network && logits(load(network), values) };
+    return known[column].scores;
+  }
+
   function draw() {
     const partner = render(images[state.partner], WHOLE, false, data.size);
     const seen = (crop, flip) => mix(render(images[state.image], crop, flip, data.size), partner, state.weight);
@@ -84,7 +93,7 @@
     const shown = [view, view, seen(state.other, state.otherFlip), whole];
     const student = chosen();
     const networks = [student && student.network, data.teacher, data.teacher, data.teacher];
-    const answers = shown.map((values, i) => networks[i] && logits(load(networks[i]), values));
+    const answers = shown.map((values, i) => ask(i, networks[i], values));
     paint(picture, render(images[state.image], WHOLE, false, data.size));
     shown.forEach((values, i) => paint(views[i], values));
     for (const [element, crop] of [[box, state.box], [other, state.other]])
