@@ -9,7 +9,7 @@
   const whole = data.images.map(({ pixels }) => render(bytes(pixels), WHOLE, false, data.size));
   const lengths = [...new Set(data.students.map(({ epochs }) => epochs))];
   const [from, to] = data.start.line;
-  const state = { from, to, epochs: lengths.at(-1), weight: 0.5 };
+  const state = { from, to, epochs: data.start.epochs, weight: 0.5 };
   const [probability, divergence] = [h("div"), h("div")];
   const blend = h("canvas", { "aria-hidden": "true", class: "play-blend" });
   const said = h("p", { "aria-live": "polite", class: "play-note" });

@@ -15,7 +15,7 @@
     { name: "fixed teacher", note: "whole image", policy: "fix/cc" },
   ]; // with soft hyphens, for phones
 
-  // The picture, with the crop of this view and, dotted, the independent teacher's.
+  // The picture, with the crop of this view and, dashed, the independent teacher's.
   const picture = h("canvas", { "aria-hidden": "true" });
   const corner = h("i", { class: "play-corner" });
   const box = h("div", { class: "play-box" }, corner);
