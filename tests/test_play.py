@@ -136,7 +136,7 @@ def test_the_playground_shows_what_its_page_says(losses_of_students: dict[tuple[
 
 
 def test_a_fixed_teacher_stops_helping_early_and_patience_pays_for_the_others() -> None:
-    """The caption of the figure on patience: what the second half of a long schedule adds."""
+    """The caption of the figure on patience: what the last three quarters of a long schedule add."""
     curves = records.curves(RESULTS, "fashion_long")
     means = curves.groupby(["policy", "epoch"])["validation_top1"].mean().unstack("policy")
     gain = means.iloc[-1] - means[means.index < means.index[-1] / 4].iloc[-1]

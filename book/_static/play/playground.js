@@ -94,7 +94,7 @@
     const student = chosen();
     const networks = [student && student.network, data.teacher, data.teacher, data.teacher];
     const answers = shown.map((values, i) => ask(i, networks[i], values));
-    paint(picture, render(images[state.image], WHOLE, false, data.size));
+    paint(picture, whole);
     shown.forEach((values, i) => paint(views[i], values));
     for (const [element, crop] of [[box, state.box], [other, state.other]])
       for (const [key, value] of Object.entries(crop)) element.style[key] = `${100 * value}%`;
