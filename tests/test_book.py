@@ -27,7 +27,7 @@ from distill_lib.report import cost
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
 PAGES = sorted(
-    [*BOOK.glob("*.md"), *(path for part in ("idea", "sets", "teaching") for path in BOOK.glob(f"{part}/*.md"))]
+    [*BOOK.glob("*.md"), *(path for part in ("idea", "play", "sets", "teaching") for path in BOOK.glob(f"{part}/*.md"))]
 )
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
@@ -158,6 +158,12 @@ def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
 
 
 @pytest.mark.slow
+def test_only_the_playground_loads_the_scripts_of_live_figures(html: Path) -> None:
+    loading = {path.stem for path in html_pages(html) if "_static/play" in path.read_text()}
+    assert loading == {"playground"}
+
+
+@pytest.mark.slow
 def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
     found = {name: Page((html / f"{name}.html").read_text()).figures for name in NAMES}
     assert len(found["index"]) == 1 and len(found["study"]) >= 4
@@ -200,6 +206,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     [
         "index",
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience", "idea/silent_bugs"),
+        "play/playground",
         *("study", "stored", "rerun", "report", "performance", "sets/flowers", "sets/imagenet"),
     ],
 )
@@ -245,7 +252,9 @@ def test_chapters_have_what_a_reader_expects_of_one(name: str) -> None:
     assert figures and all(len(each["figure"]["caption"]) > 20 and len(each["image"]["alt"]) > 40 for each in figures)
 
 
-@pytest.mark.parametrize("page", ["index", *(name for name in NAMES if "idea/" in name), "study", "stored", "report"])
+@pytest.mark.parametrize(
+    "page", ["index", *(name for name in NAMES if re.match("(idea|play)/", name)), "study", "stored", "report"]
+)
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())
