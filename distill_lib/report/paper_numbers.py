@@ -49,14 +49,8 @@ def numbers() -> pd.DataFrame:
         for "none".
     """
     table = pd.read_csv(FILE, dtype=str, keep_default_na=False)
-    return table.drop(columns="repeat").join(pd.DataFrame([_repetition(text) for text in table["repeat"]]))
-
-
-def _repetition(text: str) -> dict[str, str]:
-    """Reads "train DATASET PRESET", "judge NETWORK DATASET", "check DATASET" or "none"."""
-    kind, *rest = text.split()
-    on, name = [*(reversed(rest) if kind == "judge" else rest), "", ""][:2]
-    return {"kind": kind, "on": on, "name": name, "command": _COMMANDS[kind].format(on=on, name=name)}
+    typed = [_COMMANDS[row["kind"]].format_map(row) for row in table.to_dict("records")]
+    return table.assign(command=typed)
 
 
 def curves(dataset: str = "imagenet") -> pd.DataFrame:
@@ -112,28 +106,18 @@ def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd
     return table.assign(**{name: [row[name] for row in added] for name in ("here", "verdict", "hours", "notes")})
 
 
-def counts(every: pd.DataFrame) -> dict[str, int]:
-    """How many of `entries` there are: all, accuracies that can be measured and are, data, others; and what agrees."""
-    runnable, data = every[every["kind"].isin(["train", "judge"])], every[every["kind"] == "check"]
-    return {
-        "all": len(every),
-        "runnable": len(runnable),
-        "measured": int((runnable["verdict"] != NOT_RUN).sum()),
-        "agree": int((runnable["verdict"] == AGREES).sum()),
-        "disagree": int((runnable["verdict"] == DISAGREES).sum()),
-        "data": len(data),
-        "data that agree": int((data["verdict"] == AGREES).sum()),
-        "others": int((every["kind"] == "none").sum()),
-    }
-
-
 def reference(table: pd.DataFrame) -> HTML:
     """Rows of `entries` as the table of a page: notes unfold at each name, and `filter.js` adds a search field."""
+    titles, origins = [], []
+    for row in table.to_dict("records"):
+        titles.append(f"{row['setting']}, {int(row['epochs']):,} epochs" if row["epochs"] else row["setting"])
+        networks = [f"{role} {row[role]}" for role in ("student", "teacher") if row[role]]
+        origins.append(f"{'; '.join([row['table'], *networks])}. {row['source']}.")
     return html_table(
         pd.DataFrame(
             {
                 "set": table["on"].where(table["on"] != "", "imagenet"),
-                "row": [[_named(row), _origin(row), *row["notes"]] for row in table.to_dict("records")],
+                "row": [[*each[:2], *each[2]] for each in zip(titles, origins, table["notes"], strict=True)],
                 "paper": table["value"],
                 "here": table["here"],
                 "verdict": table["verdict"].replace(DISAGREES, f"**{DISAGREES}**"),
@@ -145,23 +129,20 @@ def reference(table: pd.DataFrame) -> HTML:
     )
 
 
-def verdict(mean: float, value: str) -> str:
-    """Whether a mean in percent agrees with the paper's number; empty where the paper's own run failed."""
+def measured(own: pd.DataFrame, value: str) -> tuple[str, str]:
+    """Our mean in percent with spread and number of runs, and whether it agrees with the paper's number.
+
+    Args:
+        own: at least one row of `repeats`.
+        value: the paper's number, as text. If it is none, since the paper's own run failed, the verdict is empty.
+    """
+    percent = 100 * own["test_top1"]
+    here = f"{aggregate.mean_spread(percent, 2)} (n = {len(own)})"
     try:
-        reported = float(value.lstrip("~"))
+        agrees = abs(percent.mean() - float(value.lstrip("~"))) <= TOLERANCE
     except ValueError:
-        return ""
-    return AGREES if abs(mean - reported) <= TOLERANCE else DISAGREES
-
-
-def _named(row: dict[str, Any]) -> str:
-    return f"{row['setting']}, {int(row['epochs']):,} epochs" if row["epochs"] else row["setting"]
-
-
-def _origin(row: dict[str, Any]) -> str:
-    """Where a number stands, and of which networks it is."""
-    networks = [f"{role} {row[role]}" for role in ("student", "teacher") if row[role]]
-    return f"{'; '.join([row['table'], *networks])}. {row['source']}."
+        return here, ""
+    return here, AGREES if agrees else DISAGREES
 
 
 def _about(row: dict[str, Any], runs: pd.DataFrame, device: str) -> dict[str, Any]:
@@ -180,8 +161,6 @@ def _about(row: dict[str, Any], runs: pd.DataFrame, device: str) -> dict[str, An
         notes += presets.describe(on, name).notes
         about["hours"] = cost.of_recipe(recipe, device, runs).hours_text
         if len(own := repeats(runs, recipe)):
-            percent = 100 * own["test_top1"]
-            about["here"] = f"{aggregate.mean_spread(percent, 2)} (n = {len(own)})"
-            about["verdict"] = verdict(percent.mean(), row["value"])
+            about["here"], about["verdict"] = measured(own, row["value"])
             notes.append(f"Runs: {', '.join(sorted(own['run_id']))}")
     return about | {"notes": [f"{note[0].upper()}{note[1:]}{'' if note.endswith('.') else '.'}" for note in notes]}

@@ -121,11 +121,10 @@ def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> HTML:
 
 def _ours(runs: pd.DataFrame, recipe: Recipe, reported: str) -> str:
     """Our mean in percent with its spread and number of runs, and whether it agrees with the paper's number."""
-    own = 100 * paper_numbers.repeats(runs, recipe).get("test_top1", pd.Series(dtype=float))
-    if own.empty:
-        return paper_numbers.NOT_RUN
-    verdict = paper_numbers.verdict(own.mean(), reported.split(", ")[0]) if reported else ""
-    return f"{aggregate.mean_spread(own, 2)} (n = {len(own)}) {verdict}".strip()
+    own = paper_numbers.repeats(runs, recipe)
+    return (
+        paper_numbers.NOT_RUN if own.empty else " ".join(paper_numbers.measured(own, reported.split(", ")[0])).strip()
+    )
 
 
 def _listed(settings: dict[str, Any]) -> str:
