@@ -28,7 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
     function show() {
       const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
       for (const row of rows) {
-        const text = row.textContent.toLowerCase();
+        const text = row.textContent.toLowerCase().replaceAll("\u00a0", " ");
         const chosen = lists.every(([list, column]) => !list.value || row.cells[column].textContent.trim() === list.value);
         row.hidden = !(chosen && wanted.every((word) => text.includes(word)));
       }
