@@ -8,6 +8,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+ABOUT = ("Before this chapter", "Cost:", "Command:")  # what a chapter says of itself before it begins
 FIGURE = re.compile(r'(<figure\b[^>]*>\s*)(<img\b[^>]*?\bsrc="([^"]*)"[^>]*>)')
 
 
@@ -20,10 +21,10 @@ def mend(app: Sphinx, page: str, template: str, context: dict[str, Any], *_: obj
 
 
 def _first_words(body: str) -> str:
-    """The first paragraph of at least 80 characters that is neither code nor a formula, cut at a word."""
-    for paragraph in re.findall(r"<p>(.*?)</p>", body, flags=re.DOTALL):
+    """The first paragraph of at least 80 characters outside of lists and without formulas, cut at a word."""
+    for paragraph in re.findall(r"<p>(.*?)</p>", re.sub(r"<[uo]l.*?</[uo]l>", "", body, flags=re.DOTALL), re.DOTALL):
         text = html.unescape(" ".join(re.sub(r"<[^>]+>", "", paragraph).split()))
-        if len(text) >= 80 and "math" not in paragraph and not text.startswith("Before this chapter"):
+        if len(text) >= 80 and "math" not in paragraph and not text.startswith(ABOUT):
             return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " \N{HORIZONTAL ELLIPSIS}"
     return ""
 

@@ -131,7 +131,7 @@ def test_the_keyboard_reaches_every_link_and_button(wide: Opened, name: str) -> 
 
 def test_the_keyboard_opens_an_answer(wide: Opened) -> None:
     wide.go("idea/mixup")
-    answer = wide.page.locator(".admonition.dropdown, details.admonition").first
+    answer = wide.page.locator(".admonition.dropdown").first
     assert not answer.locator("p:not(.admonition-title)").first.is_visible()
     answer.locator("button, summary").first.focus()
     wide.page.keyboard.press("Enter")
