@@ -26,7 +26,9 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
+PAGES = sorted(
+    [*BOOK.glob("*.md"), *(path for part in ("idea", "sets", "teaching") for path in BOOK.glob(f"{part}/*.md"))]
+)
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CHAPTERS = (
@@ -160,6 +162,16 @@ def test_every_page_has_an_icon_and_a_description(html: Path) -> None:
     for name in sorted({*NAMES} - {"bibliography"}):
         text = (html / f"{name}.html").read_text()
         assert 'rel="icon"' in text and re.search(r'<meta name="description" content="[^"]{70,}"', text), name
+
+
+@pytest.mark.slow
+def test_slides_show_figures_of_the_book_and_their_notes(html: Path) -> None:
+    for source in BOOK.glob("teaching/slides/*.md"):
+        text, slides = source.read_text(), (html / "slides" / f"{source.stem}.html").read_text()
+        images = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", slides)
+        assert len(images) == len(re.findall(r"\(fig-", text)) > 4
+        assert all((html / "slides" / image).is_file() for image in images)
+        assert text.count("\nNote:") == text.count("\n---\n") + 1  # each slide has something for the speaker
 
 
 @pytest.mark.slow
