@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -92,7 +92,7 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str] | tuple[float, 
         heights = [height - excess for height in heights]
     edge = ("axes fraction", "data")
     for (end, text, colour, *last), height in zip(ends, heights, strict=True):
-        axes.annotate(text, (1.02, height), xycoords=edge, color=_legible(colour), va="center", annotation_clip=False)
+        axes.annotate(text, (1.02, height), xycoords=edge, color=readable(colour), va="center", annotation_clip=False)
         if last:
             leader = {
                 "arrowstyle": "-",
@@ -106,17 +106,17 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str] | tuple[float, 
     axes.set_ylim(bottom, top)
 
 
-def _legible(colour: str) -> tuple[float, float, float]:
-    """The colour, as dark as text on white must be: a contrast of 4.5 to 1 (WCAG 2.1, success criterion 1.4.3)."""
-    channels = np.array(to_rgb(colour))
-    while 1.05 / (_luminance(channels) + 0.05) < 4.5:
-        channels *= 0.97
-    return tuple(channels)
+def readable(colour: str) -> str:
+    """The colour, as dark as its words must be on white: a contrast of 4.5 to 1 (WCAG 2.2, success criterion 1.4.3)."""
+    rgb = np.array(to_rgb(colour))
+    while _contrast_to_white(rgb) < 4.5:
+        rgb *= 0.98
+    return to_hex(rgb)
 
 
-def _luminance(channels: np.ndarray) -> float:
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
+def _contrast_to_white(rgb: np.ndarray) -> float:
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
 
 
 def ticks(axes: Axes, values: Iterable[float]) -> None:
