@@ -248,7 +248,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
         "index",
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience", "idea/silent_bugs"),
         "play/playground",
-        *("verdicts", "stored", "rerun", "models", "performance", "reference/paper", "reference/status"),
+        *("verdicts", "stored", "rerun", "performance", "reference/paper", "reference/status"),
     ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
