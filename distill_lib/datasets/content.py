@@ -42,7 +42,6 @@ def _spread(count: int) -> range | np.ndarray:
 
 def _example(source: Source, index: int) -> bytes:
     image, label, name = source.encoded(int(index))
-    pixels = f"{image.shape}" if isinstance(image, np.ndarray) else ""
-    stored = image.tobytes() if isinstance(image, np.ndarray) else image
-    described = f"{name!a} {label} {pixels}\n".encode()
-    return described + hashlib.sha256(stored).digest()
+    kind = image.shape if isinstance(image, np.ndarray) else type(image).__name__
+    stored = image.tobytes() if isinstance(image, np.ndarray) else image if isinstance(image, bytes) else b""
+    return f"{name!a} {label} {kind}\n".encode() + hashlib.sha256(stored).digest()

@@ -30,7 +30,10 @@ import numpy as np
 
 from distill_lib.datasets import jpeg
 
-Encoded = bytes | np.ndarray  # the bytes of a file, or pixels uint8 (h, w) or (h, w, c)
+Encoded = bytes | np.ndarray | jpeg.ImageError
+"""The bytes of a file, or pixels uint8 (h, w) or (h, w, c), or why the file cannot be read."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's, which would start Ghostscript for EPS
 _ORIENTATION = 0x0112
 _SPACE = jpeg.Space()
 
@@ -64,6 +67,8 @@ class _Pixels(NamedTuple):
 
 def known(image: Encoded) -> Known:
     """Reads no more than the header; raises ImageError."""
+    if isinstance(image, ImageError):
+        raise image
     if isinstance(image, np.ndarray):
         return Known(image.shape[0], image.shape[1], None)
     if jpeg.is_jpeg(image):
@@ -80,7 +85,7 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     """Decodes a whole image.
 
     Args:
-        image: a file's bytes (JPEG, PNG and whatever else Pillow reads), or pixels uint8 (h, w) or (h, w, c).
+        image: a file's bytes in one of `FORMATS`, or pixels uint8 (h, w) or (h, w, c).
         channels: 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
 
     Returns:
@@ -89,6 +94,8 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     Raises:
         ImageError: it cannot be decoded.
     """
+    if isinstance(image, ImageError):
+        raise image
     if isinstance(image, np.ndarray):
         return _with_channels(image, channels)
     if jpeg.is_jpeg(image):
@@ -157,9 +164,9 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
         cv2 = _opencv()
         resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, channels)
         return np.ascontiguousarray(resized[top : top + size, left : left + size])
-    rows = _area(whole.shape[0], height)[top : top + size]
-    columns = _area(whole.shape[1], width)[left : left + size]
-    resized = np.tensordot(rows, whole.astype(np.float32), 1)
+    rows, down = _area(whole.shape[0], height, top, size)
+    columns, across = _area(whole.shape[1], width, left, size)
+    resized = np.tensordot(rows, whole[down, across].astype(np.float32), 1)
     resized = np.tensordot(columns, resized, (1, 1)).swapaxes(0, 1)
     return np.asarray(np.rint(resized).clip(0, 255), np.uint8)
 
@@ -192,12 +199,16 @@ def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarra
     return np.pad(resized, ((0, canvas - height), (0, canvas - width), (0, 0))), (height, width)
 
 
-def _area(pixels: int, size: int) -> np.ndarray:
-    """Weights (size, pixels) of resizing an axis by area: how much of each pixel lies below each new one."""
-    edges = np.arange(size + 1) * (pixels / size)
-    places = np.arange(pixels)
+def _area(pixels: int, size: int, start: int, count: int) -> tuple[np.ndarray, slice]:
+    """Weights of resizing an axis by area: how much of each pixel lies below each of `count` new ones from `start` on.
+
+    They are (count, n), for the n old pixels of the slice, which others do not reach: an image may be very oblong.
+    """
+    edges = np.arange(start, start + count + 1) * (pixels / size)
+    reached = slice(int(edges[0]), min(math.ceil(edges[-1]), pixels))
+    places = np.arange(reached.start, reached.stop)
     shared = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    return np.asarray(shared.clip(0) * (size / pixels), np.float32)
+    return np.asarray(shared.clip(0) * (size / pixels), np.float32), reached
 
 
 def _show(source: _Pixels, look: Look, out: np.ndarray) -> None:
@@ -272,10 +283,13 @@ def _opened(data: bytes) -> Iterator[Any]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            jpeg.check_size(picture.height, picture.width)
             yield picture
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:  # its message holds an address, which differs from process to process
-        raise ImageError("no image of a known format") from error
+        raise ImageError(f"no image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's readers raise whatever their formats stumble over
         raise ImageError(str(error) or type(error).__name__) from error
 

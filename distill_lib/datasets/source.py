@@ -53,9 +53,9 @@ class Arrays(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An example as it is stored: image bytes or uint8 (h, w, c), its class or classes, and the name of its file."""
+    """An example as it is stored: its image, its class or classes, and the name of its file."""
 
-    image: bytes | np.ndarray
+    image: decode.Encoded
     label: Label
     name: str
 
@@ -105,7 +105,7 @@ class Source:
             ) from error
 
     def encoded(self, index: int) -> Encoded:
-        """One example as it is stored; raises as `source[index]` does, but for a damaged image."""
+        """One example as it is stored; raises as `source[index]` does, but for an image that is damaged."""
         row = self._row(index)
         name = row.get("file_name", f"{self.split}/{index}")
         name = name.decode() if isinstance(name, bytes) else str(name)
@@ -237,7 +237,7 @@ def shrunk(dataset: Dataset) -> bool:
     return any(_longer_side(source.encoded(index).image) > CANVAS for index in range(min(len(source), _PROBED)))
 
 
-def _longer_side(image: bytes | np.ndarray) -> int:
+def _longer_side(image: decode.Encoded) -> int:
     try:
         return max(decode.known(image)[:2])
     except ImageError:
