@@ -97,25 +97,20 @@ def _read(root: str, path: Path) -> bytes | ImageError:
         raise
 
 
-def absolute(name: str) -> str:
-    """A data set's name; that of a folder with its absolute path, ~ resolved."""
-    path = os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER)))
-    return FOLDER + path if name.startswith(FOLDER) else name
-
-
 def path_of(name: str) -> Path:
-    """The absolute path in "folder:/path"."""
-    return Path(absolute(name).removeprefix(FOLDER))
+    """The absolute path in "folder:/path", ~ resolved."""
+    return Path(os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER))))
+
+
+def absolute(name: str) -> str:
+    """A data set's name; that of a folder with its absolute path."""
+    return f"{FOLDER}{path_of(name)}" if name.startswith(FOLDER) else name
 
 
 def scan(root: Path) -> Folder:
     """Finds the classes and pictures of a folder.
 
-    Args:
-        root: the folder.
-
-    Returns:
-        Its content. Names are compared in Unicode's composed form: a copy on another system has the same splits.
+    Names are compared in Unicode's composed form: a copy on another system has the same splits.
 
     Raises:
         DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures,
@@ -227,23 +222,17 @@ def _dealt(pictures: list[Picture], absent: list[str], *, in_turns: bool) -> dic
     dealt: dict[str, list[Picture]] = {split: [] for split in places}
     turns = Counter[int]()
     for picture in pictures:
-        place = turns[picture.label] % len(places) if in_turns else _percentile(picture) // 10
+        place = turns[picture.label] % len(places) if in_turns else _draw(picture)[0]
         dealt[places[place]].append(picture)
         turns[picture.label] += 1
     return dealt
 
 
-def _digest(picture: Picture) -> bytes:
+def _draw(picture: Picture) -> tuple[int, bytes]:
+    """A picture's tenth, and its place in the order, of other bits: within a split, too, the order tells nothing."""
     path = unicodedata.normalize("NFC", picture.path)
-    return hashlib.sha256(path.encode(errors="surrogateescape")).digest()  # names need not be Unicode
-
-
-def _percentile(picture: Picture) -> int:
-    return int.from_bytes(_digest(picture)[:8], "big") % 100
-
-
-def _order(picture: Picture) -> bytes:
-    return _digest(picture)[8:]  # other bits than those of the split: within a split, too, the order tells nothing
+    digest = hashlib.sha256(path.encode(errors="surrogateescape")).digest()  # names need not be Unicode
+    return int.from_bytes(digest[:8], "big") % 100 // 10, digest[8:]
 
 
 def _visible_folders(folder: Path) -> list[str]:
@@ -273,4 +262,4 @@ def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[
             chosen = [file for file in files if file.lower().endswith(EXTENSIONS) and not file.startswith(".")]
             others += len(files) - len(chosen) + len(links)
             pictures += [Picture((Path(place) / file).relative_to(root).as_posix(), label) for file in chosen]
-    return sorted(pictures, key=_order), others
+    return sorted(pictures, key=lambda picture: _draw(picture)[1]), others

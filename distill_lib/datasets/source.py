@@ -105,7 +105,7 @@ class Source:
             ) from error
 
     def encoded(self, index: int) -> Encoded:
-        """One example as it is stored; raises as `source[index]` does, but for an image that is damaged."""
+        """One example as it is stored; raises as `source[index]` does, but not for a damaged image."""
         row = self._row(index)
         name = row.get("file_name", f"{self.split}/{index}")
         name = name.decode() if isinstance(name, bytes) else str(name)
