@@ -98,7 +98,7 @@ def crops(
     """Decodes an image once, as far as needed, and shows crops of it.
 
     Args:
-        image: as in `decode`.
+        image: as in `decode`, which says what is raised.
         looks: the crops.
         channels: 1 or 3.
         header: of a JPEG, where it was read before (`known`); None reads it.
@@ -107,9 +107,6 @@ def crops(
 
     Returns:
         For each look uint8 (size, size, channels), those of `out` if given.
-
-    Raises:
-        ImageError: the image cannot be decoded.
     """
     pixels, height, width = _for_crops(image, looks, channels, header)
     if out is None:
@@ -126,16 +123,13 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
     """What evaluation shows: the shorter side resized to `small` by area, as `tf.image.resize`, then a central crop.
 
     Args:
-        image: as in `decode`.
+        image: as in `decode`, which says what is raised.
         small: shorter side in pixels after resizing.
         size: side of the central crop, at most `small`.
         channels: 1 or 3.
 
     Returns:
         uint8 (size, size, channels), rounded to the nearest grey level.
-
-    Raises:
-        ImageError: the image cannot be decoded.
     """
     whole = decode(image, channels)
     scale = small / min(whole.shape[:2])
@@ -156,16 +150,13 @@ def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarra
     """Decodes one image and fits it into a square canvas.
 
     Args:
-        image: as in `decode`.
+        image: as in `decode`, which says what is raised.
         channels: 1 or 3.
         canvas: side in pixels of the square, whose top left corner the image fills as far as its aspect allows; the
             rest is black. None leaves the size as it is.
 
     Returns:
         uint8 (H, W, channels), and the height and width that the image has in it.
-
-    Raises:
-        ImageError: the image cannot be decoded.
     """
     from PIL import Image
 

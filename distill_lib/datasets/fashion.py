@@ -96,17 +96,10 @@ def folder() -> Path:
 
 
 def read_originals(source: Path | None = None) -> Originals:
-    """Reads the original files and checks them against their SHA-256.
+    """Reads the four IDX files of a folder, gzipped or not, and checks them against their SHA-256.
 
-    Args:
-        source: folder of the four IDX files, gzipped or not. By default `folder()`, or where that is the Debian
-            package's and absent, TFDS's prepared `fashion_mnist`.
-
-    Returns:
-        The images and labels, in the order of the files.
-
-    Raises:
-        DistillError: a file is missing or is not the original; the message says how to get it.
+    By default those of `folder()`, or where that is the Debian package's and absent, of TFDS's prepared
+    `fashion_mnist`. Raises DistillError where a file is missing or is not the original, and says how to get it.
     """
     place = source or folder()
     if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):

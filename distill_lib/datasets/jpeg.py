@@ -113,10 +113,7 @@ def _orientation(exif: bytes) -> int:
 
 
 class Space(threading.local):
-    """A thread's memory for what is needed during a call alone.
-
-    New memory for an image comes from the system page by page, which can take as long as half of its decoding.
-    """
+    """A thread's memory for what is needed during a call alone: new memory is slow, since it comes page by page."""
 
     def __init__(self) -> None:
         self._kept = dict[str, np.ndarray]()

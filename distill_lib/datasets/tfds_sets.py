@@ -42,8 +42,7 @@ def builder_class(builder: str) -> type | None:
 def read_info(builder: str) -> Any:
     """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
 
-    Raises:
-        DistillError: TFDS does not know it, and it is not prepared in TFDS's data folder either.
+    Raises DistillError where TFDS does not know it, and it is not prepared in TFDS's data folder either.
     """
     import tensorflow_datasets as tfds
 

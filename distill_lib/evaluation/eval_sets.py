@@ -114,7 +114,7 @@ def top1_under_crops(
         DistillError: as in `datasets.load`.
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
-    images, labels, _, extents = datasets.arrays(name, "test", count, mock=mock)
+    images, labels, extents = datasets.arrays(name, "test", count, mock=mock)
     size, answer = min(batch_size, count), output_of(network, "logits")
 
     @jax.jit

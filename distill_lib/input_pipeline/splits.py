@@ -170,18 +170,14 @@ class Streamed(Split):
                     return decode.evaluation(image, round(size / side), size, channels)
                 return decode.crops(image, [decode.Look(box, False, size)], channels)[0]
             except decode.ImageError as error:
-                if square:  # a step tells it otherwise, when its turn comes
-                    self._tell(index, name, error)
+                if square and index not in self.bad:  # a step tells it otherwise, when its turn comes
+                    self.bad.add(index)
+                    place = f"image {index} of {self.source.dataset.name} {self.source.split}, {name},"
+                    logger.warning("%s cannot be decoded (%s); it does not count", place, error)
                 return np.zeros((size, size, channels), np.uint8)
 
         with ThreadPoolExecutor(self._workers or None) as pool:
             return np.stack(list(pool.map(crop, range(start, stop))))
-
-    def _tell(self, index: int, name: str, error: Exception) -> None:
-        if index not in self.bad:
-            self.bad.add(index)
-            place = f"image {index} of {self.source.dataset.name} {self.source.split}, {name},"
-            logger.warning("%s cannot be decoded (%s); it does not count", place, error)
 
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
