@@ -205,7 +205,7 @@ def curves(results: File | None = None, study: str | None = None, *, mock: bool 
 
 
 def provenance(frame: pd.DataFrame) -> str:
-    """One line that says where the numbers of rows of `read` come from: runs, commits, seeds, devices and dates."""
+    """One line that says where rows of `read` come from: seeds, devices and dates, then runs and commits."""
     if frame.empty:
         return "No runs."
     ids = sorted(frame["run_id"])
@@ -216,7 +216,7 @@ def provenance(frame: pd.DataFrame) -> str:
     days = sorted({date[:10] for date in frame["date"]})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     count = "1 run" if len(ids) == 1 else f"{len(ids)} runs"
-    return f"{count} ({names}); code {commits}; seeds {seeds}; {devices}; {when}."
+    return f"{count}; seeds {seeds}; {devices}; {when}. Runs: {names}; code {commits}."
 
 
 def _all(results: File | None, study: str | None, mock: bool) -> Iterator[tuple[Path, Record]]:

@@ -303,7 +303,7 @@ def test_provenance_of_many_runs_is_still_short(results: Path) -> None:
     frame = pd.concat([records.read(results)] * 20, ignore_index=True)
     frame["run_id"] = [f"run{number:02d}" for number in range(40)]
     line = records.provenance(frame)
-    assert "40 runs (run00, run01 and 38 more)" in line
+    assert "Runs: run00, run01 and 38 more" in line
     assert len(line) < 300
 
 

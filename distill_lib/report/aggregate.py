@@ -8,7 +8,8 @@ import pandas as pd
 
 from distill_lib import datasets, recipes, records, views
 from distill_lib.errors import unknown
-from distill_lib.report import differences, matching
+from distill_lib.experiments import matching
+from distill_lib.report import differences
 
 LENGTHS = ("short", "medium", "long", "longest")
 """Variants of `fashion` whose records come with the book."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from distill_lib import experiments, records
-from distill_lib.experiments import PRETRAINED, Setting
-from distill_lib.report import aggregate, differences, matching
+from distill_lib.experiments import PRETRAINED, Setting, matching
+from distill_lib.report import aggregate, differences
 from distill_lib.report.differences import Difference
 from distill_lib.report.tables import html_table
 
@@ -111,10 +111,19 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(runs: pd.DataFrame, name: str, every: Compared) -> HTML:
-    """An experiment as a page prints it: the claim, its settings, and what becomes of the claim."""
+def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> HTML:
+    """An experiment as a page prints it: the claim, its settings, and on the embedded set what becomes of the claim."""
     claim = experiments.get(name).claim
-    return html_table(f"*The paper says:* {claim}" if claim else "", table(runs, name), verdicts(every, name))
+    said = f"*The paper says:* {claim}" if claim else ""
+    if dataset != "fashion":
+        return html_table(said, table(runs, name, dataset))
+    every = compared(runs)
+    tests = differences.tested(each for own in every.values() for each in own)
+    note = (
+        f"*p* is corrected for {tests} tests, those of all experiments on these images; intervals are not. Three pairs "
+        "of runs leave even large differences undecided after so many tests: the interval says how large they are."
+    )
+    return html_table(said, table(runs, name), verdicts(every, name), note)
 
 
 def _pairs(name: str) -> list[tuple[str, str]]:

@@ -17,9 +17,10 @@ import pandas as pd
 from distill_lib import datasets, models, recipes, teachers, views, weights
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError, unknown
+from distill_lib.experiments import matching
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe, presets
-from distill_lib.report import devices, matching
+from distill_lib.report import devices
 from distill_lib.teachers import published
 
 DEVICE = "H100 SXM"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from distill_lib import datasets, recipes
+from distill_lib.experiments import matching
 from distill_lib.recipes import presets
-from distill_lib.report import aggregate, cost, matching
+from distill_lib.report import aggregate, cost
 from distill_lib.report.tables import html_table
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from distill_lib.records import NOTHING
+from distill_lib.records import NOTHING, provenance
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -28,6 +28,19 @@ def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
 
     text = "".join(_html(part) for part in parts if isinstance(part, pd.DataFrame) or part)
     return HTML(f'<div class="{css}">{text}</div>' if css else text)
+
+
+def source(*frames: pd.DataFrame) -> HTML:
+    """The line under a figure that says where its numbers come from; names of runs and commits unfold.
+
+    Args:
+        *frames: rows of `records.read`.
+    """
+    from IPython.display import HTML
+
+    full = [frame for frame in frames if not frame.empty]
+    short, _, names = provenance(pd.concat(full) if full else pd.DataFrame()).partition(" Runs: ")
+    return HTML(f'<details class="provenance"><summary>{short}</summary>Runs: {names or "none"}</details>')
 
 
 def _html(part: pd.DataFrame | str | list[str]) -> str:

@@ -170,7 +170,7 @@ def test_a_line_for_every_policy_and_where_it_comes_from(results: Path, capsys: 
         (line,) = [line for line in said.splitlines() if f" {name} " in line]
         assert f" {100 * run['result']['test_top1']:.1f} " in line
         assert run["run_id"] in said
-    assert said.splitlines()[-1].startswith("2 runs (")
+    assert said.splitlines()[-1].startswith("2 runs; seeds 0;")
 
 
 def test_an_unknown_study_lists_those_that_there_are(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

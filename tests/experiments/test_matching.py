@@ -8,7 +8,7 @@ import made_up
 import pandas as pd
 
 from distill_lib import recipes, records
-from distill_lib.report import matching
+from distill_lib.experiments import matching
 
 
 def test_a_recipes_records_are_found_under_any_preset(tmp_path: Path) -> None:

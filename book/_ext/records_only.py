@@ -1,0 +1,39 @@
+"""Sphinx extension: while the book is built nothing is trained, and under a figure names of runs and commits unfold."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+# A caption's text, its provenance, which `records.provenance` writes, and the end of its paragraph
+FIGURE_SOURCE = re.compile(
+    r'<span class="provenance">\s*(?:<span class="pasted-text">)?(?P<short>[^<]*?)'
+    r"(?: Runs: (?P<long>[^<]*))?(?:</span>)?\s*</span>(?P<rest>.*?</p>)",
+    re.DOTALL,
+)
+
+
+def fold(app: Sphinx, page: str, template: str, context: dict[str, Any], *_: object) -> None:
+    """Puts the long part of each provenance line into a block of its own, which a reader opens."""
+    if "body" in context:
+        context["body"] = re.sub(r"<figcaption>.*?</figcaption>", _folded, context["body"], flags=re.DOTALL)
+
+
+def _folded(caption: re.Match[str]) -> str:
+    def unfold(source: re.Match[str]) -> str:
+        if not source["long"]:
+            return source[0]
+        kept = f'<span class="provenance">{source["short"]}</span>{source["rest"]}'
+        return f'{kept}<details class="provenance"><summary>Runs and commits</summary>{source["long"]}</details>'
+
+    return FIGURE_SOURCE.sub(unfold, caption[0])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    os.environ["DISTILL_READ_ONLY"] = "1"  # kernels inherit it; `experiments.run` heeds it
+    app.connect("html-page-context", fold)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

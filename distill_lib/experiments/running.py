@@ -1,0 +1,80 @@
+"""The runs of a notebook: trained where they are missing, and only read while the book is built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from distill_lib import datasets, records
+from distill_lib.experiments import matching
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from distill_lib.recipes import Recipe
+
+READ_ONLY = "DISTILL_READ_ONLY"
+"""The variable that keeps notebooks from training. The book's build sets it."""
+
+
+def run(plan: Sequence[Recipe], results: str | os.PathLike[str] | None = None, **options: Any) -> pd.DataFrame:
+    """Trains what a plan lacks, and says whether its data are there; where `DISTILL_READ_ONLY` is set, only reads.
+
+    Args:
+        plan: what to run; finished runs are reused.
+        results: the results folder; None finds it.
+        **options: of `train.sweep`, such as `loading` and `students_per_step`.
+
+    Returns:
+        All records of that folder, the table of `records.read`; mock ones only where the plan is for mock data.
+
+    Raises:
+        DistillError: as `train.sweep`; a run that fails alone is told, and the others go on.
+    """
+    if os.environ.get(READ_ONLY):
+        runs = records.read(results)
+        print(f"{len(select(runs, plan))} of these {len(plan)} students have records; nothing is trained here.")
+        return runs
+    from distill_lib import train
+
+    for dataset in dict.fromkeys(recipe.dataset for recipe in plan):
+        datasets.check(dataset, mock=any(recipe.variant == "smoke" for recipe in plan))
+    ended = train.finished(train.sweep(plan, results, **options))
+    return records.read(results, mock=ended[0].record["mock"])
+
+
+def select(runs: pd.DataFrame, plan: Sequence[Recipe]) -> pd.DataFrame:
+    """The records that repeat the recipes of a plan, each with its own seed, in the plan's order.
+
+    Args:
+        runs: the table of `records.read`.
+        plan: recipes.
+    """
+    import pandas as pd
+
+    known = [matching.of_recipe(runs, recipe) for recipe in plan]
+    own = [rows[rows["seed"] == recipe.seed] for rows, recipe in zip(known, plan, strict=True) if len(rows)]
+    return pd.concat(own).drop_duplicates("run_id") if own else runs.iloc[:0]
+
+
+def pretrained(dataset: str, variant: str | None = None, results: str | os.PathLike[str] | None = None) -> str | None:
+    """Trains the run whose student those of `initialization` start from, and returns what names it as a start.
+
+    Returns:
+        A value for `start` of `experiments.plan`; None where the presets name a published file, and a stand-in for any
+        start where `DISTILL_READ_ONLY` is set.
+
+    Raises:
+        DistillError: as `train.fit`.
+    """
+    from distill_lib import experiments
+
+    before = experiments.pretraining(dataset, variant)
+    if not before:
+        return None
+    if os.environ.get(READ_ONLY):
+        return experiments.PRETRAINED
+    from distill_lib import train
+
+    return train.fit(before[0], results).reference
