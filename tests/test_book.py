@@ -26,7 +26,9 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
+PAGES = sorted(
+    [*BOOK.glob("*.md"), *(path for part in ("idea", "sets", "teaching") for path in BOOK.glob(f"{part}/*.md"))]
+)
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CHAPTERS = (
@@ -136,6 +138,16 @@ def test_no_page_asks_another_host(html: Path) -> None:
             assert (path.parent / url.split("?")[0].split("#")[0]).exists(), (path.name, url)
     for path in (html / "_static").glob("**/*.css"):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import\s+(url\()?['\"]?(https?:)?//", path.read_text()), path
+
+
+@pytest.mark.slow
+def test_slides_show_figures_of_the_book_and_their_notes(html: Path) -> None:
+    for source in BOOK.glob("teaching/slides/*.md"):
+        text, slides = source.read_text(), (html / "slides" / f"{source.stem}.html").read_text()
+        images = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", slides)
+        assert len(images) == len(re.findall(r"\(fig-", text)) > 4
+        assert all((html / "slides" / image).is_file() for image in images)
+        assert text.count("\nNote:") == text.count("\n---\n") + 1  # each slide has something for the speaker
 
 
 @pytest.mark.slow
