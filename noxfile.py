@@ -131,7 +131,9 @@ def pdf(session: nox.Session) -> None:
         for page, path in zip(pages, printed, strict=True):
             address = (FIRST_PAGE.parent / f"{page}.html").as_uri()
             execute(session, chromium, *options, f"--print-to-pdf={path}", address)
-        merge = "import sys, pypdf; book = pypdf.PdfWriter(); [*map(book.append, sys.argv[2:])]; book.write(sys.argv[1])"
+        merge = (
+            "import sys, pypdf; book = pypdf.PdfWriter(); [*map(book.append, sys.argv[2:])]; book.write(sys.argv[1])"
+        )
         target = FIRST_PAGE.parents[1] / "book.pdf"
         execute(session, python, "-c", merge, target, *printed)
     print(f"\nThe book in one file: {target}", flush=True)
