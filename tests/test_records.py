@@ -34,7 +34,7 @@ def make_record(policy: str = "mix", seed: int = 0, mock: bool = False, **change
     result = {"test_top1": 0.1 + 0.2, "train_loss": 1 / 3}
     teacher = {"name": "mock", "sha256": "abc"} if recipe.has_teacher else None
     run_id = recipe.run_id("abc" if teacher else "")
-    record = records.describe(recipe, run_id=run_id, mock=mock, result=result, timing=timing, teacher=teacher)
+    record = records.describe(recipe, run_id=run_id, mock=mock, result=result, about=timing, teacher=teacher)
     return record | changes
 
 
