@@ -119,20 +119,24 @@ def in_words(changed: dict[str, list[Any]]) -> str:
     return "; ".join(f"{name} was {before!r} and is {now!r}" for name, (before, now) in changed.items())
 
 
-def write(directory: Path, record: Record, rows: list[Row]) -> None:
-    """Writes metrics.csv and then run.json, whose presence says that the run is complete; with checksums of both.
+def write(directory: Path, record: Record, rows: list[Row]) -> Record:
+    """Writes metrics.csv and then run.json, whose presence says that the run is complete.
+
+    Returns:
+        The record as it is written: with its schema, and checksums of both files.
 
     Raises:
         DistillError: if the folder cannot be written, or the record is larger than 50 kB.
     """
     table = to_csv(rows)
-    record = {name: value for name, value in record.items() if name != "checksums"} | {"schema": SCHEMA}
-    checksums = {"run.json": _sha256(_dumped(record)), "metrics.csv": _sha256(table)}
-    content = _dumped(record | {"checksums": checksums})
+    record = record | {"schema": SCHEMA, "checksums": {"metrics.csv": _sha256(table)}}
+    record["checksums"] = {"run.json": _sha256(_dumped(record))} | record["checksums"]
+    content = _dumped(record)
     if len(content) + len(table) > MAX_BYTES:
         raise DistillError(f"the record of {record['run_id']} is larger than {MAX_BYTES} bytes; lower evaluations.")
     write_atomically(directory / "metrics.csv", table)
     write_atomically(directory / "run.json", content)
+    return record
 
 
 def add(directory: Path, result: Row) -> None:
@@ -212,7 +216,7 @@ def _problem(record: Any) -> str | None:
     checksums = record.get("checksums")
     if not isinstance(checksums, dict) or checksums.keys() != {"run.json", "metrics.csv"}:
         return "has no checksums"
-    covered = {name: value for name, value in record.items() if name != "checksums"}
+    covered = record | {"checksums": {"metrics.csv": checksums["metrics.csv"]}}
     return None if checksums["run.json"] == _sha256(_dumped(covered)) else "is damaged (its checksum is another)"
 
 

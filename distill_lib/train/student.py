@@ -152,7 +152,7 @@ class StudentRun:
         record = records.describe(
             task.recipe, run_id=task.run_id, mock=task.mock, result=result, about=about, teacher=_teacher(task)
         )
-        records.write(self.directory, record, self.rows)
+        record = records.write(self.directory, record, self.rows)
         _tidy(self.directory)
         return Run(record, self.rows, variables, self.directory, False)
 
