@@ -30,8 +30,8 @@ FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
 BENCHMARKS = ("sweep", "step", "soft_labels", "loop")
 COMPARISONS = (
-    "ablations", "imagenet", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain", "patience",
-    "resolutions_and_ensembles",
+    "ablations", "capacity", "imagenet", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain",
+    "patience", "resolutions_and_ensembles",
 )  # fmt: skip
 SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own lists have; one for each set with presets
     **{name: [["-p", "seeds", "[0]"]] for name in COMPARISONS},
@@ -42,6 +42,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
         ["-p", "dataset", "imagenet", "-p", "loading", "stream"],
     ],
     "silent_bugs": [["-p", "seeds", "[0]"]],
+    "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
 }
 ENVIRONMENT = {

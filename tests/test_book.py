@@ -21,7 +21,7 @@ import made_up
 import pytest
 
 from distill_lib import cli, recipes
-from distill_lib.experiments import notebooks
+from distill_lib.experiments import notebooks, running
 from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +29,11 @@ BOOK = ROOT / "book"
 PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
+CHAPTERS = (
+    *("support", "capacity", "labels", "resolutions_and_ensembles", "mobilenet", "optimizers", "initialization"),
+    *("out_of_domain", "ablations"),
+)
+"""Notebooks that the book shows as chapters on an experiment."""
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r'(?:nox -s run --|distill run) ([a-z_]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)')
 NUMBER = re.compile(r"\d+(\.\d+)?\s?(%|points|epochs|steps|minutes|seeds)")
@@ -183,7 +188,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     [
         "index",
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience", "idea/silent_bugs"),
-        *("study", "stored", "rerun", "comparisons", "report", "performance", "sets/flowers", "sets/imagenet"),
+        *("study", "stored", "rerun", "report", "performance", "sets/flowers", "sets/imagenet"),
     ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,9 +206,34 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile(cell, f"{page}.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize(
-    "page", ["index", *(name for name in NAMES if "idea/" in name), "study", "stored", "comparisons", "report"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_notebooks_of_the_book_run_without_records(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the book's build runs them: nothing is trained, and a figure without runs says so."""
+    monkeypatch.setattr(cost, "student_operations", lambda recipe: 1e10)
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
+    monkeypatch.setenv(running.READ_ONLY, "1")
+    monkeypatch.chdir(BOOK / "experiments")
+    namespace: dict = {}
+    for cell in json.loads((BOOK / "experiments" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), name, "exec"), namespace)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapters_have_what_a_reader_expects_of_one(name: str) -> None:
+    """Objectives, a prediction, runs, what was seen here and in the paper, limits, what to keep, and exercises."""
+    cells = json.loads((BOOK / "experiments" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    parts = ("After this chapter you can", "**Cost**", "Predict first", "experiments.run(", "tables.source(")
+    for part in (*parts, "## What we saw", "## What the paper saw", "## Limits", "Keep in mind", "```{exercise}"):
+        assert part in text, part
+    figures = [cell["metadata"]["mystnb"] for cell in cells if "mystnb" in cell["metadata"]]
+    assert figures and all(len(each["figure"]["caption"]) > 20 and len(each["image"]["alt"]) > 40 for each in figures)
+
+
+@pytest.mark.parametrize("page", ["index", *(name for name in NAMES if "idea/" in name), "study", "stored", "report"])
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())

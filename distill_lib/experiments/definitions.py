@@ -86,6 +86,12 @@ _DOMAINS: dict[str, dict[str, Any]] = {
     "patches of photographs": {"transfer_set": "patches"},
     "handwritten digits": {"transfer_set": "digits", "epochs": 100 * 1_020 / 1_797},  # as many steps
 }
+_WIDTHS = {width: {"student": f"bit_r11w{width}"} for width in (8, 16, 24)}
+_TRANSFER: dict[str, dict[str, Any]] = {
+    "1,020 images": _SAME,
+    "1,020 images, mixed": _MIX,
+    "57,960 images": _SAME | {"transfer_set": "fashion_teacher", "epochs": 400 * 1_020 / 57_960},  # as many steps
+}
 _SMALLER = {"learning_rate": (0.01,)}
 _ADAM_RATES = {"learning_rate": (0.1,)}  # beside the preset's .03
 _SGD_RATES = {"learning_rate": (0.3,)}
@@ -231,6 +237,26 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         better=tuple(
             ("consistent teaching", name) for name in ("labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD")
+        ),
+    ),
+    "capacity": Experiment(
+        title="What keeps a student below its teacher?",
+        source="not in the paper",
+        claim="",
+        settings={
+            "fashion": tuple(
+                Setting(f"width {width}, {name}", student | settings, "capacity")
+                for name, settings in _TRANSFER.items()
+                for width, student in _WIDTHS.items()
+            )
+        },
+        further=tuple(
+            pair
+            for width, wider in ((8, 16), (16, 24))
+            for pair in (
+                (f"width {wider}, 1,020 images", f"width {width}, 1,020 images"),
+                (f"width {width}, 57,960 images", f"width {width}, 1,020 images"),
+            )
         ),
     ),
     "ablations": Experiment(

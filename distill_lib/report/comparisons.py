@@ -114,8 +114,16 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
 def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> HTML:
     """An experiment as a page prints it: the claim, its settings, and on the embedded set what becomes of the claim."""
     claim = experiments.get(name).claim
-    decided = [verdicts(compared(runs), name)] if dataset == "fashion" else []
-    return html_table(f"*The paper says:* {claim}" if claim else "", table(runs, name, dataset), *decided)
+    said = f"*The paper says:* {claim}" if claim else ""
+    if dataset != "fashion":
+        return html_table(said, table(runs, name, dataset))
+    every = compared(runs)
+    tests = differences.tested(each for own in every.values() for each in own)
+    note = (
+        f"*p* is corrected for {tests} tests, those of all experiments on these images; intervals are not. Three pairs "
+        "of runs leave even large differences undecided after so many tests: the interval says how large they are."
+    )
+    return html_table(said, table(runs, name), verdicts(every, name), note)
 
 
 def _pairs(name: str) -> list[tuple[str, str]]:

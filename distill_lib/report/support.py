@@ -1,0 +1,86 @@
+"""What mixup adds, by the number of training images and of steps: function matching minus consistent teaching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from distill_lib import views
+from distill_lib.report import aggregate, differences
+from distill_lib.report.differences import Difference
+
+POLICIES = ("mix", "same/ic")
+Gains = Mapping[tuple[int, int], Difference]  # by steps and images, corrected for their number
+
+
+def pairs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the preset `support` at every place, steps and images, that both policies have.
+
+    Args:
+        runs: the table of `records.read`.
+
+    Returns:
+        Its rows with the column `images`; each seed and views once.
+    """
+    own = aggregate.live(runs)
+    own = own[(own["study"] == "fashion_support") & own["policy"].isin(POLICIES)]
+    if own.empty:
+        return pd.DataFrame(columns=["steps", "images", "policy", "seed", "view_seed", "run_id"])
+    own = aggregate.with_image_counts(own[own["mixup"] == "batch"])
+    own = own.drop_duplicates(["steps", "images", "policy", "seed", "view_seed"])
+    return own[own.groupby(["steps", "images"])["policy"].transform("nunique") == len(POLICIES)]
+
+
+def gains(own: pd.DataFrame, metric: str = "test_top1") -> Gains:
+    """How much mixup adds at each place of the table of `pairs`."""
+    names, known = (views.NAMES[POLICIES[0]], views.NAMES[POLICIES[1]]), {}
+    for place, group in own.groupby(["steps", "images"]):
+        first, second = (group[group["policy"] == policy] for policy in POLICIES)
+        known[place] = differences.compare(first, second, names, metric)
+    tested = {place: gain for place, gain in known.items() if gain is not None}
+    return dict(zip(tested, differences.holm(tested.values()), strict=True))
+
+
+def table(known: Gains) -> pd.DataFrame:
+    """Gains as a table to print, a row a place."""
+    return pd.DataFrame(
+        {"images": f"{images:,}", "steps": f"{steps:,}"} | differences.columns(gain)
+        for (steps, images), gain in known.items()
+    )
+
+
+def verdict(known: Gains) -> str:
+    """Where mixup is seen to pay, seen to cost, and where neither, as a sentence."""
+    named = {sign: _places(place for place, gain in known.items() if gain.sign == sign) for sign in (1, -1, 0)}
+    return f"Seen to pay: {named[1]}. Seen to cost: {named[-1]}. Undecided: {named[0]}."
+
+
+def _places(places: Iterable[tuple[int, int]]) -> str:
+    by_steps: dict[int, list[str]] = {}
+    for steps, images in places:
+        by_steps.setdefault(steps, []).append(f"{images:,}")
+    return "; ".join(f"with {', '.join(names)} images after {steps:,} steps" for steps, names in by_steps.items()) or (
+        "nowhere"
+    )
+
+
+def trends(own: pd.DataFrame) -> list[str]:
+    """How the gain changes where images double, a text for each number of steps with at least three points.
+
+    A straight line is fitted through the gains of all pairs of runs against the logarithm of the images.
+    """
+    texts = []
+    for steps, group in own.groupby("steps"):
+        each = group.pivot_table("test_top1", ["images", "seed", "view_seed"], "policy").dropna().reset_index()
+        if each["images"].nunique() < 3:
+            continue
+        fit = stats.linregress(np.log2(each["images"]), 100 * (each["mix"] - each["same/ic"]))
+        reach = stats.t.ppf(0.975, len(each) - 2) * fit.stderr
+        ends = f"95 % {differences.signed(fit.slope - reach)} to {differences.signed(fit.slope + reach)}"
+        sure = "< .001" if fit.pvalue < 0.001 else f"= {fit.pvalue:.3f}".replace("0.", ".")
+        slope = differences.signed(fit.slope)
+        texts.append(f"by {slope} points after {steps:,} steps ({ends}, {len(each)} pairs, *p* {sure})")
+    return texts
