@@ -183,7 +183,7 @@ def origin(task: Task, remat: bool = False) -> dict[str, Any]:
     """What the result of a run depends on, to the last bit; JSON-able."""
     teacher = task.teacher.sha256 if task.teacher else None
     made_of = {"recipe": dataclasses.asdict(task.recipe), "teacher": teacher, "start": task.start_sha256}
-    return made_of | {"data": task.fingerprint, "remat": remat} | records.circumstances()
+    return made_of | {"data": task.data, "remat": remat} | records.circumstances()
 
 
 def take_up(
@@ -229,6 +229,11 @@ def finished(task: Task, directory: Path) -> Run | None:
     if (record := records.load(directory)) is None:
         return None
     _refuse_another(task, directory, record["recipe"], "record")
+    if record.get("data", task.data) != task.data:
+        raise DistillError(
+            f"the record in {directory} is of other data of this name (digest {record['data']}, and now {task.data}): "
+            "move that folder away."
+        )
     rows, student = records.read_rows(directory, record), directory / "student.npz"
     _tidy(directory, directory / checkpoint.LOCK)  # the process that wrote the record may have been killed before
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])

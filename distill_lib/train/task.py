@@ -35,6 +35,7 @@ class Task:
         train: training images.
         eval_sets: what students are judged by, by split.
         fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
+        data: digest of what the data sets held then; see `datasets.digest`.
         teacher: None for the label baselines.
         start: the student's first variables, where a checkpoint gives them.
         start_sha256: of that checkpoint.
@@ -46,6 +47,7 @@ class Task:
     train: Split
     eval_sets: dict[str, EvalSet]
     fingerprint: str
+    data: str
     teacher: teachers.Teacher | None = None
     start: models.Variables | None = None
     start_sha256: str = ""

@@ -56,6 +56,9 @@ def written(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
         ("{a", "{a"),
         ("a: b", "a: b"),
         ("run #1", "run #1"),
+        ("!!timestamp 2001-01-01", "!!timestamp 2001-01-01"),
+        ("[!!binary YQ==]", "[!!binary YQ==]"),
+        ("!!int x", "!!int x"),
     ],
 )
 def test_values_of_the_command_line(text: str, value: Any) -> None:
