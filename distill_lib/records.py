@@ -147,11 +147,6 @@ def add(directory: Path, result: Row) -> None:
     write(directory, record | {"result": record["result"] | result}, read_rows(directory, record))
 
 
-def to_json(recipe: Recipe) -> bytes:
-    """A recipe as JSON: the note that an unfinished run leaves in its folder."""
-    return _dumped(dataclasses.asdict(recipe))
-
-
 def to_csv(rows: list[Row]) -> bytes:
     """Rows of one run as CSV; numbers are written so that reading them gives the same bits."""
     text = io.StringIO()

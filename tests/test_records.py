@@ -385,12 +385,6 @@ def test_results_are_found_beside_the_project_file(tmp_path: Path, monkeypatch: 
     assert records.read().empty
 
 
-def test_an_unfinished_recipe_is_readable(tmp_path: Path) -> None:
-    """The note in the folder of an unfinished run says what is being run."""
-    recipe = recipes.get("fashion", "smoke", policy="mix")
-    assert recipes.Recipe(**json.loads(records.to_json(recipe))) == recipe
-
-
 def test_the_csv_is_plain(tmp_path: Path) -> None:
     """Other tools read it as well."""
     folder = write(tmp_path, make_record())

@@ -67,12 +67,7 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
-    """Writes the state of a run and keeps the one before; a kill at any moment leaves one of them whole.
-
-    Args:
-        directory: folder of the run.
-        state: pytree of arrays.
-        facts: what is kept with it; JSON-able.
+    """Writes a state (any tree of arrays) and JSON-able facts; a kill at any moment leaves it or the one before whole.
 
     Raises:
         DistillError: if it cannot be written.

@@ -117,12 +117,14 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
     lead, start = runs[0].task, min(run.start for run in runs)
     settings = [jax.device_put(run.task.settings, everywhere) for run in runs]
     learn = [step.learn(run.task.student, run.task.recipe, remat, mesh) for run in runs]
-    reports, ahead = _report_steps(lead), deque[jax.Array]()
+    count, ahead = lead.recipe.evaluations, deque[jax.Array]()
+    reports = {round(lead.total_steps * (number + 1) / count) for number in range(count)}
+    label = lead.run_id if len(runs) == 1 else f"{len(runs)} students ({lead.recipe.policy})"
     share, spent = CHECKPOINT_SHARE if checkpoint_seconds else float("inf"), 0.0
     began = time.perf_counter()
     with (
         contextlib.closing(batches.batches(lead, start, mesh)) as given,
-        contextlib.closing(Progress(_label(runs), lead.total_steps, lead.recipe.batch_size, start)) as progress,
+        contextlib.closing(Progress(label, lead.total_steps, lead.recipe.batch_size, start)) as progress,
     ):
         for done, batch in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
             for number, run in enumerate(runs):
@@ -139,17 +141,8 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
                     checkpoint_seconds,
                     share * (time.perf_counter() - began) - spent,
                 )
-    return [run.error or run.finish(len(runs), _substituted(lead)) for run in runs]
-
-
-def _substituted(task: Task) -> int | None:
-    """Broken images that this process met in training, where they are decoded on the way."""
-    return None if task.train.substituted is None else len(task.train.substituted)
-
-
-def _report_steps(task: Task) -> set[int]:
-    """Steps after which a row of metrics is written."""
-    return {round(task.total_steps * (i + 1) / task.recipe.evaluations) for i in range(task.recipe.evaluations)}
+    bad_images = None if lead.train.substituted is None else len(lead.train.substituted)
+    return [run.error or run.finish(len(runs), bad_images) for run in runs]
 
 
 def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) -> None:
@@ -163,15 +156,9 @@ def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) ->
 
 
 def save_due(runs: list[StudentRun], checkpoint_seconds: float, allowed: float) -> float:
-    """Saves the students whose last checkpoint is too long ago, in turn, as far as that may take.
+    """Saves those whose last checkpoint is so long ago, the oldest first; none is begun after the seconds allowed.
 
-    Args:
-        runs: of which the one that was saved longest ago comes first.
-        checkpoint_seconds: least time between two checkpoints of a student.
-        allowed: seconds that all of it may take; whatever is begun within them is finished.
-
-    Returns:
-        The seconds that it took.
+    Returns the seconds that it took.
     """
     began = time.perf_counter()
     due = sorted((run for run in runs if began - run.saved >= checkpoint_seconds), key=lambda run: run.saved)
@@ -194,9 +181,3 @@ def _report(runs: list[StudentRun], done: int, progress: Progress) -> None:
     losses = [run.rows[-1]["loss"] for run in working if run.error is None]
     if losses:
         progress.report(done, float(np.mean(losses)))
-
-
-def _label(runs: list[StudentRun]) -> str:
-    if len(runs) == 1:
-        return runs[0].task.run_id
-    return f"{len(runs)} students ({runs[0].task.recipe.policy})"

@@ -51,19 +51,9 @@ class Run:
 class StudentRun:
     """One student in training.
 
-    Attributes:
-        task: what it learns, and from whom.
-        directory: folder of its record.
-        origin: what its result depends on, see `origin`.
-        state: after the newest step.
-        rows: of metrics.csv so far.
-        start: steps that were done when this process took it up.
-        seconds: that earlier processes spent on it.
-        resumed: how often it was taken up again.
-        parts: at which steps it was taken up under other circumstances, and what had changed.
-        error: why it stopped before the end, if it did.
-        began: when this process took it up, in `time.perf_counter` seconds.
-        saved: when it was last saved, or taken up.
+    `origin` says what its result depends on (see the function), and `parts` at which steps it was taken up under other
+    circumstances. Earlier processes brought it to step `start` in so many `seconds`; this one took it up when it
+    `began`, and last `saved` it then, in seconds of `time.perf_counter`.
     """
 
     task: Task
@@ -115,12 +105,7 @@ class StudentRun:
     def finish(self, students_per_step: int, bad_images: int | None = None) -> Run | DistillError:
         """Evaluates the student on all splits, and writes its parameters and its record.
 
-        Args:
-            students_per_step: students that were taught together.
-            bad_images: broken images that this process met, where they were decoded on the way.
-
-        Returns:
-            The run; or this run's `error` and nothing written, where logits are not finite.
+        Returns the run; or this run's `error`, with nothing written, where logits are not finite.
         """
         task, seconds = self.task, self._spent()
         variables = self.state.variables
@@ -189,21 +174,13 @@ def origin(task: Task, remat: bool = False) -> dict[str, Any]:
 def take_up(
     task: Task, directory: Path, mesh: jax.sharding.Mesh, *, remat: bool = False, resume_changed: bool = False
 ) -> StudentRun:
-    """Starts a student, or goes on from its newest training checkpoint.
-
-    Args:
-        task: what it learns.
-        directory: folder of its record.
-        mesh: devices along one axis "data", on which its state lies (see `state.spread`).
-        remat: as in `fit`.
-        resume_changed: as in `fit`.
+    """Starts a student, or goes on from its newest training checkpoint; arguments as of `fit` and `loop.train`.
 
     Raises:
         DistillError: if the checkpoint is damaged, is another run's, or was made under other circumstances.
     """
     for leftover in weights.unfinished(directory):
         leftover.unlink(missing_ok=True)
-    weights.write_atomically(directory / "recipe.json", records.to_json(task.recipe))
     state, now, saved = task.initial_state(), origin(task, remat), checkpoint.load(directory)
     if saved is None:
         return StudentRun(task, directory, now, spread(state, task.recipe.optimizer, mesh))

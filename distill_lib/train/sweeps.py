@@ -60,12 +60,12 @@ def sweep(
         recipes: what to run; finished ones are reused, and those that can share batches do.
         workdir: the results folder; None finds it.
         students_per_step: students that are taught together at most; None chooses it from the device's memory.
-        checkpoint_seconds: time between two training checkpoints of a student, or what takes 1 % of the time.
-        loading: how images come, as in `setup.prepare`.
-        workers: threads that decode, where images are decoded on the way.
-        replay: folder of stored soft labels that all of them replay, as in `setup.prepare`.
-        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
-        resume_changed: as in `fit`.
+        checkpoint_seconds: as in `fit`, and so are all others; of `replay` all students take their soft labels.
+        loading: how images come.
+        workers: threads that decode.
+        replay: folder of soft labels.
+        remat: less memory, more work.
+        resume_changed: whether what was begun otherwise goes on.
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended

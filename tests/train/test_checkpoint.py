@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import records, train, weights
+from distill_lib import datasets, records, train, weights
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.train import Run, checkpoint
@@ -348,6 +348,20 @@ def test_a_finished_run_is_reused_only_if_it_is_the_same(teacher: Path, unbroken
     (folder / "metrics.csv").write_bytes(b"")
     with pytest.raises(DistillError, match=r"metrics.csv is damaged"):
         train.fit(recipe, tmp_path)
+
+
+def test_other_data_of_the_same_name_are_neither_reused_nor_taken_up(
+    begun: Path, unbroken: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set that was prepared anew, or pictures with other pixels: the digest of what they hold tells."""
+    shutil.copytree(begun, tmp_path / "begun")
+    shutil.copytree(unbroken.directory, tmp_path / "finished" / "fashion_smoke" / unbroken.directory.name)
+    monkeypatch.setattr(datasets, "digest", lambda *_, **__: "0123")
+    recipe = tiny.recipe(teacher, policy="mix", epochs=3)
+    with pytest.raises(DistillError, match=r"begun otherwise \(data was '\w+' and is '0123'\)"):
+        train.fit(recipe, tmp_path / "begun")
+    with pytest.raises(DistillError, match=r"record in .* is of other data of this name \(digest \w+, and now 0123\)"):
+        train.fit(recipe, tmp_path / "finished")
 
 
 def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path: Path) -> None:
