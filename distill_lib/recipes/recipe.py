@@ -110,7 +110,7 @@ class Recipe:
         self._check_loss(policy)
         for name, (low, high, reason) in _RANGES.items():
             if (value := getattr(self, name)) is not None and not low <= value <= high:
-                raise DistillError(f"{name} must be from {low:g} to {high:.12g}{reason}, got {value}.")
+                raise DistillError(f"{name} must be from {low:g} to {high:.10g}{reason}, got {value}.")
         shrunk = self.weight_decay * (self.learning_rate if self.decay == "adamw" else 1)
         if shrunk >= 1:
             raise DistillError(
@@ -222,7 +222,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "batch_size": (1, 2**20, ""),
     "resolution": (1, 4096, " pixels"),
     "temperature": (1e-3, 1e3, ", beyond which float32 holds no softmax of such logits"),
-    "learning_rate": (1e-12, 1e6, ""),
+    "learning_rate": (1e-12, 3e38, ""),
     "weight_decay": (0, 1e12, ""),
     "warmup_steps": (0, MOST_STEPS, ""),
     "seed": (0, 2**32 - 1, " (JAX uses 32 bits of it)"),

@@ -220,8 +220,8 @@ def test_a_sweep_saves_each_student_as_often_as_the_budget_allows(
         clock[0] += 1.0
         spent += loop.save_due(students, 60.0, loop.CHECKPOINT_SHARE * clock[0] - spent)  # type: ignore[arg-type]
         assert spent <= loop.CHECKPOINT_SHARE * clock[0] + cost
-    for student in students:
-        assert max(np.diff([0.0, *student.times])) <= pause, "nobody waits for ever"
+    for timed in students:
+        assert max(np.diff([0.0, *timed.times])) <= pause, "nobody waits for ever"
     assert loop.save_due(students, 0.0, float("inf")) == pytest.approx(80 * cost), "0 seconds save after every step"
 
 
