@@ -110,6 +110,23 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The built book in Chromium: offline, on a wide screen and a phone, light and dark; arguments go to pytest."""
+    import tomllib  # not above: a Python that lacks it is to get as far as the message that it is too old
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    paths = [path for name in names if (path := shutil.which(name))]
+    if not paths:
+        session.skip("there is no Chromium on this machine: install the package `chromium`.")
+    if not FIRST_PAGE.is_file():
+        fail("there is no book yet: `nox -s book` builds it.")
+    pins = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["browser"]
+    python = made(session, "browser", " ".join(pins).encode(), [pins])
+    folder = "tests/browser"  # without tests/conftest.py, which is about JAX
+    run(session, python, "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs, CHROMIUM=paths[0])
+
+
+@nox.session
 def newest(session: nox.Session) -> None:
     """The tests with the newest JAX that is supported and that this Python can have; arguments go to pytest."""
     given = re.sub(r"^jax==.*$", "jax<0.13", (ROOT / "requirements.txt").read_text(), flags=re.MULTILINE)

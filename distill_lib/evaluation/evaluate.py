@@ -74,7 +74,7 @@ def evaluate(
     sizes = networks[0].ensemble.sizes(pixels)
     result = {"images": int(metrics.counted(labels).sum()), "resolution": " + ".join(map(str, sizes)), "side": centre}
     result |= metrics.metrics(logits[0], labels, *logits[1:])
-    if teacher is not None:
+    if teacher is not None and all(each.has_features for each in networks):
         features = [eval_set.features(each.ensemble, each.variables, pixels) for each in networks]
         result["cka"] = metrics.linear_cka(*eval_set.sound(*features))
     return result

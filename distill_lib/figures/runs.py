@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from distill_lib import records, views
@@ -17,7 +18,7 @@ from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences
 
-End = tuple[float, str, str]  # height, text and colour of a label at the end of a line
+End = tuple[float, str, str] | tuple[float, str, str, float]  # see `label_ends`
 
 
 @styled
@@ -112,7 +113,7 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             x, y = [each.epochs for each in compared], [100 * each.value for each in compared]
             error = np.nan_to_num([100 * (each.high - each.value) for each in compared])
             axes.errorbar(x, y, error, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1)
-            ends.append((y[-1], _name(frame, policy), COLOURS[policy]))
+            ends.append((y[-1], _name(frame, policy), COLOURS[policy], x[-1]))
         if not ends:
             without_data(figure, axes)
             continue
@@ -160,22 +161,21 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
         figure, (axes,) = panels(1, height=2.6)
         return without_data(figure, axes)
     lengths = sorted(curves["epochs"].unique())
-    figure, several = panels(len(lengths), height=3.3, sharey=True)
+    figure, several = panels(len(lengths), height=3.9, sharey=True)
     for axes, epochs in zip(several, lengths, strict=True):
-        here, ends = curves[curves["epochs"] == epochs], []
+        here = curves[curves["epochs"] == epochs]
         for policy in _present(here):
             steps = aggregate.summary(here[here["policy"] == policy], "validation_top1", ("epoch",)).set_index("epoch")
             low, mean, high = (100 * steps[name] for name in ("low", "mean", "high"))
             axes.plot(steps.index, mean, color=COLOURS[policy], linewidth=1.3)
             axes.fill_between(steps.index, low, high, color=COLOURS[policy], alpha=0.2, lw=0)
-            ends.append((float(mean.iloc[-1]), views.NAMES[policy], COLOURS[policy]))
         axes.set(xlabel="epoch", title=f"{epochs:,.0f} epochs", xlim=(0, epochs), xticks=(0, epochs / 2, epochs))
-        if axes is several[-1]:
-            label_ends(axes, ends)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     several[0].set_ylabel("validation top-1 (%)")
     lowest = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
     several[0].set_ylim(bottom=max(0, lowest - 3))
+    lines = [Line2D([], [], color=COLOURS[policy], label=views.NAMES[policy]) for policy in _present(curves)]
+    figure.legend(handles=lines, loc="outside lower center", ncols=3)  # no panel has all of them
     return figure
 
 
@@ -221,7 +221,7 @@ def _line(axes: Axes, runs: pd.DataFrame, policy: str) -> End:
     means, colour = aggregate.summary(runs, by=("epochs",)), COLOURS[policy]
     axes.plot(means["epochs"], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
     axes.plot(runs["epochs"], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
-    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
+    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour, float(means["epochs"].iloc[-1])
 
 
 def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
