@@ -93,7 +93,7 @@ def _read(root: str, path: Path) -> bytes | ImageError:
         return path.read_bytes()
     except OSError as error:
         if isinstance(error, PermissionError) or path.is_symlink():
-            return ImageError(error.strerror)
+            return ImageError(f"{error.strerror}")
         raise
 
 
@@ -261,5 +261,6 @@ def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[
             folders[:] = [inner for inner in folders if not inner.startswith(".") and inner not in links]
             chosen = [file for file in files if file.lower().endswith(EXTENSIONS) and not file.startswith(".")]
             others += len(files) - len(chosen) + len(links)
-            pictures += [Picture((Path(place) / file).relative_to(root).as_posix(), label) for file in chosen]
+            inside = Path(place).relative_to(root).as_posix()
+            pictures += [Picture(f"{inside}/{file}", label) for file in chosen]
     return sorted(pictures, key=lambda picture: _draw(picture)[1]), others

@@ -25,8 +25,6 @@ _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 KEPT = 2**24  # bytes, at most, that a thread keeps for the next image: one of 2048 x 2048 pixels
 _BYTES = {"RGB": 3, "RGBX": 4, "GRAY": 1}  # a pixel
 _CONTEXT = 2  # rows below a row that smooth upsampling of colour looks at
-
-
 PIXELS = 89_478_485  # of the largest image that is decoded: a quarter GiB in colour; it is Pillow's limit too
 
 

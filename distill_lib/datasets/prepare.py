@@ -77,12 +77,7 @@ def status(name: str) -> Status:
 def check(name: str, *, mock: bool = False) -> None:
     """Prints in a line or two whether a data set is there, and how to prepare it if it is not.
 
-    Args:
-        name: a data set.
-        mock: whether mock data will be used instead, which need no files.
-
-    Raises:
-        DistillError: unknown name.
+    With `mock` the line says that mock data will be used, which need no files. Raises as `status`.
     """
     current = status(name)
     if mock:

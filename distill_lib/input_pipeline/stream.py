@@ -205,25 +205,17 @@ def _made(chunks: _Chunks, start_step: int, workers: int) -> Generator[_Made]:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """A host's batches in chunks, each read, drawn, decoded and cropped from its number alone.
-
-    Attributes:
-        source, seed, batch_size, channels: as in `batches`.
-        first, share: position of the host's first image in the global batch, and how many it has.
-        draws: how crops are drawn: the student's, and where it is independent the teacher's.
-        looks: (number in `draws`, size in pixels) of all that is shown of an image.
-        stops: whether a broken image raises; else the next one that can be decoded is seen from the same position.
-    """
+    """A host's batches in chunks, each read, drawn, decoded and cropped from its number alone."""
 
     source: Source
     seed: int
     batch_size: int
-    first: int
-    share: int
-    draws: Sequence[host_views.Crop]
-    looks: Sequence[tuple[int, int]]
+    first: int  # position of the host's first image in the global batch
+    share: int  # how many images it has
+    draws: Sequence[host_views.Crop]  # the student's, and where it is independent the teacher's
+    looks: Sequence[tuple[int, int]]  # number in `draws` and size in pixels of all that is shown of an image
     channels: int
-    stops: bool
+    stops: bool  # whether a broken image raises; else the next one that can be decoded is seen from the same position
 
     def space(self) -> list[np.ndarray]:
         """New memory for a step: labels int32 (n,), and for each of the looks uint8 (n, size, size, channels)."""

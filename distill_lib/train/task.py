@@ -143,7 +143,7 @@ class Task:
             "ensemble": recipe.ensemble if several else None,
             "dtype": recipe.dtype,
             "dataset": recipe.transfer_set or recipe.dataset,
-            "fingerprint": self.fingerprint,
+            "data": self.data,
             "mock": self.mock,
             "examples": len(self.train),
             "streamed": self.train.streamed,
@@ -195,7 +195,7 @@ class Task:
         assert self.teacher is not None
         recipe = self.recipe
         images = (recipe.transfer_set or recipe.dataset) if split == "train" else recipe.dataset
-        data = (images, self.fingerprint, self.mock, split, len(self.eval_sets[split].split), self.train.streamed)
+        data = (images, self.data, self.mock, split, len(self.eval_sets[split].split), self.train.streamed)
         key = (self.teacher.sha256, self.teacher.ensemble, data, decided)
         if key not in _TEACHER_OUTPUTS:
             outputs = compute()
