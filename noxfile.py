@@ -112,6 +112,38 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """The built book in Chromium: offline, on a wide screen and a phone, light and dark; arguments go to pytest."""
+    chromium, python = browsing(session)
+    folder = "tests/browser"  # without tests/conftest.py, which is about JAX
+    run(session, python, "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs, CHROMIUM=chromium)
+
+
+@nox.session
+def pdf(session: nox.Session) -> None:
+    """The built book as one file, book/_build/book.pdf: Chromium prints its pages in the order of the contents."""
+    chromium, python = browsing(session)
+    pages = re.findall(r"(?:root|file): (\S+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        printed = [Path(folder) / f"{number:03d}.pdf" for number in range(len(pages))]
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-pdf-header-footer",
+            f"--user-data-dir={folder}/own",
+        ]
+        for page, path in zip(pages, printed, strict=True):
+            address = (FIRST_PAGE.parent / f"{page}.html").as_uri()
+            execute(session, chromium, *options, f"--print-to-pdf={path}", address)
+        merge = (
+            "import sys, pypdf; book = pypdf.PdfWriter(); [*map(book.append, sys.argv[2:])]; book.write(sys.argv[1])"
+        )
+        target = FIRST_PAGE.parents[1] / "book.pdf"
+        execute(session, python, "-c", merge, target, *printed)
+    print(f"\nThe book in one file: {target}", flush=True)
+
+
+def browsing(session: nox.Session) -> tuple[str, Path]:
+    """The system's Chromium, and the Python of an environment with what drives it; skips where there is none."""
     import tomllib  # not above: a Python that lacks it is to get as far as the message that it is too old
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -121,9 +153,7 @@ def browser(session: nox.Session) -> None:
     if not FIRST_PAGE.is_file():
         fail("there is no book yet: `nox -s book` builds it.")
     pins = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["browser"]
-    python = made(session, "browser", " ".join(pins).encode(), [pins])
-    folder = "tests/browser"  # without tests/conftest.py, which is about JAX
-    run(session, python, "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs, CHROMIUM=paths[0])
+    return paths[0], made(session, "browser", " ".join(pins).encode(), [pins])
 
 
 @nox.session
