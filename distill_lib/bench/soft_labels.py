@@ -22,26 +22,20 @@ from distill_lib.train.task import Task
 
 KEPT = {"fashion": (10, 5, 3, 1), "imagenet": (1000, 300, 100, 30, 10, 3, 1), "paper": (10,)}
 STEPS = 64  # of each course that is timed, and of the answers that are weighed
-PAPER_STEPS = 2  # of the paper's networks, which take seconds each
+PAPER = (2, 4, 128)  # steps, batch and pixels of the paper's networks, whose steps take seconds
 CROPS = 128  # of each photograph
 
 
-def measure(rounds: int = 7, cases: Sequence[str] = tuple(KEPT), batch: int = 4, side: int = 128) -> timing.Rows:
+def measure(rounds: int = 7, cases: Sequence[str] = tuple(KEPT)) -> timing.Rows:
     """Weighs stored answers, and times a step that replays them beside one that asks the teacher.
-
-    `--batch` and `--side` are those of the paper's networks.
 
     Returns:
         A row a case and number of kept logits: bytes a view as they lie on disk; the mean probability of the other
         classes, and the KL from what is replayed to what the teacher said, at temperature 1; seconds a step of both.
     """
     sharding.use_compilation_cache()  # the paper's networks take minutes to compile
-    measured: dict[str, Callable[[], timing.Rows]] = {
-        "fashion": lambda: _fashion(rounds),
-        "imagenet": _imagenet,
-        "paper": lambda: _paper(rounds, batch, side),
-    }
-    return [row for case in cases for row in measured[case]()]
+    measured = {"fashion": _fashion, "imagenet": lambda _: _imagenet(), "paper": _paper}
+    return [row for case in cases for row in measured[case](rounds)]
 
 
 def _fashion(rounds: int) -> timing.Rows:
@@ -53,13 +47,14 @@ def _fashion(rounds: int) -> timing.Rows:
     return [row | seconds for row, seconds in zip(rows, _timed(recipe, KEPT["fashion"], rounds), strict=True)]
 
 
-def _paper(rounds: int, batch: int, side: int) -> timing.Rows:
+def _paper(rounds: int) -> timing.Rows:
     """The paper's teacher with random weights, and student, on mock images."""
+    steps, batch, side = PAPER
     preset = recipes.get("imagenet", "long", batch_size=batch, resolution=side, dtype="float32")
     about = {"case": f"R152x2 to R50x1, {side} px, batch {batch}", "classes": 1000}
     with tempfile.TemporaryDirectory() as folder:
-        recipe = made_up(preset, Path(folder), steps=PAPER_STEPS)
-        return [about | row for row in _timed(recipe, KEPT["paper"], rounds)]
+        timed = _timed(made_up(preset, Path(folder), steps=steps), KEPT["paper"], rounds)
+    return [about | row for row in timed]
 
 
 def _imagenet() -> timing.Rows:

@@ -39,15 +39,9 @@ PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch,
 
 
 class Case(NamedTuple):
-    """What is measured.
+    """What is measured: the networks and sizes of a preset, beside peers, so many steps a round.
 
-    Attributes:
-        name: in tables.
-        preset: networks and sizes: data set, variant, and what is changed.
-        peers: what it is timed beside.
-        calls: steps in each round.
-        students: that share a teacher here; peers take as many runs.
-        accelerator: whether the case wants one, or wants none.
+    Its students share a teacher here, and peers take as many runs; it wants an accelerator, or wants none.
     """
 
     name: str
@@ -89,9 +83,8 @@ def measure(
     `--batch` is for all cases.
 
     Returns:
-        A row for each case and program: seconds a step, or of a step for all students at once, images a second, how
-        many times as long as this library's step, the share of the measured peak, and what says that the work is the
-        same.
+        A row for each case and program: seconds a step of all its students, images a second, how many times as long as
+        this library's step, the share of the measured peak, and what says that the work is the same.
     """
     process.check_python(torch, "--torch")
     process.check_python(big_vision_python, "--big-vision-python")

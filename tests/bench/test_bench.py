@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +53,16 @@ def test_every_benchmark_explains_its_options(name: str, capsys: pytest.CaptureF
 def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words and numbers may be several, a flag is a flag, and a study has fewer cases to choose from."""
     given: list[dict] = []
-    monkeypatch.setattr(soft_labels, "measure", soft_labels.measure)
-    options = {"rounds": 3, "cases": ["paper"], "batch": 2, "side": 128}
-    monkeypatch.setattr(
-        soft_labels, "_paper", lambda *sizes: given.append(dict(zip(options, sizes, strict=False))) or []
-    )
-    assert runner.measure("soft_labels", ["--rounds", "3", "--cases", "paper", "--batch", "2"]) == []
-    assert given == [{"rounds": 3, "cases": 2, "batch": 128}]
+
+    def swept(
+        words: Sequence[str] = ("a", "b"), several: Sequence[int] = [1], on: bool = False, name: str | None = None
+    ) -> list[dict]:
+        given.append({"words": words, "several": several, "on": on, "name": name})
+        return []
+
+    monkeypatch.setattr(sweep, "measure", swept)
+    assert runner.measure("sweep", ["--words", "b", "--several", "3", "4", "--on"]) == []
+    assert given == [{"words": ["b"], "several": [3, 4], "on": True, "name": None}]
     with pytest.raises(Exception, match="invalid choice: 'paper'.*usage: distill bench study"):
         runner.measure("study", ["--cases", "paper"])
 

@@ -48,8 +48,7 @@ def told(folder: Path, monkeypatch: pytest.MonkeyPatch, **jobs: tuple[dict, floa
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cases, one for an accelerator; the job compiles quickly, since its program runs for a second only."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    """Two cases, one for an accelerator."""
     away = TINY._replace(name="far away", accelerator=True)
     monkeypatch.setattr(step, "CASES", {"mix": TINY, "accelerator": away})
 
