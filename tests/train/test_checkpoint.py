@@ -52,7 +52,7 @@ print("now finished", flush=True)
 
 def start(teacher: Path, results: Path, moment: str = "") -> subprocess.Popen:
     """Starts the run in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", SCRIPT, str(teacher), str(results), moment]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
