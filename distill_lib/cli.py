@@ -164,8 +164,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(("made-up images; the numbers mean nothing\n" if options.mock else "") + evaluate.table(judged))
 
 
+def _declare_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="RUN", help="a run's folder, a student.npz, or the name of a teacher")
+    parser.add_argument("--to", required=True, choices=("safetensors", "stablehlo"), help="format of the file")
+    parser.add_argument("--output", type=Path, help="the file (beside the student, else in the working folder)")
+    parser.add_argument("--resolution", type=int, help="pixels, for networks that do not know their own")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from distill_lib import export
+
+    print(export.export(options.network, options.to, options.output, options.resolution))
+
+
 def _declare_soft_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="where the answers go; one that was begun is completed")
+    parser.add_argument("--teacher", help="any teacher, or MODULE:FUNCTION of images to logits, whatever computes them")
     parser.add_argument("--keep", type=int, default=10, metavar="K", help="logits that are kept of each answer (10)")
     parser.add_argument("--loading", default="auto", help="device, stream or auto")
     _declare_parameters(parser, "dataset (fashion), variant (quick), or a setting")
@@ -175,7 +189,8 @@ def _soft_labels(options: argparse.Namespace) -> None:
     from distill_lib import recipes
     from distill_lib.train import record_soft_labels
 
-    recipe = recipes.get(**({"dataset": "fashion", "variant": "quick"} | _parameters(options)))
+    settings = {"dataset": "fashion", "variant": "quick", "teacher": options.teacher} | _parameters(options)
+    recipe = recipes.get(**settings)
     made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
     print(
         f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
@@ -236,6 +251,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callab
     "data": ("check and prepare data sets", _declare_data, _data),
     "teachers": ("list published teachers, or have them at hand", _declare_teachers, _teachers),
     "evaluate": ("judge a student or a teacher on a data set", _declare_evaluate, _evaluate),
+    "export": ("write a student for other programs", _declare_export, _export),
     "soft-labels": ("store a teacher's answers, for students to replay", _declare_soft_labels, _soft_labels),
     "records": ("print what a study measured", _declare_records, _records),
     "bench": ("run a benchmark", _declare_bench, _bench),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, ClassVar
 
@@ -27,6 +28,13 @@ def parse_value(text: str) -> Any:
     """Reads a parameter of the command line: a number, true, false, None, a list such as `[mix, same/ic]`, or text."""
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+        json.dumps(value)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        RecursionError,
+    ):  # dates, sets, lists of themselves, ...
         return text
     return text if isinstance(value, dict) or "#" in text else value  # YAML would drop what follows a #

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from distill_lib.errors import DistillError
 Tree = dict[str, Any]
 """A nested dict of arrays."""
 File = str | os.PathLike[str]
+
+EXPANDED, MOST_EXPANSION = 64 * 2**20, 16
+"""Bytes that any file may expand to, and for larger ones how many times their size."""
 
 _METADATA = "__metadata__"
 
@@ -45,7 +49,8 @@ def load_npz(path: File) -> Tree:
     """Reads NumPy arrays that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
 
     Raises:
-        DistillError: if the file is missing, truncated, holds pickled objects or numbers that are not finite.
+        DistillError: if the file is missing, cannot be read, is damaged, expands to many times its size, or holds
+            anything but arrays, pickled objects among them, or numbers that are not finite.
     """
     arrays = _read(path)
     arrays.pop(_METADATA, None)
@@ -63,7 +68,7 @@ def load_metadata(path: File) -> dict[str, Any]:
     arrays = _read(path, only=_METADATA)
     try:
         facts = json.loads(str(arrays[_METADATA])) if arrays else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DistillError(f"{path}: what it says of itself is no JSON ({error}); save it again.") from error
     return facts if isinstance(facts, dict) else {}
 
@@ -159,14 +164,37 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 def _read(path: File, only: str | None = None) -> dict[str, np.ndarray]:
-    if not Path(path).is_file():
-        raise DistillError(f"no checkpoint at {path}; check the path.")
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if only in (None, name)}
-    except ValueError as error:
+        if not Path(path).is_file():
+            raise DistillError(f"no checkpoint at {path}; check the path.")
+        with open(path, "rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise DistillError(f"{path} is truncated or not an .npz; get it again.")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                _check_size(path, file.zip)
+                arrays = {name: file[name] for name in file.files if only in (None, name)}
+    except DistillError:
+        raise
+    except OSError as error:
+        raise DistillError(f"cannot read {path} ({error.strerror}); check the path and its permissions.") from error
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files
         if "pickle" in str(error):
             raise DistillError(f"{path} holds pickled objects, which are never loaded; get a plain .npz.") from error
-        raise DistillError(f"{path} is not a readable .npz ({error}); get it again.") from error
-    except Exception as error:  # NumPy, zipfile and zlib raise many kinds for damaged files
-        raise DistillError(f"{path} is truncated or not an .npz; get it again.") from error
+        raise DistillError(f"{path} is a damaged .npz ({str(error) or type(error).__name__}); get it again.") from error
+    for name, value in arrays.items():
+        if not isinstance(value, np.ndarray):  # what has no header of an array is given as bytes
+            raise DistillError(f"{path}: {name} is no array; get a plain .npz.")
+    return arrays
+
+
+def _check_size(path: File, archive: zipfile.ZipFile) -> None:
+    """Raises DistillError before an archive expands to many times its size: trained numbers hardly compress."""
+    whole, packed = (
+        sum(getattr(member, size) for member in archive.infolist()) for size in ("file_size", "compress_size")
+    )
+    if whole > EXPANDED + MOST_EXPANSION * packed:
+        raise DistillError(
+            f"{path} would expand from {packed / 2**20:.1f} to {whole / 2**20:,.0f} MiB, which no checkpoint does; get "
+            "another file."
+        )

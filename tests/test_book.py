@@ -26,11 +26,23 @@ from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
-PAGES = sorted([*BOOK.glob("*.md"), *BOOK.glob("idea/*.md"), *BOOK.glob("sets/*.md")])
+PAGES = sorted(
+    [*BOOK.glob("*.md"), *(path for part in ("idea", "play", "sets", "teaching") for path in BOOK.glob(f"{part}/*.md"))]
+)
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
 CHAPTERS = (
-    *("support", "capacity", "labels", "resolutions_and_ensembles", "mobilenet", "optimizers", "initialization"),
+    *(
+        "consistency",
+        "patience",
+        "support",
+        "capacity",
+        "labels",
+        "resolutions_and_ensembles",
+        "mobilenet",
+        "optimizers",
+        "initialization",
+    ),
     *("out_of_domain", "ablations"),
 )
 """Notebooks that the book shows as chapters on an experiment."""
@@ -143,6 +155,16 @@ def test_no_page_asks_another_host(html: Path) -> None:
 
 
 @pytest.mark.slow
+def test_slides_show_figures_of_the_book_and_their_notes(html: Path) -> None:
+    for source in BOOK.glob("teaching/slides/*.md"):
+        text, slides = source.read_text(), (html / "slides" / f"{source.stem}.html").read_text()
+        images = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", slides)
+        assert len(images) == len(re.findall(r"\(fig-", text)) > 4
+        assert all((html / "slides" / image).is_file() for image in images)
+        assert text.count("\nNote:") == text.count("\n---\n") + 1  # each slide has something for the speaker
+
+
+@pytest.mark.slow
 def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
     """With glyphs as SVG: no font files, which browsers refuse to pages opened from disk."""
     assert (html / "_static" / "mathjax" / "tex-svg.js").is_file()
@@ -150,9 +172,15 @@ def test_formulas_are_set_by_the_local_mathjax(html: Path) -> None:
 
 
 @pytest.mark.slow
+def test_only_the_playground_loads_the_scripts_of_live_figures(html: Path) -> None:
+    loading = {path.stem for path in html_pages(html) if "_static/play" in path.read_text()}
+    assert loading == {"playground"}
+
+
+@pytest.mark.slow
 def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) -> None:
     found = {name: Page((html / f"{name}.html").read_text()).figures for name in NAMES}
-    assert len(found["index"]) == 1 and len(found["study"]) >= 4
+    assert len(found["index"]) == 1
     assert all(len(found[f"idea/{name}"]) >= 2 for name in ("function_matching", "views", "consistency"))
     for name, figures in found.items():
         for figure in figures:
@@ -162,8 +190,9 @@ def test_every_figure_has_caption_alternative_text_and_provenance(html: Path) ->
 
 @pytest.mark.slow
 def test_pages_show_the_made_up_records_and_no_errors(html: Path) -> None:
-    study = (html / "study.html").read_text()
-    assert "made-up" in study and "no device" in study and "No runs." not in study
+    for page in ("verdicts", "experiments/consistency", "experiments/patience"):
+        text = (html / f"{page}.html").read_text()
+        assert "made-up" in text and "no device" in text and "No runs." not in text, page
     for path in html_pages(html):
         assert "Traceback" not in path.read_text(), path.name
 
@@ -192,7 +221,8 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     [
         "index",
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience", "idea/silent_bugs"),
-        *("study", "stored", "rerun", "report", "performance", "sets/flowers", "sets/imagenet"),
+        "play/playground",
+        *("verdicts", "stored", "rerun", "report", "performance", "sets/flowers", "sets/imagenet"),
     ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,11 +273,18 @@ def test_chapters_have_what_a_reader_expects_of_one(name: str) -> None:
     assert figures and all(len(each["figure"]["caption"]) > 20 and len(each["image"]["alt"]) > 40 for each in figures)
 
 
-@pytest.mark.parametrize("page", ["index", *(name for name in NAMES if "idea/" in name), "study", "stored", "report"])
+@pytest.mark.parametrize(
+    "page", ["index", *(name for name in NAMES if re.match("(idea|play)/", name)), "verdicts", "stored", "report"]
+)
 def test_no_result_is_typed(page: str) -> None:
     """Numbers with a unit in the prose of these pages come from the records."""
     prose = CELL.sub("", (BOOK / f"{page}.md").read_text())
     assert not NUMBER.search(prose), NUMBER.search(prose)
+
+
+def test_the_page_of_verdicts_is_short() -> None:
+    """Its words, without code and computed sentences."""
+    assert len(CELL.sub("", (BOOK / "verdicts.md").read_text()).split()) < 800
 
 
 def test_no_page_imports_the_training_loop() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distill_lib import cli, recipes
+from distill_lib import cli, export, recipes
 from distill_lib.bench import runner
 from distill_lib.datasets import prepare
 from distill_lib.errors import DistillError
@@ -24,7 +24,7 @@ from distill_lib.report import aggregate, claims, preset_table
 from distill_lib.teachers import published
 from distill_lib.train import record_soft_labels
 
-COMMANDS = ("run", "presets", "data", "teachers", "evaluate", "soft-labels", "records", "bench")
+COMMANDS = ("run", "presets", "data", "teachers", "evaluate", "export", "soft-labels", "records", "bench")
 
 
 def test_the_command_is_installed_and_is_a_module_too() -> None:
@@ -81,6 +81,7 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
         (["teachers", "--foldr", "x"], "unknown argument '--foldr'. usage: distill teachers [-h] [--folder FOLDER]"),
         (["evaluate", "mock"], "the following arguments are required: dataset. usage: distill evaluate [-h]"),
         (["evaluate", "mock", "fashion", "--limit", "few"], "argument --limit: invalid int value: 'few'. usage: "),
+        (["export", "x", "--to", "onnx"], "argument --to: invalid choice: 'onnx' (choose from "),
         (["soft-labels"], "the following arguments are required: folder. usage: distill soft-labels [-h]"),
         (["soft-labels", "x", "--keep", "all"], "argument --keep: invalid int value: 'all'. usage: "),
         (
@@ -124,6 +125,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),
+        (export, "export", "file"),
         (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),
         (aggregate, "studies", "studies"), (claims, "as_text", "claims"), (runs, "save_patience", None),
         (runner, "main", None),
@@ -151,10 +153,17 @@ NOTEBOOK = notebooks.find("distill", Path(__file__))
         ("teachers a b --folder f", [("a", {"folder": Path("f")}), ("b", {"folder": Path("f")})], 0),
         ("evaluate n d", [("n", "d", JUDGED)], 0),
         ("evaluate n d --teacher T --split train --resolution 8 --side 0.5 --limit 3 --mock", [("n", "d", GIVEN)], 0),
+        ("export r --to stablehlo", [("r", "stablehlo", None, None)], 0),
+        ("export r --to safetensors --output o --resolution 8", [("r", "safetensors", Path("o"), 8)], 0),
         ("soft-labels f", [(recipes.get("fashion", "quick"), "f", 10, {"loading": "auto"})], 0),
         (
             "soft-labels f --keep 3 --loading stream -p variant medium -p seed 2",
             [(recipes.get("fashion", "medium", seed=2), "f", 3, {"loading": "stream"})],
+            0,
+        ),
+        (
+            "soft-labels f --teacher mine:logits",
+            [(recipes.get("fashion", "quick", teacher="mine:logits"), "f", 10, {"loading": "auto"})],
             0,
         ),
         ("records", [()], 0),

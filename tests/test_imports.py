@@ -27,13 +27,14 @@ MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before
     "input_pipeline": {"datasets", "recipes"},
     "evaluation": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline"},
     "train": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation"},
+    "export": {"models", "datasets", "teachers", "records"},
     "bench": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train"},
     "experiments": {"datasets", "recipes", "records", "train"},
     "report": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "bench", "experiments"},
     "figures": {"models", "datasets", "teachers", "recipes", "records", "bench", "report"},
     "cli": {
         *("datasets", "teachers", "recipes", "records", "evaluation", "train"),
-        *("bench", "experiments", "report", "figures"),
+        *("export", "bench", "experiments", "report", "figures"),
     },
     "__main__": {"cli"},
 }

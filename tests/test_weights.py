@@ -90,6 +90,56 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_an_archive_that_expands_without_end_is_refused(tmp_path: Path) -> None:
+    """Before it is expanded: 70 MB of zeros in 70 kB. Small files may be of zeros, as an untrained head."""
+    path = tmp_path / "bomb.npz"
+    weights.save_npz(path, {"head": {"kernel": np.zeros(2**24 + 2**20, np.float32)}})
+    with pytest.raises(DistillError, match="would expand from 0.1 to 68 MiB, which no checkpoint does") as caught:
+        weights.load_npz(path)
+    one_line(caught, path)
+    weights.save_npz(path, {"head": {"kernel": np.zeros(2**20, np.float32)}})
+    assert not weights.load_npz(path)["head"]["kernel"].any()
+
+
+def test_a_member_that_is_no_array_is_told(tmp_path: Path) -> None:
+    """An .npz is an archive, which can hold anything."""
+    path = tmp_path / "student.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("head/kernel.npy", b"hello")
+    with pytest.raises(DistillError, match="head/kernel is no array; get a plain .npz") as caught:
+        weights.load_npz(path)
+    one_line(caught, path)
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: dict) -> None:
+    """Nothing is wrong with the file, and to get it again would not help."""
+    path = tmp_path / "student.npz"
+    weights.save_npz(path, params)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(
+        DistillError, match=r"cannot read .* \(Permission denied\); check the path and its perm"
+    ) as caught:
+        weights.load_npz(path)
+    one_line(caught, path)
+
+
+def test_a_text_holds_no_pickled_objects() -> None:
+    """NumPy takes whatever it does not know for a pickle."""
+    with pytest.raises(DistillError, match=f"{__file__} is truncated or not an .npz"):
+        weights.load_npz(__file__)
+
+
+def test_facts_that_never_end_are_told(tmp_path: Path) -> None:
+    """JSON that is nested deeper than Python goes."""
+    np.savez(tmp_path / "deep.npz", __metadata__=np.array("[" * 100_000))
+    with pytest.raises(DistillError, match="what it says of itself is no JSON"):
+        weights.load_metadata(tmp_path / "deep.npz")
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     """And so is a folder in its place."""
     for path in (tmp_path / "absent.npz", tmp_path):

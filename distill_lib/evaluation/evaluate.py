@@ -74,7 +74,7 @@ def evaluate(
     sizes = networks[0].ensemble.sizes(pixels)
     result = {"images": int(metrics.counted(labels).sum()), "resolution": " + ".join(map(str, sizes)), "side": centre}
     result |= metrics.metrics(answers[0], labels, *answers[1:])
-    if teacher is not None:
+    if teacher is not None and all(each.has_features for each in networks):
         features = [shown.features(each.ensemble, each.variables, pixels) for each in networks]
         result["cka"] = metrics.linear_cka(*shown.sound(*features))
     return result

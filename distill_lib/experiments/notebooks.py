@@ -79,7 +79,7 @@ def _title_and_cost(notebook: Path) -> str:
         raise DistillError(f"{notebook} is not a notebook ({error}).") from error
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     cost = re.search(r"^\*\*Cost\*\*: (.+?)\n\n", text, re.MULTILINE | re.DOTALL)
-    lines = textwrap.wrap(cost[1] if cost else "it does not say what it costs.", 100)
+    lines = textwrap.wrap(cost[1] if cost else "it does not say what it costs.", 100, break_on_hyphens=False)
     return "\n    ".join([title[1] if title else "", *lines])
 
 

@@ -161,21 +161,21 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
         return without_data(figure, axes)
     lengths = sorted(curves["epochs"].unique())
     figure, several = panels(len(lengths), height=3.3, sharey=True)
+    ends: dict[str, End] = {}  # of each policy in its longest schedule
     for axes, epochs in zip(several, lengths, strict=True):
-        here, ends = curves[curves["epochs"] == epochs], []
+        here = curves[curves["epochs"] == epochs]
         for policy in _present(here):
             steps = aggregate.summary(here[here["policy"] == policy], "validation_top1", ("epoch",)).set_index("epoch")
             low, mean, high = (100 * steps[name] for name in ("low", "mean", "high"))
             axes.plot(steps.index, mean, color=COLOURS[policy], linewidth=1.3)
             axes.fill_between(steps.index, low, high, color=COLOURS[policy], alpha=0.2, lw=0)
-            ends.append((float(mean.iloc[-1]), views.NAMES[policy], COLOURS[policy]))
+            ends[policy] = (float(mean.iloc[-1]), views.NAMES[policy], COLOURS[policy])
         axes.set(xlabel="epoch", title=f"{epochs:,.0f} epochs", xlim=(0, epochs), xticks=(0, epochs / 2, epochs))
-        if axes is several[-1]:
-            label_ends(axes, ends)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     several[0].set_ylabel("validation top-1 (%)")
     lowest = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
     several[0].set_ylim(bottom=max(0, lowest - 3))
+    label_ends(several[-1], ends.values())
     return figure
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -88,9 +89,27 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
         heights = [height - excess for height in heights]
     for (_, text, colour), height in zip(ends, heights, strict=True):
         axes.annotate(
-            text, (1.02, height), xycoords=("axes fraction", "data"), va="center", color=colour, annotation_clip=False
+            text,
+            (1.02, height),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=readable(colour),
+            annotation_clip=False,
         )
     axes.set_ylim(bottom, top)
+
+
+def readable(colour: str) -> str:
+    """The colour, as dark as its words must be on white: a contrast of 4.5 to 1 (WCAG 2.2, success criterion 1.4.3)."""
+    rgb = np.array(to_rgb(colour))
+    while _contrast_to_white(rgb) < 4.5:
+        rgb *= 0.98
+    return to_hex(rgb)
+
+
+def _contrast_to_white(rgb: np.ndarray) -> float:
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
 
 
 def ticks(axes: Axes, values: Iterable[float]) -> None:

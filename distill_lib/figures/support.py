@@ -63,3 +63,26 @@ def divergences(own: pd.DataFrame) -> Figure:
         label_ends(axes, ends if axes is several[-1] else [])
     several[0].set_ylabel("KL from the teacher")
     return figure
+
+
+@styled
+def demonstration(known: pd.DataFrame, fresh: pd.DataFrame) -> Figure:
+    """Validation accuracy during training: runs of the book as thin lines, those of this machine as bold ones.
+
+    Args:
+        known: rows of `records.curves`.
+        fresh: likewise.
+    """
+    figure, (axes,) = panels(1, height=3.4)
+    both = [each.assign(width=width) for each, width in ((known, 0.7), (fresh, 2.4)) if len(each)]
+    every = pd.concat(both or [known])
+    if every.empty:
+        return without_data(figure, axes)
+    ends = {}
+    for (_, policy, width), run in every.groupby(["run_id", "policy", "width"]):
+        top1 = 100 * run["validation_top1"]
+        axes.plot(run["step"], top1, color=COLOURS[policy], linewidth=width)
+        ends[policy] = (float(top1.iloc[-1]), views.NAMES[policy], COLOURS[policy])
+    axes.set(xlabel="step", ylabel="validation top-1 (%)", xlim=(0, None))
+    label_ends(axes, ends.values())
+    return figure

@@ -20,6 +20,7 @@ from distill_lib.models import bit, efficientnet_lite, mobilenet_v3, vit
 from distill_lib.models.layers import UNIT
 
 DTYPES = ("float32", "bfloat16")
+MOST_PIXELS = 2048  # height and width of an image that any network is shown; several times what they are made for
 FAMILIES = (bit, mobilenet_v3, efficientnet_lite, vit)
 
 Variables = dict[str, dict[str, Any]]
@@ -51,6 +52,8 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
 def check_resolution(name: str, resolution: int) -> None:
     """Raises DistillError if a model is unknown, or cannot take images of that height and width; nothing is traced."""
     patch = getattr(create(name, 1), "patch", 1)
+    if resolution > MOST_PIXELS:
+        raise DistillError(f"{name} is to be shown {resolution} pixels; at most {MOST_PIXELS} are.")
     if resolution % patch:
         raise DistillError(
             f"{name} takes images of whole patches: choose a resolution that {patch} divides, got {resolution}."

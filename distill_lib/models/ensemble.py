@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -26,12 +26,12 @@ class Member:
     """A network and what it wants to see.
 
     Attributes:
-        model: the module.
+        model: the module, or what answers like one.
         resolution: height and width of its images in pixels; None takes whatever the student sees.
         input_range: the values that a black and a white pixel have for it.
     """
 
-    model: nn.Module
+    model: Any
     resolution: int | None = None
     input_range: tuple[float, float] = (-1.0, 1.0)
 

@@ -30,18 +30,11 @@ FASHION = {
 COMMON = {
     "fashion": FASHION,
     "fashion_mnist": FASHION,
-    "fashion_teacher": FASHION | {"policy": "labels", "student": "bit_r11w24", "whole": 0.5, "teacher": "none"},
+    "fashion_teacher": FASHION
+    | {"policy": "labels", "student": "bit_r11w24", "whole": 0.5, "teacher": "none", "temperature": 2}
+    | {"learning_rate": 3e-3},
     **paper.COMMON,
 }
-
-
-def _row(epochs: float, temperature: float, learning_rate: float, weight_decay: float) -> dict[str, Any]:
-    return {
-        "epochs": epochs,
-        "temperature": temperature,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-    }
 
 
 _PAPER = {dataset: paper.presets(dataset) | {"teacher": bit_hyperrule.preset(dataset)} for dataset in paper.COMMON}
@@ -59,7 +52,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # Not in the paper: about as many steps as `quick` and `long` of fashion, and ten times as many.
     "fashion_mnist": {"fast": {"epochs": 2}, "medium": {"epochs": 20}, "long": {"epochs": 200}},
-    "fashion_teacher": {"full": _row(24, 2, 3e-3, 1e-4) | {"warmup_steps": 500, "evaluations": 24}},
+    "fashion_teacher": {"full": {"epochs": 24, "warmup_steps": 500, "evaluations": 24}},
     **{dataset: {name: preset.settings for name, preset in rows.items()} for dataset, rows in _PAPER.items()},
 }
 SMOKE = {

@@ -28,7 +28,7 @@ class Recipe:
         variant: name of the preset this recipe started from.
         policy: what teacher and student see: a key of `views.POLICIES` or `views.BASELINES`.
         student: model name.
-        teacher: teacher name, or a path to a checkpoint, or several with " + " between; unused by the label baselines.
+        teacher: its name, path of a checkpoint, MODULE:FUNCTION, or several with " + " between; unused by baselines.
         epochs: length of the schedule in passes over the training images.
         batch_size: images a step.
         resolution: height and width of the rendered views, in pixels.

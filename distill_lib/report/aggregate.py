@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from distill_lib import datasets, recipes, records, views
@@ -65,11 +67,9 @@ def replayed(runs: pd.DataFrame) -> pd.DataFrame:
         where there is no live run.
     """
     columns = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
-    if "stored" not in runs:
+    asked, stored, rows = study(runs), replays(runs), []
+    if stored.empty:
         return pd.DataFrame(columns=columns)
-    stored = runs[runs["stored"].notna() & runs["train_images"].isna()]
-    stored = stored[stored["study"].isin([f"fashion_{variant}" for variant in LENGTHS])]
-    asked, stored, rows = study(runs), _each_seed_once(stored, apart=("stored",)), []
     for (epochs, policy, kept), group in stored.groupby(["epochs", "policy", "stored"]):
         beside = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]
         means = [group["bytes_per_view"].mean(), group["test_top1"].mean(), beside["test_top1"].mean()]
@@ -77,6 +77,15 @@ def replayed(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append([epochs, policy, int(kept), len(group), *means, difference])
     corrected = iter(differences.holm(row[-1] for row in rows if row[-1]))
     return in_order(pd.DataFrame([[*row[:-1], row[-1] and next(corrected)] for row in rows], columns=columns))
+
+
+def replays(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the study that replayed stored answers; each seed and number of kept logits once."""
+    if "stored" not in runs:
+        return runs.iloc[:0]
+    stored = runs[runs["stored"].notna() & runs["train_images"].isna()]
+    stored = stored[stored["study"].isin([f"fashion_{variant}" for variant in LENGTHS])]
+    return _each_seed_once(stored, apart=("stored",))
 
 
 def _each_seed_once(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
@@ -128,6 +137,19 @@ def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = (
         return pd.DataFrame(columns=[*by, "n", "mean", "spread", "low", "high"])
     grouped = runs.dropna(subset=[metric]).groupby(list(by), dropna=False)[metric]
     return in_order(grouped.agg(n="count", mean="mean", spread="std", low="min", high="max").reset_index())
+
+
+def expected(runs: pd.DataFrame, epochs: float) -> float | None:
+    """Test accuracy at a length between those of runs of one policy, linear in the logarithm of the epochs; else None.
+
+    Args:
+        runs: rows of `records.read`.
+        epochs: length of the schedule; outside what the runs cover nothing is expected.
+    """
+    means = summary(runs, by=("epochs",)).sort_values("epochs")
+    if means.empty or not means["epochs"].min() <= epochs <= means["epochs"].max():
+        return None
+    return float(np.interp(math.log(epochs), np.log(means["epochs"].astype(float)), means["mean"].astype(float)))
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,10 @@ References:
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from distill_lib import records, views
@@ -78,10 +77,42 @@ def table(claims: Iterable[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def reason(claim: Claim) -> str:
+    """Why a verdict is what it is, in a sentence or two: what is seen, and where what is not seen points."""
+    several = [case for case in claim.cases if not case.single]
+    if not several:
+        return "Each comparison has a side of one run." if claim.cases else ""
+    if len(several) == 1:
+        return f"{_capitalised(_in_words(several[0]))}: {differences.in_words(several[0])}."
+    seen = sum(case.sign == claim.wanted for case in several)
+    otherwise = [case for case in several if case.sign == -claim.wanted]
+    undecided = [case for case in several if not case.sign]
+    parts = [f"Seen in {seen} of {len(several)} comparisons"]
+    if otherwise:
+        named = "; ".join(f"{_in_words(case)}: {differences.value_of(case)}" for case in otherwise)
+        parts.append(f"Seen to be otherwise: {named}")
+    if undecided:
+        toward = sum(case.value * claim.wanted > 0 for case in undecided)
+        alone = sum(case.p < differences.LEVEL for case in undecided)
+        text = f"Undecided: {len(undecided)}, of which {toward} with the paper's sign"
+        parts.append(f"{text} and {alone} with *p* below .05 before correction")
+    return f"{'. '.join(parts)}."
+
+
+def tally(claims: Iterable[Claim]) -> str:
+    """How many claims have each verdict, as part of a sentence."""
+    counts = Counter(claim.verdict for claim in claims)
+    return ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def as_text() -> str:
     """The claims of the paper and what the records say of each, for a terminal: n, difference, interval and p."""
     runs = records.read()
-    return table(all_claims(runs)).to_string(index=False, max_colwidth=96)
+    return str(table(all_claims(runs)).to_string(index=False, max_colwidth=96))
 
 
 def headline(runs: pd.DataFrame) -> str:
@@ -110,7 +141,7 @@ def fresh(runs: pd.DataFrame) -> str:
     if own.empty:
         return (
             f"There is no fresh run here: `results/fashion_{aggregate.FRESH}` holds no records. "
-            "The command `nox -s study` makes them, and they appear in the study's figure of patience, and in a table."
+            "The command `nox -s study` makes them, and they appear in the chapters on consistency and on patience."
         )
     days = sorted({date[:10] for date in own["date"]})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
@@ -122,14 +153,12 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     The expectation is interpolated between the committed means, linearly in the logarithm of the epochs.
     """
-    means, rows = aggregate.summary(aggregate.study(runs)), []
+    study, rows = aggregate.study(runs), []
     for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).to_dict("records"):
-        known = means[means["policy"] == own["policy"]].sort_values("epochs")
+        share = aggregate.expected(study[study["policy"] == own["policy"]], own["epochs"])
         expected = difference = aggregate.ABSENT
-        if not known.empty and known["epochs"].min() <= own["epochs"] <= known["epochs"].max():
-            share = np.interp(math.log(own["epochs"]), np.log(known["epochs"].astype(float)), known["mean"])
-            expected = aggregate.rounded(100 * float(share))
-            difference = differences.signed(100 * (own["mean"] - float(share)))
+        if share is not None:
+            expected, difference = aggregate.rounded(100 * share), differences.signed(100 * (own["mean"] - share))
         row = {"policy": views.NAMES[own["policy"]], "epochs": f"{own['epochs']:,.0f}", "n": int(own["n"])}
         row |= {"fresh run (%)": aggregate.rounded(100 * own["mean"])}
         rows.append(row | {"expected (%)": expected, "difference": difference})

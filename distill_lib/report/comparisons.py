@@ -119,7 +119,10 @@ def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> HTML:
         return html_table(said, table(runs, name, dataset))
     every = compared(runs)
     tests = differences.tested(each for own in every.values() for each in own)
-    note = f"*p* is corrected for {tests} tests, those of all experiments on these images; intervals are not."
+    note = (
+        f"*p* is corrected for {tests} tests, those of all experiments on these images; intervals are not. Three pairs "
+        "of runs leave even large differences undecided after so many tests: the interval says how large they are."
+    )
     return html_table(said, table(runs, name), verdicts(every, name), note)
 
 

@@ -125,6 +125,19 @@ def holm(differences: Iterable[Difference]) -> list[Difference]:
     return every
 
 
+def negated(difference: Difference) -> Difference:
+    """The same difference the other way round: `second` minus `first`."""
+    return dataclasses.replace(
+        difference,
+        first=difference.second,
+        second=difference.first,
+        runs=difference.runs[::-1],
+        value=-difference.value,
+        low=-difference.high,
+        high=-difference.low,
+    )
+
+
 def tested(differences: Iterable[Difference]) -> int:
     """How many tests a correction is for."""
     return sum(not math.isnan(each.p) for each in differences)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from distill_lib import weights
 from distill_lib.errors import DistillError
 
 TIMEOUT = 20  # seconds without an answer or a byte
+PATIENCE, LEAST_SPEED = 60, 50_000  # seconds from which on the mean bytes a second have to be as many
+MOST_BYTES = 4 * 2**30  # three times the largest file, so that no download takes longer than a day
 
 
 def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
@@ -35,12 +38,13 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
         `path`.
 
     Raises:
-        DistillError: if the server cannot be reached, refuses or ends too early, or the file cannot be written.
+        DistillError: if the server cannot be reached, refuses, leads nowhere, is too slow or ends too early, if there
+            are more than `MOST_BYTES`, or if the file cannot be written.
     """
     import pooch
 
     def download(url: str, target: Any, mover: Any) -> None:
-        pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)(url, target, mover)
+        _download(url, target)
         accept(Path(target))
 
     if path.exists():
@@ -49,7 +53,7 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
     try:
         files.fetch(path.name, downloader=download)
         path.chmod(0o644)  # temporary files are for their makers alone
-    except OSError as error:  # those of requests are OSErrors, too
+    except (OSError, ValueError) as error:  # those of requests are the former, addresses that are none the latter
         raise DistillError(
             f"{url} cannot be downloaded to {path} ({_reason(error)}); call again, or get the file by other means and "
             f"put it into {by_hand or path.parent} as {path.name}."
@@ -76,6 +80,31 @@ def check_digest(name: str, path: Path, lock: Path) -> str:
             f"file is the right one, remove {name} from {lock}, else remove the file, and call again."
         )
     return digest
+
+
+def _download(url: str, target: str) -> None:
+    """Writes what a server sends; raises OSError or ValueError."""
+    import requests
+    import urllib3
+    from tqdm import tqdm
+
+    began = time.monotonic()
+    with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+        answer.raise_for_status()
+        size = int(answer.headers.get("Content-Length", 0)) or None
+        show = {"unit": "B", "unit_scale": True, "disable": not sys.stderr.isatty()}
+        with open(target, "wb") as file, tqdm(total=size, **show) as progress:
+            try:
+                while part := answer.raw.read1(2**20):  # whatever is there: to wait for more could take for ever
+                    file.write(part)
+                    progress.update(len(part))
+                    seconds, received = time.monotonic() - began, file.tell()
+                    if received > MOST_BYTES:
+                        raise OSError(f"there are more than {MOST_BYTES} bytes")
+                    if seconds > PATIENCE and received < LEAST_SPEED * seconds:
+                        raise OSError(f"{received} bytes came in {seconds:.0f} seconds")
+            except urllib3.exceptions.HTTPError as error:
+                raise requests.ConnectionError(error) from error  # which is tried again
 
 
 def _reason(error: BaseException) -> str:

@@ -1,12 +1,14 @@
 """A store of soft labels: a folder with a header, which says whose they are and of which views, and shards of them.
 
 Shards hold the steps in their order, and the header is written after each of them, so that it covers whole shards only:
-writing can be stopped at any moment and goes on where it was.
+writing can be stopped at any moment and goes on where it was. Each shard holds a digest of whose soft labels it has, of
+which views and steps, so that none is taken for another, wherever it comes from.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,11 +25,12 @@ from distill_lib.errors import DistillError
 from distill_lib.teachers import soft_labels
 from distill_lib.teachers.soft_labels import SoftLabels
 
-FORMAT = 1
+FORMAT = 2
 SHARD_STEPS = 64  # at most
 SHARD_BYTES = 8 * 2**20  # before compression, at most
 SAME_VIEW = 1e-3  # largest difference of mean pixels, in [-1, 1], between two renderings of one view
 _HEADER = "header.json"
+_LOCK = ".lock"  # of `checkpoint.alone`, while soft labels are stored
 Fields = Mapping[str, Any]
 
 
@@ -84,7 +87,7 @@ class Store:
     def read(self, step: int) -> SoftLabels:
         """The soft labels of a step, counted from 0, NumPy arrays; raises DistillError where their file is damaged."""
         shard, place = divmod(step, self.header["shard_steps"])
-        held = _shard(self.folder, shard)
+        held = self._shard(shard)
         if place >= len(held["logits"]):
             raise DistillError(
                 f"{_path(self.folder, shard)} does not hold step {step}; delete {self.folder} and store it again."
@@ -108,7 +111,7 @@ class Store:
         shard, place = divmod(step, self.header["shard_steps"])
         if place or step % SHARD_STEPS >= self.header["shard_steps"]:
             return
-        difference = float(np.abs(mean_pixels(images) - _shard(self.folder, shard)["means"]).max())
+        difference = float(np.abs(mean_pixels(images) - self._shard(shard)["means"]).max())
         if difference > SAME_VIEW:
             raise DistillError(
                 f"the views of step {step} are not those that {self.folder} holds soft labels for (their mean pixels "
@@ -136,13 +139,28 @@ class Store:
             if column[0] is not None
         }
         if not np.isfinite(arrays["logits"]).all():
-            raise DistillError(f"the teacher's logits from step {self.steps} on are not finite; check its checkpoint.")
+            raise DistillError(f"the teacher's logits from step {self.steps} on are not finite: mend the teacher.")
         path = _path(self.folder, shard)
-        weights.save_npz(path, arrays | {"means": means})
+        weights.save_npz(path, arrays | {"means": means}, {"holds": self._digest(shard)})
         counts = {"steps": self.steps + len(batches)}
         counts["views"] = self.header["views"] + len(batches) * len(means)
         counts["bytes"] = self.header["bytes"] + path.stat().st_size
         return _written(Store(self.folder, dict(self.header) | counts))
+
+    def _digest(self, shard: int) -> str:
+        """Of everything that decides what a shard holds."""
+        facts = [self.header[name] for name in ("format", "about", "kept", "shard_steps")]
+        return hashlib.sha256(json.dumps([*facts, shard], sort_keys=True).encode()).hexdigest()
+
+    def _shard(self, shard: int) -> dict[str, np.ndarray]:
+        path = _path(self.folder, shard)
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError as error:
+            raise DistillError(
+                f"cannot read {path} ({error.strerror}); check the folder, or delete it and store them again."
+            ) from error
+        return _held(path, changed, self._digest(shard))
 
 
 def begin(
@@ -166,7 +184,9 @@ def begin(
     """
     folder = Path(folder)
     if not (folder / _HEADER).is_file():
-        if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - set(weights.unfinished(folder))):
+        if folder.exists() and (
+            not folder.is_dir() or set(folder.iterdir()) - {folder / _LOCK, *weights.unfinished(folder)}
+        ):
             raise DistillError(f"{folder} holds something else; name an empty folder for the soft labels.")
         shard_steps = max(1, min(SHARD_STEPS, SHARD_BYTES // (batch_size * soft_labels.size(kept, num_classes))))
         facts = {"format": FORMAT, "kept": kept, "steps": 0, "views": 0, "bytes": 0, "shard_steps": shard_steps}
@@ -232,21 +252,13 @@ def _path(folder: Path, shard: int) -> Path:
     return folder / f"answers-{shard:06d}.npz"
 
 
-def _shard(folder: Path, shard: int) -> dict[str, np.ndarray]:
-    path = _path(folder, shard)
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError as error:
-        raise DistillError(
-            f"cannot read {path} ({error.strerror}); check the folder, or delete it and store the soft labels again."
-        ) from error
-    held = _held(path, changed)
-    if not {"logits", "means"} <= held.keys():
-        raise DistillError(f"{path} holds no soft labels; delete {folder} and store them again.")
-    return held
-
-
 @functools.lru_cache(maxsize=2)
-def _held(path: Path, changed: int) -> dict[str, np.ndarray]:
+def _held(path: Path, changed: int, digest: str) -> dict[str, np.ndarray]:
     """A shard that is in use; `changed` tells it from one that was written over it."""
-    return weights.load_npz(path)
+    held = weights.load_npz(path)
+    if weights.load_metadata(path).get("holds") != digest:
+        raise DistillError(
+            f"{path} holds other soft labels than {_HEADER} says: of another teacher, other views or other steps; "
+            f"delete {path.parent} and store them again."
+        )
+    return held

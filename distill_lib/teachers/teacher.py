@@ -16,7 +16,7 @@ import numpy as np
 from distill_lib import models, views, weights
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models.ensemble import Ensemble, Member
-from distill_lib.teachers import published
+from distill_lib.teachers import function, published
 
 _FILES = Path(__file__).parents[1] / "data" / "teachers"
 EMBEDDED = {
@@ -28,6 +28,7 @@ EMBEDDED = {
 MOCK = "mock"
 """Name of the teacher with random weights that smoke runs on mock data learn from."""
 
+_ANY: dict[str, Any] = {"resolution": None, "input_range": [-1.0, 1.0]}  # where a checkpoint says nothing else
 _AT = re.compile(r"(.*?)(?:@([1-9]\d*))?", re.DOTALL)  # a name, and the side that it is shown
 
 Variables = tuple[models.Variables, ...]
@@ -50,6 +51,11 @@ class Teacher:
     variables: Variables
     sha256: str
     channels: int | None = None
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the features that its logits are made of are known, too."""
+        return not any(isinstance(member.model, function.FunctionModel) for member in self.ensemble.members)
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Maps images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits (batch, classes).
@@ -80,9 +86,10 @@ def load(
     """Loads a teacher, and computes once what never changes about it (`models.fold`).
 
     Args:
-        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, or "mock". With "@" and a
-            number of pixels after it, as in "fashion@36", views are rendered for it in that size, whatever the student
-            sees. Several of them with " + " between are an ensemble.
+        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, MODULE:FUNCTION of any
+            Python function (see `teachers.function`), or "mock". With "@" and a number of pixels after it, as in
+            "fashion@36", views are rendered for it in that size, whatever the student sees. Several of them with " + "
+            between are an ensemble.
         num_classes: classes of the data set it is to teach.
         channels: channels of the images.
         resolution: height and width of the views that the student will see.
@@ -110,13 +117,16 @@ def parts(name: str) -> list[tuple[str, int | None]]:
     """The networks that a teacher's name stands for: of each its own name, and the side in pixels behind an "@".
 
     Raises:
-        DistillError: if one of them is neither a known name nor an .npz; whether the file is there is not looked at.
+        DistillError: if one of them is neither a known name, an .npz nor a function, or is to be shown an image that is
+            too large; whether the file is there is not looked at.
     """
     named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
         own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
-        if own not in names() and not own.endswith(".npz"):
-            raise unknown("teacher", own, [*names(), "a path ending in .npz"])
+        if own not in names() and not own.endswith(".npz") and not function.NAME.fullmatch(own):
+            raise unknown("teacher", own, [*names(), "a path ending in .npz", "MODULE:FUNCTION"])
+        if side and (len(side) > 9 or int(side) > models.MOST_PIXELS):
+            raise DistillError(f"teacher {own} is to be shown {side:.9} pixels; at most {models.MOST_PIXELS} are.")
         named.append((own, int(side) if side else None))
     return named
 
@@ -129,21 +139,47 @@ def resolve(name: str) -> Path:
 def _member(
     name: str, side: int | None, num_classes: int, image_shape: tuple[int, int, int], dtype: str
 ) -> tuple[Member, models.Variables, str]:
-    shown = {"resolution": side} if side else {}
+    shown = (side, side, image_shape[2]) if side else image_shape
+    if function.NAME.fullmatch(name):
+        asked, sha256 = function.load(name, num_classes, shown)
+        return Member(asked, side), {}, sha256
     if name == MOCK:
-        return _folded(*_mock(num_classes, image_shape, dtype), shown, "mock")
+        return _folded(*_mock(num_classes, image_shape, dtype), _ANY | {"resolution": side}, "mock")
     path = resolve(name)
+    facts = facts_of(path) | ({"resolution": side} if side else {})
+    model = models.create(facts["model"], num_classes, dtype)
+    own_size = facts["resolution"]
+    shape = (own_size, own_size, image_shape[2]) if own_size else image_shape
+    return _folded(model, published.load(path, model, shape), facts, weights.sha256(path))
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, or the table of published ones of it.
+
+    Returns:
+        Its facts, among them `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a
+        black and a white pixel).
+
+    Raises:
+        DistillError: if it does not say which model it holds, or one of these is of another kind.
+    """
     facts = weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
     if "model" not in facts and path.name in known:
         facts = {"model": known[path.name].model, "resolution": known[path.name].resolution}
     if "model" not in facts:
         raise DistillError(f"{path} does not say which model it holds; save it with metadata={{'model': ...}}.")
-    facts |= shown
-    model = models.create(facts["model"], num_classes, dtype)
-    own_size = facts.get("resolution")
-    shape = (own_size, own_size, image_shape[2]) if own_size else image_shape
-    return _folded(model, published.load(path, model, shape), facts, weights.sha256(path))
+    facts = _ANY | facts
+    side, limits = facts["resolution"], facts["input_range"]
+    numbers = isinstance(limits, list) and all(type(limit) in (int, float) and abs(limit) < 1e6 for limit in limits)
+    sound = {
+        "model": isinstance(facts["model"], str),
+        "resolution": side is None or (type(side) is int and 0 < side <= models.MOST_PIXELS),
+        "input_range": numbers and len(limits) == 2 and limits[0] != limits[1],
+    }
+    for name in (name for name, right in sound.items() if not right):
+        raise DistillError(f"{path} says that its {name} is {str(facts[name])[:40]!r}: save it with a right one.")
+    return facts
 
 
 def _folded(
@@ -151,8 +187,8 @@ def _folded(
 ) -> tuple[Member, models.Variables, str]:
     model, variables = models.fold(model, variables)
     variables = jax.tree.map(jnp.asarray, variables)
-    low, high = facts.get("input_range", (-1.0, 1.0))
-    return Member(model, facts.get("resolution"), (float(low), float(high))), variables, sha256
+    low, high = facts["input_range"]
+    return Member(model, facts["resolution"], (float(low), float(high))), variables, sha256
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from distill_lib.errors import DistillError
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Keeps other processes from training the run of a folder at the same time; a kill sets it free.
+    """Keeps other processes from writing a run, or soft labels, into a folder at the same time; a kill sets it free.
 
     Does nothing where the system has no such locks.
 
@@ -28,7 +28,7 @@ def alone(directory: Path) -> Iterator[None]:
         return
     path = directory / ".lock"
     busy = DistillError(
-        f"{directory} is trained by another process: wait for it, then the same command reuses its run."
+        f"{directory} is in use by another process: wait for it, then the same command goes on from what it made."
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
     distill soft-labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
 
+The teacher may be a function of yours in any framework (`--teacher MODULE:FUNCTION`, see `teachers.function`).
 Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students then replay the
 folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, `train.sweep`, or the parameter `replay` of
 the notebooks `distill` and `sweep`.
@@ -15,6 +16,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -25,7 +27,7 @@ from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_label_store, soft_labels
 from distill_lib.teachers.soft_label_store import Store
 from distill_lib.teachers.soft_labels import SoftLabels
-from distill_lib.train import batches
+from distill_lib.train import batches, checkpoint
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
 from distill_lib.train.step import Batch
@@ -64,15 +66,10 @@ def store(
             "another policy whose teacher sees every view."
         )
     kept = min(kept, task.num_classes)
-    begun = soft_label_store.begin(
-        folder,
-        task.soft_label_facts(kept),
-        kept,
-        steps=task.total_steps,
-        num_classes=task.num_classes,
-        batch_size=recipe.batch_size,
-    )
-    return _completed(begun, task)
+    facts, sizes = task.soft_label_facts(kept), {"num_classes": task.num_classes, "batch_size": recipe.batch_size}
+    with checkpoint.alone(Path(folder)):
+        begun = soft_label_store.begin(folder, facts, kept, steps=task.total_steps, **sizes)
+        return _completed(begun, task)
 
 
 def _completed(begun: Store, task: Task) -> Store:

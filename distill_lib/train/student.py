@@ -81,6 +81,8 @@ class StudentRun:
         done = int(self.state.step)
         loss = float(self.state.loss_sum) / (done - (self.rows[-1]["step"] if self.rows else 0))
         if not np.isfinite(loss):
+            if task.teacher:
+                task.teacher_logits("validation")  # which tells where the teacher is the cause
             self._diverged(f"the loss is {loss}")
             return
         schedule = optim.multiplier(recipe.schedule, task.total_steps, recipe.warmup_steps)
@@ -215,7 +217,7 @@ def _tidy(directory: Path) -> None:
 
 def similarity(task: Task, variables: models.Variables) -> dict[str, float]:
     """Linear CKA between the student's features and its teacher's on validation and test; left out where undefined."""
-    splits = ("validation", "test") if task.teacher else ()
+    splits = ("validation", "test") if task.teacher and task.teacher.has_features else ()
     pairs = {split: (task.features(variables, split), task.teacher_features(split)) for split in splits}
     values = {
         f"{split}_cka": metrics.linear_cka(*task.eval_sets[split].sound(*features)) for split, features in pairs.items()

@@ -12,6 +12,7 @@ import flax.linen as nn
 import numpy as np
 
 from distill_lib import datasets, models, teachers, views
+from distill_lib.errors import DistillError
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble
@@ -195,7 +196,10 @@ class Task:
         data = (images, self.fingerprint, self.mock, split, len(self.eval_sets[split].split), self.train.streamed)
         key = (self.teacher.sha256, self.teacher.ensemble, data, decided)
         if key not in _TEACHER_OUTPUTS:
-            _TEACHER_OUTPUTS[key] = compute()
+            outputs = compute()
+            if not np.isfinite(outputs).all():
+                raise DistillError(f"what teacher {self.teacher.name} says of {split} is not finite: mend the teacher.")
+            _TEACHER_OUTPUTS[key] = outputs
         _TEACHER_OUTPUTS.move_to_end(key)
         while len(_TEACHER_OUTPUTS) > REMEMBERED:
             _TEACHER_OUTPUTS.popitem(last=False)

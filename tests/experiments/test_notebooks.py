@@ -56,6 +56,13 @@ def written(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
         ("{a", "{a"),
         ("a: b", "a: b"),
         ("run #1", "run #1"),
+        ('!!timestamp "2001-99-99"', '!!timestamp "2001-99-99"'),
+        ("!!timestamp 2001-01-01", "!!timestamp 2001-01-01"),
+        ("!!int abc", "!!int abc"),
+        ("!!bool x", "!!bool x"),
+        ("!!set {a}", "!!set {a}"),
+        ("&a [*a]", "&a [*a]"),
+        ("[" * 3000, "[" * 3000),
     ],
 )
 def test_values_of_the_command_line(text: str, value: Any) -> None:

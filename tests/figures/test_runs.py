@@ -124,6 +124,14 @@ def test_each_policy_has_a_colour_and_a_marker_of_its_own() -> None:
         assert len(set(table.values())) == len(table)
 
 
+def test_words_are_as_dark_as_white_paper_needs() -> None:
+    """#767676 is the lightest grey that WCAG's contrast of 4.5 allows on white."""
+    assert style.readable("#767676") == "#767676" and style.readable("#222222") == "#222222"
+    assert style.readable("#777777") < "#777777" and style.readable("#ffffff") < "#777777"
+    hues = [style.readable(colour) for colour in style.COLOURS.values()]
+    assert hues == [style.readable(hue) for hue in hues]
+
+
 def test_labels_at_the_ends_do_not_overlap(runs: pd.DataFrame) -> None:
     """The boxes of the names are apart, and stay beside the panel."""
     figure = figure_runs.patience(aggregate.study(runs))

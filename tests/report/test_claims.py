@@ -180,3 +180,33 @@ def test_what_the_grid_chose_stands_beside_what_is_used(tmp_path: Path) -> None:
     assert table["settings tried"].tolist() == [18, 18]
     blank = "\N{NO-BREAK SPACE}"
     assert all(text.count(f"{blank}/{blank}") == 2 for text in table["chosen"])
+
+
+def test_the_reason_of_a_verdict_counts_what_is_seen_and_where_the_rest_points() -> None:
+    runs = runs_with(SAME | {("fix/cc", 10.0): 0.6, ("fix/cc", 99.0): 0.85})
+    text = claims.reason(claim_of(runs, "generalises worse"))
+    assert text.startswith("Seen in 1 of 2 comparisons. Seen to be otherwise: fixed teacher, central crop, 99 epochs")
+    alike = claim_of(runs_with(SAME | {("fix/cc", 10.0): 0.7, ("fix/cc", 99.0): 0.8}), "generalises worse")
+    text = claims.reason(alike)
+    assert text.startswith("Seen in 0 of 2 comparisons. Undecided: 2, of which")
+    toward, alone = (
+        sum(flags) for flags in zip(*((case.value < 0, case.p < 0.05) for case in alike.cases), strict=True)
+    )
+    assert f"of which {toward} with the paper's sign and {alone} with *p* below .05 before" in text
+
+
+def test_the_reason_of_a_single_comparison_is_its_numbers() -> None:
+    text = claims.reason(claim_of(runs_with(SAME | {("mix", 10.0): 0.6, ("mix", 99.0): 0.85}), "wins in long"))
+    assert text.startswith("Function matching, 99 epochs, minus consistent teaching: +") and "n = 6 pairs" in text
+    assert claims.reason(claim_of(runs_with(SAME), "wins in long")) == ""
+
+
+def test_single_runs_are_no_reason() -> None:
+    runs = runs_with(SAME | {("mix", 99.0): 0.85})
+    lonely = runs[(runs["policy"] != "mix") | (runs["seed"] == 0)]
+    assert claims.reason(claim_of(lonely, "wins in long")) == "Each comparison has a side of one run."
+
+
+def test_the_tally_counts_verdicts() -> None:
+    stated = claims.all_claims(runs_with(SAME | {("mix", 10.0): 0.6, ("mix", 99.0): 0.85}))
+    assert claims.tally(stated) == "no records yet: 6, agrees: 3"

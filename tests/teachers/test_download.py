@@ -11,6 +11,7 @@ import hashlib
 import http.server
 import io
 import json
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ class Server:
         self.folder, self.path, self.lock = folder, folder / FILE, folder.with_name("lock.json")
         self.content, self.cut, self.status, self.told = CONTENT, len(CONTENT), 200, True
         self.stall, self.asked, self.url, self.redirect = 0.0, 0, "", ""
-        self.recovers = False
+        self.recovers, self.drip = False, 0.0
 
     def get(self) -> Path:
         """Downloads the file as `published.resolve` does."""
@@ -70,7 +71,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if state.told:
             self.send_header("Content-Length", str(len(state.content)))
         self.end_headers()
-        self.wfile.write(state.content[: state.cut])
+        for byte in state.content if state.drip else ():
+            self.wfile.write(bytes([byte]))
+            if threading.Event().wait(state.drip) or self.connection.fileno() < 0:
+                break
+        if not state.drip:
+            self.wfile.write(state.content[: state.cut])
         if state.recovers:
             state.cut = len(state.content)
         if state.stall:
@@ -158,6 +164,27 @@ def test_offline_the_error_says_which_file_goes_where(server: Server) -> None:
     assert files(server.folder) == []
 
 
+def test_a_server_that_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is no silence; it would take for ever."""
+    monkeypatch.setattr(download, "PATIENCE", 0.1)
+    server.drip = 0.02
+    assert re.search(r"\(\d+ bytes came in 0 seconds\)", error_of(server.get))
+    assert files(server.folder) == [] and server.asked == 1
+
+
+def test_a_server_that_never_ends_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MOST_BYTES", len(CONTENT) - 1)
+    assert f"there are more than {len(CONTENT) - 1} bytes" in error_of(server.get)
+    assert files(server.folder) == []
+
+
+@pytest.mark.parametrize("place", ["http://[::1", "http://a..b/", "http://x:99999/", "ftp://x/y", "\xff", "/loop"])
+def test_a_redirect_to_nonsense_is_told(server: Server, place: str) -> None:
+    server.redirect = place
+    assert f"{server.url} cannot be downloaded to {server.path} (" in error_of(server.get)
+    assert files(server.folder) == []
+
+
 def test_redirects_are_followed(server: Server) -> None:
     server.redirect = "/moved"
     assert server.get().read_bytes() == CONTENT
@@ -167,7 +194,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(server: Server, monkeypatch: pyt
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", no_space)
+    monkeypatch.setattr(download, "_download", no_space)
     assert "No space left on device" in error_of(server.get)
     assert files(server.folder) == []
 

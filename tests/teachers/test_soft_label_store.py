@@ -128,6 +128,22 @@ def test_too_few_steps_are_refused(tmp_path: Path) -> None:
         filled(begun(tmp_path, 2), 2).require(ABOUT, 3)
 
 
+@pytest.mark.parametrize("other", [{"about": {"teacher": "abd"}}, {"steps": 4}])
+def test_a_shard_of_another_store_is_noticed(other: dict, tmp_path: Path) -> None:
+    """Two that wrote into one folder, or files that were moved: of another teacher, or of other steps of the same."""
+    store = filled(begun(tmp_path / "a", 4), 4)
+    filled(begun(tmp_path / "b", 4, **other.get("about", {})), 4)
+    source, place = ("b", 1) if "about" in other else ("a", 0)
+    moved = (tmp_path / source / f"answers-{place:06d}.npz").read_bytes()
+    (tmp_path / "a" / "answers-000001.npz").write_bytes(moved)
+    store.read(0)
+    with pytest.raises(
+        DistillError, match=r"answers-000001.npz holds other soft labels than header.json says"
+    ) as caught:
+        store.read(2)
+    assert "\n" not in str(caught.value)
+
+
 def test_other_views_are_noticed(tmp_path: Path) -> None:
     """What no header knows: exchanged pictures, or random numbers that are drawn in another way."""
     store = filled(begun(tmp_path, 4), 4)
@@ -165,7 +181,9 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
         soft_label_store.begin(folder, ABOUT, 5, steps=4, num_classes=CLASSES, batch_size=BATCH)
     shard, header = folder / "answers-000001.npz", folder / "header.json"
     np.savez(shard, means=means(2))
-    with pytest.raises(DistillError, match="answers-000001.npz holds no soft labels; delete .* and store them again"):
+    with pytest.raises(
+        DistillError, match="answers-000001.npz holds other soft labels .* delete .* and store them again"
+    ):
         store.check(2, np.zeros((BATCH, 3, 3, 1)))
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DistillError, match="answers-000001.npz is truncated"):
@@ -174,8 +192,8 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(DistillError, match="cannot read .*answers-000001.npz"):
         store.read(2)
     text = header.read_text()
-    header.write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(DistillError, match="has format 2, this version reads 1"):
+    header.write_text(text.replace('"format": 2', '"format": 1'))
+    with pytest.raises(DistillError, match="has format 1, this version reads 2"):
         soft_label_store.load(folder)
     for damaged in (text[:50], "[]", text.replace('"steps": 4', '"steps": "4"')):
         header.write_text(damaged)
@@ -187,6 +205,6 @@ def test_answers_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     """A broken teacher is told when it is asked, not when somebody learns from it."""
     broken = said(0)
     broken.logits[1, 1] = np.nan
-    with pytest.raises(DistillError, match="logits from step 0 on are not finite; check its checkpoint"):
+    with pytest.raises(DistillError, match="logits from step 0 on are not finite: mend the teacher"):
         begun(tmp_path, 1).add([broken], means(0))
     assert os.listdir(tmp_path) == ["header.json"]

@@ -297,6 +297,30 @@ def test_a_damaged_teacher_is_told(path: Path) -> None:
         teachers.load(str(path), num_classes=10, channels=1, resolution=8)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("model", value) for value in (5, None, ["bit_r11w8"])],
+        *[("resolution", value) for value in ("big", -3, 8.5, True, 100_000)],
+        *[("input_range", value) for value in (3, "ab", ["a", "b"], [0], [1, 1], [0, 10**400], [0, float("nan")])],
+    ],
+)
+def test_facts_of_another_kind_are_told(tmp_path: Path, name: str, value: object) -> None:
+    """What a file says of itself is as little to be trusted as what it holds."""
+    path = tmp_path / "teacher.npz"
+    weights.save_npz(path, {"head": {"bias": np.zeros(3)}}, {"model": MODEL} | {name: value})
+    with pytest.raises(DistillError, match=f"{path} says that its {name} is .*: save it with a right one") as caught:
+        teachers.load(str(path), num_classes=3, channels=1, resolution=8)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("side", ["2049", "100000", "9" * 5000])
+def test_a_teacher_of_endless_images_is_refused(side: str) -> None:
+    """Before a batch of them takes all memory."""
+    with pytest.raises(DistillError, match="teacher fashion is to be shown .* pixels; at most 2048 are"):
+        recipes.get("fashion", "quick", teacher=f"fashion@{side}")
+
+
 @pytest.mark.slow
 def test_the_mock_teacher_has_something_to_teach() -> None:
     """Its predictions differ between images; a zero head would make every student perfect at once."""

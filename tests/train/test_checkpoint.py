@@ -311,7 +311,7 @@ def test_two_processes_do_not_train_one_run(
     recipe = tiny.recipe(teacher, policy="mix", epochs=3)
     with checkpoint.alone(folder):
         before = sorted(os.listdir(folder))
-        with pytest.raises(DistillError, match=f"{folder} is trained by another process: wait for it") as caught:
+        with pytest.raises(DistillError, match=f"{folder} is in use by another process: wait for it") as caught:
             train.fit(recipe, tmp_path)
         assert "\n" not in str(caught.value) and sorted(os.listdir(folder)) == before
     assert_same(train.fit(recipe, tmp_path).directory, unbroken)

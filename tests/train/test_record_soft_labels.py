@@ -201,6 +201,24 @@ def test_shards_of_one_step_hold_the_same_answers(
         small.check(number, batch.images)
 
 
+def test_two_that_store_at_once_are_told_apart(
+    stored: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one waits, and so no folder holds the soft labels of two teachers."""
+    recipe, _ = stored()
+    original = soft_label_store.begin
+
+    def begin_twice(*given, **named) -> soft_label_store.Store:
+        monkeypatch.setattr(soft_label_store, "begin", original)
+        with pytest.raises(DistillError, match=f"{tmp_path} is in use by another process: wait for it"):
+            record_soft_labels.store(dataclasses.replace(recipe, teacher="mock"), tmp_path, 10)
+        return original(*given, **named)
+
+    monkeypatch.setattr(soft_label_store, "begin", begin_twice)
+    assert record_soft_labels.store(recipe, tmp_path, 10).steps == 12
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_another_teacher_is_refused(nine: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Told by the hash of its file, whatever its name; and who wants stored soft labels has to say where they lie."""
     recipe, folder = nine

@@ -1,0 +1,42 @@
+"""What figures that answer in a reader's browser need of the library: networks, images and numbers, as one script.
+
+A page that is opened from disk may not ask for other files, so everything travels inside the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill_lib import weights
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+
+def network(tree: weights.Tree) -> dict[str, Any]:
+    """A network's parameters, a tree as `weights.load_npz` gives it, in half precision for `Play.network.load`.
+
+    Returns:
+        `shapes`, pairs of name and shape, and `weights`, all numbers in that order as base64 of little-endian float16.
+    """
+    flat = {name: np.asarray(value) for name, value in sorted(weights.flatten(tree).items())}
+    numbers = np.concatenate([value.ravel() for value in flat.values()]).astype("<f2")
+    return {"shapes": [[name, value.shape] for name, value in flat.items()], "weights": encoded(numbers)}
+
+
+def encoded(values: np.ndarray) -> str:
+    """The bytes of an array as base64."""
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def script(data: Mapping[str, Any]) -> HTML:
+    """The data as properties of the page's `Play.data`; scripts that come later read them there."""
+    from IPython.display import HTML
+
+    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")  # no text of the data ends the script
+    return HTML(f"<script>(globalThis.Play ??= {{}}).data = {text};</script>")
