@@ -2,8 +2,8 @@
 
 Two CPU devices, so that code which shards by accident or forgets to shard is seen; rank promotion raises, so that no
 array broadcasts in silence; warnings are errors (pyproject.toml). Programs are compiled quickly rather than well, since
-most run for less than a second. Those of a step are kept between runs of the tests, for each process of pytest-xdist in
-a folder of its own: jax may read what another process has half written.
+most run for less than a second. They are kept between runs of the tests, for each process of pytest-xdist in a folder of
+its own: jax may read what another process has half written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir(f"jax_{worker}")) if config.cache else "",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "MPLBACKEND": "",
     }
     os.environ.pop("DISTILL_RESULTS", None)
