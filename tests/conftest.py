@@ -2,8 +2,8 @@
 
 Two CPU devices, so that code which shards by accident or forgets to shard is seen; rank promotion raises, so that no
 array broadcasts in silence; warnings are errors (pyproject.toml). Programs are compiled quickly rather than well, since
-most run for less than a second. They are kept between runs of the tests, for each process of pytest-xdist in a folder of
-its own: jax may read what another process has half written.
+most run for less than a second, and kept between runs of the tests, for each process of pytest-xdist in a folder of its
+own: jax may read what another process has half written.
 """
 
 from __future__ import annotations

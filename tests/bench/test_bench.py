@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from distill_lib import recipes, teachers
 from distill_lib.bench import loop, runner, soft_labels, students, sweep, tables, timing
@@ -68,10 +69,10 @@ def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_a_class_compiles_in_the_step_that_does_not_count() -> None:
+def test_a_sweep_compiles_in_the_step_that_does_not_count(teacher: Path) -> None:
     """What the second step would compile would be timed."""
-    classes = sweep.prepare(recipes.get("fashion", "smoke"), 2, sweep.FORMS[:1], without_data=False)
-    for name, taught in classes.items():
+    several = sweep.prepare(tiny.recipe(teacher), 2, sweep.FORMS[:1], without_data=False)
+    for name, taught in several.items():
         taught.run()
         compiled = taught.learn._cache_size()
         taught.run()
@@ -96,9 +97,11 @@ def test_the_loop_is_what_it_adds_to_its_compiled_calls() -> None:
 
 
 @pytest.mark.slow
-def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_the_loop_are_timed(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the difference of two runs, beside the compiled calls; process starts may be left out."""
     monkeypatch.setattr(loop, "FEW", 4)
+    small = tiny.recipe(teacher, batch_size=8, warmup_steps=1, evaluations=1)
+    monkeypatch.setattr(loop, "made_up", lambda *_, **__: small)
     (row,) = loop.measure(rounds=2, steps=16, batches=[8], starts=0)
     assert (row["kind"], row["case"], row["steps a round"]) == ("loop", "fashion, batch 8", 16)
     assert row["loop"].median > 0 and row["alone"].median > 0
