@@ -53,7 +53,8 @@ print("now finished", flush=True)
 
 def start(teacher: Path, results: Path, moment: str = "") -> subprocess.Popen:
     """Starts the run in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_COMPILATION_CACHE_DIR": str(results / "programs")}
+    environment = os.environ | own  # a kill can leave a program half written, which no other test may read
     command = [sys.executable, "-c", SCRIPT, str(teacher), str(results), moment]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
