@@ -218,7 +218,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
         "index",
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience", "idea/silent_bugs"),
         "play/playground",
-        *("verdicts", "stored", "rerun", "report", "performance", "sets/flowers", "sets/imagenet"),
+        *("verdicts", "stored", "rerun", "report", "performance", "eight_gpus", "sets/flowers", "sets/imagenet"),
     ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
