@@ -6,12 +6,15 @@ pyproject.toml changes. Beside it `nox -s compile` has one with the compilers of
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,17 +33,15 @@ FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
 BENCHMARKS = ("sweep", "step", "soft_labels", "loop")
 COMPARISONS = (
-    "ablations", "capacity", "imagenet", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain",
+    "ablations", "capacity", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain",
     "patience", "resolutions_and_ensembles",
 )  # fmt: skip
-SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own lists have; one for each set with presets
+SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own lists have; each set has a notebook
     **{name: [["-p", "seeds", "[0]"]] for name in COMPARISONS},
     "consistency": [["-p", "policies", "[labels, same/ic]"]],
     "sweep": [["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"]],
-    "distill": [
-        *(["-p", "dataset", name] for name in ("fashion", "fashion_mnist", "flowers", "pets", "food", "sun397")),
-        ["-p", "dataset", "imagenet", "-p", "loading", "stream"],
-    ],
+    "distill": [["-p", "dataset", name] for name in ("fashion", "fashion_mnist")],
+    "imagenet": [["-p", "loading", "stream"]],
     "silent_bugs": [["-p", "seeds", "[0]"]],
     "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
@@ -104,6 +105,53 @@ def tests(session: nox.Session) -> None:
     several = ["-n", str(count), "--dist", "loadfile"] if count > 1 else []  # files share what their fixtures make
     named = any((ROOT / word.partition("::")[0]).exists() for word in session.posargs)
     run(session, environment(session), "-m", "pytest", *([] if named else several), *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The built book in Chromium: offline, on a wide screen and a phone, light and dark; arguments go to pytest."""
+    chromium, python = browsing(session)
+    folder = "tests/browser"  # without tests/conftest.py, which is about JAX
+    run(session, python, "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs, CHROMIUM=chromium)
+
+
+@nox.session
+def pdf(session: nox.Session) -> None:
+    """The built book as one file, book/_build/book.pdf: Chromium prints its pages in the order of the contents."""
+    chromium, python = browsing(session)
+    pages = re.findall(r"(?:root|file): (\S+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        printed = [Path(folder) / f"{number:03d}.pdf" for number in range(len(pages))]
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-pdf-header-footer",
+            f"--user-data-dir={folder}/own",
+        ]
+        for page, path in zip(pages, printed, strict=True):
+            address = (FIRST_PAGE.parent / f"{page}.html").as_uri()
+            execute(session, chromium, *options, f"--print-to-pdf={path}", address)
+        merge = (
+            "import sys, pypdf; book = pypdf.PdfWriter(); [*map(book.append, sys.argv[2:])]; book.write(sys.argv[1])"
+        )
+        target = FIRST_PAGE.parents[1] / "book.pdf"
+        execute(session, python, "-c", merge, target, *printed)
+    print(f"\nThe book in one file: {target}", flush=True)
+
+
+def browsing(session: nox.Session) -> tuple[str, Path]:
+    """The system's Chromium, and the Python of an environment with what drives it; skips where there is none."""
+    import tomllib  # not above: a Python that lacks it is to get as far as the message that it is too old
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    paths = [path for name in names if (path := shutil.which(name))]
+    if not paths:
+        session.skip("there is no Chromium on this machine: install the package `chromium`.")
+    if not FIRST_PAGE.is_file():
+        fail("there is no book yet: `nox -s book` builds it.")
+    pins = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["browser"]
+    return paths[0], made(session, "browser", " ".join(pins).encode(), [pins])
 
 
 @nox.session
@@ -225,13 +273,21 @@ def run(session: nox.Session, program: Path, *arguments: str, error: str = "", *
 def execute(session: nox.Session, *command: str | Path, error: str = "", **variables: str) -> None:
     """Runs a command; where it fails, its own message, or `error`, stays the last line that is seen."""
     session.log(" ".join(os.path.relpath(word, ROOT) if isinstance(word, Path) else word for word in command))
-    code = subprocess.run(command, cwd=ROOT, env=os.environ | variables).returncode
+    own_end = functools.partial(end_with, os.getpid()) if sys.platform == "linux" else None
+    code = subprocess.run(command, cwd=ROOT, env=os.environ | variables, preexec_fn=own_end).returncode
     if code < 0:
         fail(f"stopped by signal {-code}; the same command goes on where it was.", 128 - code)
     if code and error:
         fail(error, code)
     if code:
         sys.exit(code)
+
+
+def end_with(parent: int) -> None:
+    """Has Linux end this process with nox, so that no killed session trains on unseen; a kernel ends with it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

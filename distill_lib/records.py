@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_lib.errors import DistillError
-from distill_lib.weights import File, write_atomically
+from distill_lib.weights import File, flatten, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,16 +31,26 @@ Record = dict[str, Any]
 Row = dict[str, Any]
 
 NOTHING = "no records yet"  # what tables and figures say where there are none
-SCHEMA = 1
+SCHEMA = 2  # records of schema 1 have no checksums, and no word of settings, code and data
 MAX_BYTES = 50_000
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
-REQUIRED = (
-    *("schema", "run_id", "study", "mock", "recipe", "result"),
-    *("steps", "wall_seconds", "device", "date", "commit"),
+FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("run_id", "study", "device", "date", "commit", "recipe.policy"), (str,)),
+    **dict.fromkeys(("steps", "recipe.seed"), (int,)),
+    **dict.fromkeys(("wall_seconds", "recipe.epochs"), (int, float)),
+    "mock": (bool,),
+    "result": (dict,),
+    "recipe.train_images": (int, type(None)),
+    "recipe.crop_area": (list,),
+}
+"""What tables and curves need of a record, and its types in JSON; further fields may be missing in old ones."""
+SETTINGS = (
+    *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable"),
+    *("jax_numpy_dtype_promotion", "jax_disable_most_optimizations", "jax_optimization_level"),
 )
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+AFTERWARDS = {"bench", "experiments", "figures", "report", "cli.py"}  # what no number of a run depends on
 _RENAMED = {"class_size": "students_per_step"}  # of records that were made before
-RECIPE_FIELDS = ("policy", "epochs", "seed", "train_images", "crop_area")
-"""What tables and curves need of a record's recipe; further fields may be missing in old ones."""
 
 
 def find_results() -> Path:
@@ -52,7 +64,7 @@ def find_results() -> Path:
 
 
 def describe(
-    recipe: Recipe, *, run_id: str, mock: bool, result: Row, timing: Row, teacher: dict[str, Any] | None
+    recipe: Recipe, *, run_id: str, mock: bool, result: Row, about: Record, teacher: dict[str, Any] | None
 ) -> Record:
     """Builds the record of a finished run.
 
@@ -61,45 +73,70 @@ def describe(
         run_id: name of the run.
         mock: whether the data were made up, so that the run must never reach a figure.
         result: final metrics; accuracies as shares in [0, 1].
-        timing: `steps`, `wall_seconds`, `images_per_second`, `students_per_step` (that were taught together),
-            `resumed` (how often the run was taken up again), and where there may be any, `bad_images` (that were met
-            in training) and `<split>_bad_images` (that no metric of the split counts).
+        about: `steps`, `wall_seconds`, `images_per_second`, `students_per_step` (that were taught together), `resumed`
+            (how often the run was taken up again), `data` (digest of the images), and where there may be any,
+            `bad_images` (that were met in training) and `<split>_bad_images` (that no metric of the split counts).
+            Where it was taken up under other circumstances, `parts`: at which step, and what was what before and after.
         teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
     """
-    about = {"schema": SCHEMA, "run_id": run_id, "study": recipe.study, "mock": mock, "teacher": teacher}
-    return about | {"recipe": dataclasses.asdict(recipe), "result": result} | timing | environment()
+    named = {"run_id": run_id, "study": recipe.study, "mock": mock, "teacher": teacher}
+    return named | {"recipe": dataclasses.asdict(recipe), "result": result} | about | environment()
 
 
 def environment() -> Record:
-    """Where and with what a record was made: device, peak memory, date, commit and versions."""
+    """Where and with what a record was made: device, peak memory, date, commit, and what `circumstances` says."""
+    revision, dirty = commit()
+    about = {"peak_memory_mb": _peak_memory_mb(), "commit": revision, "dirty": dirty}
+    return about | {"date": datetime.now(UTC).isoformat(timespec="seconds")} | circumstances()
+
+
+def circumstances() -> Record:
+    """What decides the last bits of a run beside recipe, data and teacher: where it changes, so may the result."""
     import jax
 
-    device, (revision, dirty) = jax.devices()[0], commit()
-    on_cpu = f"CPU, {os.cpu_count()} cores ({platform.machine()})"
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    device, versions = jax.devices()[0], {package: importlib.metadata.version(package) for package in PACKAGES}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    on_cpu = f"CPU, {cores} cores ({platform.machine()})"
     return {
-        "peak_memory_mb": _peak_memory_mb(),
         "device": on_cpu if device.platform == "cpu" else device.device_kind,
         "device_count": jax.device_count(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": revision,
-        "dirty": dirty,
         "versions": {"python": platform.python_version()} | versions,
+        "settings": {name: jax.config.values.get(name) for name in SETTINGS}
+        | {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "code": code(),
     }
 
 
-def write(directory: Path, record: Record, rows: list[Row]) -> None:
+def differences(before: Record, now: Record) -> dict[str, list[Any]]:
+    """What two JSON-able descriptions differ in: by path such as "versions/jax", the value before and the one now."""
+    old, new = (flatten(json.loads(json.dumps(described))) for described in (before, now))
+    names = sorted(old.keys() | new.keys())
+    return {name: [old.get(name), new.get(name)] for name in names if old.get(name) != new.get(name)}
+
+
+def in_words(changed: dict[str, list[Any]]) -> str:
+    """What `differences` found, for a message."""
+    return "; ".join(f"{name} was {before!r} and is {now!r}" for name, (before, now) in changed.items())
+
+
+def write(directory: Path, record: Record, rows: list[Row]) -> Record:
     """Writes metrics.csv and then run.json, whose presence says that the run is complete.
+
+    Returns:
+        The record as it is written: with its schema, and checksums of both files.
 
     Raises:
         DistillError: if the folder cannot be written, or the record is larger than 50 kB.
     """
-    content = json.dumps(record, indent=1, sort_keys=True).encode()
     table = to_csv(rows)
+    record = record | {"schema": SCHEMA, "checksums": {"metrics.csv": _sha256(table)}}
+    record["checksums"] = {"run.json": _sha256(_dumped(record))} | record["checksums"]
+    content = _dumped(record)
     if len(content) + len(table) > MAX_BYTES:
         raise DistillError(f"the record of {record['run_id']} is larger than {MAX_BYTES} bytes; lower evaluations.")
     write_atomically(directory / "metrics.csv", table)
     write_atomically(directory / "run.json", content)
+    return record
 
 
 def add(directory: Path, result: Row) -> None:
@@ -107,12 +144,7 @@ def add(directory: Path, result: Row) -> None:
     record = load(directory)
     if record is None:
         raise DistillError(f"{directory} holds no finished run; train it first.")
-    write(directory, record | {"result": record["result"] | result}, read_rows(directory / "metrics.csv"))
-
-
-def to_json(recipe: Recipe) -> bytes:
-    """A recipe as JSON: the note that an unfinished run leaves in its folder."""
-    return json.dumps(dataclasses.asdict(recipe), indent=1, sort_keys=True).encode()
+    write(directory, record | {"result": record["result"] | result}, read_rows(directory, record))
 
 
 def to_csv(rows: list[Row]) -> bytes:
@@ -125,15 +157,24 @@ def to_csv(rows: list[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Reads metrics.csv back into rows; an absent file is no rows. Raises DistillError if it is damaged."""
-    if not path.is_file():
-        return []
+def read_rows(directory: Path, record: Record) -> list[Row]:
+    """Reads the metrics.csv of a finished run; blank cells are "".
+
+    Raises:
+        DistillError: naming the file, if it is missing, cut, holds what is no number, or is not the record's.
+    """
+    path = directory / "metrics.csv"
     try:
-        with open(path, newline="") as file:
-            return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, TypeError, csv.Error) as error:
-        raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
+        content = path.read_bytes()
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
+        rows = [{name: _number(name, text) for name, text in row.items()} for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise _damaged(path, f"is damaged ({error})") from error
+    if "checksums" in record and record["checksums"]["metrics.csv"] != _sha256(content):
+        raise _damaged(path, "is damaged (run.json has another checksum of it)")
+    if not rows or rows[-1].get("step") != record["steps"]:
+        raise _damaged(path, f"is damaged (step {record['steps']} is not in its last line)")
+    return rows
 
 
 def load(directory: Path) -> Record | None:
@@ -142,17 +183,48 @@ def load(directory: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        record: Record = json.loads(path.read_text())
-        missing = [name for name in REQUIRED if name not in record]
-        missing = missing or [name for name in ("recipe", "result") if not isinstance(record[name], dict)]
-        missing = missing or [f"recipe.{name}" for name in RECIPE_FIELDS if name not in record["recipe"]]
-    except (ValueError, TypeError) as error:
-        raise DistillError(f"{path} is damaged ({error}); delete its folder and run it again.") from error
-    if missing:
-        raise DistillError(f"{path} lacks {', '.join(missing)}; delete its folder and run it again.")
-    if record["schema"] != SCHEMA:
-        raise DistillError(f"{path} has schema {record['schema']}, this version reads {SCHEMA}; run it again.")
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise _damaged(path, f"is damaged ({error})") from error
+    if problem := _problem(record):
+        raise _damaged(path, problem)
     return {_RENAMED.get(name, name): value for name, value in record.items()}
+
+
+def _problem(record: Any) -> str | None:
+    """What is wrong with the content of a run.json."""
+    if not isinstance(record, dict):
+        return "is damaged (it is no table)"
+    if record.get("schema") not in (1, SCHEMA):
+        return f"has schema {record.get('schema')!r}, this version reads 1 to {SCHEMA}"
+    result = record.get("result")
+    numbers = dict.fromkeys((f"result.{name}" for name in result), (int, float)) if isinstance(result, dict) else {}
+    for name, kinds in ({"recipe": (dict,)} | FIELDS | numbers).items():
+        table, _, field = name.partition(".")
+        within = record[table] if field else record
+        if (field or table) not in within:
+            return f"lacks {name}"
+        if type(value := within[field or table]) not in kinds:
+            return f"has {name} = {value!r:.60}, not {' or '.join(kind.__name__ for kind in kinds)}"
+    if record["schema"] == 1:
+        return None
+    checksums = record.get("checksums")
+    if not isinstance(checksums, dict) or checksums.keys() != {"run.json", "metrics.csv"}:
+        return "has no checksums"
+    covered = record | {"checksums": {"metrics.csv": checksums["metrics.csv"]}}
+    return None if checksums["run.json"] == _sha256(_dumped(covered)) else "is damaged (its checksum is another)"
+
+
+def _damaged(path: Path, problem: str) -> DistillError:
+    return DistillError(f"{path} {problem}; delete its folder and run it again.")
+
+
+def _dumped(content: Record) -> bytes:
+    return json.dumps(content, indent=1, sort_keys=True).encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
@@ -174,7 +246,7 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
 
     rows = []
     for _, record in _all(results, study, mock):
-        flat = {name: value for name, value in record.items() if not isinstance(value, dict)}
+        flat = {name: value for name, value in record.items() if not isinstance(value, dict | list)}
         teacher = record.get("teacher") or {}
         flat["teacher_sha256"] = teacher.get("sha256", "")
         flat["bytes_per_view"] = teacher.get("stored", {}).get("bytes_per_view")
@@ -197,10 +269,7 @@ def curves(results: File | None = None, study: str | None = None, *, mock: bool 
     for directory, record in _all(results, study, mock):
         about = {name: record[name] for name in ("run_id", "study")}
         about |= {name: record["recipe"][name] for name in ("policy", "epochs", "seed", "train_images")}
-        path = directory / "metrics.csv"
-        if not path.is_file():
-            raise DistillError(f"{path} is missing; delete its folder and run it again.")
-        rows += [about | row for row in read_rows(path)]
+        rows += [about | row for row in read_rows(directory, record)]
     return pd.DataFrame(rows)
 
 
@@ -227,13 +296,25 @@ def _all(results: File | None, study: str | None, mock: bool) -> Iterator[tuple[
             yield path.parent, record
 
 
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _number(name: str | None, text: str | None) -> int | float | str:
+    if name is None or text is None:
+        raise ValueError("a line is longer or shorter than the first")
+    with contextlib.suppress(ValueError):
+        return int(text)
+    try:
+        return float(text) if text else ""
+    except ValueError:
+        raise ValueError(f"{name} is {text!r:.60}, no number") from None
+
+
+@functools.cache
+def code() -> str:
+    """Digest of the library's files, without those that only measure, tell and draw; asked once a process."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0] not in AFTERWARDS:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @functools.cache

@@ -29,12 +29,6 @@ def parse_value(text: str) -> Any:
     try:
         value = yaml.load(text, _Loader)
         json.dumps(value)
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        LookupError,
-        RecursionError,
-    ):  # dates, sets, lists of themselves, ...
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError):  # tags, endless lists
         return text
     return text if isinstance(value, dict) or "#" in text else value  # YAML would drop what follows a #

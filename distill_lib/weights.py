@@ -139,7 +139,7 @@ def match(params: Tree, expected: Tree, source: str) -> Tree:
     return params
 
 
-def write_atomically(path: File, content: bytes) -> None:
+def write_atomically(path: File, content: bytes | memoryview) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -154,7 +154,7 @@ def write_atomically(path: File, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise DistillError(
-            f"cannot write {path} ({error.strerror}); make the folder writable or name another."
+            f"cannot write {path} ({error.strerror}); make room there, make the folder writable or name another."
         ) from error
 
 

@@ -1,8 +1,9 @@
 """Strict settings for every test, and for the processes and notebook kernels that tests start.
 
 Two CPU devices, so that code which shards by accident or forgets to shard is seen; rank promotion raises, so that no
-array broadcasts in silence; warnings are errors (pyproject.toml). Compiled steps are kept between runs of the tests,
-for each process of pytest-xdist in a folder of its own: jax may read what another process has half written.
+array broadcasts in silence; warnings are errors (pyproject.toml). Programs are compiled quickly rather than well, since
+most run for less than a second, and kept between runs of the tests, for each process of pytest-xdist in a folder of its
+own: jax may read what another process has half written.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2".strip(),
         "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir(f"jax_{worker}")) if config.cache else "",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "MPLBACKEND": "",
     }
     os.environ.pop("DISTILL_RESULTS", None)
@@ -37,15 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="module")
 def tiny_models() -> Iterator[None]:
-    """Makes the tiny network known, and compiles quickly: these programs run for a second only."""
-    import jax
+    """Makes the tiny network known."""
     import tiny
 
     before = dict(tiny.bit.SMALL_STAGES)
     tiny.register()
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     tiny.bit.SMALL_STAGES.clear()
     tiny.bit.SMALL_STAGES.update(before)
 

@@ -121,7 +121,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     header = {"views": 4, "bytes": 2**20}
     store = argparse.Namespace(folder="answers", steps=2, kept=3, bytes_per_view=1.5, header=header)
-    status = prepare.Status("fashion", "absent", "here", hints=("mind the gap",))
+    status = prepare.Status("fashion", "absent", "here", None, hints=("mind the gap",))
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),

@@ -13,7 +13,7 @@ import pytest
 import distill_lib
 
 LIBRARY = Path(distill_lib.__file__).parent
-HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
+HEAVY = ("jax", "flax", "optax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
 FLAT = (
     *("errors", "log", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim"),
     *("views", "pixels"),
@@ -84,7 +84,7 @@ def test_the_package_itself_is_light() -> None:
 )
 def test_modules_load_what_is_heavy_only_when_it_is_used(module: str) -> None:
     """Data sets, tables and figures are loaded by the functions that need them."""
-    unneeded = {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill", "orbax"}
+    unneeded = {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill"}
     if module == "figures.runs":
         unneeded -= {"matplotlib", "pandas"}
     assert not loaded_by(f"distill_lib.{module}") & unneeded
@@ -94,7 +94,7 @@ def test_what_a_step_needs_loads_no_data_and_no_figures() -> None:
     """Views, losses, models and optimiser can be used alone, as a lecturer does."""
     modules = "distill_lib.views, distill_lib.losses, distill_lib.models.bit, distill_lib.optim, distill_lib.train.step"
     loaded = loaded_by(modules)
-    assert not loaded & {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill", "orbax"}
+    assert not loaded & {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill"}
     unneeded = ("datasets", "train.loop", "records", "recipes", "teachers.teacher", "input_pipeline")
     assert not loaded & {f"distill_lib.{name}" for name in unneeded}
 

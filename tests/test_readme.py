@@ -15,7 +15,7 @@ from distill_lib.teachers import published
 
 ROOT = Path(__file__).parents[1]
 README, START = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "book/start.md"))
-TEXT = f"{README}\n{START}"
+TEXT = f"{README}\n{START}".replace("\\\n", "")
 
 
 def blocks(language: str) -> list[str]:

@@ -247,7 +247,7 @@ def test_what_fits_passes_unchanged(params: dict) -> None:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, params: dict, place: str) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DistillError, match="cannot write .*; make the folder writable or name another") as caught:
+    with pytest.raises(DistillError, match="cannot write .*; make room there, make the folder writable or") as caught:
         weights.save_npz(tmp_path / place, params)
     one_line(caught, tmp_path / place)
     assert (tmp_path / "file").read_text() == "in the way"

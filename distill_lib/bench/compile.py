@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_lib import recipes, views
-from distill_lib.bench import programs, timing
+from distill_lib.bench import programs, tables, timing
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
@@ -44,15 +43,8 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 
-@dataclass(frozen=True)
-class Target:
-    """Devices that programs are compiled for.
-
-    Attributes:
-        platform: "tpu" or "cuda".
-        topology: of the devices, as the platform names it.
-        gib: memory of one of them that programs may use; the peak has to stay below.
-    """
+class Target(NamedTuple):
+    """Devices that programs are compiled for, and the GiB of each that programs may use."""
 
     platform: str
     topology: str
@@ -92,32 +84,23 @@ class Case(NamedTuple):
 
 
 _FASHION, _FLOWERS, _IMAGENET = ("fashion", "quick"), ("flowers", "fast"), ("imagenet", "long")
-_MIX = {"policy": "mix", "dtype": "bfloat16"}
+_HALF, _JUDGED = {"dtype": "bfloat16"}, (STUDENT, EVALUATION)
+_MIX, _NORMED = _HALF | {"policy": "mix"}, _HALF | {"policy": "same/ic", "student": "mobilenet_v3_small_bn"}
 _VIT = _MIX | {"student": "vit_ti16", "teacher": "imagenet_lite0", "batch_size": 64}
-_STUDENTS: dict[str, dict[str, Any]] = {
-    "MobileNet": {"student": "mobilenet_v3_large_gn"},
-    "MobileNet BatchNorm": {"student": "mobilenet_v3_large_bn"},
-    "ViT": {"student": "vit_s16"},
-}
 CASES = (
     Case("quick", "fashion", _FASHION, _MIX, ALL),
     Case("quick", "fashion", _FASHION, {"policy": "ind/ic"}),
     *(Case("usual", "fashion", _FASHION, {"policy": policy}) for policy in views.POLICIES if policy != "ind/ic"),
     Case("usual", "fashion", _FASHION, {"policy": "labels"}, (TEACHING, STUDENT)),
-    Case(
-        *("usual", "fashion, BatchNorm", _FASHION),
-        {"policy": "same/ic", "dtype": "bfloat16", "student": "mobilenet_v3_small_bn"},
-        (STUDENT, EVALUATION),
-    ),
+    Case("usual", "fashion, BatchNorm", _FASHION, _NORMED, _JUDGED),
     Case("usual", "fashion, Shampoo", _FASHION, {"optimizer": "shampoo"}, (STUDENT,)),
     Case("usual", "ViT", _IMAGENET, _VIT, ALL),
     Case("full", "flowers", _FLOWERS, _MIX, ALL),
     Case("full", "imagenet", _IMAGENET, _MIX, ALL),
     Case("full", "imagenet, teacher at 384", _IMAGENET, _MIX | {"teacher": "R152x2_T_384@384"}),
-    *(
-        Case("full", f"imagenet, {name}", _IMAGENET, _MIX | student, (STUDENT, EVALUATION))
-        for name, student in _STUDENTS.items()
-    ),
+    Case("full", "imagenet, MobileNet", _IMAGENET, _MIX | {"student": "mobilenet_v3_large_gn"}, _JUDGED),
+    Case("full", "imagenet, MobileNet BatchNorm", _IMAGENET, _MIX | {"student": "mobilenet_v3_large_bn"}, _JUDGED),
+    Case("full", "imagenet, ViT", _IMAGENET, _MIX | {"student": "vit_s16"}, _JUDGED),
     Case("full", "imagenet, Shampoo", _IMAGENET, _MIX | {"optimizer": "shampoo"}, (STUDENT,)),
 )
 _HERE = {  # libtpu would ask the network which machine this is, and wait
@@ -129,7 +112,7 @@ _HERE = {  # libtpu would ask the network which machine this is, and wait
 }
 _PLAIN_PRODUCTS = "--xla_gpu_enable_triton_gemm=false"
 """Of ViTs on GPUs: XLA finds no tiles for a product of attention and what follows it, and says so (JAX 0.10.2)."""
-_WIDTHS = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "u8": 1, "s8": 1, "pred": 1}
+_WIDTHS = {"bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}  # bytes; of others four
 _COLLECTIVE = re.compile(
     r"^\s*(?:ROOT )?%?\S+ = (.+?) (all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?:-start)?\("
 )
@@ -139,7 +122,7 @@ _CONVOLUTION = re.compile(r"stablehlo\.convolution.*?: \(tensor<(?:\d+x)*(\w+)>,
 
 def measure(
     python: str = sys.executable, size: str = "usual", target: str | None = None, case: str | None = None
-) -> list[dict[str, Any]]:
+) -> timing.Rows:
     """Compiles the programs of a step for accelerators without having one, and checks what came out.
 
     `--python` is that of an environment with libtpu and JAX's CUDA plugin, which `nox -s compile` makes; `--size` is
@@ -157,8 +140,7 @@ def measure(
     for option, value, known in (("size", size, SIZES), ("target", target, TARGETS), ("case", case, names)):
         if value not in (None, *known):
             raise unknown(option, value, sorted(known))
-    content = timing.read("compile")
-    rows = {_name(row): row for row in content["rows"]} if content else {}
+    rows = {_name(row): row for row in tables.rows("compile")}
     amiss: list[str] = []
     cases = [each for each in CASES if SIZES.index(each.size) <= SIZES.index(size) and case in (None, each.name)]
     for devices, each in itertools.product([target] if target else TARGETS, cases):
@@ -171,7 +153,7 @@ def measure(
     return list(rows.values())
 
 
-def _compiled(python: str, target: str, case: Case) -> list[dict[str, Any]]:
+def _compiled(python: str, target: str, case: Case) -> timing.Rows:
     """The rows of one case, from a process of its own; what ended it becomes the problem of the program it was at."""
     recipe = case.recipe()
     about = {"case": case.name, "policy": recipe.policy, "target": target}
@@ -197,7 +179,7 @@ def _reason(errors: str) -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"{row['target']}, {row['case']}, {row['policy']}, {row['dtype']}, {row['program']}"
+    return ", ".join(row[key] for key in ("target", "case", "policy", "dtype", "program"))
 
 
 def compiled(case: Case, target: str) -> Iterator[dict[str, Any]]:
@@ -205,32 +187,28 @@ def compiled(case: Case, target: str) -> Iterator[dict[str, Any]]:
     recipe, mesh = case.recipe(), TARGETS[target].mesh()
     for part, (lower, limit, macs, leaves) in programs.lowered(recipe, mesh).items():
         if part in case.parts:
-            row = {"program": part, "dtype": recipe.dtype, "batch": recipe.batch_size, "jax": jax.__version__}
+            row = {"program": part, "dtype": recipe.dtype, "batch": recipe.batch_size}
             row["analytic TFLOP"] = round(2e-12 * macs * recipe.batch_size / mesh.size, 4)
             yield row | check(lower(), TARGETS[target], dtype=recipe.dtype, limit=limit, leaves=leaves)
 
 
 def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) -> dict[str, Any]:
-    """Compiles a program and says what it takes.
+    """Compiles a lowered program: what it takes of a device, and what is amiss.
 
-    Args:
-        lowered: the program.
-        target: what for.
-        dtype: that its convolutions must be in.
-        limit: bytes of its largest collective.
-        leaves: how many arrays it must update in place.
+    Its convolutions must be in `dtype`, its largest collective moves at most `limit` bytes, and it updates `leaves`
+    arrays in place.
     """
     convolutions = {kind for pair in _CONVOLUTION.findall(lowered.as_text()) for kind in pair}
     began = time.perf_counter()
     program = lowered.compile()
     seconds = round(time.perf_counter() - began, 1)
     memory, counted, text = program.memory_analysis(), program.cost_analysis() or {}, program.as_text()
-    sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
-    peak = max(sum(sizes) - memory.alias_size_in_bytes, 0)
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    gib = max(peak - memory.alias_size_in_bytes, 0) / 2**30
     (kinds, largest), donated = _collectives(text), len(re.findall(r"-alias\)", text.partition("\n")[0]))
-    gib, fits, asked = round(peak / 2**30, 3), peak < target.gib * 2**30, {"bfloat16": "bf16", "float32": "f32"}[dtype]
+    asked = {"bfloat16": "bf16", "float32": "f32"}[dtype]
     checks = {
-        f"needs {gib} of {target.gib} GiB": not fits,
+        f"needs {gib:.3f} of {target.gib} GiB": gib >= target.gib,
         f"a collective moves {largest:,} bytes, and at most {limit:,} are expected": largest > limit,
         f"{donated} of {leaves} arrays of the state are updated in place": donated < leaves,
         "it calls the host": bool(_CALLS_HOST.search(text)),
@@ -238,14 +216,12 @@ def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) 
     }
     return {
         "compile (s)": seconds,
-        "peak (GiB)": gib,
+        "peak (GiB)": round(gib, 3),
         "device (GiB)": target.gib,
-        "fits": fits,
+        "fits": gib < target.gib,
         "TFLOP": round(counted.get("flops", 0) / 1e12, 4),
-        "moved (GB)": round(counted.get("bytes accessed", 0) / 1e9, 3),
         "collectives": kinds,
         "largest (MB)": round(largest / 1e6, 4),
-        "in place": f"{donated} of {leaves}" if leaves else "",
         "problems": "; ".join(problem for problem, amiss in checks.items() if amiss),
     }
 

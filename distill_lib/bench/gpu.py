@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from distill_lib import records
-from distill_lib.bench.goals import GPU
 from distill_lib.bench.process import send
+from distill_lib.bench.tables import GPU
+from distill_lib.bench.timing import Rows
 
 Part = tuple[str, float, str]  # its name in the table, seconds that it may take at most, and the command behind distill
 PARTS: tuple[Part, ...] = (
@@ -32,7 +32,7 @@ SMALL: tuple[Part, ...] = (
 )
 
 
-def measure(out: str | None = None, small: bool = False, torch: str | None = None) -> list[dict[str, Any]]:
+def measure(out: str | None = None, small: bool = False, torch: str | None = None) -> Rows:
     """Runs all parts, one after the other, in less than ten minutes.
 
     `--out` is a results folder for the records, usually gpu in the results; `--small` is what a CPU can do, and is what
@@ -44,8 +44,10 @@ def measure(out: str | None = None, small: bool = False, torch: str | None = Non
     folder = Path(out) if out else records.find_results() / GPU
     os.environ["DISTILL_RESULTS"] = str(folder.absolute())  # of the parts, and of this benchmark's own record
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "distill_lib" / "jax"))
+    # Asked in another process: one that has asked keeps memory of the device.
+    asked = subprocess.run([sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True)
     rows = []
-    for name, seconds, command in SMALL if small or not _accelerator() else PARTS:
+    for name, seconds, command in SMALL if small or asked.stdout.strip() in (b"cpu", b"") else PARTS:
         more = ["--torch", torch] if name == "step" and torch else []
         print(f"{name}: at most {seconds:g} s", flush=True)
         began = time.perf_counter()
@@ -53,12 +55,6 @@ def measure(out: str | None = None, small: bool = False, torch: str | None = Non
         rows.append({"part": name, "outcome": outcome, "seconds": round(time.perf_counter() - began, 1)})
         print(f"{name}: {outcome}", flush=True)
     return rows
-
-
-def _accelerator() -> bool:
-    """Whether JAX has one; asked in another process, since one that has asked keeps memory of the device."""
-    asked = subprocess.run([sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True)
-    return asked.stdout.strip() not in (b"cpu", b"")
 
 
 def run(command: list[str], seconds: float) -> str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from PIL import Image, ImageOps
 
 from distill_lib.bench import process, timing
 from distill_lib.errors import DistillError
@@ -30,7 +33,7 @@ FORMS = ("plain", "fused")
 
 def measure(
     rounds: int = 7, tensorflow: str | None = None, batches: int = 8, quality: Sequence[int] = [75, 95]
-) -> list[dict[str, Any]]:
+) -> timing.Rows:
     """Times all on one core and on all cores.
 
     `--tensorflow` names a Python that has TensorFlow. `--batches` is how many of 64 images a round has. tf.data has two
@@ -41,18 +44,12 @@ def measure(
         that of workers), images a second, and how many times as fast as tf.data this is.
     """
     process.check_python(tensorflow, "--tensorflow")
-    return [
-        row
-        for each in quality
-        for cores in dict.fromkeys((1, stream.cores()))
-        for row in _rows(each, cores, tensorflow, batches, rounds)
-    ]
+    cases = itertools.product(quality, dict.fromkeys((1, stream.cores())))
+    return [row for case in cases for row in _rows(*case, tensorflow, batches, rounds)]
 
 
 def photographs(folder: Path, quality: int) -> float:
     """Writes the photographs as JPEGs (4:2:0) into a folder; returns their mean size in kB."""
-    from PIL import Image, ImageOps
-
     for module, names in PHOTOGRAPHS.items():
         try:
             place = Path(importlib.import_module(module).__file__ or "").parent
@@ -62,39 +59,28 @@ def photographs(folder: Path, quality: int) -> float:
             with Image.open(place / name) as picture:
                 fitted = ImageOps.fit(picture.convert("RGB"), SIZE, Image.Resampling.LANCZOS)
             fitted.save(folder / f"{Path(name).stem}.jpg", quality=quality, subsampling="4:2:0")
-    sizes = [path.stat().st_size / 1000 for path in folder.iterdir()]
-    return sum(sizes) / len(sizes)
+    return statistics.mean(path.stat().st_size / 1000 for path in folder.iterdir())
 
 
-def _rows(quality: int, cores: int, tensorflow: str | None, batches: int, rounds: int) -> list[dict[str, Any]]:
-    forms = {"threads": sys.executable} | (dict.fromkeys(FORMS, tensorflow) if tensorflow else {})
+def _rows(quality: int, cores: int, tensorflow: str | None, batches: int, rounds: int) -> timing.Rows:
+    places = {"threads": sys.executable} | (dict.fromkeys(FORMS, tensorflow) if tensorflow else {})
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         about = {"quality": quality, "kB": photographs(Path(folder), quality), "cores": cores}
         case = {"folder": folder, "cores": cores, "batch": BATCH, "side": 224, "warm_up": 8, "made_ahead": 6}
-        jobs = {
-            form: stack.enter_context(
-                process.Job(python, "input_batch", case | {"form": form}, "--tensorflow", CUDA_VISIBLE_DEVICES="")
-            )
-            for form, python in forms.items()
-        }
+        jobs = {}
+        for form, python in places.items():
+            job = process.Job(python, "input_batch", case | {"form": form}, "--tensorflow", CUDA_VISIBLE_DEVICES="")
+            jobs[form] = stack.enter_context(job)
         spent = process.in_turn(jobs, dict.fromkeys(jobs, batches), rounds)
     seconds = {
         form: [timing.summary([time / BATCH for time in times]) for times in zip(*each, strict=True)]
         for form, each in spent.items()
     }
-    about["images a round"] = batches * BATCH
-    return [about | {"form": form} | _compared(seconds["threads"], seconds.get(form)) for form in FORMS]
-
-
-def _compared(ours: list[timing.Timing], theirs: list[timing.Timing] | None) -> dict[str, Any]:
-    """What is measured here beside a form of tf.data, or beside none: by the clock, and of all processors."""
-    (wall, cpu), (their_wall, their_cpu) = ours, theirs or (None, None)
-    return {
-        "distill_lib": wall,
-        "tf.data": their_wall or "no --tensorflow",
-        "images/s": 1 / wall.median,
-        "ratio": their_wall and their_wall.median / wall.median,
-        "distill_lib CPU": cpu,
-        "tf.data CPU": their_cpu,
-        "CPU ratio": their_cpu and their_cpu.median / cpu.median,
-    }
+    (wall, cpu), rows = seconds["threads"], []
+    for form in FORMS:
+        their_wall, their_cpu = seconds.get(form, (None, None))
+        row = about | {"images a round": batches * BATCH, "form": form, "distill_lib": wall}
+        row |= {"tf.data": their_wall or "no --tensorflow", "images/s": 1 / wall.median}
+        row |= {"ratio": their_wall and their_wall.median / wall.median, "distill_lib CPU": cpu}
+        rows.append(row | {"tf.data CPU": their_cpu, "CPU ratio": their_cpu and their_cpu.median / cpu.median})
+    return rows

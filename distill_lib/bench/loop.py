@@ -47,7 +47,7 @@ def measure(
     starts: int = 3,
     dataset: str = "fashion",
     variant: str = "quick",
-) -> list[dict[str, Any]]:
+) -> timing.Rows:
     """Times the training loop beside its compiled calls, with random weights on made-up images, and process starts.
 
     `--steps` is how long a round is with small batches; `--starts` may be 0.
@@ -60,6 +60,23 @@ def measure(
     return rows + (_starts(dataset, variant, starts) if starts else [])
 
 
+def _loop(dataset: str, variant: str, batch: int, steps: int, rounds: int) -> dict[str, Any]:
+    spent: dict[str, list[float]] = {"loop": [], "alone": []}
+    with tempfile.TemporaryDirectory() as folder:
+        preset = recipes.get(dataset, variant, batch_size=batch)
+        task = setup.prepare(made_up(preset, Path(folder), learning_rate=RATE))
+        _, pixels = next(task.train.batches(task.recipe, 0, sharding.data_mesh(1), task.fixed_targets(), ()))
+        alone = Students(task, given=batches_of(task, itertools.repeat(pixels)))
+        for _ in range(rounds + 1):
+            # Start, evaluation and record are in the long and in the short run.
+            few, many = (timing.seconds(functools.partial(trained, task, length)) for length in (FEW, FEW + steps))
+            spent["loop"].append((many - few) / steps)
+            spent["alone"].append(timing.seconds(functools.partial(alone.run, steps)) / steps)
+    times = {name: each[1:] for name, each in spent.items()}  # the first one compiles
+    about = {"kind": "loop", "case": f"{dataset}, batch {batch}", "steps a round": steps}
+    return about | {name: timing.summary(each) for name, each in times.items()} | overhead(**times)
+
+
 def overhead(loop: list[float], alone: list[float]) -> dict[str, float]:
     """What the loop adds to its compiled calls, both in seconds a step of the same rounds, and its shares of a step."""
     added = timing.summary([whole - part for whole, part in zip(loop, alone, strict=True)]).median
@@ -67,17 +84,10 @@ def overhead(loop: list[float], alone: list[float]) -> dict[str, float]:
     return {"overhead (s)": added, "share": share, "share at 50 ms": added / GOAL_STEP}
 
 
-def per_step(task: Task, steps: int) -> float:
-    """Seconds a step of the training loop, from a long and a short run: start, evaluation and record are in both."""
-    few, many = (timing.seconds(functools.partial(trained, task, length)) for length in (FEW, FEW + steps))
-    return (many - few) / steps
-
-
 def trained(task: Task, steps: int) -> None:
     """Trains for so many steps, in silence; what the run leaves is thrown away."""
-    epochs = steps * task.recipe.batch_size / len(task.train)
+    epochs, silence = steps * task.recipe.batch_size / len(task.train), io.StringIO()
     task = replace(task, recipe=replace(task.recipe, epochs=epochs))
-    silence = io.StringIO()
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(silence),
@@ -88,22 +98,7 @@ def trained(task: Task, steps: int) -> None:
         raise run
 
 
-def _loop(dataset: str, variant: str, batch: int, steps: int, rounds: int) -> dict[str, Any]:
-    spent: dict[str, list[float]] = {"loop": [], "alone": []}
-    with tempfile.TemporaryDirectory() as folder:
-        preset = recipes.get(dataset, variant, batch_size=batch)
-        task = setup.prepare(made_up(preset, Path(folder), learning_rate=RATE))
-        _, pixels = next(task.train.batches(task.recipe, 0, sharding.data_mesh(1), task.fixed_targets(), ()))
-        alone = Students(task, given=batches_of(task, itertools.repeat(pixels)))
-        for _ in range(rounds + 1):
-            spent["loop"].append(per_step(task, steps))
-            spent["alone"].append(timing.seconds(functools.partial(alone.run, steps)) / steps)
-    times = {name: each[1:] for name, each in spent.items()}  # the first one compiles
-    about = {"kind": "loop", "case": f"{dataset}, batch {batch}", "steps a round": steps}
-    return about | {name: timing.summary(each) for name, each in times.items()} | overhead(**times)
-
-
-def _starts(dataset: str, variant: str, starts: int) -> list[dict[str, Any]]:
+def _starts(dataset: str, variant: str, starts: int) -> timing.Rows:
     """Starts processes whose home is empty, and each a second time, when its compiled programs are there."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
     command = [sys.executable, "-c", _FIRST_STEP, json.dumps([dataset, variant])]
@@ -116,6 +111,4 @@ def _starts(dataset: str, variant: str, starts: int) -> list[dict[str, Any]]:
                 if done.returncode:
                     raise DistillError(f"a process stopped: {last_line(done.stderr)}")
                 times.append(float(last_line(done.stdout)) - began)
-    return [
-        {"kind": "start", "case": f"{name} run", "first step": timing.summary(times)} for name, times in seconds.items()
-    ]
+    return [{"kind": "start", "case": f"{name} run", "first step": timing.summary(s)} for name, s in seconds.items()]

@@ -21,21 +21,13 @@ PEERS = Path(__file__).parent / "peers"
 
 
 class Job(contextlib.AbstractContextManager["Job"]):
-    """A process that does rounds of work on demand, by a peer's module; it ends with the context.
+    """A process that does rounds of work on demand, by a module of `PEERS`; it ends with the context.
 
-    Attributes:
-        facts: what it said when it was ready.
+    What it said when it was ready is in `facts`.
     """
 
     def __init__(self, python: str, module: str, case: dict[str, Any], option: str = "", **variables: str) -> None:
-        """Starts it.
-
-        Args:
-            python: the interpreter.
-            module: of the folder `PEERS`.
-            case: what its `prepare` is given.
-            option: that named the interpreter.
-            **variables: that it has besides those of this process.
+        """Starts it with the Python that an option named, and with environment variables of its own.
 
         Raises:
             DistillError: if it stops before it is ready, with the last line that it wrote.
@@ -59,14 +51,9 @@ class Job(contextlib.AbstractContextManager["Job"]):
         self._messages.close()
 
     def ask(self, steps: int) -> list[float]:
-        """Wakes the job up for so many steps: seconds a step, by the clock and of all its processors.
-
-        Raises:
-            DistillError: if the job has stopped.
-        """
+        """Wakes the job up for so many steps: seconds a step, by the clock and of all its processors."""
         send(self._process, "SIGCONT")
-        times: list[float] = self._answer(steps)
-        return times
+        return list(self._answer(steps))
 
     def _answer(self, question: Any) -> Any:
         pipes: Any = self._process

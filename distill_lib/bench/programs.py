@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -50,17 +51,15 @@ def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     image = (recipe.resolution, recipe.resolution, dataset.channels)
-    state = state_shapes(student, image, recipe.optimizer, mesh)
-    split, whole = sharding.split(mesh), sharding.everywhere(mesh)
-    real, count = _array((), jnp.float32, whole), _array((), jnp.int32, whole)
+    state, (split, whole) = state_shapes(student, image, recipe.optimizer, mesh), _shapes(mesh)
+    real, count = whole((), jnp.float32), whole((), jnp.int32)
     settings = step.Settings(real, real, real, real, count, count)
-    given = step.Batch(
-        _array((recipe.batch_size, *image), jnp.float32, split),
-        _array((recipe.batch_size, dataset.num_classes), jnp.float32, split),
-    )
+    shown, wanted = (recipe.batch_size, *image), (recipe.batch_size, dataset.num_classes)
+    given = step.Batch(split(shown, jnp.float32), split(wanted, jnp.float32))
     # The gradients' sum; Shampoo gathers its roots besides. All else is one image that a roll sends on, and the like.
-    kept = state.opt_state if recipe.optimizer == "shampoo" else state.variables
-    gradients, image_bytes = _bytes((state.variables, kept)), 4 * math.prod(image) + 4 * dataset.num_classes
+    summed = (state.variables, state.opt_state if recipe.optimizer == "shampoo" else state.variables)
+    gradients = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(summed))
+    image_bytes = 4 * math.prod(image) + 4 * dataset.num_classes
     macs, leaves = flops.macs(student, image), len(jax.tree.leaves(state))
 
     def learning(remat: bool) -> Program:
@@ -68,9 +67,9 @@ def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
         return lambda: program.lower(state, settings, given), gradients, 3 * macs, leaves
 
     def evaluation() -> Any:
-        variables = jax.tree.map(lambda leaf: _array(leaf.shape, leaf.dtype, whole), state.variables)
+        variables = jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), state.variables)
         ask = jax.jit(lambda variables, images: models.logits(student, variables, views.normalize(images)))
-        return ask.lower(variables, _array((recipe.batch_size, *image), jnp.uint8, split))
+        return ask.lower(variables, split(shown, jnp.uint8))
 
     teacher_macs, teaching = _teaching(recipe, dataset, mesh)
     return {
@@ -83,7 +82,7 @@ def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
 
 def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[int, Callable[[], Any]]:
     """Multiply-adds of a teacher's answer, and what lowers the first half of a step."""
-    split, whole = sharding.split(mesh), sharding.everywhere(mesh)
+    split, whole = _shapes(mesh)
     relation, classes, batch = views.policy(recipe.policy).relation, dataset.num_classes, recipe.batch_size
     macs, side, ensemble = 0, recipe.resolution, None
     asked: tuple[Any, ...] = ()
@@ -94,37 +93,33 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
         # zeros of NumPy, because BatchNorm is folded on the host
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), models.shapes(network, shape))
         folded, variables = models.fold(network, zeros)
-        asked = (jax.tree.map(lambda leaf: _array(leaf.shape, leaf.dtype, whole), variables),)
+        asked = (jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), variables),)
         macs, ensemble = flops.macs(network, shape), Ensemble((Member(folded, own),))
     program: Any = step.teach(recipe, ensemble, classes)
     key = jax.eval_shape(lambda: step.view_key(0))
-    key = _array(key.shape, key.dtype, whole)
 
-    def targets(count: int, placement: Any) -> Any:
-        if relation == "fixed":
-            return _array((count, classes), jnp.float32, placement)
-        return _array((count,), jnp.int32, placement)
-
-    def pixels(count: int, side: int, placement: Any) -> Any:
-        return _array((count, side, side, dataset.channels), jnp.uint8, placement)
+    def arrays(place: Callable[..., Any], count: int, *sides: int) -> list[Any]:
+        """Targets of so many images, and their pixels at each side."""
+        targets = place((count, classes), jnp.float32) if relation == "fixed" else place((count,), jnp.int32)
+        return [targets, *(place((count, each, each, dataset.channels), jnp.uint8) for each in sides)]
 
     def lower() -> Any:
         if resident(recipe):
             count = datasets.training_images(dataset, recipe.train_images, mock=False) or batch
-            images = pixels(count, recipe.resolution, whole)
-            given: Any = Images(images, targets(count, whole), indices=_array((batch,), jnp.int32, split))
+            targets, pixels = arrays(whole, count, recipe.resolution)
+            given: Any = Images(pixels, targets, indices=split((batch,), jnp.int32))
         else:
-            other = {side: pixels(batch, side, split)} if side != recipe.resolution or relation == "independent" else {}
-            given = Crops(pixels(batch, recipe.resolution, split), other, targets(batch, split))
-        return program.lower(key, _array((), jnp.int32), given, asked, _array((), jnp.float32))
+            targets, pixels, others = arrays(split, batch, recipe.resolution, side)
+            differs = side != recipe.resolution or relation == "independent"
+            given = Crops(pixels, {side: others} if differs else {}, targets)
+        number, temperature = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+        return program.lower(whole(key.shape, key.dtype), number, given, asked, temperature)
 
     return macs, lower
 
 
-def _array(shape: tuple[int, ...], dtype: Any, placement: Any = None) -> Any:
-    """What a program is told of an array in its place."""
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _shapes(mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What a program is told of an array that is split over the devices, and of one that all of them have."""
+    placements = (sharding.split(mesh), sharding.everywhere(mesh))
+    split, whole = (functools.partial(jax.ShapeDtypeStruct, sharding=placement) for placement in placements)
+    return split, whole

@@ -6,19 +6,16 @@ import argparse
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from distill_lib.bench import timing
-from distill_lib.bench.timing import Rows
 from distill_lib.errors import DistillError, Parser, unknown
 
 NAMES = ("sweep", "compile", "input", "step", "study", "soft_labels", "loop", "gpu")
 
 
 def main(words: Sequence[str]) -> None:
-    """Runs a benchmark, prints its table and writes its file.
-
-    Args:
-        words: its name, and its options.
+    """Runs a benchmark, named by the first of the words, prints its table and writes its file.
 
     Raises:
         DistillError: if there is none of that name, or an option is none.
@@ -29,30 +26,32 @@ def main(words: Sequence[str]) -> None:
     print(f"{timing.table(rows)}\n\nwritten to {path}", flush=True)
 
 
-def measure(name: str, arguments: Sequence[str]) -> Rows:
+def measure(name: str, arguments: Sequence[str]) -> timing.Rows:
     """Runs a benchmark and returns its rows; arguments and errors are those of `main`."""
     if name not in NAMES:
         raise unknown("benchmark", name, NAMES)
     module, function = ("step", "study") if name == "study" else (name, "measure")
-    run: Callable[..., Rows] = getattr(importlib.import_module(f"distill_lib.bench.{module}"), function)
+    run: Callable[..., timing.Rows] = getattr(importlib.import_module(f"distill_lib.bench.{module}"), function)
     options = vars(_parser(name, run).parse_args(arguments))
     if options.get("rounds", 2) < 2:
         raise DistillError(f"a median and its quartiles need at least 2 rounds, got --rounds {options['rounds']}.")
     return run(**options)
 
 
-def _parser(name: str, run: Callable[..., Rows]) -> Parser:
+def _parser(name: str, run: Callable[..., timing.Rows]) -> Parser:
     """Options by the defaults of a function: a tuple holds words to choose from, a list numbers; False is a switch."""
     about = inspect.getdoc(getattr(run, "func", run))  # of a partial that of its function
     parser = Parser(f"distill bench {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option, default in ((each.name, each.default) for each in inspect.signature(run).parameters.values()):
-        flag, own = f"--{option.replace('_', '-')}", {"default": default, "help": f"usually {default}"}
+    for option in inspect.signature(run).parameters.values():
+        default = option.default
+        kind = str if default is None else type(default[0] if isinstance(default, list) else default)
+        reading: dict[str, Any] = {"type": kind}
         if isinstance(default, tuple):
-            parser.add_argument(flag, nargs="+", choices=default, **own)
+            reading = {"nargs": "+", "choices": default}
         elif isinstance(default, list):
-            parser.add_argument(flag, nargs="+", type=type(default[0]), **own)
+            reading["nargs"] = "+"
         elif default is False:
-            parser.add_argument(flag, action="store_true")
-        else:
-            parser.add_argument(flag, type=str if default is None else type(default), **own)
+            reading = {"action": "store_true"}
+        flag = f"--{option.name.replace('_', '-')}"
+        parser.add_argument(flag, default=default, help=f"usually {default}", **reading)
     return parser

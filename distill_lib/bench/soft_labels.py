@@ -22,50 +22,42 @@ from distill_lib.train.task import Task
 
 KEPT = {"fashion": (10, 5, 3, 1), "imagenet": (1000, 300, 100, 30, 10, 3, 1), "paper": (10,)}
 STEPS = 64  # of each course that is timed, and of the answers that are weighed
-PAPER_STEPS = 2  # of the paper's networks, which take seconds each
+PAPER = (2, 4, 128)  # steps, batch and pixels of the paper's networks, whose steps take seconds
 CROPS = 128  # of each photograph
 
 
-def measure(
-    rounds: int = 7, cases: Sequence[str] = tuple(KEPT), batch: int = 4, side: int = 128
-) -> list[dict[str, Any]]:
+def measure(rounds: int = 7, cases: Sequence[str] = tuple(KEPT)) -> timing.Rows:
     """Weighs stored answers, and times a step that replays them beside one that asks the teacher.
-
-    `--batch` and `--side` are those of the paper's networks.
 
     Returns:
         A row a case and number of kept logits: bytes a view as they lie on disk; the mean probability of the other
         classes, and the KL from what is replayed to what the teacher said, at temperature 1; seconds a step of both.
     """
     sharding.use_compilation_cache()  # the paper's networks take minutes to compile
-    measured: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "fashion": lambda: _fashion(rounds),
-        "imagenet": _imagenet,
-        "paper": lambda: _paper(rounds, batch, side),
-    }
-    return [row for case in cases for row in measured[case]()]
+    measured = {"fashion": _fashion, "imagenet": lambda _: _imagenet(), "paper": _paper}
+    return [row for case in cases for row in measured[case](rounds)]
 
 
-def _fashion(rounds: int) -> list[dict[str, Any]]:
+def _fashion(rounds: int) -> timing.Rows:
     """The embedded study's networks, function matching: the first steps of the schedule `quick`."""
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
     live = setup.prepare(recipe)
     given = zip(range(live.total_steps), batches.batches(live, 0, sharding.data_mesh()), strict=False)
     rows = weighed("Fashion, mix", [np.asarray(batch.targets) for _, batch in given], KEPT["fashion"])
-    seconds = _timed(recipe, KEPT["fashion"], rounds)
-    return [row | seconds[row["kept"]] for row in rows]
+    return [row | seconds for row, seconds in zip(rows, _timed(recipe, KEPT["fashion"], rounds), strict=True)]
 
 
-def _paper(rounds: int, batch: int, side: int) -> list[dict[str, Any]]:
+def _paper(rounds: int) -> timing.Rows:
     """The paper's teacher with random weights, and student, on mock images."""
+    steps, batch, side = PAPER
     preset = recipes.get("imagenet", "long", batch_size=batch, resolution=side, dtype="float32")
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = _timed(made_up(preset, Path(folder), steps=PAPER_STEPS), KEPT["paper"], rounds)
     about = {"case": f"R152x2 to R50x1, {side} px, batch {batch}", "classes": 1000}
-    return [about | {"kept": kept} | row for kept, row in seconds.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        timed = _timed(made_up(preset, Path(folder), steps=steps), KEPT["paper"], rounds)
+    return [about | row for row in timed]
 
 
-def _imagenet() -> list[dict[str, Any]]:
+def _imagenet() -> timing.Rows:
     """The ImageNet teacher that comes along, on inception crops of photographs."""
     teacher = teachers.load("imagenet_lite0", num_classes=1000, channels=3, resolution=224)
 
@@ -80,8 +72,8 @@ def _imagenet() -> list[dict[str, Any]]:
     return weighed("ImageNet, crops", answers, KEPT["imagenet"])
 
 
-def _timed(recipe: Recipe, several: tuple[int, ...], rounds: int) -> dict[int, dict[str, Any]]:
-    """Seconds a step of a recipe whose teacher is asked, and of replays of its answers by how many are kept."""
+def _timed(recipe: Recipe, several: tuple[int, ...], rounds: int) -> timing.Rows:
+    """Seconds a step of a recipe whose teacher is asked, and of replays of its answers: a row for each number kept."""
     live = setup.prepare(recipe)
     with tempfile.TemporaryDirectory() as place:
         courses = {"live": _course(live)}
@@ -89,11 +81,11 @@ def _timed(recipe: Recipe, several: tuple[int, ...], rounds: int) -> dict[int, d
             record_soft_labels.store(recipe, Path(place, str(kept)), kept)
             courses[str(kept)] = _course(setup.prepare(recipe, like=live, replay=Path(place, str(kept))))
         spent = timing.interleaved(courses, rounds=rounds, steps=live.total_steps)
-    step = spent["live"]
-    return {
-        kept: {"live step": step, "replayed step": replayed, "speed-up": step.median / replayed.median}
-        for kept, replayed in ((kept, spent[str(kept)]) for kept in several)
-    }
+    step = spent.pop("live")
+    return [
+        {"kept": int(kept), "live step": step, "replayed step": replayed, "speed-up": step.median / replayed.median}
+        for kept, replayed in spent.items()
+    ]
 
 
 def _course(task: Task) -> Callable[[], None]:
@@ -107,7 +99,7 @@ def _course(task: Task) -> Callable[[], None]:
     return run
 
 
-def weighed(case: str, logits: list[np.ndarray], several: tuple[int, ...]) -> list[dict[str, Any]]:
+def weighed(case: str, logits: list[np.ndarray], several: tuple[int, ...]) -> timing.Rows:
     """Bytes, lost mass and divergence of a teacher's logits (batch, classes) a step, for each number that is kept."""
     batch, classes = logits[0].shape
     every, rows = np.concatenate(logits), []

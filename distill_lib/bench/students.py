@@ -27,16 +27,10 @@ SAME = ("policy", "student", "batch_size", "resolution", "temperature", "learnin
 
 
 def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes: Any) -> Recipe:
-    """The same networks, sizes and dtype on mock images, with a teacher of random weights.
-
-    Args:
-        recipe: a preset whose teacher, if it has one, is published or embedded.
-        folder: where the teacher's file is written.
-        steps: that the run is long.
-        **changes: further fields.
+    """The same networks, sizes and dtype on mock images, for so many steps; the teacher's file is written.
 
     Raises:
-        DistillError: for a preset with another teacher.
+        DistillError: for a preset whose teacher is neither published nor embedded.
     """
     settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
     settings |= {"train_images": BATCHES * recipe.batch_size}
@@ -65,10 +59,8 @@ def drawn(recipe: Recipe, name: str, path: Path) -> Path:
 class Students:
     """Students with the seeds 0, 1, ... that learn from the same batches, as the training loop has them.
 
-    Attributes:
-        states: of the students, after the newest step.
-        learn: the jitted second half of a step, of one student.
-        move: from all states, settings and a batch to the next states; by default a call of `learn` for each.
+    `learn` is the jitted second half of a step, of one student; `move` makes the next of all states, of settings and a
+    batch: by default by a call of `learn` for each.
     """
 
     def __init__(self, task: Task, students: int = 1, given: Iterator[Any] | None = None) -> None:
@@ -100,6 +92,5 @@ def batches_of(task: Task, sources: Iterable[Pixels]) -> Iterator[step.Batch]:
     """Batches of a task from given pixels; all that they need besides is on the device."""
     teach = step.teach(task.recipe, task.asked_teacher, task.num_classes)
     numbers = (np.int32(0), np.float32(task.recipe.temperature))
-    given = (step.view_key(0), *numbers, task.asked_variables)
-    key, number, temperature, variables = jax.device_put(given)
+    key, number, temperature, variables = jax.device_put((step.view_key(0), *numbers, task.asked_variables))
     return (teach(key, number, source, variables, temperature) for source in sources)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from distill_lib import recipes, sharding
-from distill_lib.bench import timing
-from distill_lib.bench.students import Students, made_up
+from distill_lib.bench import students, timing
+from distill_lib.bench.students import Students
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup
 
-ONE, TEACHER = "teacher and one student", "teacher alone"
+SINGLE, TEACHER = "teacher and one student", "teacher alone"
 APART, UNROLLED, VMAP = "one program for each student", "unrolled in one program", "vmap"
 FORMS = (APART, UNROLLED, VMAP)
 
@@ -28,38 +27,40 @@ def measure(
     variant: str = "quick",
     forms: int = len(FORMS),
     made_up: bool = False,
-) -> list[dict[str, Any]]:
-    """Times a step of a whole class in three forms, beside as many steps of one student.
+) -> timing.Rows:
+    """Times a step of all students at once in three forms, beside as many steps of one student.
 
     `--forms` is how many of the forms, from the first one; `--made-up` takes random weights and mock images, so that
     nothing is downloaded.
 
     Returns:
-        A row a form: seconds a step of the class, and the ratio to the students' steps alone.
+        A row a form: seconds a step of all students, and the ratio to their steps alone.
     """
-    classes = prepare(recipes.get(dataset, variant), students, FORMS[:forms], without_data=made_up)
-    seconds = timing.interleaved({form: taught.run for form, taught in classes.items()}, rounds=rounds)
-    alone = seconds[ONE].median
+    taught = prepare(recipes.get(dataset, variant), students, FORMS[:forms], without_data=made_up)
+    seconds = timing.interleaved({form: each.run for form, each in taught.items()}, rounds=rounds)
+    alone = seconds[SINGLE].median
     share = seconds[TEACHER].median / alone
     limit = (share + students * (1 - share)) / students
-    rows: list[tuple[Any, ...]] = [(ONE, 1, seconds[ONE], 1.0), (TEACHER, 0, seconds[TEACHER], share)]
-    rows.append(("teacher once, students as alone", students, "", limit))
-    rows += [(form, students, seconds[form], seconds[form].median / alone / students) for form in FORMS[:forms]]
+    rows = [
+        (SINGLE, 1, seconds[SINGLE], 1.0),
+        (TEACHER, 0, seconds[TEACHER], share),
+        ("teacher once, students as alone", students, "", limit),
+        *((form, students, seconds[form], seconds[form].median / alone / students) for form in FORMS[:forms]),
+    ]
     return [dict(zip(("form", "students", "step", "of as many runs"), row, strict=True)) for row in rows]
 
 
-def prepare(recipe: Recipe, students: int, forms: Sequence[str], *, without_data: bool) -> dict[str, Students]:
+def prepare(recipe: Recipe, count: int, forms: Sequence[str], *, without_data: bool) -> dict[str, Students]:
     """No student, one student, and several in each form; by form."""
     with tempfile.TemporaryDirectory() as folder:
-        task = setup.prepare(made_up(recipe, Path(folder)) if without_data else recipe)
-    classes = {TEACHER: Students(task, 0), ONE: Students(task)}
-    for form in forms:
-        taught = classes[form] = Students(task, students)
-        learn = taught.learn.__wrapped__  # the function inside the jitted one
+        task = setup.prepare(students.made_up(recipe, Path(folder)) if without_data else recipe)
+    taught = {TEACHER: Students(task, 0), SINGLE: Students(task)} | {form: Students(task, count) for form in forms}
+    for form, several in taught.items():
+        learn = several.learn.__wrapped__  # the function inside the jitted one
         if form == UNROLLED:
-            taught.learn, taught.move = learn, jax.jit(taught.apart, donate_argnums=0)
+            several.learn, several.move = learn, jax.jit(several.apart, donate_argnums=0)
         if form == VMAP:
-            taught.move = jax.jit(jax.vmap(learn, in_axes=(0, None, None)), donate_argnums=0)
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *taught.states)
-            taught.states = jax.device_put(stacked, sharding.everywhere(sharding.data_mesh(1)))
-    return classes
+            several.move = jax.jit(jax.vmap(learn, in_axes=(0, None, None)), donate_argnums=0)
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several.states)
+            several.states = jax.device_put(stacked, sharding.everywhere(sharding.data_mesh(1)))
+    return taught

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill_lib import records
 from distill_lib.bench import timing
 from distill_lib.records import NOTHING
 
 if TYPE_CHECKING:
     import pandas as pd
 
+GPU = "gpu"  # folder of the results for records of an accelerator; those of the CPU stay
+
 
 def rows(benchmark: str, results: Path | None = None, **values: Any) -> timing.Rows:
     """Rows of a record that have these values; none where there is no record."""
-    content = timing.read(benchmark, results)
-    return [row for row in (content["rows"] if content else []) if values.items() <= row.items()]
+    content = timing.read(benchmark, results) or {"rows": []}
+    return [row for row in content["rows"] if values.items() <= row.items()]
 
 
 def provenance(benchmark: str, results: Path | None = None) -> str:
@@ -40,19 +43,56 @@ def table(rows: timing.Rows, columns: dict[str, str] | None = None) -> pd.DataFr
 
 
 def value(shape: str, benchmark: str, key: str, results: Path | None = None, **values: Any) -> str:
-    """A number of the last row of a record that has these values, as text.
+    """A number as text, such as "{:.2f} times" shapes it; "no records yet" where there is none.
+
+    It is that of the last row that has these values, of a timing the median in seconds.
+    """
+    numbers = _numbers(benchmark, key, results, values)
+    return shape.format(numbers[-1]) if numbers else NOTHING
+
+
+def goal(
+    about: str,
+    benchmark: str,
+    key: str,
+    *,
+    at_most: float | None = None,
+    at_least: float = 0.0,
+    on_gpu: str = "",
+    results: Path | None = None,
+    **values: Any,
+) -> dict[str, str]:
+    """A goal for a number of a record, and whether it is met by the worst of the rows that have these values.
 
     Args:
-        shape: a format, such as "{:.2f} times".
+        about: what it is about, in words.
         benchmark: name of the record.
         key: of the number; of a timing it is the median, in seconds.
+        at_most: the limit.
+        at_least: the limit, where it is the least.
+        on_gpu: options of the command, where only a record from an accelerator counts.
         results: the results folder; None finds it.
-        **values: of the row.
+        **values: of the rows.
 
     Returns:
-        The text; "no records yet" where there is no such row, or no number in it.
+        Goal, wanted, measured and verdict; what was not measured names the command that does.
     """
-    numbers = [row[key] for row in rows(benchmark, results, **values) if row.get(key) is not None]
+    limit, word, worst = (at_least, "least", min) if at_most is None else (at_most, "most", max)
+    place, numbers = results or records.find_results(), list[float]()
+    for folder in (place / GPU, place) if on_gpu else (place,):
+        content = timing.read(benchmark, folder)
+        if content and not numbers and not (on_gpu and content["device"].startswith("CPU")):
+            numbers = _numbers(benchmark, key, folder, values)
+    row = {"goal": about, "wanted": f"at {word} {timing.cell(key, float(limit))}"}
     if not numbers:
-        return NOTHING
-    return shape.format(numbers[-1].median if isinstance(numbers[-1], timing.Timing) else numbers[-1])
+        command = f"nox -s bench -- {benchmark}" + (f" {on_gpu} on a GPU" if on_gpu else "")
+        return row | {"measured": "", "verdict": f"not run: {command}"}
+    number = worst(numbers)
+    met = number >= limit if at_most is None else number <= limit
+    verdict = "met" if met else f"missed by {abs(number / limit - 1):.0%}"
+    return row | {"measured": timing.cell(key, number), "verdict": verdict}
+
+
+def _numbers(benchmark: str, key: str, results: Path | None, values: dict[str, Any]) -> list[float]:
+    numbers = [row[key] for row in rows(benchmark, results, **values) if row.get(key) is not None]
+    return [number.median if isinstance(number, timing.Timing) else number for number in numbers]

@@ -27,35 +27,28 @@ class Timing:
     rounds: int
 
 
-def interleaved(
-    functions: Mapping[str, Callable[[], Any]], *, rounds: int = 7, calls: int = 1, steps: int = 1
-) -> dict[str, Timing]:
-    """Times functions in turn, after one call of each that is not counted.
+def interleaved(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 7, steps: int = 1) -> dict[str, Timing]:
+    """Seconds a step of functions by name, timed in turn after one call of each that is not counted.
 
     Args:
         functions: by name; each waits for its own result.
         rounds: how often.
-        calls: in each round.
         steps: that a call consists of.
-
-    Returns:
-        Seconds a step by name.
     """
     for function in functions.values():
         function()
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            spent[name].append(seconds(function, calls) / steps)
+            spent[name].append(seconds(function) / steps)
     return {name: summary(each) for name, each in spent.items()}
 
 
-def seconds(function: Callable[[], Any], calls: int = 1) -> float:
-    """Seconds a call, of so many one after the other."""
+def seconds(function: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
     began = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - began) / calls
+    function()
+    return time.perf_counter() - began
 
 
 def summary(rounds: list[float]) -> Timing:
@@ -67,15 +60,15 @@ def summary(rounds: list[float]) -> Timing:
 def write(name: str, rows: Rows, results: Path | None = None) -> Path:
     """Writes a benchmark's rows with the machine they were measured on; a `Timing` becomes its fields."""
     plain = [{key: asdict(value) if isinstance(value, Timing) else value for key, value in row.items()} for row in rows]
+    path = _path(name, results)
     content = records.environment() | {"benchmark": name, "rows": plain}
-    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
 
 
 def read(name: str, results: Path | None = None) -> dict[str, Any] | None:
     """A benchmark's record, its timings as `Timing` again; None if it was never run."""
-    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
+    path = _path(name, results)
     if not path.is_file():
         return None
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -84,19 +77,16 @@ def read(name: str, results: Path | None = None) -> dict[str, Any] | None:
     return content | {"benchmark": name}  # which had another name in old records
 
 
+def _path(name: str, results: Path | None) -> Path:
+    return (results or records.find_results()) / "benchmarks" / f"{name}.json"
+
+
 def table(rows: Rows) -> str:
-    """The rows as aligned text."""
-    shown = cells(rows)
-    widths = {key: max(len(key), *(len(row[key]) for row in shown)) for key in shown[0]}
-    lines = [[key.ljust(width) for key, width in widths.items()]]
-    lines += [[row[key].ljust(width) for key, width in widths.items()] for row in shown]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
-
-
-def cells(rows: Rows) -> list[dict[str, str]]:
-    """The rows as text, all with the columns of any of them."""
-    columns = dict.fromkeys(key for row in rows for key in row)
-    return [{key: cell(key, row.get(key)) for key in columns} for row in rows]
+    """The rows as aligned text, all with the columns of any of them."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    lines = [list(keys), *([cell(key, row.get(key)) for key in keys] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def cell(key: str, value: Any) -> str:

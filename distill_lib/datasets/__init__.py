@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distill_lib.datasets.cards import SPLITS, Dataset
+from distill_lib.datasets.content import digest
 from distill_lib.datasets.prepare import Status, check, status
 from distill_lib.datasets.registry import class_names, fingerprint, get, names
 from distill_lib.datasets.source import (
@@ -20,5 +21,5 @@ from distill_lib.datasets.source import (
 )
 
 __all__ = ["CANVAS", "MEMORY_LIMIT", "SPLITS", "Arrays", "Dataset", "Encoded", "Source", "Status", "arrays", "check"]
-__all__ += ["class_names", "fingerprint", "first", "fits", "get", "load", "names", "shrunk", "status"]
+__all__ += ["class_names", "digest", "fingerprint", "first", "fits", "get", "load", "names", "shrunk", "status"]
 __all__ += ["training_images"]

@@ -5,16 +5,6 @@ edges repeated, no antialias. TensorFlow ignores the orientation that cameras wr
 boxes are of the upright image.
 
 JPEG is decoded by simplejpeg (see `jpeg`), CMYK and everything else by Pillow; OpenCV resamples.
-Measured on photographs of 500x375, milliseconds of CPU an image (quality 75 / 95, 4:2:0; one core of a shared machine):
-
-    decoding    simplejpeg 0.66 / 1.07   OpenCV 0.73 / 1.11   kornia-rs 0.82 / 1.23   Pillow 1.04 / 1.50
-                libvips, only the crop 2.54 / 2.82; libjpeg-turbo's own region decoding 0.48 / 0.76
-    simplejpeg  into new memory 0.85, into the same again 0.52, with the fast DCT 0.50, down to a crop's bottom 0.43
-    crop to 224 OpenCV with three bytes a pixel 0.33, with four 0.13
-
-One maintained wheel has libjpeg-turbo's region decoding, nvidia-nvimgcodec: equal to the last bit, and a fifth faster
-than down to a crop's bottom. It is not used: 32 MB, for Linux and Windows alone, and errors are printed
-where CUDA is missing.
 """
 
 from __future__ import annotations
@@ -30,7 +20,10 @@ import numpy as np
 
 from distill_lib.datasets import jpeg
 
-Encoded = bytes | np.ndarray  # the bytes of a file, or pixels uint8 (h, w) or (h, w, c)
+Encoded = bytes | np.ndarray | jpeg.ImageError
+"""The bytes of a file, or pixels uint8 (h, w) or (h, w, c), or why the file cannot be read."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's, which would start Ghostscript for EPS
 _ORIENTATION = 0x0112
 _SPACE = jpeg.Space()
 
@@ -54,25 +47,18 @@ class Known(NamedTuple):
     header: jpeg.Header | None
 
 
-class _Pixels(NamedTuple):
-    """Decoded rows of an image, and the height and width of the whole."""
-
-    pixels: np.ndarray
-    height: int
-    width: int
-
-
 def known(image: Encoded) -> Known:
     """Reads no more than the header; raises ImageError."""
+    if isinstance(image, ImageError):
+        raise image
     if isinstance(image, np.ndarray):
         return Known(image.shape[0], image.shape[1], None)
-    if jpeg.is_jpeg(image):
-        header = jpeg.header(image)
+    header = jpeg.header(image) if jpeg.is_jpeg(image) else None
+    if header:
         height, width, orientation = header.height, header.width, header.orientation
     else:
         with _opened(image) as picture:
             height, width, orientation = picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)
-        header = None
     return Known(*((width, height) if orientation > 4 else (height, width)), header)
 
 
@@ -80,7 +66,7 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     """Decodes a whole image.
 
     Args:
-        image: a file's bytes (JPEG, PNG and whatever else Pillow reads), or pixels uint8 (h, w) or (h, w, c).
+        image: a file's bytes in one of `FORMATS`, or pixels uint8 (h, w) or (h, w, c).
         channels: 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
 
     Returns:
@@ -89,6 +75,8 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     Raises:
         ImageError: it cannot be decoded.
     """
+    if isinstance(image, ImageError):
+        raise image
     if isinstance(image, np.ndarray):
         return _with_channels(image, channels)
     if jpeg.is_jpeg(image):
@@ -110,7 +98,7 @@ def crops(
     """Decodes an image once, as far as needed, and shows crops of it.
 
     Args:
-        image: as in `decode`.
+        image: as in `decode`, which says what is raised.
         looks: the crops.
         channels: 1 or 3.
         header: of a JPEG, where it was read before (`known`); None reads it.
@@ -119,35 +107,29 @@ def crops(
 
     Returns:
         For each look uint8 (size, size, channels), those of `out` if given.
-
-    Raises:
-        ImageError: the image cannot be decoded.
     """
-    source = _for_crops(image, looks, channels, header)
+    pixels, height, width = _for_crops(image, looks, channels, header)
+    if out is None:
+        out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
     try:
-        if out is None:
-            out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
         for look, shown in zip(looks, out, strict=True):
-            _show(source, look, shown)
-        return tuple(out)
+            _show(pixels, height, width, look, shown)
     except _opencv().error as error:
-        raise ImageError(f"{source.height} x {source.width} pixels are too many for OpenCV") from error
+        raise ImageError(f"{height} x {width} pixels are too many for OpenCV") from error
+    return tuple(out)
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
     """What evaluation shows: the shorter side resized to `small` by area, as `tf.image.resize`, then a central crop.
 
     Args:
-        image: as in `decode`.
+        image: as in `decode`, which says what is raised.
         small: shorter side in pixels after resizing.
         size: side of the central crop, at most `small`.
         channels: 1 or 3.
 
     Returns:
         uint8 (size, size, channels), rounded to the nearest grey level.
-
-    Raises:
-        ImageError: the image cannot be decoded.
     """
     whole = decode(image, channels)
     scale = small / min(whole.shape[:2])
@@ -157,9 +139,9 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
         cv2 = _opencv()
         resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, channels)
         return np.ascontiguousarray(resized[top : top + size, left : left + size])
-    rows = _area(whole.shape[0], height)[top : top + size]
-    columns = _area(whole.shape[1], width)[left : left + size]
-    resized = np.tensordot(rows, whole.astype(np.float32), 1)
+    rows, down = _area(whole.shape[0], height, top, size)
+    columns, across = _area(whole.shape[1], width, left, size)
+    resized = np.tensordot(rows, whole[down, across].astype(np.float32), 1)
     resized = np.tensordot(columns, resized, (1, 1)).swapaxes(0, 1)
     return np.asarray(np.rint(resized).clip(0, 255), np.uint8)
 
@@ -168,16 +150,13 @@ def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarra
     """Decodes one image and fits it into a square canvas.
 
     Args:
-        image: as in `decode`.
+        image: as in `decode`, which says what is raised.
         channels: 1 or 3.
         canvas: side in pixels of the square, whose top left corner the image fills as far as its aspect allows; the
             rest is black. None leaves the size as it is.
 
     Returns:
         uint8 (H, W, channels), and the height and width that the image has in it.
-
-    Raises:
-        ImageError: the image cannot be decoded.
     """
     from PIL import Image
 
@@ -192,30 +171,35 @@ def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarra
     return np.pad(resized, ((0, canvas - height), (0, canvas - width), (0, 0))), (height, width)
 
 
-def _area(pixels: int, size: int) -> np.ndarray:
-    """Weights (size, pixels) of resizing an axis by area: how much of each pixel lies below each new one."""
-    edges = np.arange(size + 1) * (pixels / size)
-    places = np.arange(pixels)
+def _area(pixels: int, size: int, start: int, count: int) -> tuple[np.ndarray, slice]:
+    """Weights of resizing an axis by area: how much of each pixel lies below each of `count` new ones from `start` on.
+
+    They are (count, n), for the n old pixels of the slice, which others do not reach: an image may be very oblong.
+    """
+    edges = np.arange(start, start + count + 1) * (pixels / size)
+    reached = slice(int(edges[0]), min(math.ceil(edges[-1]), pixels))
+    places = np.arange(reached.start, reached.stop)
     shared = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    return np.asarray(shared.clip(0) * (size / pixels), np.float32)
+    return np.asarray(shared.clip(0) * (size / pixels), np.float32), reached
 
 
-def _show(source: _Pixels, look: Look, out: np.ndarray) -> None:
+def _show(pixels: np.ndarray, height: int, width: int, look: Look, out: np.ndarray) -> None:
+    """Writes a crop of an image of which the first rows are decoded, and whose whole has this height and width."""
     cv2, size = _opencv(), look.size
     colours = out.shape[2] == 3
     shown = _SPACE.square("crop", size) if colours else out.reshape(size, size)
     top, left, high, wide = map(float, look.box)
-    down, across = _Axis(top * source.height, high * source.height), _Axis(left * source.width, wide * source.width)
+    down, across = _Axis(top * height, high * height), _Axis(left * width, wide * width)
     if min(down.extent, across.extent) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
         (x_slope, x_offset), (y_slope, y_offset) = across.affine(size, look.flip), down.affine(size, False)
         matrix = np.array([[x_slope, 0.0, x_offset], [0.0, y_slope, y_offset]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(source.pixels, matrix, (size, size), shown, how, cv2.BORDER_REPLICATE)
+        cv2.warpAffine(pixels, matrix, (size, size), shown, how, cv2.BORDER_REPLICATE)
     else:
         rows, columns = (_SPACE.square(name, size).view(np.float32)[:, :, 0] for name in ("rows", "columns"))
         rows[:] = down.centres(size)[:, None]
         columns[:] = across.centres(size)[::-1] if look.flip else across.centres(size)
-        cv2.remap(source.pixels, columns, rows, cv2.INTER_LINEAR, shown, cv2.BORDER_REPLICATE)
+        cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, shown, cv2.BORDER_REPLICATE)
     if colours:
         cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, out)
 
@@ -240,20 +224,22 @@ class _Axis(NamedTuple):
         return np.asarray(places, np.float32)
 
 
-def _for_crops(image: Encoded, looks: Sequence[Look], channels: int, header: jpeg.Header | None) -> _Pixels:
-    """Pixels with one or four bytes each: OpenCV resamples four twice as fast as three."""
+def _for_crops(
+    image: Encoded, looks: Sequence[Look], channels: int, header: jpeg.Header | None
+) -> tuple[np.ndarray, int, int]:
+    """Rows as far as needed, one or four bytes a pixel, which OpenCV resamples faster than three; and whole sides."""
     if isinstance(image, bytes) and jpeg.is_jpeg(image):
         header = header or jpeg.header(image)
         if header.components != _CMYK and header.orientation == 1:
             bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
             colour = "RGBX" if channels == 3 else "GRAY"
             pixels = jpeg.decode(image, header, colour=colour, bottom=bottom, space=_SPACE.bytes)
-            return _Pixels(pixels, header.height, header.width)
+            return pixels, header.height, header.width
     pixels = decode(image, channels)
     height, width = pixels.shape[:2]
     if channels == 3:
         pixels = _opencv().cvtColor(pixels, _opencv().COLOR_RGB2RGBA)
-    return _Pixels(pixels, height, width)
+    return pixels, height, width
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -272,10 +258,13 @@ def _opened(data: bytes) -> Iterator[Any]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            jpeg.check_size(picture.height, picture.width)
             yield picture
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:  # its message holds an address, which differs from process to process
-        raise ImageError("no image of a known format") from error
+        raise ImageError(f"no image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's readers raise whatever their formats stumble over
         raise ImageError(str(error) or type(error).__name__) from error
 

@@ -96,17 +96,10 @@ def folder() -> Path:
 
 
 def read_originals(source: Path | None = None) -> Originals:
-    """Reads the original files and checks them against their SHA-256.
+    """Reads the four IDX files of a folder, gzipped or not, and checks them against their SHA-256.
 
-    Args:
-        source: folder of the four IDX files, gzipped or not. By default `folder()`, or where that is the Debian
-            package's and absent, TFDS's prepared `fashion_mnist`.
-
-    Returns:
-        The images and labels, in the order of the files.
-
-    Raises:
-        DistillError: a file is missing or is not the original; the message says how to get it.
+    By default those of `folder()`, or where that is the Debian package's and absent, of TFDS's prepared
+    `fashion_mnist`. Raises DistillError where a file is missing or is not the original, and says how to get it.
     """
     place = source or folder()
     if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):
@@ -117,15 +110,13 @@ def read_originals(source: Path | None = None) -> Originals:
 def training_rows(name: str) -> tfds_sets.Rows:
     """Training images of Fashion-MNIST, in the order of the original file; raises as `read_originals`.
 
-    Args:
-        name: "fashion_teacher" for the 57,960 that `fashion` does not hold; "fashion_mnist" for the 58,980 that are not
-            its validation images.
+    Those of "fashion_teacher" are the 57,960 that `fashion` does not hold; those of "fashion_mnist" the 58,980 that are
+    not its validation images.
     """
     images, labels, *_ = read_originals()
     rows = choose(labels)
-    if name == "fashion_teacher":
-        return tfds_sets.memory_rows(images[rows["teacher"]], labels[rows["teacher"]])
-    kept = np.delete(np.arange(len(labels)), rows["validation"])
+    taken = np.setdiff1d(np.arange(len(labels)), rows["validation"])
+    kept = rows["teacher"] if name == "fashion_teacher" else taken
     return tfds_sets.memory_rows(images[kept], labels[kept])
 
 
@@ -173,11 +164,7 @@ def _from_tfds() -> Originals | None:
 
 
 def _unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number.
-
-    Returns:
-        Images uint8 (n, H, W) and labels uint8 (n,) in the order in which they were given.
-    """
+    """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number."""
     from tensorflow_datasets.core import hashing
 
     rows = list(builder.as_data_source(split))
@@ -189,16 +176,8 @@ def _unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Finds the rows of the original training file that belong to each split.
-
-    Args:
-        labels: (n,) classes 0 to 9, each at least 204 times, in the order of the original training file.
-
-    Returns:
-        Row numbers, int64: "train" and "validation" (1020,) with the classes in turn, "teacher" all others in order.
-    """
-    by_class = [np.flatnonzero(labels == label) for label in range(NUM_CLASSES)]
-    train = np.stack([rows[:PER_CLASS] for rows in by_class], axis=1).ravel()
-    validation = np.stack([rows[PER_CLASS : 2 * PER_CLASS] for rows in by_class], axis=1).ravel()
+    """Row numbers of the original training file that belong to "train", "validation" and "teacher", by its labels."""
+    first = np.stack([np.flatnonzero(labels == label)[: 2 * PER_CLASS] for label in range(NUM_CLASSES)], axis=1)
+    train, validation = first[:PER_CLASS].ravel(), first[PER_CLASS:].ravel()
     teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
     return {"train": train, "validation": validation, "teacher": teacher}

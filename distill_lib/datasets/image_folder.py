@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from distill_lib.datasets.cards import SPLITS, Dataset
+from distill_lib.datasets.jpeg import ImageError
 from distill_lib.errors import DistillError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+FILE_BYTES = 2**28  # of the largest file that is read
 FOLDER = "folder:"  # before the path, in the name of such a data set
 _VALIDATION = ("validation", "val")
 
@@ -43,7 +46,7 @@ class Folder:
         root: the folder.
         class_names: the sorted names of its class folders.
         pictures: the pictures of each split, in their order.
-        skipped: files that are hidden, no pictures, or in no class folder.
+        skipped: files that are hidden, no pictures, or in no class folder, and links to folders in a class.
         rule: how the splits came about, in a few words.
     """
 
@@ -55,10 +58,15 @@ class Folder:
 
 
 class PictureRows(Sequence[dict[str, Any]]):
-    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split."""
+    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split.
+
+    What is no picture that can be read has an ImageError in the place of its bytes. A picture that was there when the
+    folder was scanned and is no more, and a failing disk, raise DistillError.
+    """
 
     def __init__(self, root: Path, pictures: Sequence[Picture]) -> None:
         self.root, self.pictures = root, pictures
+        self._resolved = os.path.realpath(root)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -66,35 +74,58 @@ class PictureRows(Sequence[dict[str, Any]]):
     def __getitem__(self, index: Any) -> Any:
         path, label = self.pictures[index]
         try:
-            return {"image": (self.root / path).read_bytes(), "label": label, "file_name": path}
+            image = _read(self._resolved, self.root / path)
         except OSError as error:
             raise DistillError(f"{self.root / path} cannot be read ({error.strerror}): was it moved?") from error
+        return {"image": image, "label": label, "file_name": path}
 
 
-def absolute(name: str) -> str:
-    """A data set's name; that of a folder with its absolute path, ~ resolved."""
-    path = os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER)))
-    return FOLDER + path if name.startswith(FOLDER) else name
+def _read(root: str, path: Path) -> bytes | ImageError:
+    """The bytes of a file in the folder, or why there are none: a link may lead anywhere, and a pipe never ends."""
+    try:
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            return ImageError("a link out of the folder; `cp -rLl` makes a folder of the files themselves")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return ImageError("not a regular file")
+        if status.st_size > FILE_BYTES:
+            return ImageError(f"{status.st_size:,} bytes are more than {FILE_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        if isinstance(error, PermissionError) or path.is_symlink():
+            return ImageError(f"{error.strerror}")
+        raise
 
 
 def path_of(name: str) -> Path:
-    """The absolute path in "folder:/path"."""
-    return Path(absolute(name).removeprefix(FOLDER))
+    """The absolute path in "folder:/path", ~ resolved."""
+    return Path(os.path.abspath(os.path.expanduser(name.removeprefix(FOLDER))))
+
+
+def absolute(name: str) -> str:
+    """A data set's name; that of a folder with its absolute path."""
+    return f"{FOLDER}{path_of(name)}" if name.startswith(FOLDER) else name
 
 
 def scan(root: Path) -> Folder:
     """Finds the classes and pictures of a folder.
 
-    Args:
-        root: the folder.
-
-    Returns:
-        Its content. Names are compared in Unicode's composed form: a copy on another system has the same splits.
+    Names are compared in Unicode's composed form: a copy on another system has the same splits.
 
     Raises:
-        DistillError: no such folder, fewer than two classes, a class without pictures, a class that training does not
-            know, or a split without pictures.
+        DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures,
+            a class that training does not know, or a split without pictures.
     """
+    try:
+        return _scanned(root)
+    except OSError as error:
+        raise DistillError(
+            f"{error.filename} cannot be read ({error.strerror}): its pictures would be missing unseen; make it "
+            "readable, or move it away."
+        ) from error
+
+
+def _scanned(root: Path) -> Folder:
     if not root.is_dir():
         raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
     parts = _parts(root)
@@ -126,7 +157,7 @@ def scan(root: Path) -> Folder:
 def card(name: str, root: Path) -> Dataset:
     """The card of a folder of pictures; raises DistillError as `scan` does."""
     folder = scan(root)
-    skipped = f"{folder.skipped} files are not counted: they are hidden, no pictures, or in no class folder."
+    left_out = "they are hidden, no pictures, links to folders, or in no class folder"
     return Dataset(
         name=name,
         builder=str(root),
@@ -140,7 +171,7 @@ def card(name: str, root: Path) -> Dataset:
         class_names=folder.class_names,
         origin="folder",
         download_bytes=0,
-        traps=(skipped,) if folder.skipped else (),
+        traps=(f"{folder.skipped} files are not counted: {left_out}.",) if folder.skipped else (),
     )
 
 
@@ -148,8 +179,20 @@ def fingerprint(root: Path) -> str:
     """Eight hexadecimal digits that change when a picture is added, removed, renamed or changes its number of bytes."""
     folder = scan(root)
     pictures = sorted(picture.path for split in folder.pictures.values() for picture in split)
-    described = "\n".join(f"{path} {(root / path).stat().st_size}" for path in pictures)
+    described = "\n".join(f"{path} {_size(root / path)}" for path in pictures)
     return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file, or of a link that leads to nothing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return path.lstat().st_size
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _parts(root: Path) -> dict[str, Path]:
@@ -179,23 +222,17 @@ def _dealt(pictures: list[Picture], absent: list[str], *, in_turns: bool) -> dic
     dealt: dict[str, list[Picture]] = {split: [] for split in places}
     turns = Counter[int]()
     for picture in pictures:
-        place = turns[picture.label] % len(places) if in_turns else _percentile(picture) // 10
+        place = turns[picture.label] % len(places) if in_turns else _draw(picture)[0]
         dealt[places[place]].append(picture)
         turns[picture.label] += 1
     return dealt
 
 
-def _digest(picture: Picture) -> bytes:
+def _draw(picture: Picture) -> tuple[int, bytes]:
+    """A picture's tenth, and its place in the order, of other bits: within a split, too, the order tells nothing."""
     path = unicodedata.normalize("NFC", picture.path)
-    return hashlib.sha256(path.encode(errors="surrogateescape")).digest()  # names need not be Unicode
-
-
-def _percentile(picture: Picture) -> int:
-    return int.from_bytes(_digest(picture)[:8], "big") % 100
-
-
-def _order(picture: Picture) -> bytes:
-    return _digest(picture)[8:]  # other bits than those of the split: within a split, too, the order tells nothing
+    digest = hashlib.sha256(path.encode(errors="surrogateescape")).digest()  # names need not be Unicode
+    return int.from_bytes(digest[:8], "big") % 100 // 10, digest[8:]
 
 
 def _visible_folders(folder: Path) -> list[str]:
@@ -219,9 +256,11 @@ def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[
         if unicodedata.normalize("NFC", name) not in classes:
             raise DistillError(f"{folder / name} is a class that has no training pictures: add or remove it.")
         label = classes.index(unicodedata.normalize("NFC", name))
-        for place, folders, files in os.walk(folder / name):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+        for place, folders, files in os.walk(folder / name, onerror=_raise):
+            links = [inner for inner in folders if os.path.islink(os.path.join(place, inner))]  # may lead in circles
+            folders[:] = [inner for inner in folders if not inner.startswith(".") and inner not in links]
             chosen = [file for file in files if file.lower().endswith(EXTENSIONS) and not file.startswith(".")]
-            others += len(files) - len(chosen)
-            pictures += [Picture((Path(place) / file).relative_to(root).as_posix(), label) for file in chosen]
-    return sorted(pictures, key=_order), others
+            others += len(files) - len(chosen) + len(links)
+            inside = Path(place).relative_to(root).as_posix()
+            pictures += [Picture(f"{inside}/{file}", label) for file in chosen]
+    return sorted(pictures, key=lambda picture: _draw(picture)[1]), others

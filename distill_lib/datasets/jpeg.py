@@ -25,10 +25,17 @@ _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 KEPT = 2**24  # bytes, at most, that a thread keeps for the next image: one of 2048 x 2048 pixels
 _BYTES = {"RGB": 3, "RGBX": 4, "GRAY": 1}  # a pixel
 _CONTEXT = 2  # rows below a row that smooth upsampling of colour looks at
+PIXELS = 89_478_485  # of the largest image that is decoded: a quarter GiB in colour; it is Pillow's limit too
 
 
 class ImageError(ValueError):
     """An image that cannot be decoded."""
+
+
+def check_size(height: int, width: int) -> None:
+    """Raises ImageError for more than `PIXELS`, which few bytes can declare and no memory holds."""
+    if height * width > PIXELS:
+        raise ImageError(f"{height:,} x {width:,} pixels are more than {PIXELS:,}: make it smaller")
 
 
 class Header(NamedTuple):
@@ -58,7 +65,7 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def header(data: bytes) -> Header:
-    """Reads the header; raises ImageError where it is damaged."""
+    """Reads the header; raises ImageError where it is damaged or declares more than `PIXELS`."""
     place, orientation, frame = 2, 1, None
     try:
         while True:
@@ -79,6 +86,7 @@ def header(data: bytes) -> Header:
         if frame is None or not frame[2] or not frame[3]:
             raise ImageError("JPEG without a size")
         kind, offset, height, width, components = frame
+        check_size(height, width)
         one_pass = kind in _BASELINE and data[place + 4] == components
     except (IndexError, struct.error):
         raise ImageError("JPEG that ends within its header") from None
@@ -103,10 +111,7 @@ def _orientation(exif: bytes) -> int:
 
 
 class Space(threading.local):
-    """A thread's memory for what is needed during a call alone.
-
-    New memory for an image comes from the system page by page, which can take as long as half of its decoding.
-    """
+    """A thread's memory for what is needed during a call alone: new memory is slow, since it comes page by page."""
 
     def __init__(self) -> None:
         self._kept = dict[str, np.ndarray]()

@@ -39,12 +39,9 @@ def load(name: str) -> np.ndarray:
 
 
 def write_folder(root: Path) -> Path:
-    """Writes a small data set of photographs: a folder of pieces of each, so that its class is whose piece it is.
+    """Writes a small data set of photographs, a folder of pieces of each, and returns its path; raises as `load`.
 
     Pieces do not overlap, so that none shows pixels of another. What is there already stays.
-
-    Returns:
-        The folder; raises DistillError as `load`.
     """
     from PIL import Image
 
@@ -65,16 +62,9 @@ _GREYS = 16  # of the digits
 
 
 def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads all images of a set.
+    """Reads "digits" or "patches": images uint8 (n, side, side[, 3]), and labels int32 (n,), the digit or photograph.
 
-    Args:
-        name: "digits" or "patches".
-
-    Returns:
-        Images uint8 (n, side, side) or (n, side, side, 3), and labels int32 (n,): the digit or the photograph.
-
-    Raises:
-        DistillError: if the name is unknown, or the package that ships the images is not installed.
+    Raises DistillError for another name, or where the package that ships the images is not installed.
     """
     readers = {"digits": _digits, "patches": _patches}
     if name not in readers:

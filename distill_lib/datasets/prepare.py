@@ -21,9 +21,8 @@ class Status:
         name: the data set.
         state: "present", "absent", or "incomplete" (files are missing or are not what the card says).
         place: where it was looked for.
+        card: what it should be; None for a folder of pictures that is not as it must be.
         problem: what is wrong; empty if it is present.
-        examples: images of all splits that are expected, if known.
-        download_bytes, disk_bytes: what preparing fetches, and what the prepared set takes, if known.
         remedy: what to do, with the exact command; empty if it is present.
         hints: what is known to go wrong or to mislead.
     """
@@ -31,10 +30,8 @@ class Status:
     name: str
     state: str
     place: str
+    card: Dataset | None
     problem: str = ""
-    examples: int | None = None
-    download_bytes: int | None = None
-    disk_bytes: int | None = None
     remedy: str = ""
     hints: tuple[str, ...] = ()
 
@@ -45,10 +42,12 @@ class Status:
 
     def lines(self) -> tuple[str, ...]:
         """What was found; if the set is not there, a second line with the remedy."""
-        images = f"{self.examples:,} images" if self.examples else "number of images unknown until prepared"
+        known = self.card and self.card.examples
+        images = f"{known:,} images" if known else "number of images unknown until prepared"
         if self.present:
             return (f"{self.name}: present, {images}, in {self.place}.",)
-        expected = f"{images}, {size_text(self.disk_bytes)} on disk, {size_text(self.download_bytes)} to download"
+        disk, download = (self.card.disk_bytes, self.card.download_bytes) if self.card else (None, 0)
+        expected = f"{images}, {size_text(disk)} on disk, {size_text(download)} to download"
         where = "" if self.place in self.problem else f" Looked in {self.place}."
         return (f"{self.name}: {self.state}: {self.problem}.{where} Expected: {expected}.", f"  {self.remedy}")
 
@@ -56,42 +55,29 @@ class Status:
 def status(name: str) -> Status:
     """Looks for a data set, and compares what is there with its card; opens the files, but reads no image.
 
-    Args:
-        name: a data set.
-
-    Returns:
-        What was found.
-
-    Raises:
-        DistillError: unknown name.
+    Raises DistillError for an unknown name.
     """
     name = str(name)  # a notebook may be given a number
-    if name.startswith(FOLDER):
-        return _folder_status(name)
-    dataset = registry.get(name)
-    place, problem, state = _looked_for(dataset)
-    return Status(
-        name=name,
-        state=state if problem else "present",
-        place=place,
-        problem=problem,
-        examples=dataset.examples,
-        download_bytes=dataset.download_bytes,
-        disk_bytes=dataset.disk_bytes,
-        remedy=remedy(dataset, Path(place) if state == "incomplete" else None) if problem else "",
-        hints=manual_hints(dataset) + dataset.traps if problem else dataset.traps,
-    )
+    try:
+        dataset = registry.get(name)
+    except DistillError as error:
+        if not name.startswith(FOLDER):
+            raise
+        place = image_folder.path_of(name)
+        state = "incomplete" if place.is_dir() else "absent"
+        advice = "A folder of pictures holds a folder for each class, with the pictures in it."
+        return Status(name, state, str(place), None, problem=str(error).rstrip("."), remedy=advice)
+    where, problem, state = _looked_for(dataset)
+    if not problem:
+        return Status(name, "present", where, dataset, hints=dataset.traps)
+    advice = remedy(dataset, Path(where) if state == "incomplete" else None)
+    return Status(name, state, where, dataset, problem, advice, manual_hints(dataset) + dataset.traps)
 
 
 def check(name: str, *, mock: bool = False) -> None:
     """Prints in a line or two whether a data set is there, and how to prepare it if it is not.
 
-    Args:
-        name: a data set.
-        mock: whether mock data will be used instead, which need no files.
-
-    Raises:
-        DistillError: unknown name.
+    With `mock` the line says that mock data will be used, which need no files. Raises as `status`.
     """
     current = status(name)
     if mock:
@@ -116,7 +102,7 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
     current = status(name)
     if current.present:
         return current
-    dataset = None if name.startswith(FOLDER) else registry.get(name)
+    dataset = current.card
     if dataset is None or dataset.origin != "tfds":
         raise DistillError(f"{name} is not prepared but read as it is: {current.problem}. {current.remedy}")
     if current.state == "incomplete":
@@ -145,24 +131,15 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
             downloads = tfds_sets.data_folder() / "downloads"
             reason = (
                 f"a download is not the one that TFDS knows ({reason}): delete it from {downloads} and prepare again; "
+                "if it ends so again, add --register-checksums to accept the file as it is now."
             )
-            reason += "if it ends so again, add --register-checksums to accept the file as it is now."
         raise DistillError(f"TFDS could not prepare {dataset.name}: {reason}") from error
-
-
-def _folder_status(name: str) -> Status:
-    place = image_folder.path_of(name)
-    try:
-        dataset = registry.get(name)
-    except DistillError as error:
-        state = "incomplete" if place.is_dir() else "absent"
-        remedy = "A folder of pictures holds a folder for each class, with the pictures in it."
-        return Status(name, state, str(place), problem=str(error).rstrip("."), download_bytes=0, remedy=remedy)
-    return Status(name, "present", str(place), examples=dataset.examples, download_bytes=0, hints=dataset.traps)
 
 
 def _looked_for(dataset: Dataset) -> tuple[str, str, str]:
     """Where a set was looked for, what is wrong (empty if it is present), and its state if anything is."""
+    if dataset.origin == "folder":
+        return dataset.builder, "", ""
     if dataset.origin == "tfds":
         info = tfds_sets.read_info(dataset.builder)
         problem = tfds_sets.files_problem(info) or tfds_sets.content_problem(dataset, info)

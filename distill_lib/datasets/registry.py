@@ -22,16 +22,10 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Dataset:
-    """Looks a data set up by name.
+    """The card of a data set: one of `names()`, "tfds:" and a TFDS id, or "folder:" and a path.
 
-    Args:
-        name: a name in `names()`, or "tfds:" and a TFDS id, or "folder:" and a path.
-
-    Returns:
-        Its card.
-
-    Raises:
-        DistillError: unknown name, a TFDS set that is no image classification, or a folder that is not as it must be.
+    Raises DistillError for an unknown name, a TFDS set that is no image classification, a folder that is not as it must
+    be.
     """
     if name.startswith(image_folder.FOLDER):
         return image_folder.card(name, image_folder.path_of(name))
@@ -43,16 +37,9 @@ def get(name: str) -> Dataset:
 
 
 def class_names(name: str) -> tuple[str, ...]:
-    """Names of the classes of a data set, in the order of the labels.
+    """Names of a data set's classes, in the order of the labels; raises as `get`.
 
-    Args:
-        name: a data set.
-
-    Returns:
-        Its names as TFDS has them (ImageNet: WordNet ids), or the folders' names; numbers where there are no names.
-
-    Raises:
-        DistillError: as in `get`.
+    They are TFDS's (ImageNet: WordNet ids), or those of the folders; numbers where there are no names.
     """
     dataset = get(name)
     if dataset.class_names:

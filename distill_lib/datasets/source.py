@@ -3,16 +3,15 @@
     distill data check               whether all sets are there, and how to prepare them
     distill data prepare flowers     download and prepare a set
 
-Names: those of `names()`, `tfds:NAME` for any other image-classification set of TFDS, `folder:PATH` for your own
-pictures (see `registry`). `digits` and `patches` are images of installed packages, for transfer alone
-(`package_images`). Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow; the
-embedded `fashion` is a prepared TFDS folder inside the package. Small sets are decoded whole (`arrays`); `load` gives
-random access, and `Source.encoded` the bytes as they are stored. Images of various sizes are fitted into a square
-canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
+Names are those of `registry`. Sets of TFDS are read through `tfds.data_source` from array_record files, without
+TensorFlow; the embedded `fashion` is a prepared TFDS folder inside the package. Small sets are decoded whole
+(`arrays`); `load` gives random access, and `Source.encoded` the bytes as they are stored. Images of various sizes are
+fitted into a square canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -41,21 +40,19 @@ class Arrays(NamedTuple):
     Attributes:
         images: uint8 (N, H, W, C).
         labels: int32 (N,), or bool (N, classes) where an image has any number of them.
-        mock: whether the data are invented.
         extents: int32 (N, 2), the height and width that each image has in the top left corner of its canvas; None where
             images fill it.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    mock: bool = False
     extents: np.ndarray | None = None
 
 
 class Encoded(NamedTuple):
-    """An example as it is stored: image bytes or uint8 (h, w, c), its class or classes, and the name of its file."""
+    """An example as it is stored: its image, its class or classes, and the name of its file."""
 
-    image: bytes | np.ndarray
+    image: decode.Encoded
     label: Label
     name: str
 
@@ -70,7 +67,6 @@ class Source:
         rows: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these.
         size: number of examples, at most len(rows).
         canvas: side in pixels of the square that every image is fitted into, or None to leave sizes as they are.
-        mock: whether the examples are invented.
     """
 
     dataset: Dataset
@@ -78,7 +74,6 @@ class Source:
     rows: tfds_sets.Rows
     size: int
     canvas: int | None
-    mock: bool
 
     def __len__(self) -> int:
         return self.size
@@ -105,7 +100,7 @@ class Source:
             ) from error
 
     def encoded(self, index: int) -> Encoded:
-        """One example as it is stored; raises as `source[index]` does, but for a damaged image."""
+        """One example as it is stored; raises as `source[index]` does, but not for a damaged image."""
         row = self._row(index)
         name = row.get("file_name", f"{self.split}/{index}")
         name = name.decode() if isinstance(name, bytes) else str(name)
@@ -163,7 +158,7 @@ def load(
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
     rows = _mock_rows(dataset, split, limit or MOCK_EXAMPLES) if mock else _rows(dataset, split)
     dataset = dataclasses.replace(dataset, channels=channels or dataset.channels)
-    return Source(dataset, split, rows, min(limit or len(rows), len(rows)), canvas, mock)
+    return Source(dataset, split, rows, min(limit or len(rows), len(rows)), canvas)
 
 
 def arrays(
@@ -203,16 +198,16 @@ def _decoded(source: Source) -> Arrays:
         )
     images, extents, labels = zip(*(source.fitted(index) for index in range(len(source))), strict=True)
     sizes = np.array(extents, np.int32) if source.canvas is not None else None
-    whole = Arrays(np.stack(images), _label_array(dataset, labels), source.mock, sizes)
-    for array in (whole.images, whole.labels, *([] if sizes is None else [sizes])):
-        array.setflags(write=False)  # `_whole` shares them
+    whole = Arrays(np.stack(images), _label_array(dataset, labels), sizes)
+    for array in whole:
+        if array is not None:
+            array.setflags(write=False)  # `_whole` shares them
     return whole
 
 
 def first(arrays: Arrays, count: int | None) -> Arrays:
     """The first so many examples; None takes all."""
-    images, labels, mock, extents = arrays
-    return Arrays(images[:count], labels[:count], mock, None if extents is None else extents[:count])
+    return Arrays(*(None if array is None else array[:count] for array in arrays))  # type: ignore[arg-type]
 
 
 def training_images(dataset: Dataset, limit: int | None = None, *, mock: bool = False) -> int | None:
@@ -234,14 +229,11 @@ def shrunk(dataset: Dataset) -> bool:
     if dataset.size is not None:
         return False
     source = load(dataset.name, next(iter(dataset.splits)))
-    return any(_longer_side(source.encoded(index).image) > CANVAS for index in range(min(len(source), _PROBED)))
-
-
-def _longer_side(image: bytes | np.ndarray) -> int:
-    try:
-        return max(decode.known(image)[:2])
-    except ImageError:
-        return 0  # told when it is shown
+    for index in range(min(len(source), _PROBED)):
+        with contextlib.suppress(ImageError):  # told when it is shown
+            if max(decode.known(source.encoded(index).image)[:2]) > CANVAS:
+                return True
+    return False
 
 
 def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:

@@ -42,8 +42,7 @@ def builder_class(builder: str) -> type | None:
 def read_info(builder: str) -> Any:
     """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
 
-    Raises:
-        DistillError: TFDS does not know it, and it is not prepared in TFDS's data folder either.
+    Raises DistillError where TFDS does not know it, and it is not prepared in TFDS's data folder either.
     """
     import tensorflow_datasets as tfds
 
@@ -90,18 +89,10 @@ def card(name: str) -> Dataset:
 
 
 def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
-    """Chooses train, validation and test of a TFDS set.
+    """Expressions for train, validation and test of a TFDS set that has these splits, of these sizes; empty if unknown.
 
-    Args:
-        builder: TFDS id, for the error.
-        known: the splits that it has, and their sizes; empty if that is not known yet.
-
-    Returns:
-        TFDS split expressions. With all three they are taken as they are; with one beside train that one is test, and
-        validation the last 10 % of train; with train alone, 80, 10 and 10 % of it.
-
-    Raises:
-        DistillError: there is no train.
+    With all three they are taken as they are; with one beside train that one is test, and validation the last 10 % of
+    train; with train alone, 80, 10 and 10 % of it. Raises DistillError where there is no train.
     """
     if known and "train" not in known:
         raise DistillError(f"{builder} has no split `train`, only {', '.join(known)}: nothing to learn from.")
@@ -166,23 +157,14 @@ def _records(path: str) -> int | None:
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
-        reader = ArrayRecordReader(path)
-        number = int(reader.num_records())
-        reader.close()
+        with contextlib.closing(ArrayRecordReader(path)) as reader:
+            return int(reader.num_records())
     except (RuntimeError, ValueError):
         return None
-    return number
 
 
 def open_rows(builder: str, expression: str, image: str = "image", data: Path | None = None) -> Rows:
-    """Opens a split of a prepared set, which leaves its images encoded.
-
-    Args:
-        builder: TFDS id, such as "oxford_flowers102".
-        expression: TFDS split expression, such as "train[:90%]".
-        image: name of the image in an example.
-        data: TFDS's data folder; by default `data_folder()`.
-    """
+    """Opens a split of a prepared set in TFDS's data folder, or in `data`; leaves what is called `image` encoded."""
     import tensorflow_datasets as tfds
 
     # TFDS would decode with OpenCV where it is installed and Pillow elsewhere, and their JPEG pixels differ.

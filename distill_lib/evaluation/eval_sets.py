@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets
+from distill_lib import datasets, views
 from distill_lib.crops import Range
-from distill_lib.evaluation.predict import predict
-from distill_lib.evaluation.predict import top1_under_crops as predict_top1_under_crops
-from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
+from distill_lib.evaluation.predict import output_of, predict
+from distill_lib.input_pipeline.splits import Split, Streamed
 from distill_lib.models.ensemble import Ensemble
+from distill_lib.pixels import Images, Pixels
 
 FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
 CROPPED_IMAGES = 10_000  # the first of a split, that are shown under random crops
@@ -83,21 +85,48 @@ def open_split(name: str, split: str, side: float, *, mock: bool = False, limit:
 
 
 def top1_under_crops(
-    name: str, network: nn.Module, variables: Any, *, resolution: int, area: Range, mock: bool = False
+    name: str,
+    network: nn.Module | Ensemble,
+    variables: Any,
+    *,
+    resolution: int,
+    area: Range,
+    crops: int = 20,
+    batch_size: int = 500,
+    mock: bool = False,
 ) -> float:
-    """Mean top-1 on test images under random inception crops, as `predict.top1_under_crops`.
+    """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
 
     Args:
         name: data set, as in `datasets.get`; of a large one, the first `CROPPED_IMAGES` test images are taken.
-        network: the module that predicts.
-        variables: of the module.
+        network: the module that predicts, or a teacher's ensemble.
+        variables: of the network.
         resolution: height and width to render at, in pixels.
         area: smallest and largest area of a crop, as fractions of the image.
+        crops: views of each image.
+        batch_size: images at a time; a last part that is smaller is left out.
         mock: invented images, as in `datasets.load`.
+
+    Returns:
+        A share in [0, 1].
 
     Raises:
         DistillError: as in `datasets.load`.
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
-    split = InMemory(lambda: datasets.arrays(name, "test", count, mock=mock))
-    return predict_top1_under_crops(network, variables, split, resolution=resolution, area=area)
+    images, labels, extents = datasets.arrays(name, "test", count, mock=mock)
+    size, answer = min(batch_size, count), output_of(network, "logits")
+
+    @jax.jit
+    def accuracy(variables: Any, pixels: Pixels, labels: jax.Array, key: jax.Array) -> jax.Array:
+        view = views.sample(key, size, area=area, image_aspect=pixels.aspect())
+        logits = answer(variables, lambda side: pixels.show(view, side or resolution, teacher=True))
+        return jnp.mean(logits.argmax(-1) == labels)
+
+    shares = []
+    for start in range(0, count - size + 1, size):
+        part = slice(start, start + size)
+        pixels = Images(*jax.tree.map(lambda whole: jnp.asarray(whole[part]), (images, None, extents)))  # noqa: B023
+        keys = jax.random.split(jax.random.key(start), crops)
+        shares += [accuracy(variables, pixels, jnp.asarray(labels[part]), key) for key in keys]
+    return float(np.mean([float(share) for share in shares]))

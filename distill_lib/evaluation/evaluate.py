@@ -64,19 +64,19 @@ def evaluate(
     centre = usual.get("eval_side", 1.0) if side is None else side
     if pixels < 1 or not 0 < centre <= 1:
         raise DistillError(f"resolution must be above 0 and side a fraction above 0, got {pixels} and {centre:g}.")
-    shown = eval_sets.open_split(dataset, split, centre, mock=mock, limit=limit)
+    eval_set = eval_sets.open_split(dataset, split, centre, mock=mock, limit=limit)
     names = [network] if teacher is None else [network, teacher]
     networks = [
         teachers.load(name, num_classes=card.num_classes, channels=card.channels, resolution=pixels) for name in names
     ]
-    answers = [shown.logits(each.ensemble, each.variables, pixels) for each in networks]
-    labels, *answers = shown.sound(shown.labels, *answers)
+    logits = [eval_set.logits(each.ensemble, each.variables, pixels) for each in networks]
+    labels, *logits = eval_set.sound(eval_set.labels, *logits)
     sizes = networks[0].ensemble.sizes(pixels)
     result = {"images": int(metrics.counted(labels).sum()), "resolution": " + ".join(map(str, sizes)), "side": centre}
-    result |= metrics.metrics(answers[0], labels, *answers[1:])
+    result |= metrics.metrics(logits[0], labels, *logits[1:])
     if teacher is not None and all(each.has_features for each in networks):
-        features = [shown.features(each.ensemble, each.variables, pixels) for each in networks]
-        result["cka"] = metrics.linear_cka(*shown.sound(*features))
+        features = [eval_set.features(each.ensemble, each.variables, pixels) for each in networks]
+        result["cka"] = metrics.linear_cka(*eval_set.sound(*features))
     return result
 
 

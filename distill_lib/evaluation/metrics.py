@@ -48,12 +48,7 @@ def metrics(
 def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence.
 
-    Args:
-        logits: (n, classes) float32.
-        labels: as in `metrics`.
-
-    Returns:
-        A share in [0, 1]; nan where no image has a label.
+    Arguments are as in `metrics`; the result is a share in [0, 1], nan where no image has a label.
 
     References:
         Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
@@ -69,36 +64,22 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def counted(labels: np.ndarray) -> np.ndarray:
-    """Which images are judged at all, bool (n,): all but those that have no label.
-
-    Args:
-        labels: (n,) integer classes, or (n, classes) bool, as `datasets.arrays` has them.
-    """
+    """Which images are judged at all, bool (n,): all but those that have no label; `labels` as in `metrics`."""
     return np.asarray(labels.any(axis=-1)) if labels.ndim == 2 else np.ones(len(labels), bool)
 
 
 def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether the predicted class of each image is its label, or one of them, bool (n,).
-
-    Args:
-        logits: (n, classes) float.
-        labels: (n,) integer classes, or (n, classes) bool.
-    """
+    """Whether the predicted class of each image is its label, or one of them, bool (n,); arguments as in `metrics`."""
     predicted = logits.argmax(-1)
     if labels.ndim == 2:
         return np.take_along_axis(labels, predicted[:, None], axis=-1)[:, 0]
-    return predicted == labels
+    return np.asarray(predicted == labels)
 
 
 def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images whose predicted class is one of their labels; images without any label are not counted.
+    """Share of images whose predicted class is one of their labels; arguments as in `metrics`.
 
-    Args:
-        logits: (n, classes) float.
-        labels: (n,) integer classes, or (n, classes) bool.
-
-    Returns:
-        A share in [0, 1]; nan where no image has a label.
+    Images without any label are not counted; nan where no image has one.
 
     References:
         Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159, section 3.

@@ -8,15 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import models, sharding, views
-from distill_lib.crops import Range
 from distill_lib.errors import DistillError
-from distill_lib.input_pipeline.splits import InMemory, Split
+from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble
-from distill_lib.pixels import Images, Pixels
+from distill_lib.pixels import Pixels
 
 LARGEST_LOGIT = 1e30  # sums over images of larger ones overflow in float32
 
@@ -66,55 +64,16 @@ def _program(network: nn.Module | Ensemble, resolution: int, side: float, output
         count = len(jax.tree.leaves(pixels)[0])
         view = views.still(count, side=side, image_aspect=pixels.aspect())
         show = lambda size: pixels.show(view, size or resolution, teacher=True)  # noqa: E731
-        return _answer(network, output)(variables, show)
+        return output_of(network, output)(variables, show)
 
     return answer
 
 
-def _answer(model: nn.Module | Ensemble, output: str) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:
+def output_of(
+    model: nn.Module | Ensemble, output: str
+) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:
+    """The function of variables, and of what shows images at a size (None: the network's own), to `output`."""
     if isinstance(model, Ensemble):
         return model.features if output == "features" else model.logits
     ask = models.penultimate if output == "features" else models.logits
     return lambda variables, show: ask(model, variables, show(None))
-
-
-def top1_under_crops(
-    network: nn.Module | Ensemble,
-    variables: Any,
-    split: InMemory,
-    *,
-    resolution: int,
-    area: Range,
-    crops: int = 20,
-    batch_size: int = 500,
-) -> float:
-    """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
-
-    Args:
-        network: the module that predicts, or a teacher's ensemble.
-        variables: of the network.
-        split: images in memory; a last part smaller than a batch is left out.
-        resolution: height and width to render at, in pixels.
-        area: smallest and largest area of a crop, as fractions of the image.
-        crops: views of each image.
-        batch_size: images at a time.
-
-    Returns:
-        A share in [0, 1].
-    """
-    size, answer = min(batch_size, len(split)), _answer(network, "logits")
-
-    @jax.jit
-    def accuracy(variables: Any, pixels: Pixels, labels: jax.Array, key: jax.Array) -> jax.Array:
-        view = views.sample(key, size, area=area, image_aspect=pixels.aspect())
-        logits = answer(variables, lambda side: pixels.show(view, side or resolution, teacher=True))
-        return jnp.mean(logits.argmax(-1) == labels)
-
-    images, labels, _, extents = split.arrays
-    shares = []
-    for start in range(0, len(split) - size + 1, size):
-        part = slice(start, start + size)
-        pixels = Images(*jax.tree.map(lambda whole: jnp.asarray(whole[part]), (images, None, extents)))  # noqa: B023
-        keys = jax.random.split(jax.random.key(start), crops)
-        shares += [accuracy(variables, pixels, jnp.asarray(labels[part]), key) for key in keys]
-    return float(np.mean([float(share) for share in shares]))

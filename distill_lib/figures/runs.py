@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from distill_lib import records, views
@@ -17,7 +18,7 @@ from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences
 
-End = tuple[float, str, str]  # height, text and colour of a label at the end of a line
+End = tuple[float, str, str] | tuple[float, str, str, float]  # see `label_ends`
 
 
 @styled
@@ -60,18 +61,21 @@ def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
 
 
 @styled
-def patience(runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None) -> Figure:
+def patience(
+    runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None, hollow: str = "the fresh run"
+) -> Figure:
     """Test accuracy against the length of the schedule, a line a policy.
 
     Args:
-        runs: the committed runs; a small dot each, lines through the means of equal lengths.
+        runs: the committed runs, or `paper_numbers.curves`; a small dot each, lines through the means of equal lengths.
         fresh: runs of this machine, shown as hollow markers.
-        teacher: the teacher's own test accuracy, a share.
+        teacher: the teacher's own test accuracy, a share; None takes that in rows of the policy "teacher".
+        hollow: what the title says of hollow markers.
     """
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
     if fresh is not None and len(fresh):
-        axes.set_title("hollow marks: the fresh run", color=FAINT)
+        axes.set_title(f"hollow marks: {hollow}", color=FAINT)
     return figure
 
 
@@ -85,8 +89,7 @@ def paper_and_study(paper: pd.DataFrame, runs: pd.DataFrame, teacher: float | No
         teacher: the embedded teacher's own test accuracy, a share.
     """
     figure, (left, right) = panels(2, height=3.5)
-    of_teacher = paper.loc[paper["policy"] == "teacher", "test_top1"]
-    _accuracy_lines(left, paper[paper["policy"] != "teacher"], of_teacher.iloc[0] if len(of_teacher) else None)
+    _accuracy_lines(left, paper, None)
     _accuracy_lines(right, runs, teacher)
     left.set(title="the paper: ImageNet, ResNet-50 student", ylabel="top-1 (%)")
     right.set(title="this book: Fashion-MNIST, small student", ylabel="")
@@ -112,7 +115,7 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             x, y = [each.epochs for each in compared], [100 * each.value for each in compared]
             error = np.nan_to_num([100 * (each.high - each.value) for each in compared])
             axes.errorbar(x, y, error, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1)
-            ends.append((y[-1], _name(frame, policy), COLOURS[policy]))
+            ends.append((y[-1], _name(frame, policy), COLOURS[policy], x[-1]))
         if not ends:
             without_data(figure, axes)
             continue
@@ -160,8 +163,7 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
         figure, (axes,) = panels(1, height=2.6)
         return without_data(figure, axes)
     lengths = sorted(curves["epochs"].unique())
-    figure, several = panels(len(lengths), height=3.3, sharey=True)
-    ends: dict[str, End] = {}  # of each policy in its longest schedule
+    figure, several = panels(len(lengths), height=3.9, sharey=True)
     for axes, epochs in zip(several, lengths, strict=True):
         here = curves[curves["epochs"] == epochs]
         for policy in _present(here):
@@ -169,13 +171,13 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
             low, mean, high = (100 * steps[name] for name in ("low", "mean", "high"))
             axes.plot(steps.index, mean, color=COLOURS[policy], linewidth=1.3)
             axes.fill_between(steps.index, low, high, color=COLOURS[policy], alpha=0.2, lw=0)
-            ends[policy] = (float(mean.iloc[-1]), views.NAMES[policy], COLOURS[policy])
         axes.set(xlabel="epoch", title=f"{epochs:,.0f} epochs", xlim=(0, epochs), xticks=(0, epochs / 2, epochs))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     several[0].set_ylabel("validation top-1 (%)")
     lowest = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
     several[0].set_ylim(bottom=max(0, lowest - 3))
-    label_ends(several[-1], ends.values())
+    lines = [Line2D([], [], color=COLOURS[policy], label=views.NAMES[policy]) for policy in _present(curves)]
+    figure.legend(handles=lines, loc="outside lower center", ncols=3)  # no panel has all of them
     return figure
 
 
@@ -200,6 +202,8 @@ def _present(runs: pd.DataFrame) -> list[str]:
 
 
 def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh: pd.DataFrame | None = None) -> None:
+    of_teacher, runs = runs.loc[runs["policy"] == "teacher", "test_top1"], runs[runs["policy"] != "teacher"]
+    teacher = float(of_teacher.iloc[0]) if teacher is None and len(of_teacher) else teacher
     ends = [_line(axes, runs[runs["policy"] == policy], policy) for policy in _present(runs)]
     hollow = runs.iloc[:0] if fresh is None else fresh
     for policy, epochs, share in zip(hollow["policy"], hollow["epochs"], hollow["test_top1"], strict=True):
@@ -221,7 +225,7 @@ def _line(axes: Axes, runs: pd.DataFrame, policy: str) -> End:
     means, colour = aggregate.summary(runs, by=("epochs",)), COLOURS[policy]
     axes.plot(means["epochs"], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
     axes.plot(runs["epochs"], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
-    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour
+    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour, float(means["epochs"].iloc[-1])
 
 
 def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:

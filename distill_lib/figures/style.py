@@ -72,8 +72,11 @@ def panels(count: int, *, height: float, kind: type[Figure] = Picture, **options
     return figure, list(np.atleast_1d(figure.subplots(1, count, **options)))
 
 
-def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
-    """Writes names at the right edge, beside (height, text, colour) of each line's end, without overlaps."""
+def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str] | tuple[float, str, str, float]]) -> None:
+    """Writes names at the right edge, beside (height, text, colour) of each line's end, without overlaps.
+
+    Where the line's last place on the horizontal axis is given too, a dotted line leads from there to the name.
+    """
     ends = sorted(ends)
     bottom, top = axes.get_ylim()
     inches = axes.get_figure().get_figheight() * 0.75
@@ -87,15 +90,19 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
                 heights[i + 1] += overlap / 2
         excess = max(0.0, heights[-1] - top) if heights else 0.0
         heights = [height - excess for height in heights]
-    for (_, text, colour), height in zip(ends, heights, strict=True):
-        axes.annotate(
-            text,
-            (1.02, height),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=readable(colour),
-            annotation_clip=False,
-        )
+    edge = ("axes fraction", "data")
+    for (end, text, colour, *last), height in zip(ends, heights, strict=True):
+        axes.annotate(text, (1.02, height), xycoords=edge, color=readable(colour), va="center", annotation_clip=False)
+        if last:
+            leader = {
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "linestyle": ":",
+                "shrinkA": 2,
+                "shrinkB": 3,
+            }
+            axes.annotate("", (last[0], end), (1.02, height), textcoords=edge, arrowprops=leader)
     axes.set_ylim(bottom, top)
 
 

@@ -87,8 +87,7 @@ def sample(key: np.ndarray, positions: np.ndarray, crop: Crop, image_aspect: np.
         image_aspect: width / height of the upright images, (n,).
 
     Returns:
-        Boxes and flips; boxes equal those of the jitted `views.sample` to 2**-22 of the image, since XLA
-        fuses multiplications and additions.
+        Boxes, to 2**-22 of the image since XLA fuses multiplications and additions, and flips.
     """
     if crop.independent:
         key = fold_in(key, crops.NO_POSITION)

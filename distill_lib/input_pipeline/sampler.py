@@ -19,16 +19,7 @@ from distill_lib.errors import DistillError
 
 @functools.lru_cache(maxsize=8)
 def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """The order in which an epoch visits the examples.
-
-    Args:
-        seed: 0 to 2**64 - 1.
-        epoch: number of the epoch, from 0.
-        num_examples: number of examples.
-
-    Returns:
-        A permutation of 0 ... num_examples - 1, int32 (num_examples,), read-only.
-    """
+    """The order in which an epoch, counted from 0, visits the examples: a permutation, int32 (n,), read-only."""
     # Sorting raw Philox output instead of calling `permutation`: NumPy promises the stream of a bit generator for
     # ever, that of a Generator's methods only within a version.
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(num_examples)

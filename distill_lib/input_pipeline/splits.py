@@ -32,17 +32,17 @@ Steps = Generator[tuple[int, Pixels], None, None]
 
 
 class Split(Protocol):
-    """The examples of a split."""
+    """The examples of a split.
 
-    streamed: bool  # whether images are decoded on the way
+    Attributes:
+        streamed: whether images are decoded on the way.
+        bad: numbers of the broken images among those that were evaluated so far; None where all were decoded before.
+        substituted: those that were met in training, likewise.
+    """
 
-    @property
-    def bad(self) -> Collection[int] | None:
-        """Numbers of the broken images among those that were evaluated so far; None where all were decoded before."""
-
-    @property
-    def substituted(self) -> Collection[int] | None:
-        """Those that were met in training, likewise."""
+    streamed: bool = False
+    bad: Collection[int] | None = None
+    substituted: Collection[int] | None = None
 
     def __len__(self) -> int: ...
 
@@ -76,12 +76,8 @@ class Split(Protocol):
         """
 
 
-class InMemory:
+class InMemory(Split):
     """Images that lie whole in memory, from when they are first asked for; a batch is an index."""
-
-    streamed = False
-    bad = None
-    substituted = None
 
     def __init__(self, read: Callable[[], datasets.Arrays]) -> None:
         self._read = read
@@ -117,7 +113,7 @@ class InMemory:
             yield number, placed._replace(indices=jax.device_put(indices, split))
 
 
-class Streamed:
+class Streamed(Split):
     """Images that stay encoded, and are decoded when they are asked for.
 
     An image that cannot be decoded is told once; what is said of it in evaluation has no meaning.
@@ -174,18 +170,14 @@ class Streamed:
                     return decode.evaluation(image, round(size / side), size, channels)
                 return decode.crops(image, [decode.Look(box, False, size)], channels)[0]
             except decode.ImageError as error:
-                if square:  # a step tells it otherwise, when its turn comes
-                    self._tell(index, name, error)
+                if square and index not in self.bad:  # a step tells it otherwise, when its turn comes
+                    self.bad.add(index)
+                    place = f"image {index} of {self.source.dataset.name} {self.source.split}, {name},"
+                    logger.warning("%s cannot be decoded (%s); it does not count", place, error)
                 return np.zeros((size, size, channels), np.uint8)
 
         with ThreadPoolExecutor(self._workers or None) as pool:
             return np.stack(list(pool.map(crop, range(start, stop))))
-
-    def _tell(self, index: int, name: str, error: Exception) -> None:
-        if index not in self.bad:
-            self.bad.add(index)
-            place = f"image {index} of {self.source.dataset.name} {self.source.split}, {name},"
-            logger.warning("%s cannot be decoded (%s); it does not count", place, error)
 
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]

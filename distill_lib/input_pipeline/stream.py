@@ -45,14 +45,12 @@ class Batch(NamedTuple):
 
     Attributes:
         step: number of the step.
-        positions: int32 (n,), where in the global batch the share lies.
         labels: int32 (n,).
         student: uint8 (n, size, size, channels).
         teacher: by size, uint8 (n, size, size, channels); with a shared view of the student's size the very same array.
     """
 
     step: int
-    positions: np.ndarray
     labels: np.ndarray
     student: np.ndarray
     teacher: dict[int, np.ndarray]
@@ -62,18 +60,6 @@ class _Broken(NamedTuple):
     number: int
     name: str
     reason: str
-
-
-class _Space(NamedTuple):
-    """Memory for some images: labels int32 (n,), and for each of the looks uint8 (n, size, size, channels)."""
-
-    labels: np.ndarray
-    pictures: list[np.ndarray]
-
-    def part(self, begin: int, count: int) -> _Space:
-        """Some of it, which is the same memory."""
-        place = slice(begin, begin + count)
-        return _Space(self.labels[place], [pictures[place] for pictures in self.pictures])
 
 
 class _Candidate(NamedTuple):
@@ -86,7 +72,7 @@ class _Candidate(NamedTuple):
     known: decode.Known
 
 
-_Made = tuple[_Space, list[list[_Broken]]]  # a batch, and the broken images of each of its chunks
+_Made = tuple[list[np.ndarray], list[list[_Broken]]]  # a batch's labels and pictures, and what is broken in each chunk
 
 
 class Stream(Iterator[Batch]):
@@ -94,35 +80,26 @@ class Stream(Iterator[Batch]):
 
     Attributes:
         bad: names of the broken images that were met so far, by index; its length is for the record of the run.
-        substituted: how often another image was shown in place of a broken one.
     """
 
     def __init__(
-        self,
-        made: Generator[_Made],
-        first: int,
-        start_step: int,
-        teacher: dict[int, int],
-        report: Callable[[str], object],
+        self, made: Generator[_Made], start_step: int, teacher: dict[int, int], report: Callable[[str], object]
     ) -> None:
         self.bad: dict[int, str] = {}
-        self.substituted = 0
-        self._made, self._first, self._teacher, self._report = made, first, teacher, report
+        self._made, self._teacher, self._report = made, teacher, report
         self._steps = itertools.count(start_step)
         # Also where nobody closes it: at exit, before the modules go that the workers are ended with.
         self.close = weakref.finalize(self, made.close)
 
     def __next__(self) -> Batch:
         """The next step's batch; raises DistillError for a broken image if asked to, or if nothing can replace it."""
-        (labels, pictures), chunks = next(self._made)
+        (labels, *pictures), chunks = next(self._made)
         for index, name, reason in itertools.chain(*chunks):
-            self.substituted += 1
             if index not in self.bad:
                 self.bad[index] = name
                 self._report(f"image {index}, {name}, cannot be decoded ({reason}); the next one is shown instead")
-        positions = np.arange(self._first, self._first + len(labels), dtype=np.int32)
         teacher = {size: pictures[look] for size, look in self._teacher.items()}
-        return Batch(next(self._steps), positions, labels, pictures[0], teacher)
+        return Batch(next(self._steps), labels, pictures[0], teacher)
 
     def __enter__(self) -> Stream:
         return self
@@ -189,19 +166,10 @@ def batches(
     looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
     share = batch_size // hosts
     chunks = _Chunks(
-        source=source,
-        seed=seed,
-        batch_size=batch_size,
-        first=host * share,
-        share=share,
-        draws=draws,
-        looks=looks,
-        channels=channels,
-        stops=on_bad_image == "raise",
+        source, seed, batch_size, host * share, share, draws, looks, channels, stops=on_bad_image == "raise"
     )
     made = _made(chunks, start_step, crew(workers))
-    teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
-    return Stream(made, chunks.first, start_step, teacher, report)
+    return Stream(made, start_step, {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}, report)
 
 
 def crew(workers: int | None) -> int:
@@ -220,56 +188,50 @@ def _made(chunks: _Chunks, start_step: int, workers: int) -> Generator[_Made]:
     """Makes batches in order: some in advance, by threads; without workers each when it is asked for."""
     size = min(CHUNK, -(-chunks.share // max(workers, 1)))
     pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
-    ahead = collections.deque[tuple[_Space, list[Callable[[], list[_Broken]]]]]()
+    ahead = collections.deque[tuple[list[np.ndarray], list[Callable[[], list[_Broken]]]]]()
     try:
         for step in itertools.count(start_step):
-            space = chunks.space()
-            begins = range(0, chunks.share, size)
-            tasks = [functools.partial(chunks.fill, step, begin, space.part(begin, size)) for begin in begins]
-            ahead.append((space, [pool.submit(task).result for task in tasks] if workers else [*tasks]))
+            batch, tasks = chunks.space(), list[Callable[[], list[_Broken]]]()
+            for begin in range(0, chunks.share, size):
+                fill = functools.partial(chunks.fill, step, begin, [array[begin : begin + size] for array in batch])
+                tasks.append(pool.submit(fill).result if workers else fill)
+            ahead.append((batch, tasks))
             if len(ahead) > AHEAD or not workers:
-                space, results = ahead.popleft()
-                yield space, [result() for result in results]
+                batch, tasks = ahead.popleft()
+                yield batch, [task() for task in tasks]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class _Chunks:
-    """A host's batches in chunks, each read, drawn, decoded and cropped from its number alone.
-
-    Attributes:
-        source, seed, batch_size, channels: as in `batches`.
-        first, share: position of the host's first image in the global batch, and how many it has.
-        draws: how crops are drawn: the student's, and where it is independent the teacher's.
-        looks: (number in `draws`, size in pixels) of all that is shown of an image.
-        stops: whether a broken image raises; else the next one that can be decoded is seen from the same position.
-    """
+    """A host's batches in chunks, each read, drawn, decoded and cropped from its number alone."""
 
     source: Source
     seed: int
     batch_size: int
-    first: int
-    share: int
-    draws: Sequence[host_views.Crop]
-    looks: Sequence[tuple[int, int]]
+    first: int  # position of the host's first image in the global batch
+    share: int  # how many images it has
+    draws: Sequence[host_views.Crop]  # the student's, and where it is independent the teacher's
+    looks: Sequence[tuple[int, int]]  # number in `draws` and size in pixels of all that is shown of an image
     channels: int
-    stops: bool
+    stops: bool  # whether a broken image raises; else the next one that can be decoded is seen from the same position
 
-    def space(self) -> _Space:
-        """New memory for a step."""
-        pictures = [np.empty((self.share, size, size, self.channels), np.uint8) for _, size in self.looks]
-        return _Space(np.empty(self.share, np.int32), pictures)
+    def space(self) -> list[np.ndarray]:
+        """New memory for a step: labels int32 (n,), and for each of the looks uint8 (n, size, size, channels)."""
+        shapes = [(self.share, size, size, self.channels) for _, size in self.looks]
+        return [np.empty(self.share, np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
 
-    def fill(self, step: int, begin: int, space: _Space) -> list[_Broken]:
+    def fill(self, step: int, begin: int, space: list[np.ndarray]) -> list[_Broken]:
         """Writes the images of a step from position `begin` of the host's share on, and tells which are broken."""
+        labels, *pictures = space
         indices = sampler.batch_indices(self.seed, step, self.batch_size, len(self.source))
-        positions = self.first + np.arange(begin, begin + len(space.labels))
+        positions = self.first + np.arange(begin, begin + len(labels))
         key, broken = host_views.step_key(self.seed, step), list[_Broken]()
         candidates = [self._readable(int(index), 0, broken) for index in indices[positions]]
         looks = self._looks(key, positions, candidates)  # of all at once: NumPy is slow at single numbers
         for place, candidate in enumerate(candidates):
-            out = [pictures[place] for pictures in space.pictures]
+            out = [shown[place] for shown in pictures]
             while True:
                 image, header = candidate.example.image, candidate.known.header
                 try:
@@ -279,7 +241,7 @@ class _Chunks:
                     self._note(_Broken(candidate.number, candidate.example.name, str(error)), broken)
                 candidate = self._readable(candidate.original, candidate.attempt + 1, broken)
                 (looks[place],) = self._looks(key, positions[place : place + 1], [candidate])
-            space.labels[place] = candidate.example.label
+            labels[place] = candidate.example.label
         return broken
 
     def _readable(self, original: int, start: int, broken: list[_Broken]) -> _Candidate:

@@ -16,6 +16,7 @@ from distill_lib.errors import DistillError, unknown
 from distill_lib.models import ensemble
 
 _ENDLESS = 1e300  # a number that no setting can have, and that both float and int can
+MOST_STEPS = 2**31 - 1  # that int32 counts
 MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 kB
 
 
@@ -107,36 +108,26 @@ class Recipe:
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
         self._check_loss(policy)
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise DistillError(f"{name} must be above 0, got {getattr(self, name)}.")
-        if self.evaluations > MOST_EVALUATIONS:
+        for name, (low, high, reason) in _RANGES.items():
+            if (value := getattr(self, name)) is not None and not low <= value <= high:
+                raise DistillError(f"{name} must be from {low:g} to {high:.10g}{reason}, got {value}.")
+        shrunk = self.weight_decay * (self.learning_rate if self.decay == "adamw" else 1)
+        if shrunk >= 1:
             raise DistillError(
-                f"evaluations must be at most {MOST_EVALUATIONS}, got {self.evaluations}: records are small."
+                f"weight_decay {self.weight_decay:g} takes {shrunk:g} of every weight in a step: it must be below "
+                f"{self.weight_decay / shrunk:g}; those of the paper are 1e-5 to 1e-3."
             )
-        for name in ("weight_decay", "warmup_steps"):
-            if not getattr(self, name) >= 0:
-                raise DistillError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if self.stored is not None and self.stored < 1:
-            raise DistillError(f"stored must be at least 1 (logits that are kept), got {self.stored}.")
-        for seed in (self.seed, self.order_seed):
-            if not 0 <= seed < 2**32:
-                raise DistillError(f"seed must be from 0 to 2**32 - 1 (JAX uses 32 bits of it), got {seed}.")
         if self.train_images is not None and self.train_images < self.batch_size:
             self.check_length(self.train_images)
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise DistillError(f"crop_area must be two fractions 0 < low <= high <= 1, got {self.crop_area}.")
-        if not 0 < self.eval_side <= 1 or not 0 <= self.whole <= 1:
-            raise DistillError(f"eval_side and whole are fractions, got {self.eval_side} and {self.whole}.")
 
     def _check_loss(self, policy: views.Policy) -> None:
         """Raises DistillError where the parts of the loss contradict each other or the policy."""
-        if not 0 <= self.label_share < 1:
-            raise DistillError(
-                f"label_share must be from 0 to below 1, got {self.label_share}: for labels alone choose policy labels."
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise DistillError(f"label_smoothing must be from 0 to below 1, got {self.label_smoothing}.")
+        if not self.label_share < 1:
+            raise DistillError(f"label_share must be below 1, got {self.label_share}: for labels alone, policy labels.")
+        if not self.label_smoothing < 1:
+            raise DistillError(f"label_smoothing must be below 1, got {self.label_smoothing}.")
         if self.label_share and policy.relation in ("none", "fixed"):
             raise DistillError(
                 f"label_share needs a teacher that is asked in every step; policy {self.policy} has none."
@@ -189,6 +180,8 @@ class Recipe:
     def steps(self, num_examples: int) -> int:
         """Training steps over `num_examples` images; raises DistillError where they are not more than the warm-up."""
         steps = round(self.epochs * num_examples / self.batch_size)
+        if steps > MOST_STEPS:
+            raise DistillError(f"{self.epochs:g} epochs of {num_examples} images are {steps} steps: choose fewer.")
         if steps <= self.warmup_steps:
             raise DistillError(
                 f"{self.epochs:g} epochs of {num_examples} images are {steps} steps, not more than the "
@@ -224,9 +217,26 @@ _ANY: dict[str, Any] = {
     "weight_decay": 0,
     "warmup_steps": 0,
 }
-_POSITIVE = (
-    "epochs", "batch_size", "resolution", "temperature", "learning_rate", "ensemble_crops", "evaluations", "mixup_beta",
-)  # fmt: skip
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "epochs": (1e-6, 1e9, ""),
+    "batch_size": (1, 2**20, ""),
+    "resolution": (1, 4096, " pixels"),
+    "temperature": (1e-3, 1e3, ", beyond which float32 holds no softmax of such logits"),
+    "learning_rate": (1e-12, 3e38, ""),
+    "weight_decay": (0, 1e12, ""),
+    "warmup_steps": (0, MOST_STEPS, ""),
+    "seed": (0, 2**32 - 1, " (JAX uses 32 bits of it)"),
+    "view_seed": (0, 2**32 - 1, " (JAX uses 32 bits of it)"),
+    "train_images": (1, MOST_STEPS, ""),
+    "whole": (0, 1, ""),
+    "ensemble_crops": (1, 10**6, ""),
+    "eval_side": (1e-3, 1, ""),
+    "evaluations": (1, MOST_EVALUATIONS, ", since records are small"),
+    "label_share": (0, 1, ""),
+    "mixup_beta": (1e-3, 1e3, ""),
+    "label_smoothing": (0, 1, ""),
+    "stored": (1, 10**6, " logits that are kept"),
+}
 _NAMES = {
     "mixup": views.MIXUPS,
     "optimizer": optim.OPTIMIZERS,

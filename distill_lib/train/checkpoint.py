@@ -1,15 +1,29 @@
-"""Training checkpoints: the newest state of an unfinished run, so that a killed run goes on as if it never stopped."""
+"""Training checkpoints: the newest states of an unfinished run, so that a killed run goes on as if it never stopped.
+
+A checkpoint is an .npz, with a CRC-32 of it at its end: the leaves of the state in order, and facts in JSON.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
-import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
+from distill_lib import weights
 from distill_lib.errors import DistillError
+from distill_lib.log import logger
+
+KEPT = NEWEST, BEFORE, DAMAGED = ("checkpoint.npz", "checkpoint_before.npz", "checkpoint_damaged.npz")
+LOCK = ".lock"
+CHECKSUM = 4  # bytes
 
 
 @contextlib.contextmanager
@@ -26,16 +40,16 @@ def alone(directory: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    path = directory / ".lock"
+    path = directory / LOCK
     busy = DistillError(
         f"{directory} is in use by another process: wait for it, then the same command goes on from what it made."
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115 (it is held until the end)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=0)
     except OSError as error:
         raise DistillError(
-            f"cannot write {path} ({error.strerror}); make the folder writable or name another."
+            f"cannot write {path} ({error.strerror}); make room, make the folder writable or name another."
         ) from error
     with file:
         try:
@@ -52,74 +66,59 @@ def alone(directory: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def save(directory: Path, step: int, state: Any, facts: dict[str, Any]) -> None:
-    """Writes the state of a run and drops the one before; a kill at any moment leaves one of the two whole.
-
-    Args:
-        directory: folder of the checkpoints.
-        step: steps done.
-        state: pytree of arrays.
-        facts: JSON-able numbers to keep with it.
+def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
+    """Writes a state (any tree of arrays) and JSON-able facts; a kill at any moment leaves it or the one before whole.
 
     Raises:
         DistillError: if it cannot be written.
     """
-    import orbax.checkpoint as ocp
-
-    content = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-    try:
-        with _manager(directory) as manager:
-            manager.save(step, args=content)
-    except Exception as error:  # Orbax raises many kinds
-        raise DistillError(
-            f"cannot write the checkpoint {directory}/{step} ({_reason(error)}); make room there."
-        ) from error
+    leaves = {str(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state))}
+    content, newest = io.BytesIO(), directory / NEWEST
+    np.savez(content, facts=np.array(json.dumps(facts)), **leaves)  # type: ignore[arg-type]
+    content.write(zlib.crc32(content.getbuffer()).to_bytes(CHECKSUM))
+    if newest.is_file():
+        os.replace(newest, directory / BEFORE)
+    weights.write_atomically(newest, content.getbuffer())
 
 
-def load(directory: Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
-    """Reads the newest state.
-
-    Args:
-        directory: folder of the checkpoints.
-        like: a state of the same structure, shapes and sharding.
+def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+    """Reads the newest state that is whole; a damaged one is told, and set aside where there is one before it.
 
     Returns:
-        The state and its facts, or None where there is no checkpoint.
+        The leaves of the state, for `restored`, and its facts; None where there is no checkpoint.
 
     Raises:
-        DistillError: if the checkpoint is damaged.
+        DistillError: if no checkpoint is whole, or there is only one of an earlier version.
     """
-    import jax
-    import orbax.checkpoint as ocp
-
-    if not directory.is_dir():
-        return None
-    with _manager(directory) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        content = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), facts=ocp.args.JsonRestore())
+    if (directory / "checkpoint").is_dir():
+        raise DistillError(f"{directory}/checkpoint is of an earlier version: finish that run with it, or delete this.")
+    paths = [path for path in (directory / NEWEST, directory / BEFORE) if path.is_file()]
+    for path in paths:
         try:
-            restored = manager.restore(step, args=content)
-        except Exception as error:  # Orbax raises many kinds for damaged files
-            raise DistillError(
-                f"checkpoint {directory}/{step} is damaged ({_reason(error)}); delete {directory}."
-            ) from error
-    return restored["state"], restored["facts"]
+            content = path.read_bytes()
+            if zlib.crc32(memoryview(content)[:-CHECKSUM]) != int.from_bytes(content[-CHECKSUM:]):
+                raise ValueError("its checksum is another")
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                leaves = [file[str(number)] for number in range(len(file.files) - 1)]
+                return leaves, json.loads(str(file["facts"]))
+        except Exception as error:  # NumPy and zipfile raise many kinds for what they do not understand
+            problem = f"{path} is damaged ({(str(error) or type(error).__name__).splitlines()[0]})"
+            if path == paths[-1]:
+                raise DistillError(f"{problem}, and there is none before it; delete it.") from error
+            logger.warning("%s: the run goes on from the checkpoint before it.", problem)
+            os.replace(path, directory / DAMAGED)
+    return None
 
 
-def drop(directory: Path) -> None:
-    """Deletes the checkpoints of a finished run."""
-    shutil.rmtree(directory, ignore_errors=True)
+def restored(leaves: list[np.ndarray], like: Any) -> Any:
+    """The state of such leaves, in the form of another; raises DistillError where they do not fit."""
+    forms, tree = jax.tree.flatten(like)
+    if [(leaf.shape, leaf.itemsize) for leaf in leaves] != [(leaf.shape, leaf.dtype.itemsize) for leaf in forms]:
+        raise DistillError("the checkpoint does not fit what this version of the code trains; delete it.")
+    typed = [leaf.view(form.dtype) for leaf, form in zip(leaves, forms, strict=True)]  # bfloat16 is read as bytes
+    return jax.tree.unflatten(tree, typed)
 
 
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _manager(directory: Path) -> Any:
-    import orbax.checkpoint as ocp
-
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+def leftovers(directory: Path) -> list[Path]:
+    """What a finished run needs no more, and what kills left."""
+    return [directory / name for name in (*KEPT, "recipe.json")] + weights.unfinished(directory)

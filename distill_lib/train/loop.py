@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from distill_lib import records, sharding
 from distill_lib.errors import DistillError
@@ -40,24 +41,28 @@ def fit(
     on_bad_image: str = "substitute",
     replay: str | os.PathLike[str] | None = None,
     remat: bool = False,
+    resume_changed: bool = False,
 ) -> Run:
     """Trains a student, or takes up the run where it was killed, or reuses the finished run.
 
     Args:
         recipe: what to run.
         workdir: the results folder; None finds it (see `records.find_results`).
-        checkpoint_seconds: least time between two training checkpoints.
+        checkpoint_seconds: time between two training checkpoints; more where they would take over 1 % of it.
         loading: how images come, as in `setup.prepare`; streamed runs have names of their own.
         workers: threads that decode, where images are decoded on the way.
         on_bad_image: "substitute" or "raise": what is done about broken images that are met on the way.
         replay: folder of soft labels that are replayed, as in `setup.prepare`; such runs have names of their own.
         remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
+        resume_changed: whether a run goes on that was begun with other code, versions, devices, settings or data; the
+            record then tells which, and at which step.
 
     Returns:
         The run; its record lies in `workdir/<study>/<run id>/`.
 
     Raises:
-        DistillError: if data, teacher or folder are not usable, or the student diverges. Earlier records stay intact.
+        DistillError: if data, teacher or folder are not usable, the run was begun otherwise, or the student diverges.
+            Earlier records stay intact.
     """
     sharding.use_compilation_cache()
     options: dict[str, Any] = {"loading": loading, "workers": workers, "on_bad_image": on_bad_image}
@@ -65,7 +70,9 @@ def fit(
     directory = folder(task, workdir)
     if (run := student.finished(task, directory)) is not None:
         return run
-    (trained,) = train([(task, directory)], checkpoint_seconds=checkpoint_seconds, remat=remat)
+    (trained,) = train(
+        [(task, directory)], checkpoint_seconds=checkpoint_seconds, remat=remat, resume_changed=resume_changed
+    )
     if isinstance(trained, Run):
         return trained
     raise trained
@@ -78,40 +85,46 @@ def folder(task: Task, workdir: str | os.PathLike[str] | None) -> Path:
 
 
 def train(
-    tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float, remat: bool = False
+    tasks: list[tuple[Task, Path]], *, checkpoint_seconds: float, remat: bool = False, resume_changed: bool = False
 ) -> list[Run | DistillError]:
     """Teaches students together: every batch is made once, and each student learns from it.
 
     Args:
         tasks: unfinished tasks of one `shared_batches`, each with the folder of its record.
-        checkpoint_seconds: least time between two training checkpoints.
+        checkpoint_seconds: as in `fit`; 0 saves after every step, whatever that takes.
         remat: as in `fit`.
+        resume_changed: as in `fit`.
 
     Returns:
         For each task its run, or the error that ended it while the others went on.
 
     Raises:
-        DistillError: if a checkpoint is damaged, a folder cannot be written, or another process trains one of them.
+        DistillError: if a checkpoint is damaged or was made otherwise, a folder cannot be written, or another process
+            trains one of them.
     """
     records.commit()  # of the code that trains: it may be another one by the end
+    mesh = sharding.data_mesh()
     with contextlib.ExitStack() as held:
         for _, directory in tasks:
             held.enter_context(checkpoint.alone(directory))
-        return _train(tasks, checkpoint_seconds, remat)
+        options: dict[str, bool] = {"remat": remat, "resume_changed": resume_changed}
+        runs = [student.take_up(task, directory, mesh, **options) for task, directory in tasks]
+        return _train(runs, mesh, checkpoint_seconds, remat)
 
 
-def _train(tasks: list[tuple[Task, Path]], checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
-    mesh = sharding.data_mesh()
+def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
     everywhere = sharding.everywhere(mesh)
-    runs = [student.take_up(task, directory, mesh) for task, directory in tasks]
     lead, start = runs[0].task, min(run.start for run in runs)
     settings = [jax.device_put(run.task.settings, everywhere) for run in runs]
     learn = [step.learn(run.task.student, run.task.recipe, remat, mesh) for run in runs]
-    reports, ahead = _report_steps(lead), deque[jax.Array]()
-    due = time.perf_counter() + checkpoint_seconds
+    count, ahead = lead.recipe.evaluations, deque[jax.Array]()
+    reports = {round(lead.total_steps * (number + 1) / count) for number in range(count)}
+    label = lead.run_id if len(runs) == 1 else f"{len(runs)} students ({lead.recipe.policy})"
+    share, spent = CHECKPOINT_SHARE if checkpoint_seconds else float("inf"), 0.0
+    began = time.perf_counter()
     with (
         contextlib.closing(batches.batches(lead, start, mesh)) as given,
-        contextlib.closing(Progress(_label(runs), lead.total_steps, lead.recipe.batch_size, start)) as progress,
+        contextlib.closing(Progress(label, lead.total_steps, lead.recipe.batch_size, start)) as progress,
     ):
         for done, batch in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
             for number, run in enumerate(runs):
@@ -122,19 +135,14 @@ def _train(tasks: list[tuple[Task, Path]], checkpoint_seconds: float, remat: boo
                 _report(runs, done, progress)
                 if all(run.error for run in runs):
                     break
-            if time.perf_counter() > due and done < lead.total_steps:
-                due = _save(runs, done, checkpoint_seconds)
-    return [run.error or run.finish(len(runs), _substituted(lead)) for run in runs]
-
-
-def _substituted(task: Task) -> int | None:
-    """Broken images that this process met in training, where they are decoded on the way."""
-    return None if task.train.substituted is None else len(task.train.substituted)
-
-
-def _report_steps(task: Task) -> set[int]:
-    """Steps after which a row of metrics is written."""
-    return {round(task.total_steps * (i + 1) / task.recipe.evaluations) for i in range(task.recipe.evaluations)}
+            if done < lead.total_steps:
+                spent += save_due(
+                    [run for run in runs if run.learns(done)],
+                    checkpoint_seconds,
+                    share * (time.perf_counter() - began) - spent,
+                )
+    bad_images = None if lead.train.substituted is None else len(lead.train.substituted)
+    return [run.error or run.finish(len(runs), bad_images) for run in runs]
 
 
 def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) -> None:
@@ -147,24 +155,21 @@ def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) ->
         jax.block_until_ready(ahead.popleft())
 
 
-def _save(runs: list[StudentRun], done: int, checkpoint_seconds: float) -> float:
-    """Saves all students, and says when to do it again: large sweeps save less often."""
-    began = time.perf_counter()
-    for run in runs:
-        if run.learns(done):
-            run.save()
-    now = time.perf_counter()
-    return now + checkpoint_pause(now - began, checkpoint_seconds)
+def save_due(runs: list[StudentRun], checkpoint_seconds: float, allowed: float) -> float:
+    """Saves those whose last checkpoint is so long ago, the oldest first; none is begun after the seconds allowed.
 
-
-def checkpoint_pause(save_seconds: float, checkpoint_seconds: float) -> float:
-    """Seconds from one training checkpoint to the next: at least those asked for, and more where saving is slow.
-
-    Args:
-        save_seconds: what the last one took.
-        checkpoint_seconds: least time between two; 0 saves after every step.
+    Returns the seconds that it took.
     """
-    return max(checkpoint_seconds, save_seconds / CHECKPOINT_SHARE if checkpoint_seconds else 0.0)
+    began = time.perf_counter()
+    due = sorted((run for run in runs if began - run.saved >= checkpoint_seconds), key=lambda run: run.saved)
+    if allowed < 0 or not due:
+        return 0.0
+    jax.block_until_ready([run.state for run in due])  # which is no work of a checkpoint
+    began = time.perf_counter()
+    for run in due:
+        if time.perf_counter() - began <= allowed:
+            run.save()
+    return time.perf_counter() - began
 
 
 def _report(runs: list[StudentRun], done: int, progress: Progress) -> None:
@@ -176,9 +181,3 @@ def _report(runs: list[StudentRun], done: int, progress: Progress) -> None:
     losses = [run.rows[-1]["loss"] for run in working if run.error is None]
     if losses:
         progress.report(done, float(np.mean(losses)))
-
-
-def _label(runs: list[StudentRun]) -> str:
-    if len(runs) == 1:
-        return runs[0].task.run_id
-    return f"{len(runs)} students ({runs[0].task.recipe.policy})"

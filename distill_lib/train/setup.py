@@ -69,6 +69,7 @@ def prepare(
         task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
     else:
         _say_once(f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
+        mock = recipe.variant == "smoke"
         splits = _splits(recipe, dataset, streams, {"workers": workers, "on_bad_image": on_bad_image})
         task = Task(
             recipe=recipe,
@@ -79,6 +80,7 @@ def prepare(
                 for name, split in splits.items()
             },
             fingerprint="".join(map(datasets.fingerprint, dict.fromkeys((recipe.dataset, transfer.name)))),
+            data="".join(datasets.digest(name, mock=mock) for name in dict.fromkeys((recipe.dataset, transfer.name))),
         )
     task = _started(task, results)
     if not recipe.has_teacher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from distill_lib import models, optim, records, weights
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics, predict
 from distill_lib.log import logger
+from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint
 from distill_lib.train.state import State, gathered, spread
 from distill_lib.train.task import RUN, SPLITS, Task
@@ -49,27 +51,23 @@ class Run:
 class StudentRun:
     """One student in training.
 
-    Attributes:
-        task: what it learns, and from whom.
-        directory: folder of its record.
-        state: after the newest step.
-        rows: of metrics.csv so far.
-        start: steps that were done when this process took it up.
-        seconds: that earlier processes spent on it.
-        resumed: how often it was taken up again.
-        error: why it stopped before the end, if it did.
-        began: when this process took it up, in `time.perf_counter` seconds.
+    `origin` says what its result depends on (see the function), and `parts` at which steps it was taken up under other
+    circumstances. Earlier processes brought it to step `start` in so many `seconds`; this one took it up when it
+    `began`, and last `saved` it then, in seconds of `time.perf_counter`.
     """
 
     task: Task
     directory: Path
+    origin: dict[str, Any]
     state: State
     rows: list[dict[str, Any]] = field(default_factory=list)
     start: int = 0
     seconds: float = 0.0
     resumed: int = 0
+    parts: list[dict[str, Any]] = field(default_factory=list)
     error: DistillError | None = None
     began: float = field(default_factory=time.perf_counter)
+    saved: float = field(default_factory=time.perf_counter)
 
     def learns(self, step: int) -> bool:
         """Whether it takes part in a step (counted from 1): it may be ahead of the others, or have stopped."""
@@ -101,21 +99,15 @@ class StudentRun:
 
     def save(self) -> None:
         """Writes a training checkpoint, from which `take_up` goes on."""
-        jax.block_until_ready(self.state)
-        weights.write_atomically(self.directory / "metrics.csv", records.to_csv(self.rows))
-        facts = {"seconds": self._spent(), "resumed": self.resumed}
-        state = gathered(self.state, self.task.recipe.optimizer)
-        checkpoint.save(self.directory / "checkpoint", int(state.step), state, facts)
+        facts: dict[str, Any] = {"origin": self.origin, "rows": self.rows, "parts": self.parts}
+        facts |= {"seconds": self._spent(), "resumed": self.resumed}
+        checkpoint.save(self.directory, gathered(self.state, self.task.recipe.optimizer), facts)
+        self.saved = time.perf_counter()
 
     def finish(self, students_per_step: int, bad_images: int | None = None) -> Run | DistillError:
         """Evaluates the student on all splits, and writes its parameters and its record.
 
-        Args:
-            students_per_step: students that were taught together.
-            bad_images: broken images that this process met, where they were decoded on the way.
-
-        Returns:
-            The run; or this run's `error` and nothing written, where logits are not finite.
+        Returns the run; or this run's `error`, with nothing written, where logits are not finite.
         """
         task, seconds = self.task, self._spent()
         variables = self.state.variables
@@ -129,22 +121,25 @@ class StudentRun:
         variables = jax.device_get(variables)
         metadata = {"model": task.recipe.student, "dataset": task.recipe.dataset, "run_id": task.run_id}
         weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
-        timing = {
+        about: dict[str, Any] = {
             "steps": task.total_steps,
             "wall_seconds": round(seconds, 2),
             "images_per_second": round(task.total_steps * task.recipe.batch_size / seconds, 1),
             "students_per_step": students_per_step,
             "resumed": self.resumed,
-        } | ({} if bad_images is None else {"bad_images": bad_images})
-        timing |= {
+            "data": self.origin["data"],
+        }
+        about |= {"parts": self.parts} if self.parts else {}
+        about |= {} if bad_images is None else {"bad_images": bad_images}
+        about |= {
             f"{split}_bad_images": len(eval_set.split.bad)
             for split, eval_set in task.eval_sets.items()
             if eval_set.split.bad is not None
         }
         record = records.describe(
-            task.recipe, run_id=task.run_id, mock=task.mock, result=result, timing=timing, teacher=_teacher(task)
+            task.recipe, run_id=task.run_id, mock=task.mock, result=result, about=about, teacher=_teacher(task)
         )
-        records.write(self.directory, record, self.rows)
+        record = records.write(self.directory, record, self.rows)
         _tidy(self.directory)
         return Run(record, self.rows, variables, self.directory, False)
 
@@ -171,48 +166,74 @@ def _teacher(task: Task) -> dict[str, Any] | None:
     return teacher | {"stored": stored | {"bytes": task.store.header["bytes"], "views": task.store.header["views"]}}
 
 
-def take_up(task: Task, directory: Path, mesh: jax.sharding.Mesh) -> StudentRun:
-    """Starts a student, or goes on from its newest training checkpoint.
+def origin(task: Task, remat: bool = False) -> dict[str, Any]:
+    """What the result of a run depends on, to the last bit; JSON-able."""
+    teacher = task.teacher.sha256 if task.teacher else None
+    made_of = {"recipe": dataclasses.asdict(task.recipe), "teacher": teacher, "start": task.start_sha256}
+    return made_of | {"data": task.data, "remat": remat} | records.circumstances()
 
-    Args:
-        task: what it learns.
-        directory: folder of its record.
-        mesh: devices along one axis "data", on which its state lives (see `state.spread`).
+
+def take_up(
+    task: Task, directory: Path, mesh: jax.sharding.Mesh, *, remat: bool = False, resume_changed: bool = False
+) -> StudentRun:
+    """Starts a student, or goes on from its newest training checkpoint; arguments as of `fit` and `loop.train`.
 
     Raises:
-        DistillError: if the checkpoint or the table beside it is damaged.
+        DistillError: if the checkpoint is damaged, is another run's, or was made under other circumstances.
     """
-    weights.write_atomically(directory / "recipe.json", records.to_json(task.recipe))
-    optimizer = task.recipe.optimizer
-    state = task.initial_state()
-    saved = checkpoint.load(directory / "checkpoint", state)
+    for leftover in weights.unfinished(directory):
+        leftover.unlink(missing_ok=True)
+    state, now, saved = task.initial_state(), origin(task, remat), checkpoint.load(directory)
     if saved is None:
-        return StudentRun(task, directory, spread(state, optimizer, mesh))
-    state, facts = saved
-    state = spread(state, optimizer, mesh)
-    start = int(state.step)
-    rows = [row for row in records.read_rows(directory / "metrics.csv") if row["step"] <= start]
+        return StudentRun(task, directory, now, spread(state, task.recipe.optimizer, mesh))
+    leaves, facts = saved
+    _refuse_another(task, directory, facts["origin"]["recipe"], "checkpoint")
+    changed = records.differences(facts["origin"], now)
+    if changed and not resume_changed:
+        raise DistillError(
+            f"{directory} was begun otherwise ({records.in_words(changed)}): go on as it was begun, delete the "
+            "folder, or say resume_changed=True; the record will tell."
+        )
+    state = spread(checkpoint.restored(leaves, state), task.recipe.optimizer, mesh)
+    start, parts = int(state.step), facts["parts"]
+    if changed:
+        parts = [*parts, {"step": start, "changed": changed}]
     logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
-    return StudentRun(task, directory, state, rows, start, facts["seconds"], facts["resumed"] + 1)
+    began = {"start": start, "seconds": facts["seconds"], "resumed": facts["resumed"] + 1}
+    return StudentRun(task, directory, now, state, facts["rows"], parts=parts, **began)
 
 
 def finished(task: Task, directory: Path) -> Run | None:
-    """The run, if an earlier process finished it."""
+    """The run, if an earlier process finished it; DistillError if that is damaged, or another of equal name."""
     if (record := records.load(directory)) is None:
         return None
-    _tidy(directory)  # the process that wrote the record may have been killed before it came to this
+    _refuse_another(task, directory, record["recipe"], "record")
+    if record.get("data", task.data) != task.data:
+        raise DistillError(
+            f"the record in {directory} is of other data of this name (digest {record['data']}, and now {task.data}): "
+            "move that folder away."
+        )
+    rows, student = records.read_rows(directory, record), directory / "student.npz"
+    _tidy(directory, directory / checkpoint.LOCK)  # the process that wrote the record may have been killed before
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])
-    student = directory / "student.npz"
     variables = weights.unpack(weights.load_npz(student)) if student.is_file() else {}
-    return Run(record, records.read_rows(directory / "metrics.csv"), variables, directory, True)
+    return Run(record, rows, variables, directory, True)
 
 
-def _tidy(directory: Path) -> None:
+def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: str) -> None:
+    """Raises DistillError where a folder holds the run of another recipe; fields that it lacks have their defaults."""
+    given = {item.name: item.default for item in dataclasses.fields(Recipe) if item.default is not dataclasses.MISSING}
+    if changed := records.differences(given | recipe, dataclasses.asdict(task.recipe)):
+        raise DistillError(
+            f"the {what} in {directory} is another run's ({records.in_words(changed)}): move that folder away."
+        )
+
+
+def _tidy(directory: Path, *more: Path) -> None:
     """Removes what a finished run needs no more, and what kills left."""
-    for leftover in (directory / "recipe.json", *weights.unfinished(directory)):
+    for leftover in (*checkpoint.leftovers(directory), *more):
         with contextlib.suppress(OSError):  # of a folder that may only be read
             leftover.unlink(missing_ok=True)
-    checkpoint.drop(directory / "checkpoint")
 
 
 def similarity(task: Task, variables: models.Variables) -> dict[str, float]:

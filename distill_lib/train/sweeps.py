@@ -52,6 +52,7 @@ def sweep(
     workers: int | None = None,
     replay: str | os.PathLike[str] | None = None,
     remat: bool = False,
+    resume_changed: bool = False,
 ) -> list[Run | DistillError]:
     """Trains students, as many together as share their batches and as memory allows.
 
@@ -59,11 +60,12 @@ def sweep(
         recipes: what to run; finished ones are reused, and those that can share batches do.
         workdir: the results folder; None finds it.
         students_per_step: students that are taught together at most; None chooses it from the device's memory.
-        checkpoint_seconds: least time between two training checkpoints.
-        loading: how images come, as in `setup.prepare`.
-        workers: threads that decode, where images are decoded on the way.
-        replay: folder of stored soft labels that all of them replay, as in `setup.prepare`.
-        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
+        checkpoint_seconds: as in `fit`, and so are all others; of `replay` all students take their soft labels.
+        loading: how images come.
+        workers: threads that decode.
+        replay: folder of soft labels.
+        remat: less memory, more work.
+        resume_changed: whether what was begun otherwise goes on.
 
     Returns:
         For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
@@ -92,7 +94,7 @@ def sweep(
         size = students_per_step or affordable(next(iter(group.values())))
         for part in _parts(list(group.items()), size):
             taught = [(task, directory) for directory, task in part]
-            runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat)
+            runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat, resume_changed=resume_changed)
             ended |= {directory: _light(run) for (directory, _), run in zip(part, runs, strict=True)}
     return [ended[directory] for directory in folders]
 

@@ -36,6 +36,7 @@ class Task:
         train: training images.
         eval_sets: what students are judged by, by split.
         fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
+        data: digest of what the data sets held then; see `datasets.digest`.
         teacher: None for the label baselines.
         start: the student's first variables, where a checkpoint gives them.
         start_sha256: of that checkpoint.
@@ -47,6 +48,7 @@ class Task:
     train: Split
     eval_sets: dict[str, EvalSet]
     fingerprint: str
+    data: str
     teacher: teachers.Teacher | None = None
     start: models.Variables | None = None
     start_sha256: str = ""
@@ -141,7 +143,7 @@ class Task:
             "ensemble": recipe.ensemble if several else None,
             "dtype": recipe.dtype,
             "dataset": recipe.transfer_set or recipe.dataset,
-            "fingerprint": self.fingerprint,
+            "data": self.data,
             "mock": self.mock,
             "examples": len(self.train),
             "streamed": self.train.streamed,
@@ -193,7 +195,7 @@ class Task:
         assert self.teacher is not None
         recipe = self.recipe
         images = (recipe.transfer_set or recipe.dataset) if split == "train" else recipe.dataset
-        data = (images, self.fingerprint, self.mock, split, len(self.eval_sets[split].split), self.train.streamed)
+        data = (images, self.data, self.mock, split, len(self.eval_sets[split].split), self.train.streamed)
         key = (self.teacher.sha256, self.teacher.ensemble, data, decided)
         if key not in _TEACHER_OUTPUTS:
             outputs = compute()

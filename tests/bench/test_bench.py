@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from distill_lib import recipes, teachers
 from distill_lib.bench import loop, runner, soft_labels, students, sweep, tables, timing
@@ -17,8 +19,8 @@ from distill_lib.train import setup
 def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
     """So that a machine that slows down slows all alike, and compilation is in none."""
     calls: list[str] = []
-    found = timing.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3, calls=2)
-    assert calls == list("ab") + list("aabb") * 3
+    found = timing.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3)
+    assert calls == list("ab") * 4
     assert found["a"].rounds == 3 and 0 <= found["a"].low <= found["a"].median <= found["a"].high
 
 
@@ -52,22 +54,25 @@ def test_every_benchmark_explains_its_options(name: str, capsys: pytest.CaptureF
 def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words and numbers may be several, a flag is a flag, and a study has fewer cases to choose from."""
     given: list[dict] = []
-    monkeypatch.setattr(soft_labels, "measure", soft_labels.measure)
-    options = {"rounds": 3, "cases": ["paper"], "batch": 2, "side": 128}
-    monkeypatch.setattr(
-        soft_labels, "_paper", lambda *sizes: given.append(dict(zip(options, sizes, strict=False))) or []
-    )
-    assert runner.measure("soft_labels", ["--rounds", "3", "--cases", "paper", "--batch", "2"]) == []
-    assert given == [{"rounds": 3, "cases": 2, "batch": 128}]
+
+    def swept(
+        words: Sequence[str] = ("a", "b"), several: Sequence[int] = [1], on: bool = False, name: str | None = None
+    ) -> list[dict]:
+        given.append({"words": words, "several": several, "on": on, "name": name})
+        return []
+
+    monkeypatch.setattr(sweep, "measure", swept)
+    assert runner.measure("sweep", ["--words", "b", "--several", "3", "4", "--on"]) == []
+    assert given == [{"words": ["b"], "several": [3, 4], "on": True, "name": None}]
     with pytest.raises(Exception, match="invalid choice: 'paper'.*usage: distill bench study"):
         runner.measure("study", ["--cases", "paper"])
 
 
 @pytest.mark.slow
-def test_a_class_compiles_in_the_step_that_does_not_count() -> None:
+def test_a_sweep_compiles_in_the_step_that_does_not_count(teacher: Path) -> None:
     """What the second step would compile would be timed."""
-    classes = sweep.prepare(recipes.get("fashion", "smoke"), 2, sweep.FORMS[:1], without_data=False)
-    for name, taught in classes.items():
+    several = sweep.prepare(tiny.recipe(teacher), 2, sweep.FORMS[:1], without_data=False)
+    for name, taught in several.items():
         taught.run()
         compiled = taught.learn._cache_size()
         taught.run()
@@ -92,9 +97,11 @@ def test_the_loop_is_what_it_adds_to_its_compiled_calls() -> None:
 
 
 @pytest.mark.slow
-def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_the_loop_are_timed(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the difference of two runs, beside the compiled calls; process starts may be left out."""
     monkeypatch.setattr(loop, "FEW", 4)
+    small = tiny.recipe(teacher, batch_size=8, warmup_steps=1, evaluations=1)
+    monkeypatch.setattr(loop, "made_up", lambda *_, **__: small)
     (row,) = loop.measure(rounds=2, steps=16, batches=[8], starts=0)
     assert (row["kind"], row["case"], row["steps a round"]) == ("loop", "fashion, batch 8", 16)
     assert row["loop"].median > 0 and row["alone"].median > 0

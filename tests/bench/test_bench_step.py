@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from distill_lib.errors import DistillError
 SMALL = {"student": "bit_r11w8", "policy": "mix", "resolution": 8}
 TINY = step.Case("tiny", ("fashion", "quick", SMALL), (step.PLAIN, step.COMPILED), 1)
 FACTS = {
+    "version": "torch 9",
     "device": "gpu",
     "parameters": {"student": 10, "teacher": 30},
     "macs": {"student": 100, "teacher": 700},
@@ -28,8 +28,7 @@ FACTS = {
 # Serves made-up seconds a step, and the facts of a file beside it.
 _SERVE = """
 import json, pathlib, sys
-module, case = sys.argv[1], json.loads(sys.stdin.readline())
-form = "distill_lib" if module == "distill_step" else case["form"]
+form = json.loads(sys.stdin.readline())["form"].removeprefix("PyTorch, ")
 facts, seconds = json.loads((pathlib.Path(__file__).parent / "told.json").read_text())[form]
 if not facts:
     sys.exit("no compiler")
@@ -49,9 +48,8 @@ def told(folder: Path, monkeypatch: pytest.MonkeyPatch, **jobs: tuple[dict, floa
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cases, one for an accelerator; the job compiles quickly, since its program runs for a second only."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    away = dataclasses.replace(TINY, name="far away", accelerator=True)
+    """Two cases, one for an accelerator."""
+    away = TINY._replace(name="far away", accelerator=True)
     monkeypatch.setattr(step, "CASES", {"mix": TINY, "accelerator": away})
 
 
@@ -71,7 +69,7 @@ def test_without_peers_the_library_is_timed_and_the_rows_say_what_is_missing() -
 
 def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that takes longer has a ratio above 1; four images of 3 x 100 + 700 products are 4,000, in 2 seconds."""
-    told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS | {"version": "torch 9"}, 2.2), compiled=({}, 0))
+    told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS, 2.2), compiled=({}, 0))
     ours, plain, compiled = step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
     assert ours["step"].median == 2 and ours["times as long"] == 1 and ours["images/s"] == 2
     assert ours["GMAC"] == pytest.approx(4e-6) and ours["share of peak"] == pytest.approx(2 * 4000 / 2 / 16_000)
@@ -82,7 +80,7 @@ def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_class_is_beside_as_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer steps once for each student and asks its teacher each time; here all ask it once."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS, 1.0), compiled=({}, 0))
-    monkeypatch.setattr(step, "CASES", {"mix": dataclasses.replace(TINY, students=8)})
+    monkeypatch.setattr(step, "CASES", {"mix": TINY._replace(students=8)})
     ours, plain, _ = step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
     assert (ours["step"].median, plain["step"].median, plain["times as long"]) == (2, 8, 4)
     assert ours["images/s"] == 4 * 8 / 2 and plain["images/s"] == 4
@@ -92,7 +90,7 @@ def test_a_class_is_beside_as_many_runs(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_a_class_of_the_benchmark_moves_all_its_students(tmp_path: Path) -> None:
     """By the same batch: students that begin alike stay alike, and none stays as it was."""
-    case = dataclasses.replace(TINY, students=3)
+    case = TINY._replace(students=3)
     job, _ = distill_step.prepare(json.loads(json.dumps(step.describe(case, case.recipe(4), tmp_path))))
     taught: Any = job.__self__  # type: ignore[attr-defined]
     job()  # the warm-up begins at 0
@@ -107,8 +105,6 @@ def test_a_class_of_the_benchmark_moves_all_its_students(tmp_path: Path) -> None
     ("other", "said"),
     [
         ({"device": "cpu"}, "device cpu instead of gpu"),
-        ({"parameters": {"student": 10, "teacher": 31}}, "parameters .*31.* instead of .*30"),
-        ({"macs": {"student": 90, "teacher": 700}}, "macs .*90.* instead of .*100"),
         ({"logits": {"student": [[1.0, -4.1]], "teacher": [[2.0, 0.0]]}}, r"logits differ by 0\.025"),
         ({"logits": {"student": [[1.0, float("nan")]], "teacher": [[2.0, 0.0]]}}, "logits differ by nan"),
     ],

@@ -25,9 +25,9 @@ BIG = ("flowers", "pets", "food", "sun397", "imagenet", "imagenet_v2", "imagenet
 @pytest.mark.slow
 @pytest.mark.parametrize(("split", "a_class"), [("train", 102), ("validation", 102), ("test", 1_000)])
 def test_fashion_is_what_its_card_says(split: str, a_class: int) -> None:
-    images, labels, mock, _ = datasets.arrays("fashion", split)
+    images, labels, _ = datasets.arrays("fashion", split)
     assert images.shape == (10 * a_class, 28, 28, 1) and images.dtype == np.uint8
-    assert labels.shape == (10 * a_class,) and labels.dtype == np.int32 and not mock
+    assert labels.shape == (10 * a_class,) and labels.dtype == np.int32
     np.testing.assert_array_equal(np.bincount(labels), np.full(10, a_class))
     assert images.max() == 255 and images.min() == 0
 
@@ -76,10 +76,10 @@ def test_impossible_limits_are_refused(limit: int) -> None:
 )
 def test_mock_data_stands_in_for_every_set(name: str, split: str) -> None:
     dataset = datasets.get(name)
-    images, labels, mock, extents = datasets.arrays(name, split, 6, mock=True, canvas=None if dataset.size else 48)
+    images, labels, extents = datasets.arrays(name, split, 6, mock=True, canvas=None if dataset.size else 48)
     assert extents is None if dataset.size else (extents.max(axis=1) == 48).all()
     side = dataset.size or 48
-    assert mock and images.shape == (6, side, side, dataset.channels) and images.dtype == np.uint8
+    assert images.shape == (6, side, side, dataset.channels) and images.dtype == np.uint8
     assert labels.shape == ((6, 1_000) if dataset.multilabel else (6,))
     assert labels.min() >= 0 and labels.max() < dataset.num_classes
     again = datasets.arrays(name, split, 6, mock=True, canvas=None if dataset.size else 48)
@@ -167,7 +167,7 @@ def test_another_file_format_is_told(prepared: Path) -> None:
 
 def test_an_image_that_cannot_be_decoded_is_told() -> None:
     rows = [{"image": b"\xff\xd8 no more", "label": 3}]
-    source = datasets.Source(datasets.get("sun397"), "train", rows, 1, 64, mock=False)
+    source = datasets.Source(datasets.get("sun397"), "train", rows, 1, 64)
     with pytest.raises(DistillError, match="image 0 of sun397 train, train/0, cannot be decoded") as caught:
         source.images([0])
     assert "\n" not in str(caught.value)
@@ -178,9 +178,7 @@ def test_examples_are_given_as_they_are_stored() -> None:
     source = datasets.load("fashion", "validation", limit=3)
     image, label, name = source.encoded(1)
     assert isinstance(image, bytes) and image.startswith(b"\x89PNG") and (label, name) == (1, "validation/1")
-    named = datasets.Source(
-        source.dataset, "train", [{"image": image, "label": 2, "file_name": b"a.png"}], 1, None, False
-    )
+    named = datasets.Source(source.dataset, "train", [{"image": image, "label": 2, "file_name": b"a.png"}], 1, None)
     assert named.encoded(0) == datasets.Encoded(image, 2, "a.png")
     with pytest.raises(IndexError, match="examples 0 to 2, not 3"):
         source.encoded(3)

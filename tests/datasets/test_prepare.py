@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -241,30 +240,22 @@ def test_a_set_that_was_just_prepared_is_read_by_name(data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_student_learns_from_a_prepared_set(data: Path) -> None:
+def test_a_student_learns_from_a_prepared_set(data: Path, teacher: Path) -> None:
     """From a name on the command line to a record that is not mock, through TFDS's files."""
     prepare_clothes(data)
-    before = dict(tiny.bit.SMALL_STAGES)
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        tiny.write_teacher(data / "teacher.npz")
-        recipe = recipes.get(
-            "tfds:clothes",
-            "fast",
-            policy="same/ic",
-            student=tiny.STUDENT,
-            teacher=str(data / "teacher.npz"),
-            epochs=3,
-            batch_size=16,
-            resolution=tiny.SIDE,
-            warmup_steps=2,
-            evaluations=2,
-        )
-        run = train.fit(recipe, data / "results")
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-        tiny.bit.SMALL_STAGES.clear()
-        tiny.bit.SMALL_STAGES.update(before)
+    recipe = recipes.get(
+        "tfds:clothes",
+        "fast",
+        policy="same/ic",
+        student=tiny.STUDENT,
+        teacher=str(teacher),
+        epochs=3,
+        batch_size=16,
+        resolution=tiny.SIDE,
+        warmup_steps=2,
+        evaluations=2,
+    )
+    run = train.fit(recipe, data / "results")
     assert run.directory.parent.name == "tfds-clothes_fast" and not run.record["mock"]
     assert np.isfinite(run.rows[-1]["loss"]) and run.record["recipe"]["dataset"] == "tfds:clothes"
     assert weights.load_npz(run.directory / "student.npz")

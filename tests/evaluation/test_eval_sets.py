@@ -32,7 +32,7 @@ def pictures(height: int = 32, width: int = 32) -> np.ndarray:
 def source(images: Sequence[np.ndarray | bytes]) -> datasets.Source:
     """Images as a set of TFDS has them."""
     rows = [{"image": image, "label": label} for image, label in zip(images, LABELS, strict=True)]
-    return datasets.Source(CARD, "test", rows, len(rows), None, mock=False)
+    return datasets.Source(CARD, "test", rows, len(rows), None)
 
 
 def answers(variables: dict, shown: np.ndarray) -> np.ndarray:

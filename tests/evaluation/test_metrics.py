@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,9 @@ import tiny
 from flax import linen as nn
 
 from distill_lib import datasets
-from distill_lib.evaluation import metrics
+from distill_lib.evaluation import eval_sets, metrics
 from distill_lib.evaluation import predict as predict_module
-from distill_lib.evaluation.predict import NotFiniteError, predict, top1_under_crops
+from distill_lib.evaluation.predict import NotFiniteError, predict
 from distill_lib.input_pipeline.splits import InMemory
 
 
@@ -151,31 +153,40 @@ class Brightness(nn.Module):
         return jnp.stack([-mean, mean], axis=-1)
 
 
-def test_top1_under_crops_of_even_images_is_top1() -> None:
+@pytest.fixture
+def under_crops(monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
+    """Asks `Brightness` about crops of images, in place of those of a data set."""
+
+    def ask(images: np.ndarray, labels: np.ndarray, extents: np.ndarray | None = None, **options: Any) -> float:
+        monkeypatch.setattr(datasets, "load", lambda name, split, mock: images)
+        whole = datasets.Arrays(images, labels, extents=extents)
+        monkeypatch.setattr(datasets, "arrays", lambda name, split, count, mock: whole)
+        return eval_sets.top1_under_crops("ours", Brightness(), {}, **options)
+
+    return ask
+
+
+def test_top1_under_crops_of_even_images_is_top1(under_crops: Callable[..., float]) -> None:
     """A prediction that no crop changes scores as it does on whole images; a part of a batch is left out."""
     shades = np.array([0, 250, 10, 240, 20, 230, 30, 7], np.uint8)
     images = np.broadcast_to(shades[:, None, None, None], (8, 8, 8, 1))
     labels = np.array([0, 1, 0, 0, 1, 1, 1, 1])  # right: 0, 1, 2, 5 of the first six; 6 and 7 are left out
-    share = top1_under_crops(
-        Brightness(), {}, split(images, labels), resolution=8, area=(0.25, 1.0), crops=3, batch_size=3
-    )
+    share = under_crops(images, labels, resolution=8, area=(0.25, 1.0), crops=3, batch_size=3)
     assert share == pytest.approx(4 / 6)
 
 
-def test_top1_under_crops_sees_nothing_beyond_an_image_in_its_canvas() -> None:
+def test_top1_under_crops_sees_nothing_beyond_an_image_in_its_canvas(under_crops: Callable[..., float]) -> None:
     """Dark images in the corner of a bright canvas are dark under every crop."""
     images, labels = np.full((4, 12, 12, 1), 255, np.uint8), np.zeros(4, int)
     images[:, :6, :8] = 0
     options: dict = {"resolution": 4, "area": (0.3, 1.0), "crops": 5}
-    extents = np.full((4, 2), (6, 8), np.int32)
-    assert top1_under_crops(Brightness(), {}, split(images, labels, extents), **options) == 1
-    assert top1_under_crops(Brightness(), {}, split(images, labels), **options) < 1
+    assert under_crops(images, labels, np.full((4, 2), (6, 8), np.int32), **options) == 1
+    assert under_crops(images, labels, **options) < 1
 
 
-def test_top1_under_crops_looks_at_crops() -> None:
+def test_top1_under_crops_looks_at_crops(under_crops: Callable[..., float]) -> None:
     """A prediction that depends on what is cropped is right sometimes only, and other numbers of crops differ."""
     images = np.zeros((4, 16, 16, 1), np.uint8)
     images[:, :, :7] = 255  # the left part is bright: small crops see it or do not see it
-    labels, options = np.ones(4, int), {"resolution": 4, "area": (0.05, 0.3)}
-    share = top1_under_crops(Brightness(), {}, split(images, labels), crops=20, **options)
+    share = under_crops(images, np.ones(4, int), resolution=4, area=(0.05, 0.3), crops=20)
     assert 0.2 < share < 0.8

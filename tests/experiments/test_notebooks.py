@@ -63,6 +63,7 @@ def written(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
         ("!!set {a}", "!!set {a}"),
         ("&a [*a]", "&a [*a]"),
         ("[" * 3000, "[" * 3000),
+        ("!!timestamp x", "!!timestamp x"),
     ],
 )
 def test_values_of_the_command_line(text: str, value: Any) -> None:

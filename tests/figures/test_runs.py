@@ -136,10 +136,19 @@ def test_labels_at_the_ends_do_not_overlap(runs: pd.DataFrame) -> None:
     """The boxes of the names are apart, and stay beside the panel."""
     figure = figure_runs.patience(aggregate.study(runs))
     figure.draw_without_rendering()
-    boxes = sorted((text.get_window_extent() for text in figure.axes[0].texts), key=lambda box: box.y0)
+    boxes = sorted(
+        (text.get_window_extent() for text in figure.axes[0].texts if text.get_text()), key=lambda box: box.y0
+    )
     assert len(boxes) == len(made_up.POLICIES)
     assert all(upper.y0 > lower.y0 + 0.6 * lower.height for lower, upper in itertools.pairwise(boxes))
     assert boxes[-1].y1 < figure.bbox.y1
+
+
+def test_every_learning_curve_has_a_name(results: Path) -> None:
+    """Though no panel may hold all policies."""
+    curves = records.curves(results, "fashion_short")
+    (key,) = figure_runs.learning_curves(curves).legends
+    assert {text.get_text() for text in key.get_texts()} == {views.NAMES[policy] for policy in curves["policy"]}
 
 
 def test_figures_do_not_change_matplotlibs_settings(runs: pd.DataFrame) -> None:

@@ -75,7 +75,7 @@ def take(count: int, source: Photos | None = None, **options) -> list[stream.Bat
 def assert_equal(ours: stream.Batch, theirs: stream.Batch) -> None:
     """Every array, to the last bit."""
     assert ours.step == theirs.step and ours.teacher.keys() == theirs.teacher.keys()
-    for name in ("positions", "labels", "student"):
+    for name in ("labels", "student"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     for size, pictures in ours.teacher.items():
         np.testing.assert_array_equal(pictures, theirs.teacher[size])
@@ -99,7 +99,6 @@ def test_a_batch_shows_what_the_device_renders(policy: str) -> None:
         indices = sampler.batch_indices(5, batch.step, BATCH, COUNT)
         np.testing.assert_array_equal(batch.labels, indices % 10)
         assert batch.labels.dtype == np.int32
-        np.testing.assert_array_equal(batch.positions, np.arange(BATCH))
         images = [decode.decode(source.encoded(int(index)).image) for index in indices]
         ratio = np.array([image.shape[1] / image.shape[0] for image in images], np.float32)
         key = jax.random.fold_in(step.view_key(5), batch.step)
@@ -164,14 +163,12 @@ def test_a_stream_that_nobody_closes_ends_its_threads() -> None:
 
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_share_a_batch(hosts: int) -> None:
-    """Their shares one after the other are the batch of a single host, and so are their positions."""
+    """Their shares one after the other are the batch of a single host."""
     whole = take(6, teacher_sizes=(16,))
     shares = [take(6, teacher_sizes=(16,), host=host, hosts=hosts) for host in range(hosts)]
     for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
         assert all(len(part.labels) == BATCH // hosts for part in parts)
-        joined = [
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("positions", "labels", "student")
-        ]
+        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "student")]
         teacher = {16: np.concatenate([part.teacher[16] for part in parts])}
         assert_equal(batch, stream.Batch(batch.step, *joined, teacher))
 
@@ -216,7 +213,6 @@ def test_a_broken_image_is_told_once_and_the_next_one_is_shown(kind: str) -> Non
     with stream.batches(source, report=lines.append, **options) as found:
         batches = [next(found) for _ in range(3)]
         assert found.bad == {index: f"photo_{index}.jpg" for index in (36, 0, 7)}
-        assert found.substituted == 3 * 4  # 36 is tried, then 0, then shown as 1; 0 itself; and 7
     assert len(lines) == 3 and "image 7, photo_7.jpg, cannot be decoded (" in "\n".join(lines)
     for batch, good in zip(batches, take(3, batch_size=COUNT), strict=True):
         indices = sampler.batch_indices(5, batch.step, COUNT, COUNT)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
+import dataclasses
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import train
+from distill_lib import datasets, records, train, weights
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.train import Run, checkpoint
+from distill_lib.train.state import State
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -43,7 +44,7 @@ def announce(function, name):
     return announced
 
 
-checkpoint.save = announce(checkpoint.save, lambda folder, step, *_: f"saving {step}")
+checkpoint.save = announce(checkpoint.save, lambda folder, state, *_: f"saving {state.step}")
 records.write = announce(records.write, lambda *_: "finishing")
 train.fit(tiny.recipe(teacher, policy="mix", epochs=3), results, checkpoint_seconds=0)
 print("now finished", flush=True)
@@ -52,7 +53,8 @@ print("now finished", flush=True)
 
 def start(teacher: Path, results: Path, moment: str = "") -> subprocess.Popen:
     """Starts the run in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_COMPILATION_CACHE_DIR": str(results / "programs")}
+    environment = os.environ | own  # a kill can leave a program half written, which no other test may read
     command = [sys.executable, "-c", SCRIPT, str(teacher), str(results), moment]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -84,6 +86,15 @@ def kill_at(teacher: Path, results: Path, line: str, *, wait: bool) -> list[str]
 
 
 @pytest.fixture(scope="module")
+def begun(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of that run, stopped before step 8."""
+    results = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(8, tiny.recipe(teacher, policy="mix", epochs=3), results, patch)
+    return results
+
+
+@pytest.fixture(scope="module")
 def unbroken(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same run without a kill and without training checkpoints: 12 steps of function matching, 4 reports."""
     return train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path_factory.mktemp("unbroken"))
@@ -105,7 +116,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(teacher: Path, unb
     directory = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
     printed = kill_at(teacher, tmp_path, "now saving 1", wait=True)
     assert not any("resumed" in line for line in printed)
-    assert not (directory / "checkpoint").exists() and not (directory / "run.json").exists()
+    assert not list(directory.glob("checkpoint*")) and not (directory / "run.json").exists()
 
     printed = kill_at(teacher, tmp_path, "now saving 4", wait=False)  # dies somewhere in or after the write
     assert not any("resumed" in line for line in printed)
@@ -121,8 +132,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(teacher: Path, unb
     again = train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path, checkpoint_seconds=0)
     assert not again.reused
     record = assert_same(directory, unbroken)
-    assert record["resumed"] == 3
-    assert not (directory / "checkpoint").exists()
+    assert record["resumed"] == 3 and "parts" not in record
 
 
 @pytest.mark.slow
@@ -156,116 +166,103 @@ def assert_equal_states(ours: dict, theirs: dict) -> None:
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
+def load(folder: Path, like: dict) -> tuple[dict, dict]:
+    """The newest state that is whole, and its facts."""
+    saved = checkpoint.load(folder)
+    assert saved is not None
+    return jax.device_put(checkpoint.restored(saved[0], like), jax.tree.map(lambda leaf: leaf.sharding, like)), saved[1]
+
+
 def test_a_state_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    """Every bit, bfloat16 and sharding included, and the facts beside it; only the newest state is kept."""
-    folder = tmp_path / "checkpoint"
-    for done in (3, 7):
-        checkpoint.save(folder, done, make_state(done), {"seconds": done / 3, "resumed": 1})
-    found = checkpoint.load(folder, make_state(0))
-    assert found is not None
-    assert_equal_states(found[0], make_state(7))
-    assert found[1] == {"seconds": 7 / 3, "resumed": 1}
-    assert [entry for entry in os.listdir(folder) if entry.isdigit()] == ["7"]
-    checkpoint.drop(folder)
-    assert not folder.exists() and checkpoint.load(folder, make_state(0)) is None
+    """Every bit, bfloat16 and sharding included, and the facts beside it; the one before is kept too."""
+    folder = tmp_path / "res[1]*?"  # whatever the folder is called
+    for done in (3, 7, 9):
+        checkpoint.save(folder, make_state(done), {"seconds": done / 3, "rows": [{"loss": 1 / 3}]})
+    state, facts = load(folder, make_state(0))
+    assert_equal_states(state, make_state(9))
+    assert facts == {"seconds": 3, "rows": [{"loss": 1 / 3}]}
+    (folder / checkpoint.NEWEST).unlink()
+    assert_equal_states(load(folder, make_state(0))[0], make_state(7))
+    assert len(os.listdir(folder)) == 1
 
 
 def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """A file stands in the way; one line, as everywhere."""
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DistillError, match="cannot write the checkpoint .*make room there") as caught:
-        checkpoint.save(tmp_path / "file" / "checkpoint", 3, make_state(3), {})
+    with pytest.raises(DistillError, match="cannot write .*make room there") as caught:
+        checkpoint.save(tmp_path / "file", make_state(3), {})
     assert "\n" not in str(caught.value)
 
 
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with the remedy, no half-written file, and the run goes on from what was there."""
+    checkpoint.save(tmp_path, make_state(3), {})
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+        with pytest.raises(DistillError, match=r"\(No space left on device\); make room there") as caught:
+            checkpoint.save(tmp_path, make_state(5), {})
+    assert "\n" not in str(caught.value) and os.listdir(tmp_path) == [checkpoint.BEFORE]
+    assert_equal_states(load(tmp_path, make_state(0))[0], make_state(3))
+
+
 def test_no_checkpoint_is_no_state(tmp_path: Path) -> None:
-    """A run that was killed before its first checkpoint starts from the beginning."""
-    assert checkpoint.load(tmp_path / "absent", make_state(0)) is None
-    (tmp_path / "empty").mkdir()
-    assert checkpoint.load(tmp_path / "empty", make_state(0)) is None
-    checkpoint.drop(tmp_path / "absent")
+    """A run that was killed before its first checkpoint starts from the beginning; an earlier version's is told."""
+    assert checkpoint.load(tmp_path / "absent") is None and checkpoint.load(tmp_path) is None
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(DistillError, match="checkpoint is of an earlier version"):
+        checkpoint.load(tmp_path)
 
 
-def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> None:
-    """A kill in the middle of a write leaves a folder under another name; the state before it counts."""
-    folder = tmp_path / "checkpoint"
-    checkpoint.save(folder, 3, make_state(3), {})
-    shutil.copytree(folder / "3", folder / "5.orbax-checkpoint-tmp")
-    shutil.rmtree(folder / "5.orbax-checkpoint-tmp" / "state")
-    found = checkpoint.load(folder, make_state(0))
-    assert found is not None
-    assert_equal_states(found[0], make_state(3))
-    checkpoint.save(folder, 5, make_state(5), {})
-    found = checkpoint.load(folder, make_state(0))
-    assert found is not None
-    assert_equal_states(found[0], make_state(5))
+@pytest.mark.parametrize("damage", ["bits", "cut"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+    """Whichever bit is flipped, and wherever it is cut off: an error in one line, never other numbers."""
+    checkpoint.save(tmp_path, make_state(3), {"seconds": 1.5})
+    path = tmp_path / checkpoint.NEWEST
+    content = path.read_bytes()
+    for number in np.random.default_rng(0).integers(len(content), size=300):
+        bad = bytearray(content)
+        bad[number] ^= 1 << int(number) % 8
+        path.write_bytes(bad if damage == "bits" else content[:number])
+        with pytest.raises(DistillError, match="delete it") as caught:
+            checkpoint.load(tmp_path)
+        assert str(caught.value).startswith(f"{path} is damaged (") and "\n" not in str(caught.value)
 
 
-def load_or_reason(folder: Path, like: dict) -> tuple[dict, dict] | str:
-    """The state, or the message of the error."""
-    try:
-        found = checkpoint.load(folder, like)
-        assert found is not None
-        return found
-    except DistillError as error:
-        return str(error)
+def test_after_a_damaged_checkpoint_the_one_before_it_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is said, and the damaged one never takes the place of a whole one."""
+    for done in (3, 5):
+        checkpoint.save(tmp_path, make_state(done), {"resumed": done})
+    newest = tmp_path / checkpoint.NEWEST
+    newest.write_bytes(newest.read_bytes()[:-50])
+    state, facts = load(tmp_path, make_state(0))
+    assert_equal_states(state, make_state(3))
+    assert facts == {"resumed": 3}
+    assert f"{newest} is damaged" in (said := capsys.readouterr().err) and "the checkpoint before it" in said
+    checkpoint.save(tmp_path, make_state(6), {})
+    newest.write_bytes(b"")
+    assert_equal_states(load(tmp_path, make_state(0))[0], make_state(3))
 
 
-@pytest.fixture
-def orbax_swept() -> Iterator[None]:
-    """Sweeps up Orbax's readers that a damaged file left unfinished, so that no later test is blamed for them."""
-    yield
-    gc.collect()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.usefixtures("orbax_swept")
-@pytest.mark.parametrize("damage", ["removed", "other model"])
-def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
-    """One line that names the folder to delete; it is neither loaded in part nor silently started over."""
-    folder, like = tmp_path / "checkpoint", make_state(0)
-    checkpoint.save(folder, 3, make_state(3), {})
-    if damage == "removed":
-        shutil.rmtree(folder / "3" / "state")
-    else:
-        like["params"]["head"]["kernel"] = jnp.zeros((5, 3))
-    reason = load_or_reason(folder, like)
-    assert isinstance(reason, str)
-    assert reason.startswith(f"checkpoint {folder}/3 is damaged") and reason.endswith(f"delete {folder}.")
-    assert "\n" not in reason
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.usefixtures("orbax_swept")
-def test_a_truncated_checkpoint_is_told_or_harmless(tmp_path: Path) -> None:
-    """Whichever of its files is cut off: an error in one line, or the very same numbers; never other numbers."""
-    intact, like = tmp_path / "intact", make_state(0)
-    checkpoint.save(intact, 3, make_state(3), {"seconds": 1.5})
-    files = sorted(path.relative_to(intact) for path in intact.rglob("*") if path.is_file())
-    refused = 0
-    for number, file in enumerate(files):
-        folder = tmp_path / str(number)
-        shutil.copytree(intact, folder)
-        content = (folder / file).read_bytes()
-        (folder / file).write_bytes(content[: len(content) // 2])
-        found = load_or_reason(folder, like)
-        if isinstance(found, str):
-            assert str(folder) in found and "\n" not in found
-            refused += 1
-            continue
-        assert_equal_states(found[0], make_state(3))
-        assert found[1] == {"seconds": 1.5}
-    assert refused
+def test_a_checkpoint_of_other_shapes_is_told(tmp_path: Path) -> None:
+    """As changed code may want them."""
+    checkpoint.save(tmp_path, make_state(3), {})
+    like = make_state(0)
+    like["params"]["head"]["kernel"] = jnp.zeros((5, 3))
+    with pytest.raises(DistillError, match="does not fit what this version of the code trains; delete it"):
+        load(tmp_path, like)
 
 
 def stop_at(step: int, recipe: Recipe, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains up to a step, before which the last checkpoint was written."""
     save = checkpoint.save
 
-    def stop(folder: Path, done: int, *rest: object) -> None:
-        if done == step:
+    def stop(folder: Path, state: State, facts: dict) -> None:
+        if state.step == step:
             raise KeyboardInterrupt
-        save(folder, done, *rest)
+        save(folder, state, facts)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", stop)
@@ -284,23 +281,97 @@ def test_what_devices_share_is_taken_up_on_any_number_of_them(
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     assert assert_same(train.fit(recipe, tmp_path / "two").directory, unbroken)["resumed"] == 1
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    one = train.fit(recipe, tmp_path / "one")
+    with pytest.raises(DistillError, match=r"begun otherwise \(device_count was 2 and is 1\).* resume_changed=True"):
+        train.fit(recipe, tmp_path / "one")
+    one = train.fit(recipe, tmp_path / "one", resume_changed=True)
     assert (one.record["resumed"], one.record["device_count"]) == (1, 1)
+    assert one.record["parts"] == [{"step": 12, "changed": {"device_count": [2, 1]}}]
     np.testing.assert_allclose(one.rows[-1]["loss"], unbroken.rows[-1]["loss"], rtol=1e-3)
 
 
-def test_a_resumed_run_tells_a_damaged_table(
-    teacher: Path, tmp_path: Path, unbroken: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"code": "abc"}, "code was '.*' and is 'abc'"),
+        ({"device": "CPU, 1 cores (x86_64)"}, "device was '.*' and is 'CPU, 1 cores"),
+        ({"versions": {"jax": "9"}}, "versions/jax was '.*' and is '9'"),
+        ({"settings": {"jax_enable_x64": True}}, "settings/jax_enable_x64 was False and is True"),
+    ],
+)
+def test_a_run_that_was_begun_otherwise_is_not_taken_up_unasked(
+    change: dict, told: str, begun: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows before the stop come from metrics.csv; a damaged one must not become a curve with a hole."""
-    stop_at(8, tiny.recipe(teacher, policy="mix", epochs=3), tmp_path, monkeypatch)
-    table = tmp_path / "fashion_smoke" / unbroken.record["run_id"] / "metrics.csv"
-    content = table.read_bytes()
-    table.write_bytes(content[: content.rindex(b",")])
-    with pytest.raises(DistillError, match=r"metrics.csv is damaged"):
-        train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path)
-    table.write_bytes(content)
+    """The difference is shown, in one line, before anything is trained or changed; asked for it is in the record."""
+    shutil.copytree(begun, tmp_path / "results")
+    circumstances = records.circumstances() | change
+    monkeypatch.setattr(records, "circumstances", lambda: circumstances)
+    recipe = tiny.recipe(teacher, policy="mix", epochs=3)
+    with pytest.raises(DistillError, match=f"was begun otherwise .*{told}.*say resume_changed=True") as caught:
+        train.fit(recipe, tmp_path / "results")
+    assert "\n" not in str(caught.value)
+    run = train.fit(recipe, tmp_path / "results", resume_changed=True)
+    (part,) = run.record["parts"]
+    assert part["step"] == 7 and next(iter(change)) in str(part["changed"])
+    assert train.fit(recipe, tmp_path / "results").reused, "what is finished is a record, whatever reads it"
+
+
+def test_another_seeds_checkpoint_is_refused(begun: Path, teacher: Path, tmp_path: Path) -> None:
+    """Copied into the folder of a run, it would be accepted without a word: it has the same shapes."""
+    recipe = tiny.recipe(teacher, policy="mix", epochs=3, seed=1)
+    folder = tmp_path / "fashion_smoke" / recipe.run_id(weights.sha256(teacher))
+    folder.mkdir(parents=True)
+    shutil.copy(next(begun.glob(f"*/*/{checkpoint.NEWEST}")), folder)
+    for resume_changed in (False, True):
+        with pytest.raises(DistillError, match=r"the checkpoint in .* is another run's \(seed was 0 and is 1\)"):
+            train.fit(recipe, tmp_path, resume_changed=resume_changed)
+
+
+@pytest.mark.parametrize("content", [None, "", "step,loss\n3,7"])
+def test_a_resumed_run_does_without_the_table_beside_its_checkpoint(
+    content: str | None, begun: Path, teacher: Path, tmp_path: Path, unbroken: Run
+) -> None:
+    """Lost, emptied or damaged, it neither costs rows nor shifts a loss: rows lie in the checkpoint."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    if content is not None:
+        (tmp_path / "fashion_smoke" / unbroken.record["run_id"] / "metrics.csv").write_text(content)
     assert_same(train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path).directory, unbroken)
+
+
+def test_a_finished_run_is_reused_only_if_it_is_the_same(teacher: Path, unbroken: Run, tmp_path: Path) -> None:
+    """Two recipes may share a name, which has 32 bits of a hash: the recipe decides."""
+    recipe = tiny.recipe(teacher, policy="mix", epochs=3)
+    folder = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
+    other = unbroken.record | {"recipe": dataclasses.asdict(dataclasses.replace(recipe, learning_rate=0.5))}
+    records.write(folder, other, unbroken.rows)
+    with pytest.raises(DistillError, match=r"the record in .*another run's \(learning_rate was 0.5 and is 0.01\)"):
+        train.fit(recipe, tmp_path)
+    shutil.copytree(unbroken.directory, folder, dirs_exist_ok=True)
+    (folder / "metrics.csv").write_bytes(b"")
+    with pytest.raises(DistillError, match=r"metrics.csv is damaged"):
+        train.fit(recipe, tmp_path)
+
+
+def test_other_data_of_the_same_name_are_neither_reused_nor_taken_up(
+    begun: Path, unbroken: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set that was prepared anew, or pictures with other pixels: the digest of what they hold tells."""
+    shutil.copytree(begun, tmp_path / "begun")
+    shutil.copytree(unbroken.directory, tmp_path / "finished" / "fashion_smoke" / unbroken.directory.name)
+    monkeypatch.setattr(datasets, "digest", lambda *_, **__: "0123")
+    recipe = tiny.recipe(teacher, policy="mix", epochs=3)
+    with pytest.raises(DistillError, match=r"begun otherwise \(data was '\w+' and is '0123'\)"):
+        train.fit(recipe, tmp_path / "begun")
+    with pytest.raises(DistillError, match=r"record in .* is of other data of this name \(digest \w+, and now 0123\)"):
+        train.fit(recipe, tmp_path / "finished")
+
+
+def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path: Path) -> None:
+    """Whoever put it there."""
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / checkpoint.LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(DistillError, match=r"cannot write .*\.lock"), checkpoint.alone(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
 
 
 def test_two_processes_do_not_train_one_run(
@@ -324,8 +395,7 @@ def test_what_a_kill_leaves_beside_a_finished_run_is_removed(teacher: Path, unbr
     """The record was written, and the checkpoint was not yet dropped."""
     shutil.copytree(unbroken.directory.parent, tmp_path / "fashion_smoke")
     folder = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
-    (folder / "checkpoint").mkdir()
-    for name in ("recipe.json", ".metrics.csv.1.tmp"):
+    for name in ("recipe.json", ".metrics.csv.1.tmp", ".lock", *checkpoint.KEPT):
         (folder / name).write_text("left")
     assert train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path).reused
     assert_same(folder, unbroken)

@@ -73,7 +73,7 @@ def test_a_run_leaves_a_record_and_a_student(run_of: Callable[[str], Run], resul
     expected |= {"validation_cka", "test_cka"}
     assert set(record["result"]) == expected | {"train_loss"}
     assert record["result"]["validation_kl"] == run.rows[-1]["validation_kl"]
-    assert records.read_rows(run.directory / "metrics.csv") == run.rows
+    assert records.read_rows(run.directory, run.record) == run.rows
     stored = weights.flatten(weights.load_npz(run.directory / "student.npz"))
     for name, value in weights.flatten(weights.pack(run.variables)).items():
         np.testing.assert_array_equal(stored[name], value)

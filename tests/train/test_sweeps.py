@@ -16,7 +16,7 @@ import tiny
 from distill_lib import train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.train import Run, checkpoint, setup, step, student, sweeps
+from distill_lib.train import Run, checkpoint, loop, setup, step, student, sweeps
 from distill_lib.train import state as train_state
 from distill_lib.train.task import Task
 
@@ -176,7 +176,7 @@ def test_a_broken_sweep_goes_on_where_each_student_was(
     def save_then_stop(*arguments) -> None:
         if len(saved) == 3:
             raise KeyboardInterrupt
-        saved.append(arguments[1])
+        saved.append(int(arguments[1].step))
         original(*arguments)
 
     original = checkpoint.save
@@ -190,6 +190,39 @@ def test_a_broken_sweep_goes_on_where_each_student_was(
         assert isinstance(run, Run)
         assert_equal(run, expected)
     assert [run.reused for run in runs if isinstance(run, Run)] == [False, False, True]
+
+
+@dataclasses.dataclass
+class Timed:
+    """A student whose checkpoint takes some seconds of a clock."""
+
+    clock: list[float]
+    cost: float
+    saved: float = 0.0
+    state: int = 0
+    times: list[float] = dataclasses.field(default_factory=list)
+
+    def save(self) -> None:
+        self.clock[0] += self.cost
+        self.saved = self.clock[0]
+        self.times.append(self.saved)
+
+
+@pytest.mark.parametrize(("cost", "pause"), [(0.005, 62), (0.14, 1_300)])
+def test_a_sweep_saves_each_student_as_often_as_the_budget_allows(
+    cost: float, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a minute, as a run alone does, if 80 checkpoints are 1 % of that, else in turn; never more than 1 %."""
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    students, spent = [Timed(clock, cost) for _ in range(80)], 0.0
+    for _ in range(4_000):  # steps of a second
+        clock[0] += 1.0
+        spent += loop.save_due(students, 60.0, loop.CHECKPOINT_SHARE * clock[0] - spent)  # type: ignore[arg-type]
+        assert spent <= loop.CHECKPOINT_SHARE * clock[0] + cost
+    for timed in students:
+        assert max(np.diff([0.0, *timed.times])) <= pause, "nobody waits for ever"
+    assert loop.save_due(students, 0.0, float("inf")) == pytest.approx(80 * cost), "0 seconds save after every step"
 
 
 def test_what_cannot_share_batches_is_taught_apart(teacher: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 
 def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
-    """The function of a step, and facts: version, device, parameters and logits of the check images."""
+    """The function of a step, and facts: version, device, and logits of the check images."""
     sys.path.insert(0, case["checkout"])
     import flax
     import jax
@@ -29,8 +29,8 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
             flat = {name: file[name] for name in file.files if "/" in name}
         params[role] = flax.traverse_util.unflatten_dict(flat, sep="/")
     images = np.load(case["images"]).astype(np.float32) / 127.5 - 1
-    labels = np.eye(case["classes"], dtype=np.float32)[np.arange(case["batch"]) % case["classes"]]
-    data = {"image": images[: case["batch"]], "labels": labels}
+    labels = np.eye(case["classes"], dtype=np.float32)[np.arange(case["batch_size"]) % case["classes"]]
+    data = {"image": images[: case["batch_size"]], "labels": labels}
     check = np.load(case["check"])
     answers = {role: jax.jit(model.apply)({"params": params[role]}, check)[0] for role, model in models.items()}
     asked = ["git", "-C", case["checkout"], "rev-parse", "--short", "HEAD"]
@@ -38,7 +38,6 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     facts = {
         "version": f"commit {commit} jax {jax.__version__}",
         "device": jax.default_backend(),
-        "parameters": {role: sum(leaf.size for leaf in jax.tree.leaves(params[role])) for role in models},
         "logits": {role: np.asarray(logits).tolist() for role, logits in answers.items()},
     }
     update, optimiser = _update(case, models, params)
@@ -65,7 +64,7 @@ def _update(case: dict[str, Any], models: dict[str, Any], params: dict[str, Any]
     adam = {"optax_name": "scale_by_adam", "optax": {"mu_dtype": "bfloat16"}}
     schedule = {"warmup_steps": case["warmup_steps"], "decay_type": "cosine"}
     config = ml_collections.ConfigDict({**numbers, **adam, "schedule": schedule})
-    lengths = {"total_steps": case["steps"], "batch_size": case["batch"], "data_size": case["batch"]}
+    lengths = {"total_steps": case["steps"], "batch_size": case["batch_size"], "data_size": case["batch_size"]}
     transform, _ = bv_optax.make(config, params["student"], sched_kw=lengths)
 
     def loss(student: Any, params: dict[str, Any], data: dict[str, Any]) -> Any:

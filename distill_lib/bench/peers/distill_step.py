@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_lib import models
+from distill_lib.bench import students, timing
+from distill_lib.models import flops
+from distill_lib.pixels import Crops
+from distill_lib.recipes import Recipe
+from distill_lib.train import setup
 
 PEAK_SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}  # of the matrices whose product is taken as the device's peak
 
 
 def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     """The function of a step, and facts: version, device, parameters and the like, and the measured peak in FLOP/s."""
-    import jax
-    import numpy as np
-
-    from distill_lib import models
-    from distill_lib.bench import students
-    from distill_lib.models import flops
-    from distill_lib.pixels import Crops
-    from distill_lib.recipes import Recipe
-    from distill_lib.train import setup
-
-    task = setup.prepare(Recipe(**case["recipe"] | {"crop_area": tuple(case["area"])}))
+    fields = {field.name: case[field.name] for field in dataclasses.fields(Recipe)}
+    task = setup.prepare(Recipe(**fields | {"crop_area": tuple(case["crop_area"])}))
     nets = {role: models.create(about["name"], task.num_classes) for role, about in case["roles"].items()}
     check = np.load(case["check"])
     logits = {"student": jax.jit(models.logits, static_argnums=0)(task.student, task.start, check)}
@@ -33,7 +36,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
         "parameters": {role: flops.parameters(net, task.image_shape) for role, net in nets.items()},
         "macs": {role: flops.macs(net, task.image_shape) for role, net in nets.items()},
         "logits": {role: np.asarray(each).tolist() for role, each in logits.items()},
-        "peak": _peak(case["dtype"]),
+        "peak": _peak(task.recipe.dtype),
     }
     images, given = np.load(case["images"]), None
     if not case["renders"]:  # the host has made crops, and mixup alone is part of the step
@@ -44,13 +47,7 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
 
 def _peak(dtype: str) -> float:
     """Floating-point operations a second in a product of two large square matrices: the best of ten."""
-    import jax
-    import jax.numpy as jnp
-
-    from distill_lib.bench import timing
-
     side = PEAK_SIDE[jax.default_backend()]
     ones, product = jnp.ones((side, side), dtype), jax.jit(jnp.matmul)
-    multiply: Callable[[], Any] = lambda: jax.block_until_ready(product(ones, ones))  # noqa: E731
-    multiply()
-    return 2 * side**3 / min(timing.seconds(multiply) for _ in range(10))
+    spent = [timing.seconds(lambda: product(ones, ones).block_until_ready()) for _ in range(11)]
+    return 2 * side**3 / min(spent)

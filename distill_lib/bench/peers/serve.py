@@ -16,7 +16,7 @@ WARM_UP = 3  # steps that are not timed: programs are compiled, memory is taken
 
 
 def main() -> None:
-    """Says the facts, then answers each line, a number of steps, with the seconds of a step by `clocks`."""
+    """Says the facts, then answers each number of steps with seconds a step: of the clock, and of all threads."""
     case = json.loads(sys.stdin.readline())
     with contextlib.redirect_stdout(sys.stderr):  # answers alone go to the output
         step, facts = importlib.import_module(sys.argv[1]).prepare(case)
@@ -26,15 +26,11 @@ def main() -> None:
     for line in sys.stdin:
         for _ in range(case.get("made_ahead", 0)):  # by the round before
             step()
-        began = clocks()
+        began = time.perf_counter(), time.process_time()
         for _ in range(int(line)):
             step()
-        print(json.dumps([(now - then) / int(line) for now, then in zip(clocks(), began, strict=True)]), flush=True)
-
-
-def clocks() -> tuple[float, float]:
-    """Seconds of the clock, and CPU seconds of all threads of this process."""
-    return time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+        print(json.dumps([wall / int(line), cpu / int(line)]), flush=True)
 
 
 if __name__ == "__main__":

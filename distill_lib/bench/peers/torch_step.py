@@ -1,12 +1,13 @@
 """The same two networks and the same step in plain PyTorch: channels_last, no gradients for the teacher, fused AdamW.
 
-`form` says how: "plain" standardises the teacher's weights in every step, as a frozen module of the usual
-implementations does; "folded" does it once, as this library does; "compiled" is plain under `torch.compile`.
+The form says how: plain standardises the teacher's weights in every step, as a frozen module of the usual
+implementations does; folded does it once, as this library does; compiled is plain under `torch.compile`.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,7 @@ from torch.nn import functional
 
 
 class _Conv(nn.Conv2d):
-    """A convolution with standardised weights; its weight is standardised already where it is `folded`."""
-
-    folded = False
+    folded = False  # whether the weight is standardised already
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2, bias=False)
@@ -36,8 +35,6 @@ def _standardized(weight: Any) -> Any:
 
 
 class _Unit(nn.Module):
-    """A pre-activation bottleneck."""
-
     def __init__(self, inputs: int, width: int, stride: int, groups: int) -> None:
         super().__init__()
         self.gn1, self.gn2, self.gn3 = (nn.GroupNorm(groups, count) for count in (inputs, width, width))
@@ -52,35 +49,27 @@ class _Unit(nn.Module):
         return shortcut + self.conv3(functional.relu(self.gn3(self.conv2(inner))))
 
 
-class _Net(nn.Module):
-    """A ResNet-v2; attributes have the checkpoints' names."""
-
-    def __init__(self, about: dict[str, Any], classes: int, channels: int) -> None:
-        super().__init__()
-        kernel, stride, self.pool = about["stem"]
-        inputs, groups = about["width"], about["groups"]
-        self.root_block = nn.ModuleDict({"conv_root": _Conv(channels, inputs, kernel, stride)})
-        self.blocks = []
-        for number, units in enumerate(about["stages"]):
-            width, block = about["width"] * 2**number, nn.Sequential()
-            for unit in range(units):
-                block.add_module(f"unit{unit + 1:02d}", _Unit(inputs, width, 2 if number and not unit else 1, groups))
-                inputs = 4 * width
-            self.blocks.append(f"block{number + 1}")
-            self.add_module(self.blocks[-1], block)
-        self.norm_pre_head, self.head = nn.GroupNorm(groups, inputs), nn.Linear(inputs, classes)
-
-    def forward(self, x: Any) -> Any:
-        x = self.root_block["conv_root"](x)
-        if self.pool:
-            x = functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)
-        for name in self.blocks:
-            x = getattr(self, name)(x)
-        return self.head(functional.relu(self.norm_pre_head(x)).mean(dim=(2, 3)))
+def _net(about: dict[str, Any], classes: int, channels: int) -> nn.Sequential:
+    """A ResNet-v2; its parts have the checkpoints' names."""
+    kernel, stride, pools = about["stem"]
+    inputs, groups, net = about["width"], about["groups"], nn.Sequential()
+    net.add_module("root_block", nn.Sequential(OrderedDict(conv_root=_Conv(channels, inputs, kernel, stride))))
+    if pools:
+        net.add_module("pool", nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(3, 2)))
+    for number, units in enumerate(about["stages"]):
+        width, block = about["width"] * 2**number, nn.Sequential()
+        for unit in range(units):
+            block.add_module(f"unit{unit + 1:02d}", _Unit(inputs, width, 2 if number and not unit else 1, groups))
+            inputs = 4 * width
+        net.add_module(f"block{number + 1}", block)
+    net.add_module("norm_pre_head", nn.GroupNorm(groups, inputs))
+    net.add_module("mean", nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    net.add_module("head", nn.Linear(inputs, classes))
+    return net
 
 
 def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
-    """The function of a step, and facts: version, device, parameters, and logits of the check images."""
+    """The function of a step, and facts: version, device, and logits of the check images."""
     torch.set_num_threads(case["threads"])
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -88,41 +77,41 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     check = torch.from_numpy(np.load(case["check"])).permute(0, 3, 1, 2).to(device)
     with torch.no_grad(), _precision(case, device):
         logits = {role: net(check).float().tolist() for role, net in nets.items()}
-    facts = {
-        "version": f"torch {torch.__version__}",
-        "device": "gpu" if device.type == "cuda" else "cpu",
-        "parameters": {role: sum(value.numel() for value in net.parameters()) for role, net in nets.items()},
-        "logits": logits,
-    }
-    for module in nets["teacher"].modules() if case["form"] == "folded" and "teacher" in nets else ():
+    kind = "gpu" if device.type == "cuda" else "cpu"
+    facts = {"version": f"torch {torch.__version__}", "device": kind, "logits": logits}
+    for module in nets["teacher"].modules() if "folded" in case["form"] and "teacher" in nets else ():
         if isinstance(module, _Conv):
             module.weight.data = _standardized(module.weight.data).contiguous(memory_format=torch.channels_last)
             module.folded = True
-    apply = {role: torch.compile(net) if case["form"] == "compiled" else net for role, net in nets.items()}
+    apply = {role: torch.compile(net) if "compiled" in case["form"] else net for role, net in nets.items()}
     return _step(case, device, nets["student"], apply), facts
 
 
-def _step(case: dict[str, Any], device: Any, student: _Net, apply: dict[str, Callable[..., Any]]) -> Callable[[], None]:
+def _step(
+    case: dict[str, Any], device: Any, student: nn.Module, apply: dict[str, Callable[..., Any]]
+) -> Callable[[], None]:
     optimiser, schedule = _optimiser(case, student)
     images = torch.from_numpy(np.load(case["images"])).permute(0, 3, 1, 2)
-    batch, count = case["batch"], len(images)
+    batch, count, temperature = case["batch_size"], len(images), case["temperature"]
     labels = torch.arange(count, device=device) % case["classes"]
     held = images.to(device) if case["renders"] else _normalize(images[:batch])
 
     def step() -> None:
         chosen = torch.randperm(count, device=device)[:batch] if case["renders"] else torch.arange(batch, device=device)
         shown = _view(case, held[chosen]) if case["renders"] else held.to(device)
-        targets = functional.one_hot(labels[chosen], case["classes"]).float()
         if case["policy"] == "mix":
             weight = torch.rand((), device=device)
             shown = weight * shown + (1 - weight) * shown.roll(-1, 0)
         with _precision(case, device):
+            logits = apply["student"](shown).float()
             if "teacher" in apply:
                 with torch.no_grad():
-                    answer = apply["teacher"](shown)
-                loss = _kl(apply["student"](shown).float(), answer.float(), case["temperature"])
+                    answer = apply["teacher"](shown).float()
+                logs = (functional.log_softmax(each / temperature, dim=1) for each in (logits, answer))
+                loss = temperature**2 * functional.kl_div(*logs, reduction="batchmean", log_target=True)
             else:
-                loss = functional.cross_entropy(apply["student"](shown).float(), targets)
+                targets = functional.one_hot(labels[chosen], case["classes"]).float()
+                loss = functional.cross_entropy(logits, targets)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -134,15 +123,14 @@ def _step(case: dict[str, Any], device: Any, student: _Net, apply: dict[str, Cal
     return step
 
 
-def _optimiser(case: dict[str, Any], student: _Net) -> tuple[Any, Any]:
+def _optimiser(case: dict[str, Any], student: nn.Module) -> tuple[Any, Any]:
     """Adam whose weight decay is not multiplied by the learning rate; warm-up, then half a cosine."""
-    parameters, decay = list(student.parameters()), case["weight_decay"] / case["learning_rate"]
-    kernels, others = ([value for value in parameters if (value.ndim > 1) is wide] for wide in (True, False))
+    decay, warmup = case["weight_decay"] / case["learning_rate"], case["warmup_steps"]
+    kernels, others = ([each for each in student.parameters() if (each.ndim > 1) is wide] for wide in (True, False))
     groups = [{"params": kernels, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-    warmup, total = case["warmup_steps"], case["steps"]
 
     def factor(step: int) -> float:
-        progress = max(0.0, (step - warmup) / (total - warmup))
+        progress = max(0.0, (step - warmup) / (case["steps"] - warmup))
         return float(min(1.0, step / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     optimiser = torch.optim.AdamW(groups, lr=case["learning_rate"], fused=True)
@@ -151,7 +139,7 @@ def _optimiser(case: dict[str, Any], student: _Net) -> tuple[Any, Any]:
 
 def _view(case: dict[str, Any], images: Any) -> Any:
     """Inception crops of a batch, half of them mirrored, resized bilinearly: one `grid_sample`."""
-    count, (low, high) = len(images), case["area"]
+    count, (low, high) = len(images), case["crop_area"]
     draw = torch.rand(5, count, device=images.device)
     aspect = 3 / 4 + (4 / 3 - 3 / 4) * draw[0]
     smallest = torch.sqrt(low / aspect)
@@ -162,14 +150,9 @@ def _view(case: dict[str, Any], images: Any) -> Any:
     zero = torch.zeros_like(top)
     across = torch.where(draw[4] < 0.5, -width, width)
     rows = [torch.stack([across, zero, 2 * left + width - 1], 1), torch.stack([zero, height, 2 * top + height - 1], 1)]
-    size = [count, images.shape[1], case["side"], case["side"]]
+    size = [count, images.shape[1], case["resolution"], case["resolution"]]
     grid = functional.affine_grid(torch.stack(rows, 1), size, align_corners=False)
     return functional.grid_sample(_normalize(images), grid, padding_mode="border", align_corners=False)
-
-
-def _kl(student: Any, teacher: Any, temperature: float) -> Any:
-    student, teacher = (functional.log_softmax(each / temperature, dim=1) for each in (student, teacher))
-    return temperature**2 * functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def _normalize(images: Any) -> Any:
@@ -181,10 +164,10 @@ def _precision(case: dict[str, Any], device: Any) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=case["dtype"] == "bfloat16")
 
 
-def _load(case: dict[str, Any], role: str) -> _Net:
+def _load(case: dict[str, Any], role: str) -> nn.Sequential:
     """A network with weights from a file, whose arrays are (height, width, in, out) and named as the checkpoints'."""
     about = case["roles"][role]
-    net, state = _Net(about, case["classes"], case["channels"]), {}
+    net, state = _net(about, case["classes"], case["channels"]), {}
     with np.load(about["weights"]) as file:
         for name in (each for each in file.files if "/" in each):
             value = torch.from_numpy(file[name])
