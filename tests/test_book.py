@@ -249,7 +249,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience"),
         *("idea/silent_bugs", "idea/theory"),
         "play/playground",
-        *("verdicts", "stored", "rerun", "performance", "reference/paper", "reference/status"),
+        *("verdicts", "stored", "rerun", "performance", "eight_gpus", "reference/paper", "reference/status"),
     ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,6 +320,19 @@ def test_no_page_imports_the_training_loop() -> None:
     for path in PAGES:
         cells = "\n".join(CELL.findall(path.read_text()))
         assert not re.search(r"import .*\btrain\b|distill_lib\.train|train\.fit", cells), path.name
+
+
+def test_errors_that_are_explained_are_raised() -> None:
+    """What the page on troubles quotes before its tables is said somewhere in the library, as far as it is ours."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "distill_lib").rglob("*.py")]
+    said = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))
+    page = (BOOK / "troubleshooting.md").read_text(encoding="utf-8").split("## It runs, and")[0]
+    quoted = re.findall(r"`([^`]+)`", "\n".join(re.findall(r"^(`.*)\n: ", page, flags=re.MULTILINE)))
+    foreign = {"RESOURCE_EXHAUSTED", "Out of memory", "Couldn't find output tile sizes"}
+    pieces = [piece.strip(" ,;()") for text in quoted if text not in foreign for piece in text.split("...")]
+    assert len(pieces) > 40
+    patterns = {piece: re.sub(r"^unknown\\ ", r"unknown( |\\(f?\")", re.escape(piece)) for piece in pieces}
+    assert [piece for piece, pattern in patterns.items() if not re.search(pattern, said)] == []
 
 
 @pytest.mark.parametrize("path", [*PAGES, *EXPERIMENTS], ids=lambda path: path.stem)
