@@ -117,7 +117,7 @@ def cut(shape: tuple[int, ...], block_size: int) -> Cut | None:
 def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> jax.Array:
     """Inverse root of symmetric positive semi-definite matrices, by the coupled Newton iteration in float32.
 
-    Each matrix A gets a ridge first: A + epsilon |A| I, where |A| is its Schatten 8-norm, at most n^(1/8) times its
+    Each matrix A gets a ridge first: A + epsilon s I, where s is its Schatten 8-norm, at most n^(1/8) times its
     largest eigenvalue. That bounds the condition number, and so the number of iterations is known beforehand: no
     test of convergence, and matrix products only, all blocks at once, on any device.
 

@@ -11,6 +11,7 @@ import functools
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import seeded
 
@@ -41,7 +42,7 @@ def errors(path: Path) -> dict[str, float]:
     model = models.create(name, int(golden["num_classes"]))
     shapes = weights.flatten(models.shapes(model, images.shape[1:]))
     variables = drawn(seed, tuple((path, leaf.shape) for path, leaf in shapes.items()))
-    found = models.features(model, variables, images)
+    found = jax.jit(models.features, static_argnums=0)(model, variables, images)
     wanted = {key.removeprefix("feature/"): value for key, value in golden.items() if key.startswith("feature/")}
     differences = {part: difference(seeded.sample(found[part]), value) for part, value in wanted.items()}
     return differences | {"logits": difference(np.asarray(found["logits"]), golden["logits"])}

@@ -5,6 +5,7 @@ A build takes most of a minute: this is the one slow test.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -21,13 +22,16 @@ import made_up
 import pytest
 
 from distill_lib import cli, recipes
-from distill_lib.experiments import notebooks, running
+from distill_lib.experiments import definitions, notebooks, running
 from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
 PAGES = sorted(
-    [*BOOK.glob("*.md"), *(path for part in ("idea", "play", "sets", "teaching") for path in BOOK.glob(f"{part}/*.md"))]
+    [
+        *BOOK.glob("*.md"),
+        *(path for part in ("idea", "play", "reference", "teaching") for path in BOOK.glob(f"{part}/*.md")),
+    ]
 )
 NAMES = [str(path.relative_to(BOOK).with_suffix("")) for path in PAGES]
 EXPERIMENTS = sorted(BOOK.glob("experiments/*.ipynb"))
@@ -46,8 +50,10 @@ CHAPTERS = (
     *("out_of_domain", "ablations"),
 )
 """Notebooks that the book shows as chapters on an experiment."""
+SETS = ("flowers", "pets", "food", "sun397", "imagenet")
+"""Notebooks on the paper's data sets."""
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r'(?:nox -s run --|distill run) ([a-z_]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)')
+COMMAND = re.compile(r'(?:nox -s run --|distill run) ([a-z_0-9]+)((?:\s+-p \w+ (?:"[^"]*"|[^\s`]+))*)')
 LOADS = {
     "script": "src",
     "link": "href",
@@ -120,26 +126,15 @@ def build(folder: Path, results: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder of made-up records."""
-    folder = tmp_path_factory.mktemp("results")
-    made_up.write_everything(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def html(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages, built in a copy and from made-up records; chapters are executed by tests of their own."""
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages, built in a copy and from made-up records."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(BOOK, folder / "book", ignore=shutil.ignore_patterns("_build", "__pycache__", ".*"))
-    config = folder / "book" / "_config.yml"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(re.sub(r"exclude_patterns: \[", r"\g<0>experiments/*, ", text), encoding="utf-8")
-    assert text != config.read_text(encoding="utf-8")
     card = Path("distill_lib/data/fashion/README.md")
     (folder / card).parent.mkdir(parents=True)
     shutil.copy(ROOT / card, folder / card)
-    done = build(folder, written)
+    made_up.write_everything(folder / "results")
+    done = build(folder, folder / "results")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder / "book" / "_build" / "html"
 
@@ -254,7 +249,7 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience"),
         *("idea/silent_bugs", "idea/theory"),
         "play/playground",
-        *("verdicts", "stored", "rerun", "report", "performance", "sets/flowers", "sets/imagenet"),
+        *("verdicts", "stored", "rerun", "performance", "reference/paper", "reference/status"),
     ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +257,7 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
     for role in ("student", "teacher"):
         monkeypatch.setattr(cost, f"{role}_operations", lambda recipe: 1e10)
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
-    monkeypatch.chdir(BOOK)
+    monkeypatch.chdir((BOOK / page).parent)
     glued = types.SimpleNamespace(glue=lambda name, value, display: None)
     monkeypatch.setitem(sys.modules, "myst_nb", glued)
     namespace: dict = {}
@@ -273,35 +268,47 @@ def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recorded", [False, True], ids=["without records", "made-up records"])
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_notebooks_of_the_book_run_with_and_without_records(
-    name: str, recorded: bool, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the book's build runs them: nothing is trained or written, and a figure without runs says so."""
-    results = written if recorded else tmp_path
-    before = sorted(results.rglob("*"))
-    monkeypatch.setattr(cost, "student_operations", lambda recipe: 1e10)
-    monkeypatch.setenv("DISTILL_RESULTS", str(results))
+@pytest.mark.parametrize("name", [*CHAPTERS, *SETS])
+def test_notebooks_of_the_book_run_without_records(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the book's build runs them: nothing is trained, and a figure without runs says so."""
+    for role in ("student", "teacher"):
+        monkeypatch.setattr(cost, f"{role}_operations", lambda recipe: 1e10)
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     monkeypatch.setenv(running.READ_ONLY, "1")
     monkeypatch.chdir(BOOK / "experiments")
     namespace: dict = {}
     for cell in json.loads((BOOK / "experiments" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), name, "exec"), namespace)
-    assert sorted(results.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", [*CHAPTERS, *SETS])
 def test_chapters_have_what_a_reader_expects_of_one(name: str) -> None:
     """Objectives, a prediction, runs, what was seen here and in the paper, limits, what to keep, and exercises."""
     cells = json.loads((BOOK / "experiments" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells)
-    parts = ("After this chapter you can", "**Cost**", "Predict first", "experiments.run(", "tables.source(")
-    for part in (*parts, "## What we saw", "## What the paper saw", "## Limits", "Keep in mind", "```{exercise}"):
+    parts = ["After this chapter you can", "**Cost**", "Predict first", "experiments.run(", "tables.source("]
+    own = ["## Paper and here", "## What it costs", "## The data", "preset_table.show("]
+    parts += own if name in SETS else ["## What we saw", "## What the paper saw", "## Limits"]
+    for part in (*parts, "Keep in mind", "```{exercise}"):
         assert part in text, part
     figures = [cell["metadata"]["mystnb"] for cell in cells if "mystnb" in cell["metadata"]]
     assert figures and all(len(each["figure"]["caption"]) > 20 and len(each["image"]["alt"]) > 40 for each in figures)
+
+
+def test_every_public_name_is_on_the_page_of_names() -> None:
+    """Of packages that say which names are public, each of these; and every module of the method itself."""
+    blocks = re.findall(
+        r"^\.\. automodule:: (\S+)\n(?:   :members: (.*)\n)?", (BOOK / "reference/api.md").read_text(), re.M
+    )
+    listed = {module: set(filter(None, members.split(", "))) for module, members in blocks}
+    for name in ("datasets", "experiments", "recipes", "teachers", "train"):
+        package = importlib.import_module(f"distill_lib.{name}")
+        assert listed[package.__name__] == set(package.__all__), name
+    figures = importlib.import_module("distill_lib.figures").__all__
+    others = [f"figures.{name}" for name in figures] + ["views", "losses", "optim", "records", "models", "errors"]
+    assert {f"distill_lib.{name}" for name in others} <= set(listed)
 
 
 def test_the_page_of_verdicts_is_short() -> None:
@@ -331,6 +338,7 @@ def test_commands_name_what_there_is(path: Path) -> None:
     for name, rest in COMMAND.findall(text):
         given = dict(re.findall(r'-p (\w+) ("[^"]*"|[^\s`]+)', rest))
         assert set(given) <= set(notebooks.parameters_of(notebooks.find(name, ROOT))), (name, given)
-        dataset, variant = given.get("dataset", "fashion"), given.get("variant", "")
+        dataset = given.get("dataset", name if name in SETS else "fashion")
         if not dataset.startswith("folder:"):
-            assert {variant} <= {"", "PRESET", *recipes.variants(dataset)}, (name, given)
+            known = {"", "PRESET", *recipes.variants(dataset), *(definitions.EXPERIMENTS if name in SETS else ())}
+            assert given.get("variant", "") in known, (name, given)

@@ -8,17 +8,17 @@ from distill_lib.lazy import loader
 
 if TYPE_CHECKING:
     from distill_lib.experiments.definitions import EXPERIMENTS, PRETRAINED, Experiment, Setting
-    from distill_lib.experiments.plans import budget, get, plan, pretraining, recipes_of, settings, teacher
+    from distill_lib.experiments.plans import budget, get, of_set, plan, pretraining, recipes_of, settings, teacher
     from distill_lib.experiments.running import pretrained, run, select
 
-__all__ = ["EXPERIMENTS", "PRETRAINED", "Experiment", "Setting", "budget", "get", "plan", "pretrained"]
-__all__ += ["pretraining", "recipes_of", "run", "select", "settings", "teacher"]
+__all__ = ["EXPERIMENTS", "PRETRAINED", "Experiment", "Setting", "budget", "get", "of_set", "plan"]
+__all__ += ["pretrained", "pretraining", "recipes_of", "run", "select", "settings", "teacher"]
 
 __getattr__ = loader(
     __name__,
     {
         "definitions": ["EXPERIMENTS", "PRETRAINED", "Experiment", "Setting"],
-        "plans": ["budget", "get", "plan", "pretraining", "recipes_of", "settings", "teacher"],
+        "plans": ["budget", "get", "of_set", "plan", "pretraining", "recipes_of", "settings", "teacher"],
         "running": ["pretrained", "run", "select"],
     },
 )

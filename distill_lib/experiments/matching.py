@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill_lib.experiments.definitions import PRETRAINED
 from distill_lib.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame
 
     Args:
         runs: the table of `records.read`.
-        recipe: what they repeat. Without a teacher, its name and the temperature do not count.
+        recipe: what they repeat. Without a teacher, its name and the temperature do not count. A start that is yet to
+            be put in is any start.
         **others: values, or functions that say whether a value will do, that stand in for the recipe's.
 
     Returns:
@@ -34,6 +36,8 @@ def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame
     """
     if "dataset" not in runs:
         return runs.iloc[:0]
+    if recipe.start == PRETRAINED:
+        others = {"start": lambda start: start is not None} | others
     unneeded = CHANCE if recipe.has_teacher else (*CHANCE, "teacher", "temperature", "ensemble")
     for name, value in (dataclasses.asdict(recipe) | others).items():
         if name not in unneeded:

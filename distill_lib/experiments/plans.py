@@ -78,6 +78,24 @@ def plan(
     return list(dict.fromkeys(planned))
 
 
+def of_set(dataset: str, variant: str, seeds: Sequence[int] = (0,)) -> list[Recipe]:
+    """What the notebook of a data set runs.
+
+    Args:
+        dataset: the set.
+        variant: a preset of it, or an experiment that has settings for it, which stands for all of them.
+        seeds: a run for each; none shares its views with another.
+
+    Raises:
+        DistillError: for an unknown data set or preset, and where there are no seeds.
+    """
+    if variant in EXPERIMENTS:
+        return plan(variant, dataset, seeds=seeds, shared_views=False)
+    if not seeds:
+        raise DistillError("there is nothing to run: name at least one seed.")
+    return [recipes.get(dataset, variant, seed=seed) for seed in seeds]
+
+
 def pretraining(dataset: str, variant: str | None = None) -> list[Recipe]:
     """The run whose student `initialization` starts from; none where its presets name a published file."""
     if dataset not in BUDGET:

@@ -61,18 +61,21 @@ def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
 
 
 @styled
-def patience(runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None) -> Figure:
+def patience(
+    runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None, hollow: str = "the fresh run"
+) -> Figure:
     """Test accuracy against the length of the schedule, a line a policy.
 
     Args:
-        runs: the committed runs; a small dot each, lines through the means of equal lengths.
+        runs: the committed runs, or `paper_numbers.curves`; a small dot each, lines through the means of equal lengths.
         fresh: runs of this machine, shown as hollow markers.
-        teacher: the teacher's own test accuracy, a share.
+        teacher: the teacher's own test accuracy, a share; None takes that in rows of the policy "teacher".
+        hollow: what the title says of hollow markers.
     """
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
     if fresh is not None and len(fresh):
-        axes.set_title("hollow marks: the fresh run", color=FAINT)
+        axes.set_title(f"hollow marks: {hollow}", color=FAINT)
     return figure
 
 
@@ -86,8 +89,7 @@ def paper_and_study(paper: pd.DataFrame, runs: pd.DataFrame, teacher: float | No
         teacher: the embedded teacher's own test accuracy, a share.
     """
     figure, (left, right) = panels(2, height=3.5)
-    of_teacher = paper.loc[paper["policy"] == "teacher", "test_top1"]
-    _accuracy_lines(left, paper[paper["policy"] != "teacher"], of_teacher.iloc[0] if len(of_teacher) else None)
+    _accuracy_lines(left, paper, None)
     _accuracy_lines(right, runs, teacher)
     left.set(title="the paper: ImageNet, ResNet-50 student", ylabel="top-1 (%)")
     right.set(title="this book: Fashion-MNIST, small student", ylabel="")
@@ -200,6 +202,8 @@ def _present(runs: pd.DataFrame) -> list[str]:
 
 
 def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh: pd.DataFrame | None = None) -> None:
+    of_teacher, runs = runs.loc[runs["policy"] == "teacher", "test_top1"], runs[runs["policy"] != "teacher"]
+    teacher = float(of_teacher.iloc[0]) if teacher is None and len(of_teacher) else teacher
     ends = [_line(axes, runs[runs["policy"] == policy], policy) for policy in _present(runs)]
     hollow = runs.iloc[:0] if fresh is None else fresh
     for policy, epochs, share in zip(hollow["policy"], hollow["epochs"], hollow["test_top1"], strict=True):

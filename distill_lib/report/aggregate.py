@@ -189,23 +189,6 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def by_preset(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Mean and spread over the seeds of each preset, policy and length of a data set, as a table to print."""
-    own = comparable(runs[runs["dataset"] == dataset]) if "dataset" in runs else runs.iloc[:0]
-    groups = own.groupby(["variant", "policy", "epochs"]) if len(own) else ()
-    return pd.DataFrame(
-        {
-            "preset": variant,
-            "policy": views.NAMES[policy],
-            "epochs": in_epochs(epochs),
-            "n": len(group),
-            "test top-1 (%)": mean_spread(100 * group["test_top1"], 2),
-            "runs": ", ".join(sorted(group["run_id"])),
-        }
-        for (variant, policy, epochs), group in groups
-    )
-
-
 def selection(grid: pd.DataFrame) -> pd.DataFrame:
     """Settings that were tried, best validation accuracy first within each policy.
 

@@ -16,8 +16,6 @@ from distill_lib.report.tables import html_table
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-    from distill_lib.recipes import Recipe
-
 Compared = Mapping[str, list[Difference]]  # by experiment, corrected for all of them
 
 
@@ -38,18 +36,14 @@ def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd
 
 
 def _of_setting(runs: pd.DataFrame, setting: Setting, dataset: str) -> pd.DataFrame:
-    candidates = [of_recipe(runs, recipe) for recipe in experiments.recipes_of(setting, dataset, start=PRETRAINED)]
+    candidates = [
+        matching.of_recipe(runs, recipe) for recipe in experiments.recipes_of(setting, dataset, start=PRETRAINED)
+    ]
     candidates = [candidate for candidate in candidates if len(candidate)]
     if not candidates:
         return runs.iloc[:0].assign(setting=setting.name, tried=0)
     best = max(candidates, key=lambda rows: rows["validation_top1"].mean())
     return best.assign(setting=setting.name, tried=len(candidates))
-
-
-def of_recipe(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The records that repeat a recipe of a setting; a start that is yet to be put in is any start."""
-    others = {"start": lambda start: start is not None} if recipe.start == PRETRAINED else {}
-    return matching.of_recipe(runs, recipe, **others)
 
 
 def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:

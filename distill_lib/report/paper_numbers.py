@@ -21,60 +21,69 @@ from distill_lib.report.tables import html_table
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+    from distill_lib.recipes import Recipe
+
 FILE = Path(__file__).parents[1] / "data" / "paper_tables.csv"
 AUTHORS = "Beyer et al. 2022"
-NOT_RUN = f"not{aggregate.BLANK}run"
+NOT_RUN = "not run yet".replace(" ", aggregate.BLANK)
 TOLERANCE = 1.0
 """Points by which a mean may differ from the paper's number, which is of one run and has no spread, and still agree."""
 AGREES, DISAGREES = "agrees", "disagrees"
 _COMMANDS = {
-    "train": "nox -s run -- distill -p dataset {on} -p variant {name}",
+    "train": "nox -s run -- {on} -p variant {name}",
     "judge": "distill evaluate {name} {on}",
     "check": "distill data check {on}",
     "none": "",
 }
-_CURVES = {"fixed": "fix/cc", "same": "same/ic", "mix": "mix"}  # series of presets on ImageNet: policy
+_CURVES = {"imagenet": ("fixed", "same", "mix")}  # series of presets that a figure shows; of the small sets `mix`
 
 
 def numbers() -> pd.DataFrame:
     """All numbers, as text, and what repeats each of them here.
 
     Returns:
-        A row a number, with the columns experiment, table, dataset, teacher, student, setting, epochs, resolution,
-        temperature, learning_rate, weight_decay, metric, value, source, note, and of its repetition: `kind`, "train" (a
-        preset), "judge" (a published network on test images), "check" (a data set's card) or "none"; `on`, the data
-        set; `name`, of the preset or the network; and `command`, what to type. The last three are empty for "none".
+        A row for each number, with the columns experiment, table, dataset, teacher, student, setting, epochs,
+        resolution, temperature, learning_rate, weight_decay, metric, value, source, note, and of its repetition:
+        `kind`, "train" (a preset), "judge" (a published network on test images), "check" (a data set's card) or "none";
+        `on`, the data set; `name`, of the preset or the network; and `command`, what to type. The last three are empty
+        for "none".
     """
     table = pd.read_csv(FILE, dtype=str, keep_default_na=False)
-    return table.drop(columns="repeat").join(pd.DataFrame([_repetition(text) for text in table["repeat"]]))
+    typed = [_COMMANDS[row["kind"]].format_map(row) for row in table.to_dict("records")]
+    return table.assign(command=typed)
 
 
-def _repetition(text: str) -> dict[str, str]:
-    """Reads "train DATASET PRESET", "judge NETWORK DATASET", "check DATASET" or "none"."""
-    kind, *rest = text.split()
-    on, name = [*(reversed(rest) if kind == "judge" else rest), "", ""][:2]
-    return {"kind": kind, "on": on, "name": name, "command": _COMMANDS[kind].format(on=on, name=name)}
+def curves(dataset: str = "imagenet") -> pd.DataFrame:
+    """What the paper's figures of a data set show: accuracy by length of schedule, and the teacher itself.
 
-
-def imagenet() -> pd.DataFrame:
-    """Table 3's fixed teacher, consistent teaching and function matching, and the teacher at 224.
+    Of ImageNet these are Table 3's fixed teacher, consistent teaching and function matching with the teacher at 224, of
+    the other sets Table 4's function matching.
 
     Returns:
         Columns policy ("teacher" for the teacher itself), name, epochs (NaN for it), test_top1 (share) and source.
     """
     table = numbers()
-    table = table[(table["on"] == "imagenet") & table["table"].str.startswith(("Table 3", "section"))]
-    policies = table["name"].str.rpartition("_")[0].map(_CURVES).where(table["kind"] == "train")
-    table = table.assign(policy=policies.mask(table["name"] == "R152x2_T_224", "teacher")).dropna(subset="policy")
+    table = table[(table["on"] == dataset) & table["table"].str.startswith(("Table 3", "Table 4", "section 3.2"))]
+    taught = table["kind"].eq("train") & table["name"].str.replace(r"_\d+$", "", regex=True).isin(
+        _CURVES.get(dataset, ("mix",))
+    )
+    table = table[taught | table["kind"].eq("judge")]
+    names = table["name"].where(table["kind"] == "train")
+    policies = names.map(lambda name: recipes.get(dataset, name).policy, na_action="ignore").fillna("teacher")
     return pd.DataFrame(
         {
-            "policy": table["policy"],
+            "policy": policies,
             "name": table["setting"],
             "epochs": pd.to_numeric(table["epochs"]),
             "test_top1": table["value"].astype(float) / 100,
             "source": AUTHORS + " (" + table["source"] + ")",
         }
     ).reset_index(drop=True)
+
+
+def repeats(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """The records that repeat a row of the paper; it names no precision, so that networks in either do."""
+    return matching.of_recipe(runs, recipe, dtype=lambda name: True)
 
 
 def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd.DataFrame:
@@ -86,92 +95,72 @@ def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd
         **columns: values that columns of `numbers` must have, such as `on="pets"`. Costs are counted for no others.
 
     Returns:
-        The rows of `numbers` with the further columns `here` (ours as mean ± standard deviation with the runs behind
-        it, or `NOT_RUN`, or empty where there can be none), `verdict` (`AGREES`, `DISAGREES` or empty), `hours`
-        (device-hours as text) and `notes` (a list of what is decided, inferred or contradictory about it).
+        The rows of `numbers` with the further columns `here` (ours as mean ± standard deviation with the number of
+        runs, or empty where there is none), `verdict` (`AGREES`, `DISAGREES`, `NOT_RUN`, or empty where nothing can be
+        compared), `hours` (device-hours as text) and `notes` (a list of what is decided, inferred or contradictory).
     """
     table = numbers()
     for column, value in columns.items():
         table = table[table[column] == value]
-    added = [_measured(row, runs) | _about(row, runs, device) for row in table.to_dict("records")]
+    added = [_about(row, runs, device) for row in table.to_dict("records")]
     return table.assign(**{name: [row[name] for row in added] for name in ("here", "verdict", "hours", "notes")})
 
 
-def counts(every: pd.DataFrame) -> dict[str, int]:
-    """How many of `entries` there are: all, accuracies that can be measured and are, data, others; and what agrees."""
-    runnable, data = every[every["kind"].isin(["train", "judge"])], every[every["kind"] == "check"]
-    measured = runnable[runnable["here"] != NOT_RUN]
-    return {
-        "all": len(every),
-        "runnable": len(runnable),
-        "measured": len(measured),
-        "agree": int((measured["verdict"] == AGREES).sum()),
-        "disagree": int((measured["verdict"] == DISAGREES).sum()),
-        "data": len(data),
-        "data that agree": int((data["verdict"] == AGREES).sum()),
-        "others": int((every["kind"] == "none").sum()),
-    }
+def reference(table: pd.DataFrame) -> HTML:
+    """Rows of `entries` as the table of a page: notes unfold at each name, and `filter.js` adds a search field."""
+    titles, origins = [], []
+    for row in table.to_dict("records"):
+        titles.append(f"{row['setting']}, {int(row['epochs']):,} epochs" if row["epochs"] else row["setting"])
+        networks = [f"{role} {row[role]}" for role in ("student", "teacher") if row[role]]
+        origins.append(f"{'; '.join([row['table'], *networks])}. {row['source']}.")
+    return html_table(
+        pd.DataFrame(
+            {
+                "set": table["on"].where(table["on"] != "", "imagenet"),
+                "row": [[*each[:2], *each[2]] for each in zip(titles, origins, table["notes"], strict=True)],
+                "paper": table["value"],
+                "here": table["here"],
+                "verdict": table["verdict"].replace(DISAGREES, f"**{DISAGREES}**"),
+                "hours": table["hours"],
+                "type": [f"`{command}`" if command else "" for command in table["command"]],
+            }
+        ),
+        css="wide filterable",
+    )
 
 
-def show(table: pd.DataFrame) -> HTML:
-    """Rows of `entries` as a table of a page, with their notes, each once, below it; empty columns are left out.
+def measured(own: pd.DataFrame, value: str) -> tuple[str, str]:
+    """Our mean in percent with spread and number of runs, and whether it agrees with the paper's number.
 
-    Commands that differ in the preset alone stand above the table, and the presets in it.
+    Args:
+        own: at least one row of `repeats`.
+        value: the paper's number, as text. If it is none, since the paper's own run failed, the verdict is empty.
     """
-    if table.empty:
-        return html_table("There are no such numbers.")
-    notes = list(dict.fromkeys(note for several in table["notes"] for note in several))
-    starts = {command.rpartition(" ")[0] for command in table.loc[table["kind"] == "train", "command"]}
-    start = starts.pop() if len(starts) == 1 else ""
-    commands = [f"`{text.removeprefix(f'{start} ') if start else text}`" if text else "" for text in table["command"]]
-    verdicts = table["verdict"].replace(DISAGREES, f"**{DISAGREES}**")
-    rows = {
-        "setting": table["setting"],
-        "epochs": [f"{int(text):,}" if text else "" for text in table["epochs"]],
-        "paper": table["value"],
-        "here": table["here"] + " " + verdicts,
-        "hours": table["hours"],
-        "PRESET" if start else "type": commands,
-        "notes": [", ".join(str(notes.index(note) + 1) for note in several) for several in table["notes"]],
-    }
-    frame = pd.DataFrame(rows)
-    note = f"To repeat a row: `{start} PRESET`" if start else ""
-    return html_table(note, frame.loc[:, (frame != "").any()], notes, css="wide")
-
-
-def _measured(row: dict[str, Any], runs: pd.DataFrame) -> dict[str, str]:
-    """Our number with its runs, and the verdict."""
-    if row["kind"] == "check":
-        card = datasets.get(row["on"])
-        held = card.splits if row["setting"] == "splits" else card.counts
-        here = "|".join(str(held[split]) for split in datasets.SPLITS)
-        return {"here": here, "verdict": AGREES if here == row["value"] else DISAGREES}
-    if row["kind"] != "train":
-        return {"here": NOT_RUN if row["kind"] == "judge" else "", "verdict": ""}
-    # the paper names no precision, so that networks in either repeat its row
-    own = matching.of_recipe(runs, recipes.get(row["on"], row["name"]), dtype=lambda name: True)
-    if own.empty:
-        return {"here": NOT_RUN, "verdict": ""}
     percent = 100 * own["test_top1"]
-    here = f"{aggregate.mean_spread(percent, 2)} (n = {len(own)}: {', '.join(sorted(own['run_id']))})"
-    return {"here": here, "verdict": _verdict(percent.mean(), row["value"])}
-
-
-def _verdict(mean: float, value: str) -> str:
+    here = f"{aggregate.mean_spread(percent, 2)} (n = {len(own)})"
     try:
-        reported = float(value.lstrip("~"))
-    except ValueError:  # the paper's run failed
-        return ""
-    return AGREES if abs(mean - reported) <= TOLERANCE else DISAGREES
+        agrees = abs(percent.mean() - float(value.lstrip("~"))) <= TOLERANCE
+    except ValueError:
+        return here, ""
+    return here, AGREES if agrees else DISAGREES
 
 
 def _about(row: dict[str, Any], runs: pd.DataFrame, device: str) -> dict[str, Any]:
-    """What repeating a number costs, and what there is to say about it."""
-    notes, hours = [row["note"]] if row["note"] else [], ""
-    if row["kind"] == "train":
-        notes += presets.describe(row["on"], row["name"]).notes
-        hours = cost.of_recipe(recipes.get(row["on"], row["name"]), device, runs).hours_text
+    """What was measured, whether it agrees, what repeating a number costs, and what there is to say about it."""
+    notes, on, name = [row["note"]] if row["note"] else [], row["on"], row["name"]
+    about = {"here": "", "verdict": "" if row["kind"] == "none" else NOT_RUN, "hours": ""}
+    if row["kind"] == "check":
+        card = datasets.get(on)
+        held = card.splits if row["setting"] == "splits" else card.counts
+        about["here"] = "|".join(str(held[split]) for split in datasets.SPLITS)
+        about["verdict"] = AGREES if about["here"] == row["value"] else DISAGREES
     elif row["kind"] == "judge":
-        hours = cost.of_evaluation(row["name"], row["on"], device).hours_text
-    sentences = [f"{note[0].upper()}{note[1:]}{'' if note.endswith('.') else '.'}" for note in notes]
-    return {"hours": hours, "notes": sentences}
+        about["hours"] = cost.of_evaluation(name, on, device).hours_text
+    elif row["kind"] == "train":
+        recipe = recipes.get(on, name)
+        notes += presets.describe(on, name).notes
+        about["hours"] = cost.of_recipe(recipe, device, runs).hours_text
+        if len(own := repeats(runs, recipe)):
+            about["here"], about["verdict"] = measured(own, row["value"])
+            notes.append(f"Runs: {', '.join(sorted(own['run_id']))}")
+    return about | {"notes": [f"{note[0].upper()}{note[1:]}{'' if note.endswith('.') else '.'}" for note in notes]}

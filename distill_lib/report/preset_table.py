@@ -1,38 +1,27 @@
-"""The presets as a table, with their costs: `distill presets [DATASET] [--device NAME]`, and the pages of data sets."""
+"""The presets as a table, with their costs: `distill presets [DATASET] [--device NAME]`, and pages of data sets."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from distill_lib import recipes, records
+from distill_lib import recipes, records, views
 from distill_lib.bench import timing
 from distill_lib.recipes import Recipe, paper, presets
-from distill_lib.report import cost, devices, paper_numbers
-from distill_lib.report.aggregate import in_epochs
+from distill_lib.report import aggregate, cost, devices, paper_numbers
 from distill_lib.report.tables import html_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-OWN_COLUMN = {
-    "dataset", "variant", "policy", "student", "teacher", "epochs", "batch_size", "resolution", "temperature",
-    "learning_rate", "weight_decay", "crop_area", "ensemble_crops", "eval_side", "evaluations",
-}  # fmt: skip
-"""Fields that have a column, or are the same for all presets of a set; others are told where they are not usual."""
-_OFTEN_THE_SAME = ("px", "batch", "student", "teacher")
-_ON_PAGES = (
-    "preset", "paper", "here", "hours", "epochs", "steps", "policy", "T", "lr", "wd", *_OFTEN_THE_SAME, "other",
-    "notes", "source",
-)  # fmt: skip
+_NOT_TOLD = ("dataset", "variant", "policy", "epochs", "evaluations")
+"""Fields that `in_words` has other words for, or that decide no result."""
 
 
 def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """All presets of a data set but the smoke test, one a row.
+    """All presets of a data set but the smoke test; those with the same settings share a row.
 
     Args:
         dataset: as in `recipes.get`.
@@ -40,37 +29,44 @@ def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = N
         runs: the table of `records.read`, for measured speeds.
 
     Returns:
-        Rows of text. Operations are in 10^15; hours that were measured have a star; notes are numbers in `notes`.
+        Text: preset (its names), what it is, steps, teacher PFLOP and student PFLOP (10^15 operations), hours (with a
+        star where they were measured) and source; and `recipe`, and `notes`, a list of sentences.
 
     Raises:
         DistillError: if data set or device is unknown.
     """
-    listed = notes(dataset)
+    alike: dict[Recipe, list[str]] = {}
+    for variant in recipes.variants(dataset):
+        if variant != "smoke":
+            alike.setdefault(dataclasses.replace(recipes.get(dataset, variant), variant=""), []).append(variant)
     rows = []
-    for variant in _variants(dataset):
-        recipe, about = recipes.get(dataset, variant), presets.describe(dataset, variant)
-        spent = cost.of_recipe(recipe, device, runs)
-        row = {"preset": variant, "epochs": in_epochs(recipe.epochs), "policy": recipe.policy}
-        row |= {"T": f"{recipe.temperature:g}" if recipe.has_teacher else "", "lr": f"{recipe.learning_rate:g}"}
-        row |= {"wd": f"{recipe.weight_decay:g}", "px": str(recipe.resolution), "batch": str(recipe.batch_size)}
-        row |= {"student": recipe.student, "teacher": recipe.teacher if recipe.has_teacher else ""}
-        row |= {"other": ", ".join(unusual(recipe)), "steps": f"{spent.steps:,}"}
+    for recipe, names in alike.items():
+        spent, about = cost.of_recipe(recipe, device, runs), presets.describe(dataset, names[-1])
+        row: dict[str, Any] = {"preset": ", ".join(names), "what it is": in_words(recipe), "steps": f"{spent.steps:,}"}
         for role, operations in (("teacher", spent.teacher), ("student", spent.student)):
             row[f"{role} PFLOP"] = f"{operations / 1e15:,{'.3g' if operations < 1e18 else '.0f'}}"
         row |= {"hours": spent.hours_text, "source": about.source}
-        rows.append(row | {"notes": ", ".join(str(listed.index(note) + 1) for note in about.notes)})
+        rows.append(row | {"recipe": dataclasses.replace(recipe, variant=names[-1]), "notes": list(about.notes)})
     return pd.DataFrame(rows)
 
 
-def notes(dataset: str) -> list[str]:
-    """What the presets of a data set decide where the sources are silent or contradict each other, each once.
+def in_words(recipe: Recipe) -> str:
+    """Policy and length of a recipe, and its settings that are not those of all presets of the data set."""
+    usual = {field.name: field.default for field in dataclasses.fields(Recipe)} | presets.tables(recipe.dataset)[0]
+    usual = {name: value for name, value in usual.items() if name not in _NOT_TOLD}
+    if not recipe.has_teacher:
+        usual = {name: value for name, value in usual.items() if name not in ("teacher", "temperature", "ensemble")}
+    settings = {name: getattr(recipe, name) for name, value in usual.items() if getattr(recipe, name) != value}
+    named = f"{views.NAMES[recipe.policy]} for {aggregate.in_epochs(recipe.epochs)} epochs"
+    return "; ".join(filter(None, [named, _listed(settings)]))
 
-    The last of them concern all presets of a set, and none names them.
-    """
-    own = [note for name in _variants(dataset) for note in presets.describe(dataset, name).notes]
-    own += [paper.DTYPE_NOTE] if dataset in paper.COMMON else []
-    own += [paper.SET_NOTES[dataset]] if dataset in paper.SET_NOTES else []
-    return list(dict.fromkeys(own))
+
+def shared(dataset: str) -> list[str]:
+    """What presets of a data set have in common, and what is decided about all of them, in sentences."""
+    common = {name: value for name, value in presets.tables(dataset)[0].items() if name not in _NOT_TOLD}
+    notes = [paper.DTYPE_NOTE] if dataset in paper.COMMON else []
+    notes += [paper.SET_NOTES[dataset]] if dataset in paper.SET_NOTES else []
+    return [f"Where a row says nothing else: {_listed(common)}.", *notes]
 
 
 def basis(device: str) -> str:
@@ -93,47 +89,44 @@ def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
     """
     runs, parts = records.read(), []
     for name in [dataset] if dataset else recipes.names():
-        noted = "\n".join(f"{number}. {note}" for number, note in enumerate(notes(name), 1))
-        parts += [name, timing.table(table(name, device, runs).to_dict("records")), *([noted] if noted else [])]
+        rows = table(name, device, runs).drop(columns="recipe")
+        notes = list(dict.fromkeys(note for several in rows["notes"] for note in several))
+        rows["notes"] = [", ".join(str(notes.index(note) + 1) for note in several) for several in rows["notes"]]
+        numbered = "\n".join(f"{number}. {note}" for number, note in enumerate(notes, 1))
+        text = timing.table(rows.to_dict("records"))
+        parts += [part for part in (name, text, numbered, "\n".join(shared(name))) if part]
     return "\n\n".join([*parts, basis(device)])
 
 
 def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> HTML:
-    """The presets as a table of a page: a row for each recipe, under all its names, with the paper's number and ours.
+    """The presets as a table of a page: what each is, the paper's number beside ours, and hours; notes unfold.
 
     Args:
         dataset: a data set with presets.
         runs: the table of `records.read`, for results and measured speeds.
         device: what hours are given for.
     """
-    reported = paper_numbers.entries(runs, device, on=dataset, kind="train")
-    ours = zip(reported["here"], reported["verdict"], strict=True)
-    short = [f"{here.partition(' (n')[0]} {verdict}".strip() for here, verdict in ours]
-    known = reported.assign(here=short).groupby("name")[["value", "here"]].agg(list)
+    reported = paper_numbers.numbers().query("kind == 'train' and on == @dataset").groupby("name")["value"].unique()
     rows = table(dataset, device, runs)
-    for title, column in (("paper", "value"), ("here", "here")):
-        rows[title] = [known[column].get(name, []) for name in rows["preset"]]
-    alike = [dataclasses.replace(recipes.get(dataset, name), variant="") for name in rows["preset"]]
-    joined = {"preset": ", ".join, "paper": _each, "here": _each}
-    rows = rows.groupby(alike, sort=False).agg({name: joined.get(name, "first") for name in rows})
-    rows = rows[[name for name in _ON_PAGES if rows[name].any()]]
-    same = {name: rows[name].iloc[0] for name in _OFTEN_THE_SAME if name in rows and rows[name].nunique() == 1}
-    shared = f"All of them: {', '.join(f'{name} {value}' for name, value in same.items())}." if same else ""
-    return html_table(shared, rows.drop(columns=list(same)), notes(dataset), basis(device), css="wide lines")
+    rows["paper"] = [", ".join(reported.get(recipe.variant, ())) for recipe in rows["recipe"]]
+    rows["here"] = [_ours(runs, recipe, value) for recipe, value in zip(rows["recipe"], rows["paper"], strict=True)]
+    sources = ("" if source == "this project" else f"{source}." for source in rows["source"])
+    rows["preset"] = [
+        [name, *filter(None, [source, *notes])]
+        for name, source, notes in zip(rows["preset"], sources, rows["notes"], strict=True)
+    ]
+    columns = [name for name in ("preset", "what it is", "paper", "here", "hours") if rows[name].astype(bool).any()]
+    return html_table(rows[columns], " ".join([*shared(dataset), basis(device)]), css="wide presets")
 
 
-def unusual(recipe: Recipe) -> list[str]:
-    """Settings without a column of their own that are not at their default, as "name value"."""
-    usual = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name not in OWN_COLUMN}
-    common = presets.tables(recipe.dataset)[0]
-    usual |= {name: common[name] for name in ("warmup_steps", "dtype") if name in common}
-    settings = {name: getattr(recipe, name) for name, default in usual.items() if getattr(recipe, name) != default}
-    return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()]
+def _ours(runs: pd.DataFrame, recipe: Recipe, reported: str) -> str:
+    """Our mean in percent with its spread and number of runs, and whether it agrees with the paper's number."""
+    own = paper_numbers.repeats(runs, recipe)
+    return (
+        paper_numbers.NOT_RUN if own.empty else " ".join(paper_numbers.measured(own, reported.split(", ")[0])).strip()
+    )
 
 
-def _variants(dataset: str) -> list[str]:
-    return [name for name in recipes.variants(dataset) if name != "smoke"]
-
-
-def _each(lists: Iterable[list[str]]) -> str:
-    return ", ".join(dict.fromkeys(itertools.chain.from_iterable(lists)))
+def _listed(settings: dict[str, Any]) -> str:
+    values = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())

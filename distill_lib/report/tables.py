@@ -18,7 +18,7 @@ def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
     """Tables, paragraphs and numbered notes below each other; an empty table says that it is empty.
 
     In cells and texts, what stands between backticks is code, between two asterisks strong, and between single ones
-    emphasised; lines may break behind a bar.
+    emphasised; lines may break behind a bar. A cell that is a list is its first text, at which the others unfold.
 
     Args:
         *parts: a table, a paragraph or a list of notes each; an empty text or list is left out.
@@ -50,8 +50,17 @@ def _html(part: pd.DataFrame | str | list[str]) -> str:
         return f"<ol>{''.join(f'<li>{_marked(note)}</li>' for note in part)}</ol>"
     if part.empty:
         return f"<p>{NOTHING}</p>"
-    cells = part.map(lambda cell: _marked(cell) if isinstance(cell, str) else cell)
+    cells = part.map(_cell)
     return str(cells.to_html(index=False, border=0, justify="left", escape=False))
+
+
+def _cell(content: object) -> object:
+    if isinstance(content, str):
+        return _marked(content)
+    if not isinstance(content, list):
+        return content
+    name, *notes = map(_marked, content)
+    return f"<details><summary>{name}</summary>{' '.join(notes)}</details>" if notes else name
 
 
 def _marked(text: str) -> str:

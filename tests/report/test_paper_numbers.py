@@ -11,7 +11,7 @@ import pytest
 
 from distill_lib import recipes, records, teachers
 from distill_lib.recipes import Recipe
-from distill_lib.report import aggregate, cost, paper_numbers, preset_table
+from distill_lib.report import cost, paper_numbers, preset_table
 from distill_lib.teachers import published
 
 ROWS = paper_numbers.numbers().to_dict("records")
@@ -76,12 +76,14 @@ def test_every_row_of_the_papers_tables_is_a_preset_and_the_other_way_round() ->
 
 def test_the_figures_of_the_book_take_table_3() -> None:
     """Seven lengths of three policies, and the teacher."""
-    found = paper_numbers.imagenet()
+    found = paper_numbers.curves()
     assert found["policy"].value_counts().to_dict() == {"fix/cc": 7, "same/ic": 7, "mix": 7, "teacher": 1}
     best = found.set_index(["policy", "epochs"]).loc[("mix", 9600.0)]
     assert best["test_top1"] == pytest.approx(0.8231) and best["name"] == "function matching"
     assert best["source"] == "Beyer et al. 2022 (arXiv 2106.05237v2, Table 3)"
     assert found.loc[found["policy"] == "teacher", "test_top1"].item() == pytest.approx(0.83)
+    assert paper_numbers.curves("flowers")["policy"].tolist() == ["mix"] * 4 + ["teacher"]
+    assert paper_numbers.curves("fashion").empty
 
 
 NO_RUNS = pd.DataFrame(columns=["run_id", "study", "policy", "epochs", "seed", "test_top1"])
@@ -106,16 +108,13 @@ def written(tmp_path: Path, dataset: str, variant: str, top1: list[float], **set
 
 
 def test_all_numbers_appear_with_a_command_or_a_reason() -> None:
-    """In the groups of the page, and each command names a preset, a network or a set that there is."""
-    entries = paper_numbers.entries(NO_RUNS)
-    page = (Path(__file__).parents[2] / "book" / "report.md").read_text()
-    assert all(f'show("{name}")' in page for name in entries["experiment"])
-    for entry in entries.itertuples():
+    """Each command names a preset, a network or a set that there is."""
+    for entry in paper_numbers.entries(NO_RUNS).itertuples():
         if entry.kind == "train":
             assert entry.name in recipes.variants(entry.on)
-            assert entry.here == paper_numbers.NOT_RUN and entry.hours
+            assert entry.verdict == paper_numbers.NOT_RUN and entry.hours
         elif entry.kind == "judge":
-            assert entry.name in teachers.names() and entry.here == paper_numbers.NOT_RUN and entry.hours
+            assert entry.name in teachers.names() and entry.verdict == paper_numbers.NOT_RUN and entry.hours
         elif entry.kind == "check":
             assert entry.on in recipes.names() and entry.here and entry.verdict
         else:
@@ -128,15 +127,12 @@ def test_without_runs_only_the_cards_can_disagree() -> None:
     (entry,) = entries[entries["verdict"] == paper_numbers.DISAGREES].itertuples()
     assert (entry.dataset, entry.here) == ("Food101", "train[:90%]|train[90%:]|validation")
     assert "no split `test`" in entry.notes[0]
-    counts = paper_numbers.counts(entries)
-    assert (counts["all"], counts["data"], counts["data that agree"], counts["measured"]) == (143, 9, 8, 0)
-    assert counts["runnable"] + counts["data"] + counts["others"] == counts["all"]
 
 
 def measured(runs: pd.DataFrame, experiment: str) -> list[Any]:
     """The entries of an experiment that were measured."""
     entries = paper_numbers.entries(runs, experiment=experiment)
-    return list(entries[entries["here"] != paper_numbers.NOT_RUN].itertuples())
+    return list(entries[entries["here"] != ""].itertuples())
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.9201, "agrees"), (0.90, "disagrees")])
@@ -145,13 +141,13 @@ def test_a_measured_number_is_shown_with_its_runs_and_judged(tmp_path: Path, sha
     runs = written(tmp_path, "flowers", "fast", [share, share + 0.002])
     (entry,) = measured(runs, "patience on Flowers")
     assert (entry.epochs, entry.value, entry.verdict) == ("10000", "92.83", verdict)
-    assert entry.here.startswith(f"{100 * share + 0.1:.2f}") and "n = 2: " in entry.here
-    assert all(run_id in entry.here for run_id in runs.loc[runs["dataset"] == "flowers", "run_id"])
+    assert entry.here.startswith(f"{100 * share + 0.1:.2f}") and "(n = 2)" in entry.here
+    assert all(run_id in entry.notes[-1] for run_id in runs.loc[runs["dataset"] == "flowers", "run_id"])
     entries = paper_numbers.entries(runs, on="flowers")
-    counts = paper_numbers.counts(entries)
-    assert (counts["measured"], counts["agree"], counts["disagree"]) == (1, verdict == "agrees", verdict != "agrees")
-    shown = paper_numbers.show(entries[entries["kind"] == "train"]).data
-    assert "<td>10,000</td>" in shown and ("<strong>disagrees</strong>" in shown) == (verdict == "disagrees")
+    shown = paper_numbers.reference(entries[entries["kind"] == "train"]).data
+    assert "function matching, 10,000 epochs</summary>" in shown and ("<strong>disagrees</strong>" in shown) == (
+        verdict == "disagrees"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -169,25 +165,18 @@ def test_a_failed_run_of_the_paper_is_not_compared(tmp_path: Path) -> None:
     assert any("failed" in note for note in found["0.1"].notes)
 
 
-def test_the_page_of_a_set_shows_its_presets_numbers_and_results(tmp_path: Path) -> None:
-    """With records and without; every number of the paper once, those about the data left out."""
-    assert aggregate.by_preset(NO_RUNS, "pets").empty
+def test_a_set_shows_its_presets_beside_the_papers_numbers(tmp_path: Path) -> None:
+    """What was run with other settings is not the preset's; names with the same settings share a row."""
     written(tmp_path, "pets", "fast", [0.5], learning_rate=1.0)
-    runs = written(tmp_path, "pets", "fast", [0.87, 0.87])
-    results = aggregate.by_preset(runs, "pets")
-    assert results["n"].tolist() == [2] and results["test top-1 (%)"].item().startswith("87.00")
-    presets = preset_table.show("pets", runs).data
-    others = paper_numbers.show(paper_numbers.entries(runs, on="pets", kind="judge")).data
-    mean = "87.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.00"
-    assert "fast, mix_1000" in presets and f"{mean} disagrees" in presets and "~30" in presets
-    assert "91.03" in others and "~30" not in others
-    assert not any(other in presets + others for other in ("train[:90%]", "92.83"))
+    shown = preset_table.show("pets", written(tmp_path, "pets", "fast", [0.87, 0.87])).data
+    mean = "87.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.00 (n = 2) disagrees"
+    assert "fast, mix_1000</summary>" in shown and mean in shown and "~30" in shown
+    assert "91.03" not in shown and "92.83" not in shown and paper_numbers.NOT_RUN in shown
 
 
-def test_commands_that_differ_in_the_preset_alone_stand_above_the_table() -> None:
-    """Where they differ in more, each row has its own."""
-    shown = paper_numbers.show(paper_numbers.entries(NO_RUNS, experiment="patience on Pets")).data
-    start = "nox -s run -- distill -p dataset pets -p variant"
-    assert shown.count(start) == 1 and "<code>mix_300</code>" in shown and "distill evaluate" in shown
-    several = paper_numbers.show(paper_numbers.entries(NO_RUNS)).data
-    assert f"{start} mix_300" in several and "train[:90%]|<wbr>train[90%:]" in several
+def test_the_reference_table_has_every_number_with_its_origin_and_can_be_filtered() -> None:
+    """Notes and origin unfold at a row's name; `filter.js` looks for the class and two headings."""
+    shown = paper_numbers.reference(paper_numbers.entries(NO_RUNS)).data
+    assert shown.startswith('<div class="wide filterable">') and shown.count("<tr>") == len(ROWS)
+    assert "<th>set</th>" in shown and "<th>verdict</th>" in shown and shown.count("<details>") == len(ROWS)
+    assert "<code>nox -s run -- pets -p variant mix_300</code>" in shown and "train[:90%]|<wbr>train[90%:]" in shown
