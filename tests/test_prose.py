@@ -31,7 +31,7 @@ MEASURED = re.compile(
     r"|min(?:utes?)?\b|h(?:ours?)?\b|images/s|images a second)"
 )
 # Paragraphs that may: what a notebook costs, roughly, for who wants to run it; and what others have measured
-MAY_MEASURE = re.compile(r"\A\*\*Cost\*\*|\{cite|\bexercise\}|\bsolution\}")
+MAY_MEASURE = re.compile(r"\A\*\*Cost\*\*|\*(Reading )?[Tt]ime\*:|95 % interval|\{cite|\bexercise\}|\bsolution\}")
 
 
 def prose(path: Path) -> str:
