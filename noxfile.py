@@ -42,6 +42,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
     "sweep": [["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"]],
     "distill": [["-p", "dataset", name] for name in ("fashion", "fashion_mnist")],
     "imagenet": [["-p", "loading", "stream"]],
+    "live_demo": [["-p", "images", "32", "-p", "steps", "8", "-p", "results", "None"]],
     "silent_bugs": [["-p", "seeds", "[0]"]],
     "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
