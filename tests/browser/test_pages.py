@@ -1,6 +1,7 @@
-"""The built book as readers see it: every page in Chromium, on a wide screen and a phone, light and dark, offline.
+"""The built book as readers see it: every page in Chromium, offline, light on a wide screen and dark on a phone.
 
-`nox -s browser` runs these tests in an environment of their own, on the book that `nox -s book` has built.
+`nox -s browser` runs these tests in an environment of their own, on the book that `nox -s book` has built. With the
+variable LOOKS=all every page is looked at in all four ways.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ BOOK = Path(__file__).parents[2] / "book"
 HTML = BOOK / "_build" / "html"
 NAMES = [*re.findall(r"(?:root|file): (\S+)", (BOOK / "_toc.yml").read_text()), "search", "genindex"]
 WIDE, PHONE = 1280, 390
-LOOKS = [(width, scheme) for width in (WIDE, PHONE) for scheme in ("light", "dark")]
+LOOKS = [(WIDE, "light"), (PHONE, "dark")]
+if os.environ.get("LOOKS") == "all":
+    LOOKS += [(WIDE, "dark"), (PHONE, "light")]
 BROKEN_IMAGES = "[...document.images].filter((e) => e.complete && !e.naturalWidth).map((e) => e.src)"
 # Boxes that stand out of the page to the right, unless something around them scrolls or cuts them
 TOO_WIDE = """() => {
@@ -79,7 +82,7 @@ def context(browser: Browser, width: int, scheme: str) -> BrowserContext:
     scope="module", params=[(*look, name) for look in LOOKS for name in NAMES], ids=lambda p: "-".join(map(str, p))
 )
 def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Opened]:
-    """A page in one of four looks, shared by the tests of it."""
+    """A page in one of its looks, shared by the tests of it."""
     width, scheme, name = request.param
     with context(browser, width, scheme) as look:
         opened = Opened(look.new_page())
