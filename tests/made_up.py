@@ -78,7 +78,7 @@ def write_teacher(root: Path) -> dict:
     folder.rmdir()
     result = {"train_loss": 0.2, "test_top1": 0.92, "validation_top1": 0.92, "test_top1_under_crops": 0.83}
     record |= {"run_id": recipe.run_id(), "study": recipe.study, "recipe": dataclasses.asdict(recipe), "result": result}
-    rows = [{"step": 1, "epoch": 24.0, "loss": 0.2, "learning_rate": 0.0, "validation_top1": 0.92}]
+    rows = [{"step": record["steps"], "epoch": 24.0, "loss": 0.2, "learning_rate": 0.0, "validation_top1": 0.92}]
     records.write(root / recipe.study / str(record["run_id"]), record, rows)
     return record
 
@@ -98,7 +98,13 @@ def write_silent_bugs(root: Path) -> None:
         for version, top1 in VERSIONS.items()
         for seed in range(3)
     ]
-    record = {"recipe": dataclasses.asdict(recipe), "steps": 60, "report_steps": steps, "shares": [0.5, 1.0]}
+    record = {
+        "recipe": dataclasses.asdict(recipe),
+        "steps": 60,
+        "wall_seconds": 60.0,
+        "report_steps": steps,
+        "shares": [0.5, 1.0],
+    }
     record |= {"mock": False, "commit": "made-up", "device": "no device", "date": "2001-02-01T00:00:00+00:00"}
     (root / "silent_bugs.json").write_text(json.dumps(record | {"students": students}))
 

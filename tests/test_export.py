@@ -42,8 +42,8 @@ def run(tmp_path: Path) -> Path:
     weights.save_npz(folder / "student.npz", tiny.random_params(tiny.STUDENT, 10), facts)
     recipe = tiny.recipe("mock")
     teacher = {"name": "mock", "sha256": "mock"}
-    record = records.describe(recipe, run_id="r", mock=True, result={}, timing={}, teacher=teacher)
-    records.write(folder, record | {"steps": 1, "wall_seconds": 1.0}, [])
+    record = records.describe(recipe, run_id="r", mock=True, result={}, about={}, teacher=teacher)
+    records.write(folder, record | {"steps": 1, "wall_seconds": 1.0}, [{"step": 1, "loss": 1.0}])
     return folder
 
 

@@ -41,6 +41,7 @@ MARK = """() => {
 }"""
 NOT_REACHED = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")]
     .filter((e) => e.checkVisibility({ visibilityProperty: true }) && !e.disabled && e.tabIndex >= 0)
+    .filter((e) => e.type !== "radio" || e.checked)  // arrow keys go through the others of a group
     .filter((e) => e.getClientRects().length && !e.dataset.reached).map((e) => e.outerHTML)"""
 
 
