@@ -106,6 +106,7 @@ def write_silent_bugs(root: Path) -> None:
         "shares": [0.5, 1.0],
     }
     record |= {"mock": False, "commit": "made-up", "device": "no device", "date": "2001-02-01T00:00:00+00:00"}
+    record |= {"versions": {"python": "0", "jax": "0"}}
     (root / "silent_bugs.json").write_text(json.dumps(record | {"students": students}))
 
 
