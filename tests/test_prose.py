@@ -14,10 +14,11 @@ PAGES = [path for kind in ("md", "ipynb") for path in ROOT.glob(f"book/**/*.{kin
 TASKS = ROOT / "book" / "teaching"  # sets times, marks and questions about runs that nobody has made
 PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 CODE = sorted([*ROOT.glob("distill_lib/**/*.py"), *ROOT.glob("book/_ext/*.py"), ROOT / "noxfile.py"])
-# Front matter, code in fences and in lines, formulas, targets of links, options of directives, labels of exercises
+# Front matter, code in fences and in lines, formulas, targets of links, options of directives, labels of exercises, how
+# long a page takes to read
 NO_PROSE = re.compile(
     r"\A---\n.*?\n---\n|^ *(`{3,})(?:\{(?:code-cell|math|eval-rst)\}|\w+)[^\n]*\n.*?^ *\1 *$|\$\$.*?\$\$|\]\([^)]*\)"
-    r"|`+[^`\n]+`+|\$[^$\n]+\$|^:[\w-]+:.*?$|\bex-[\w-]+",
+    r"|`+[^`\n]+`+|\$[^$\n]+\$|^:[\w-]+:.*?$|\bex-[\w-]+|\*(?:Reading )?[Tt]ime\*: [^.]*\.",
     re.DOTALL | re.MULTILINE,
 )
 AMERICAN = re.compile(
@@ -25,13 +26,14 @@ AMERICAN = re.compile(
     r"|\b(?!resiz|oversiz)[a-z]{3,}(?:iz|yz)(?:e[drs]?|ers|ing|ations?)\b|\bdistills\b",
     re.IGNORECASE,
 )
-# A number with a unit in which results are given; not of a product, such as a grid of 4 x 5 points
+# A number with a unit in which results are given; not of a product, such as a grid of 4 x 5 points, nor the level of an
+# interval
 MEASURED = re.compile(
-    r"(?<![\w.x-])(?<!x )\d[\d,.]*\s?(?:%|percent\b|per cent\b|(?:percentage )?points?\b|(?:milli)?seconds?\b|m?s\b"
-    r"|min(?:utes?)?\b|h(?:ours?)?\b|images/s|images a second)"
+    r"(?<![\w.x-])(?<!x )(?!95 % interval)\d[\d,.]*\s?"
+    r"(?:%|percent\b|per cent\b|(?:percentage )?points?\b|(?:milli)?seconds?\b|m?s\b|min(?:utes?)?\b|h(?:ours?)?\b|images/s|images a second)"
 )
 # Paragraphs that may: what a notebook costs, roughly, for who wants to run it; and what others have measured
-MAY_MEASURE = re.compile(r"\A\*\*Cost\*\*|\*(Reading )?[Tt]ime\*:|95 % interval|\{cite|\bexercise\}|\bsolution\}")
+MAY_MEASURE = re.compile(r"\A\*\*Cost\*\*|\{cite|\bexercise\}|\bsolution\}")
 
 
 def prose(path: Path) -> str:

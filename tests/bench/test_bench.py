@@ -97,14 +97,12 @@ def test_the_loop_is_what_it_adds_to_its_compiled_calls() -> None:
 
 
 @pytest.mark.slow
-def test_steps_of_the_loop_are_timed(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the difference of two runs, beside the compiled calls; process starts may be left out."""
     monkeypatch.setattr(loop, "FEW", 4)
-    small = tiny.recipe(teacher, batch_size=8, warmup_steps=1, evaluations=1)
-    monkeypatch.setattr(loop, "made_up", lambda *_, **__: small)
     (row,) = loop.measure(rounds=2, steps=16, batches=[8], starts=0)
     assert (row["kind"], row["case"], row["steps a round"]) == ("loop", "fashion, batch 8", 16)
-    assert row["loop"].rounds == row["alone"].rounds == 2  # how long they take on a busy machine is no test
+    assert row["loop"].median > 0 and row["alone"].median > 0
 
 
 def test_a_made_up_run_has_the_sizes_of_its_preset(tmp_path: Path) -> None:
