@@ -123,13 +123,8 @@ def pdf(session: nox.Session) -> None:
     pages = re.findall(r"(?:root|file): (\S+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         printed = [Path(folder) / f"{number:03d}.pdf" for number in range(len(pages))]
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-pdf-header-footer",
-            f"--user-data-dir={folder}/own",
-        ]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/own"]
+        options += ["--no-pdf-header-footer", "--virtual-time-budget=10000"]  # the time is for formulas
         for page, path in zip(pages, printed, strict=True):
             address = (FIRST_PAGE.parent / f"{page}.html").as_uri()
             execute(session, chromium, *options, f"--print-to-pdf={path}", address)
