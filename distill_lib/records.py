@@ -273,10 +273,14 @@ def curves(results: File | None = None, study: str | None = None, *, mock: bool 
     return pd.DataFrame(rows)
 
 
-def provenance(frame: pd.DataFrame) -> str:
+def provenance(*frames: pd.DataFrame) -> str:
     """One line that says where rows of `read` come from: seeds, devices and dates, then runs and commits."""
-    if frame.empty:
+    import pandas as pd
+
+    full = [frame for frame in frames if not frame.empty]
+    if not full:
         return "No runs."
+    frame = pd.concat(full)
     ids = sorted(frame["run_id"])
     names = ", ".join(ids) if len(ids) <= 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
     commits = ", ".join(sorted({commit[:7] for commit in frame["commit"]}))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill_lib import datasets, records
-from distill_lib.experiments import matching
+from distill_lib.experiments import matching, plans
+from distill_lib.experiments.definitions import PRETRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,13 +69,11 @@ def pretrained(dataset: str, variant: str | None = None, results: str | os.PathL
     Raises:
         DistillError: as `train.fit`.
     """
-    from distill_lib import experiments
-
-    before = experiments.pretraining(dataset, variant)
+    before = plans.pretraining(dataset, variant)
     if not before:
         return None
     if os.environ.get(READ_ONLY):
-        return experiments.PRETRAINED
+        return PRETRAINED
     from distill_lib import train
 
     return train.fit(before[0], results).reference

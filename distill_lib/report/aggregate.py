@@ -201,12 +201,6 @@ def selection(grid: pd.DataFrame) -> pd.DataFrame:
     return in_order(best_first.sort_values("epochs", kind="stable"))
 
 
-def sources(*frames: pd.DataFrame) -> str:
-    """The provenance line of a figure that shows several tables of runs."""
-    full = [frame for frame in frames if not frame.empty]
-    return records.provenance(pd.concat(full) if full else pd.DataFrame())
-
-
 def summarise(study: str, *, mock: bool = False) -> str:
     """The table of a study, a folder of results, as text, and where it comes from; replayed runs are left out.
 

@@ -197,7 +197,8 @@ def in_words(difference: Difference) -> str:
     """A difference as part of a sentence: value, interval, runs and corrected p."""
     if math.isnan(difference.p):
         return f"{value_of(difference)} ({'one run' if difference.single else 'runs without spread'}: noise unknown)"
-    rest = f"95\N{NO-BREAK SPACE}% {interval(difference)}, n = {_runs(difference)}, p {_p(difference)} after correction"
+    sure = f"p {p_in_words(difference.corrected)} after correction"
+    rest = f"95\N{NO-BREAK SPACE}% {interval(difference)}, n = {_runs(difference)}, {sure}"
     return f"{value_of(difference)} ({rest})"
 
 
@@ -205,7 +206,7 @@ def columns(difference: Difference | None) -> dict[str, str]:
     """A difference as columns of a table to print, named by `COLUMNS`; what is not known is empty."""
     if difference is None:
         return dict.fromkeys(COLUMNS, "")
-    sure = (interval(difference), _p(difference).removeprefix("= "))
+    sure = (interval(difference), p_in_words(difference.corrected).removeprefix("= "))
     if math.isnan(difference.p):
         sure = ("one run" if difference.single else "", "")
     return dict(zip(COLUMNS, (_runs(difference), value_of(difference), *sure), strict=True))
@@ -219,6 +220,11 @@ def value_of(difference: Difference) -> str:
 def interval(difference: Difference) -> str:
     """Its 95 % interval, in the unit of `value_of`."""
     return f"{_scaled(difference, difference.low)} to {_scaled(difference, difference.high)}"
+
+
+def p_in_words(value: float) -> str:
+    """A p-value with its sign of relation, as in "= .012" or "< .001"."""
+    return "< .001" if value < 0.001 else f"= {value:.{2 if value >= 0.0995 else 3}f}".replace("0.", ".")
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -254,8 +260,3 @@ def _runs(difference: Difference) -> str:
     if difference.paired:
         return f"{first} pairs"
     return str(first) if first == second else f"{first} and {second}"
-
-
-def _p(difference: Difference) -> str:
-    value = difference.corrected
-    return "< .001" if value < 0.001 else f"= {value:.{2 if value >= 0.0995 else 3}f}".replace("0.", ".")

@@ -46,13 +46,13 @@ def rankings(study: pd.DataFrame) -> list[Ranking]:
     several = [differences.at_every_length(study, *pair) for pair in itertools.combinations(policies, 2)]
     several = [cases for cases in several if len(cases) > 1]
     corrected = iter(differences.holm(case for cases in several for case in cases))
-    turned = [[_turned(next(corrected), cases[-1].value < 0) for _ in cases] for cases in several]
-    return [Ranking(ahead=cases[0].first, behind=cases[0].second, cases=tuple(cases)) for cases in turned]
-
-
-def _turned(case: Difference, around: bool) -> Difference:
-    """A difference, seen from the other side where it is to be turned around."""
-    return differences.negated(case) if around else case
+    ranked = []
+    for cases in several:
+        tested = [next(corrected) for _ in cases]
+        if tested[-1].value < 0:
+            tested = [differences.negated(case) for case in tested]
+        ranked.append(Ranking(ahead=tested[0].first, behind=tested[0].second, cases=tuple(tested)))
+    return ranked
 
 
 def ranking_table(ranked: Sequence[Ranking]) -> pd.DataFrame:

@@ -80,7 +80,6 @@ def trends(own: pd.DataFrame) -> list[str]:
         fit = stats.linregress(np.log2(each["images"]), 100 * (each["mix"] - each["same/ic"]))
         reach = stats.t.ppf(0.975, len(each) - 2) * fit.stderr
         ends = f"95 % {differences.signed(fit.slope - reach)} to {differences.signed(fit.slope + reach)}"
-        sure = "< .001" if fit.pvalue < 0.001 else f"= {fit.pvalue:.3f}".replace("0.", ".")
-        slope = differences.signed(fit.slope)
+        slope, sure = differences.signed(fit.slope), differences.p_in_words(fit.pvalue)
         texts.append(f"by {slope} points after {steps:,} steps ({ends}, {len(each)} pairs, *p* {sure})")
     return texts

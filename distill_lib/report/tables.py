@@ -38,8 +38,7 @@ def source(*frames: pd.DataFrame) -> HTML:
     """
     from IPython.display import HTML
 
-    full = [frame for frame in frames if not frame.empty]
-    short, _, names = provenance(pd.concat(full) if full else pd.DataFrame()).partition(" Runs: ")
+    short, _, names = provenance(*frames).partition(" Runs: ")
     return HTML(f'<details class="provenance"><summary>{short}</summary>Runs: {names or "none"}</details>')
 
 

@@ -69,7 +69,7 @@ def prepare(
         task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
     else:
         _say_once(f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
-        mock = recipe.variant == "smoke"
+        names = tuple(dict.fromkeys((recipe.dataset, transfer.name)))
         splits = _splits(recipe, dataset, streams, {"workers": workers, "on_bad_image": on_bad_image})
         task = Task(
             recipe=recipe,
@@ -79,8 +79,8 @@ def prepare(
                 name: EvalSet(split, recipe.eval_side, TRAIN_EVALUATION_IMAGES if name == "train" else None)
                 for name, split in splits.items()
             },
-            fingerprint="".join(map(datasets.fingerprint, dict.fromkeys((recipe.dataset, transfer.name)))),
-            data="".join(datasets.digest(name, mock=mock) for name in dict.fromkeys((recipe.dataset, transfer.name))),
+            fingerprint="".join(map(datasets.fingerprint, names)),
+            data="".join(datasets.digest(name, mock=recipe.variant == "smoke") for name in names),
         )
     task = _started(task, results)
     if not recipe.has_teacher:

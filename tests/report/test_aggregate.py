@@ -98,7 +98,7 @@ def test_results_table_has_a_row_a_length_and_policy(tmp_path: Path) -> None:
 
 
 def test_sources_of_nothing() -> None:
-    assert aggregate.sources(pd.DataFrame(), pd.DataFrame()) == "No runs."
+    assert records.provenance(pd.DataFrame(), pd.DataFrame()) == "No runs."
 
 
 def test_replayed_runs_stand_beside_the_live_ones_and_never_among_them(tmp_path: Path) -> None:
