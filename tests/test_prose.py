@@ -30,7 +30,8 @@ AMERICAN = re.compile(
 # interval
 MEASURED = re.compile(
     r"(?<![\w.x-])(?<!x )(?!95 % interval)\d[\d,.]*\s?"
-    r"(?:%|percent\b|per cent\b|(?:percentage )?points?\b|(?:milli)?seconds?\b|m?s\b|min(?:utes?)?\b|h(?:ours?)?\b|images/s|images a second)"
+    r"(?:%|percent\b|per cent\b|(?:percentage )?points?\b|(?:milli)?seconds?\b|m?s\b|min(?:utes?)?\b"
+    r"|h(?:ours?)?\b|images/s|images a second)"
 )
 # Paragraphs that may: what a notebook costs, roughly, for who wants to run it; and what others have measured
 MAY_MEASURE = re.compile(r"\A\*\*Cost\*\*|\{cite|\bexercise\}|\bsolution\}")
