@@ -145,6 +145,7 @@ def test_the_keyboard_opens_an_answer(wide: Opened) -> None:
 @pytest.mark.parametrize("word", ["mixup", "consistency", "patience", "views"])
 def test_a_search_lists_the_chapter_on_it_first(wide: Opened, word: str) -> None:
     wide.go("index")
+    wide.page.wait_for_load_state("networkidle")  # what is on its way when a page is left counts as failed
     wide.page.keyboard.press("Control+k")
     wide.page.keyboard.type(word)
     wide.page.keyboard.press("Enter")
