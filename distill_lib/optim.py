@@ -94,7 +94,7 @@ def create(
         warmup_steps: steps of the linear warm-up.
         schedule: one of `SCHEDULES`, how learning rate and weight decay fall.
         decay: one of `DECAYS`: weight decay as in the paper, or multiplied by the learning rate as in AdamW.
-        mesh: devices along one axis "data" between which Shampoo shares its matrices; None keeps them on one.
+        mesh: devices along one axis "data" that share the computing of Shampoo's roots; None has one compute all.
 
     Returns:
         The optax transformation; with defaults the paper's. The structure of its state does not depend on the numbers.

@@ -142,8 +142,8 @@ def learn(
         student: the module that is trained.
         recipe: what it minimises, and how; runs that share `LOSS_FIELDS` share the program.
         remat: as in `models.train_logits`.
-        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; the states are
-            then those of `state.spread`. None has each device do all of it.
+        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; None has each
+            device do all of it.
 
     Returns:
         A function of (state, settings, batch) to the next state.

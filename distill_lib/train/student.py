@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import models, optim, records, weights
+from distill_lib import models, optim, records, sharding, weights
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics, predict
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint
-from distill_lib.train.state import State, gathered, spread
+from distill_lib.train.state import State
 from distill_lib.train.task import RUN, SPLITS, Task
 
 
@@ -101,7 +101,7 @@ class StudentRun:
         """Writes a training checkpoint, from which `take_up` goes on."""
         facts: dict[str, Any] = {"origin": self.origin, "rows": self.rows, "parts": self.parts}
         facts |= {"seconds": self._spent(), "resumed": self.resumed}
-        checkpoint.save(self.directory, gathered(self.state, self.task.recipe.optimizer), facts)
+        checkpoint.save(self.directory, self.state, facts)
         self.saved = time.perf_counter()
 
     def finish(self, students_per_step: int, bad_images: int | None = None) -> Run | DistillError:
@@ -185,7 +185,7 @@ def take_up(
         leftover.unlink(missing_ok=True)
     state, now, saved = task.initial_state(), origin(task, remat), checkpoint.load(directory)
     if saved is None:
-        return StudentRun(task, directory, now, spread(state, task.recipe.optimizer, mesh))
+        return StudentRun(task, directory, now, jax.device_put(state, sharding.everywhere(mesh)))
     leaves, facts = saved
     _refuse_another(task, directory, facts["origin"]["recipe"], "checkpoint")
     changed = records.differences(facts["origin"], now)
@@ -194,7 +194,7 @@ def take_up(
             f"{directory} was begun otherwise ({records.in_words(changed)}): go on as it was begun, delete the "
             "folder, or say resume_changed=True; the record will tell."
         )
-    state = spread(checkpoint.restored(leaves, state), task.recipe.optimizer, mesh)
+    state = jax.device_put(checkpoint.restored(leaves, state), sharding.everywhere(mesh))
     start, parts = int(state.step), facts["parts"]
     if changed:
         parts = [*parts, {"step": start, "changed": changed}]
