@@ -41,13 +41,13 @@ def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
     everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
     teacher = task.asked_teacher
     teach = step.teach(recipe, teacher, task.num_classes)
-    key = jax.device_put(step.view_key(recipe.order_seed), everywhere)
-    variables: Any = () if store is not None else jax.device_put(task.asked_variables, everywhere)
+    key = jax.jit(lambda: step.view_key(recipe.order_seed), out_shardings=everywhere)()
+    variables: Any = () if store is not None else sharding.put(task.asked_variables, everywhere)
     sizes = teacher.sizes(recipe.resolution) if teacher else []
     temperature = np.float32(recipe.temperature)
     with contextlib.closing(task.train.batches(recipe, start, mesh, task.fixed_targets(), sizes)) as given:
         for number, pixels in given:
-            asked = variables if store is None else jax.device_put(store.read(number), split)
+            asked = variables if store is None else sharding.put(store.read(number), split)
             batch = teach(key, np.int32(number), pixels, asked, temperature)
             if store is not None:
                 store.check(number, batch.images)

@@ -22,7 +22,7 @@ from distill_lib import records, sharding
 from distill_lib.errors import DistillError
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.train import batches, checkpoint, step, student
+from distill_lib.train import batches, checkpoint, processes, step, student
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run, StudentRun
@@ -64,11 +64,12 @@ def fit(
         DistillError: if data, teacher or folder are not usable, the run was begun otherwise, or the student diverges.
             Earlier records stay intact.
     """
+    processes.start()
     sharding.use_compilation_cache()
     options: dict[str, Any] = {"loading": loading, "workers": workers, "on_bad_image": on_bad_image}
-    task = prepare(recipe, replay=replay, results=workdir, **options)
+    task = processes.together(lambda: prepare(recipe, replay=replay, results=workdir, **options))
     directory = folder(task, workdir)
-    if (run := student.finished(task, directory)) is not None:
+    if (run := processes.from_first(lambda: student.finished(task, directory))) is not None:
         return run
     (trained,) = train(
         [(task, directory)], checkpoint_seconds=checkpoint_seconds, remat=remat, resume_changed=resume_changed
@@ -105,8 +106,7 @@ def train(
     records.commit()  # of the code that trains: it may be another one by the end
     mesh = sharding.data_mesh()
     with contextlib.ExitStack() as held:
-        for _, directory in tasks:
-            held.enter_context(checkpoint.alone(directory))
+        processes.from_first(lambda: [held.enter_context(checkpoint.alone(directory)) for _, directory in tasks])
         options: dict[str, bool] = {"remat": remat, "resume_changed": resume_changed}
         runs = [student.take_up(task, directory, mesh, **options) for task, directory in tasks]
         return _train(runs, mesh, checkpoint_seconds, remat)
@@ -115,7 +115,7 @@ def train(
 def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
     everywhere = sharding.everywhere(mesh)
     lead, start = runs[0].task, min(run.start for run in runs)
-    settings = [jax.device_put(run.task.settings, everywhere) for run in runs]
+    settings = [sharding.put(run.task.settings, everywhere) for run in runs]
     learn = [step.learn(run.task.student, run.task.recipe, remat, mesh) for run in runs]
     count, ahead = lead.recipe.evaluations, deque[jax.Array]()
     reports = {round(lead.total_steps * (number + 1) / count) for number in range(count)}
@@ -141,7 +141,8 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
                     checkpoint_seconds,
                     share * (time.perf_counter() - began) - spent,
                 )
-    bad_images = None if lead.train.substituted is None else len(lead.train.substituted)
+    substituted = lead.train.substituted
+    bad_images = None if substituted is None else len(set().union(*processes.exchanged({*substituted})))
     return [run.error or run.finish(len(runs), bad_images) for run in runs]
 
 
@@ -158,8 +159,10 @@ def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) ->
 def save_due(runs: list[StudentRun], checkpoint_seconds: float, allowed: float) -> float:
     """Saves those whose last checkpoint is so long ago, the oldest first; none is begun after the seconds allowed.
 
-    Returns the seconds that it took.
+    Returns the seconds that it took. Process 0 does so alone, since each has the whole state.
     """
+    if not processes.first():
+        return 0.0
     began = time.perf_counter()
     due = sorted((run for run in runs if began - run.saved >= checkpoint_seconds), key=lambda run: run.saved)
     if allowed < 0 or not due:

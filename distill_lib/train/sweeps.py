@@ -19,7 +19,7 @@ from distill_lib import sharding
 from distill_lib.errors import DistillError, unknown
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.train import state, student
+from distill_lib.train import processes, state, student
 from distill_lib.train.loop import folder, train
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run
@@ -78,20 +78,22 @@ def sweep(
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
     if students_per_step is not None and students_per_step < 1:
         raise DistillError(f"students_per_step must be at least 1, got {students_per_step}.")
+    processes.start()
     sharding.use_compilation_cache()
-    tasks = _prepared(recipes, {"loading": loading, "workers": workers, "replay": replay, "results": workdir})
+    options: dict[str, Any] = {"loading": loading, "workers": workers, "replay": replay, "results": workdir}
+    tasks = processes.together(lambda: _prepared(recipes, options))
     folders = [folder(task, workdir) for task in tasks]
     ended: dict[Path, Run | DistillError] = {}
     waiting: dict[Hashable, dict[Path, Task]] = {}
     for task, directory in zip(tasks, folders, strict=True):
         if directory in ended:
             continue
-        if (run := student.finished(task, directory)) is not None:
+        if (run := processes.from_first(lambda: student.finished(task, directory))) is not None:  # noqa: B023
             ended[directory] = _light(run)
         else:
             waiting.setdefault(task.shared_batches, {})[directory] = task
     for group in waiting.values():
-        size = students_per_step or affordable(next(iter(group.values())))
+        size = students_per_step or min(processes.exchanged(affordable(next(iter(group.values())))))
         for part in _parts(list(group.items()), size):
             taught = [(task, directory) for directory, task in part]
             runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat, resume_changed=resume_changed)
