@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -24,8 +23,6 @@ from distill_lib.weights import File, flatten, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from distill_lib.recipes import Recipe
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -61,26 +58,6 @@ def find_results() -> Path:
         if (parent / "pyproject.toml").is_file() and (parent / "results").is_dir():
             return parent / "results"
     return Path("results")
-
-
-def describe(
-    recipe: Recipe, *, run_id: str, mock: bool, result: Row, about: Record, teacher: dict[str, Any] | None
-) -> Record:
-    """Builds the record of a finished run.
-
-    Args:
-        recipe: the resolved recipe.
-        run_id: name of the run.
-        mock: whether the data were made up, so that the run must never reach a figure.
-        result: final metrics; accuracies as shares in [0, 1].
-        about: `steps`, `wall_seconds`, `images_per_second`, `students_per_step` (that were taught together), `resumed`
-            (how often the run was taken up again), `data` (digest of the images), and where there may be any,
-            `bad_images` (that were met in training) and `<split>_bad_images` (that no metric of the split counts).
-            Where it was taken up under other circumstances, `parts`: at which step, and what was what before and after.
-        teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
-    """
-    named = {"run_id": run_id, "study": recipe.study, "mock": mock, "teacher": teacher}
-    return named | {"recipe": dataclasses.asdict(recipe), "result": result} | about | environment()
 
 
 def environment() -> Record:

@@ -44,7 +44,7 @@ class ShampooState(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """A matrix of `rows` x `columns` is cut into `down` x `across` blocks of equal size; zeros fill up the last ones."""
+    """How a matrix of `rows` x `columns` is cut into `down` x `across` equal blocks; zeros fill up the last ones."""
 
     rows: int
     columns: int

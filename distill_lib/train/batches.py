@@ -37,17 +37,14 @@ def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
     Raises:
         DistillError: if stored soft labels are damaged, or belong to other views.
     """
-    recipe, store = task.recipe, task.store
-    everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
-    teacher = task.asked_teacher
+    recipe, store, (teacher, variables) = task.recipe, task.store, task.asked
     teach = step.teach(recipe, teacher, task.num_classes)
-    key = jax.device_put(step.view_key(recipe.order_seed), everywhere)
-    variables: Any = () if store is not None else jax.device_put(task.asked_variables, everywhere)
+    key, variables = jax.device_put((step.view_key(recipe.order_seed), variables), sharding.everywhere(mesh))
     sizes = teacher.sizes(recipe.resolution) if teacher else []
     temperature = np.float32(recipe.temperature)
     with contextlib.closing(task.train.batches(recipe, start, mesh, task.fixed_targets(), sizes)) as given:
         for number, pixels in given:
-            asked = variables if store is None else jax.device_put(store.read(number), split)
+            asked: Any = variables if store is None else jax.device_put(store.read(number), sharding.split(mesh))
             batch = teach(key, np.int32(number), pixels, asked, temperature)
             if store is not None:
                 store.check(number, batch.images)

@@ -28,12 +28,10 @@ CHECKSUM = 4  # bytes
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Keeps other processes from writing a run, or soft labels, into a folder at the same time; a kill sets it free.
-
-    Does nothing where the system has no such locks.
+    """Keeps other processes from writing into a folder at the same time, where the system has locks; a kill frees it.
 
     Raises:
-        DistillError: if another process trains it, or the folder cannot be written.
+        DistillError: if another process has it, or the folder cannot be written.
     """
     try:
         import fcntl
@@ -121,4 +119,4 @@ def restored(leaves: list[np.ndarray], like: Any) -> Any:
 
 def leftovers(directory: Path) -> list[Path]:
     """What a finished run needs no more, and what kills left."""
-    return [directory / name for name in (*KEPT, "recipe.json")] + weights.unfinished(directory)
+    return [directory / name for name in (*KEPT, LOCK, "recipe.json")] + weights.unfinished(directory)

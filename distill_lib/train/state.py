@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -64,18 +65,10 @@ def state_shapes(
     student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam", mesh: Mesh | None = None
 ) -> State:
     """The state of one student as shapes, dtypes and, with a mesh, where it lies; nothing is computed."""
-    start = models.shapes(student, image_shape)
-    state = jax.eval_shape(
-        lambda start: initial_state(student, 0, image_shape, optimizer=optimizer, start=start), start
-    )
+    begun = functools.partial(initial_state, student, 0, image_shape, optimizer=optimizer)
+    state: State = jax.eval_shape(begun, start=models.shapes(student, image_shape))
     if mesh is None:
         return state
-    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.everywhere(mesh))  # noqa: E731
-    return jax.tree.map(place, state)
-
-
-def state_bytes(student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam") -> int:
-    """Memory that the state of one student takes: parameters, statistics and optimiser state; nothing is computed."""
-    state = state_shapes(student, image_shape, optimizer)
-    leaves = jax.tree.leaves((state.variables, state.opt_state))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    place = sharding.everywhere(mesh)
+    laid: State = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state)
+    return laid
