@@ -44,9 +44,14 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     for family in FAMILIES:
-        if (module := family.create(name, num_classes, dtype)) is not None:
-            return module
+        if build := family.builders().get(name):
+            return build(num_classes=num_classes, dtype=dtype)
     raise unknown("model", name, names())
+
+
+def names() -> list[str]:
+    """Names of the models that `create` builds."""
+    return [name for family in FAMILIES for name in family.builders()]
 
 
 def check_resolution(name: str, resolution: int) -> None:
@@ -58,11 +63,6 @@ def check_resolution(name: str, resolution: int) -> None:
         raise DistillError(
             f"{name} takes images of whole patches: choose a resolution that {patch} divides, got {resolution}."
         )
-
-
-def names() -> list[str]:
-    """Names of the models that `create` builds."""
-    return [name for family in FAMILIES for name in family.names()]
 
 
 def init(model: nn.Module, key: jax.Array, image_shape: ImageShape) -> Variables:
@@ -96,14 +96,10 @@ def logits(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Arr
 def train_logits(
     model: nn.Module, variables: Variables, images: jax.Array, *, remat: bool = False
 ) -> tuple[jax.Array, Variables]:
-    """Predicts as in training, where BatchNorm uses the statistics of the batch, over all devices.
+    """Predicts as `logits` does in training, where BatchNorm uses the statistics of the batch, over all devices.
 
-    Args:
-        model: the module.
-        variables: its parameters, and with BatchNorm its running statistics.
-        images: (batch, height, width, channels), float32 in [-1, 1].
-        remat: whether only the outputs of residual units are kept for the gradient and the rest is computed again then
-            (rematerialisation); the same gradients, to rounding.
+    With `remat` only the outputs of residual units are kept for the gradient, and the rest is computed again then
+    (rematerialisation); the same gradients, to rounding.
 
     Returns:
         Logits (batch, num_classes) float32, and the other variables after it: {"batch_stats": ...}, or nothing without

@@ -7,7 +7,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,20 +70,12 @@ class Ensemble:
         return sorted({member.resolution or resolution for member in self.members})
 
     def logits(
-        self,
-        variables: tuple[models.Variables, ...],
-        show: Show,
-        temperature: jax.Array | float = 1.0,
+        self, variables: Sequence[models.Variables], show: Show, temperature: jax.Array | float = 1.0
     ) -> jax.Array:
-        """Asks all members about one view.
-
-        Args:
-            variables: of each member.
-            show: renders the view at a member's resolution.
-            temperature: at which probabilities are averaged.
+        """Asks all members, each with its variables, about the view that `show` renders at a member's resolution.
 
         Returns:
-            (batch, classes) float32; with "probabilities", numbers whose softmax at that temperature is the mean.
+            (batch, classes) float32; with "probabilities", numbers whose softmax at the temperature is the mean.
         """
         answers = self._each(Member.logits, variables, show)
         if len(answers) == 1:
@@ -93,14 +85,11 @@ class Ensemble:
         log_probabilities = jax.nn.log_softmax(jnp.stack(answers) / temperature)
         return temperature * (jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(float(len(answers))))
 
-    def features(self, variables: tuple[models.Variables, ...], show: Show) -> jax.Array:
+    def features(self, variables: Sequence[models.Variables], show: Show) -> jax.Array:
         """All members' features of one view side by side, (batch, features): their kernels add up."""
         return jnp.concatenate(self._each(Member.features, variables, show), axis=-1)
 
     def _each(
-        self,
-        ask: Callable[[Member, models.Variables, jax.Array], jax.Array],
-        variables: tuple[models.Variables, ...],
-        show: Show,
+        self, ask: Callable[..., jax.Array], variables: Sequence[models.Variables], show: Show
     ) -> list[jax.Array]:
         return [ask(member, own, show(member.resolution)) for member, own in zip(self.members, variables, strict=True)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -183,16 +184,9 @@ def resize_positions(params: Params, resolution: int) -> Params:
     return params | {"Transformer": encoder | {"posembed_input": {"pos_embedding": resized}}}
 
 
-def create(name: str, num_classes: int, dtype: str = "float32") -> ViT | None:
-    """Builds the Vision Transformer of that name; None if it is not one of this family."""
-    if name not in WIDTHS:
-        return None
-    return ViT(num_classes, WIDTHS[name], WIDTHS[name] // HEAD_WIDTH, dtype=dtype)
-
-
-def names() -> list[str]:
-    """Names that `create` knows."""
-    return list(WIDTHS)
+def builders() -> Mapping[str, Callable[..., ViT]]:
+    """What builds each model of this family, by name."""
+    return {name: functools.partial(ViT, width=width, heads=width // HEAD_WIDTH) for name, width in WIDTHS.items()}
 
 
 def _check_side(height: int, width: int, patch: int) -> None:
