@@ -103,7 +103,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert sorted(os.listdir(folder)) == ["metrics.csv", "run.json"]
 
 
-def test_describe_says_where_a_number_comes_from() -> None:
+def test_a_record_says_where_a_number_comes_from() -> None:
     """Recipe, result, versions, device, date and commit: what one needs to check a number years later."""
     record = make_record()
     assert record["recipe"]["policy"] == "mix" and record["recipe"]["crop_area"] == (0.25, 1.0)
