@@ -76,6 +76,7 @@ def circumstances() -> Record:
     return {
         "device": on_cpu if device.platform == "cpu" else device.device_kind,
         "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
         "versions": {"python": platform.python_version()} | versions,
         "settings": {name: jax.config.values.get(name) for name in SETTINGS}
         | {name: os.environ[name] for name in VARIABLES if name in os.environ},

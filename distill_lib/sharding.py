@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -19,7 +20,13 @@ def use_compilation_cache() -> None:
 
 
 def data_mesh(count: int | None = None) -> Mesh:
-    """The first `count` devices, or all, along one axis "data": that of the images of a batch."""
+    """The first `count` devices, or all, along one axis "data": that of the images of a batch.
+
+    Those of a process stand side by side, so that its share of a batch is one piece.
+    """
+    if jax.process_count() > 1:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     return jax.make_mesh((count or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
@@ -33,9 +40,28 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def put(arrays: Any, sharding: NamedSharding) -> Any:
+    """Lays out a tree of arrays that every process has whole; those that lie so already are not sent again."""
+    if jax.process_count() == 1:
+        return jax.device_put(arrays, sharding)
+
+    def place(array: Any) -> jax.Array:
+        if getattr(array, "sharding", None) == sharding:
+            return array
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(place, arrays)
+
+
+def fetch(arrays: Any) -> Any:
+    """A tree of arrays as NumPy's, whole in every process."""
+    return jax.device_get(arrays) if jax.process_count() == 1 else multihost_utils.process_allgather(arrays, tiled=True)
+
+
 def on_all_devices(variables: Any) -> Any:
     """A tree of arrays, whole on each device; those that are there already are not sent again."""
-    return jax.device_put(variables, everywhere(data_mesh()))
+    return put(variables, everywhere(data_mesh()))
 
 
 def in_parts(examples: Any, size: int) -> Iterator[Any]:
@@ -71,4 +97,4 @@ def filled(examples: Any, size: int) -> Any:
     def fill(array: np.ndarray) -> np.ndarray:
         return np.concatenate([array, np.ones((size - len(array), *array.shape[1:]), array.dtype)])
 
-    return jax.device_put(jax.tree.map(fill, examples), split(data_mesh()))
+    return put(jax.tree.map(fill, examples), split(data_mesh()))

@@ -107,10 +107,10 @@ class InMemory(Split):
         """See `Split`."""
         arrays, split = self.arrays, sharding.split(mesh)
         whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
-        placed = jax.device_put(whole, sharding.everywhere(mesh))
+        placed = sharding.put(whole, sharding.everywhere(mesh))
         drawn = sampler.batches(len(self), seed=recipe.order_seed, batch_size=recipe.batch_size, start_step=start)
         for number, indices in enumerate(drawn, start):
-            yield number, placed._replace(indices=jax.device_put(indices, split))
+            yield number, placed._replace(indices=sharding.put(indices, split))
 
 
 class Streamed(Split):

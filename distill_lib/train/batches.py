@@ -39,12 +39,14 @@ def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
     """
     recipe, store, (teacher, variables) = task.recipe, task.store, task.asked
     teach = step.teach(recipe, teacher, task.num_classes)
-    key, variables = jax.device_put((step.view_key(recipe.order_seed), variables), sharding.everywhere(mesh))
+    everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
+    key = jax.jit(lambda: step.view_key(recipe.order_seed), out_shardings=everywhere)()
+    variables = sharding.put(variables, everywhere)
     sizes = teacher.sizes(recipe.resolution) if teacher else []
     temperature = np.float32(recipe.temperature)
     with contextlib.closing(task.train.batches(recipe, start, mesh, task.fixed_targets(), sizes)) as given:
         for number, pixels in given:
-            asked: Any = variables if store is None else jax.device_put(store.read(number), sharding.split(mesh))
+            asked: Any = variables if store is None else sharding.put(store.read(number), split)
             batch = teach(key, np.int32(number), pixels, asked, temperature)
             if store is not None:
                 store.check(number, batch.images)

@@ -55,6 +55,6 @@ def fixed_targets(teacher: Teacher, split: Split, recipe: Recipe) -> np.ndarray:
             logger.info("the teacher's fixed outputs: %d of %d images", number * AT_ONCE, len(split))
         first = jax.random.key(number * AT_ONCE)
         keys = (jax.random.fold_in(first, crop_number) for crop_number in range(crops))
-        parts.append(np.asarray(sum(answer(variables, pixels, key) for key in keys)) / crops)
+        parts.append(sharding.fetch(sum(answer(variables, pixels, key) for key in keys)) / crops)
     means = np.concatenate(parts)[: len(split)]
     return temperature * np.log(np.maximum(means, np.finfo(np.float32).tiny)) if mean_over_crops else means

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from distill_lib import records, sharding
 from distill_lib.errors import DistillError
 from distill_lib.log import logger
-from distill_lib.train import batches, checkpoint, step, student
+from distill_lib.train import batches, checkpoint, processes, step, student
 from distill_lib.train.progress import Progress
 from distill_lib.train.student import Run, StudentRun
 from distill_lib.train.task import Task
@@ -48,19 +48,16 @@ def train(
     records.commit()  # of the code that trains: it may be another one by the end
     mesh = sharding.data_mesh()
     with contextlib.ExitStack() as held:
-        for _, directory in tasks:
-            held.enter_context(checkpoint.alone(directory))
-        runs = [
-            student.take_up(task, directory, mesh, remat=remat, resume_changed=resume_changed)
-            for task, directory in tasks
-        ]
+        processes.from_first(lambda: [held.enter_context(checkpoint.alone(directory)) for _, directory in tasks])
+        options: dict[str, bool] = {"remat": remat, "resume_changed": resume_changed}
+        runs = [student.take_up(task, directory, mesh, **options) for task, directory in tasks]
         return _train(runs, mesh, checkpoint_seconds, remat)
 
 
 def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
     everywhere = sharding.everywhere(mesh)
     lead, start = runs[0].task, min(run.start for run in runs)
-    settings = [jax.device_put(run.task.settings, everywhere) for run in runs]
+    settings = [sharding.put(run.task.settings, everywhere) for run in runs]
     learn = [step.learn(run.task.student, run.task.recipe, remat, mesh) for run in runs]
     count, ahead = lead.recipe.evaluations, deque[jax.Array]()
     reports = {round(lead.total_steps * (number + 1) / count) for number in range(count)}
@@ -86,7 +83,10 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
                     checkpoint_seconds,
                     share * (time.perf_counter() - began) - spent,
                 )
-    return [run.error or run.finish(len(runs), lead.train.substituted) for run in runs]
+    substituted = lead.train.substituted
+    if substituted is not None:
+        substituted = set().union(*processes.exchanged({*substituted}))
+    return [run.error or run.finish(len(runs), substituted) for run in runs]
 
 
 def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) -> None:
@@ -102,8 +102,10 @@ def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) ->
 def save_due(runs: list[StudentRun], checkpoint_seconds: float, allowed: float) -> float:
     """Saves those whose last checkpoint is so long ago, the oldest first; none is begun after the seconds allowed.
 
-    Returns the seconds that it took.
+    Returns the seconds that it took. Process 0 does so alone, since each has the whole state.
     """
+    if not processes.first():
+        return 0.0
     began = time.perf_counter()
     due = sorted((run for run in runs if began - run.saved >= checkpoint_seconds), key=lambda run: run.saved)
     if allowed < 0 or not due:

@@ -203,8 +203,6 @@ def _check_size(recipe: Recipe, transfer: datasets.Dataset) -> None:
     images = datasets.training_images(transfer, recipe.train_images, mock=recipe.variant == "smoke")
     if images is not None:
         recipe.check_length(images)
-    if jax.process_count() > 1:
-        raise DistillError("training on several hosts is not supported yet: start one process with all devices of one.")
     if recipe.batch_size % jax.device_count():
         raise DistillError(
             f"batch_size {recipe.batch_size} cannot be shared by {jax.device_count()} devices; choose a multiple."

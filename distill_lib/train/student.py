@@ -20,7 +20,7 @@ from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics, predict
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.train import checkpoint
+from distill_lib.train import checkpoint, processes
 from distill_lib.train.state import State
 from distill_lib.train.task import RUN, SPLITS, Task
 
@@ -128,8 +128,7 @@ class StudentRun:
         except predict.NotFiniteError:
             return self._diverged("the student's logits are not finite")
         result |= similarity(task, variables)
-        metadata = {"model": recipe.student, "dataset": recipe.dataset, "run_id": task.run_id}
-        weights.save_npz(self.directory / "student.npz", weights.pack(jax.device_get(variables)), metadata)
+        variables = jax.device_get(variables)
         broken = {"bad_images": substituted}
         broken |= {f"{split}_bad_images": eval_set.split.bad for split, eval_set in task.eval_sets.items()}
         record = {
@@ -148,9 +147,16 @@ class StudentRun:
         }
         record |= {name: len(images) for name, images in broken.items() if images is not None}
         record |= {"parts": self.parts} if self.parts else {}
-        record = records.write(self.directory, record | records.environment(), self.rows)
-        _tidy(self.directory)
+        record = processes.from_first(lambda: self._write(record | records.environment(), variables))
         return Run(record, self.rows, self.directory, reused=False)
+
+    def _write(self, record: records.Record, variables: models.Variables) -> records.Record:
+        """Writes the student, and then its record; returns that as it is written."""
+        metadata = {"model": self.task.recipe.student, "dataset": self.task.recipe.dataset, "run_id": self.task.run_id}
+        weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
+        record = records.write(self.directory, record, self.rows)
+        _tidy(self.directory)
+        return record
 
     def _diverged(self, what: str) -> DistillError:
         """Ends this run; returns its `error`."""
@@ -190,11 +196,10 @@ def take_up(
     Raises:
         DistillError: if the checkpoint is damaged, is another run's, or was made under other circumstances.
     """
-    for leftover in weights.unfinished(directory):
-        leftover.unlink(missing_ok=True)
-    state, now, saved = task.initial_state(), origin(task, remat), checkpoint.load(directory)
+    now, everywhere = processes.same(origin(task, remat)), sharding.everywhere(mesh)
+    state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), _saved(directory)))
     if saved is None:
-        return StudentRun(task, directory, now, jax.device_put(state, sharding.everywhere(mesh)))
+        return StudentRun(task, directory, now, sharding.put(state, everywhere))
     leaves, facts = saved
     _refuse_another(task, directory, facts["origin"]["recipe"], "checkpoint")
     changed = records.differences(facts["origin"], now)
@@ -203,12 +208,19 @@ def take_up(
             f"{directory} was begun otherwise ({records.in_words(changed)}): go on as it was begun, delete the "
             "folder, or say resume_changed=True; the record will tell."
         )
-    state = jax.device_put(checkpoint.restored(leaves, state), sharding.everywhere(mesh))
+    state = sharding.put(checkpoint.restored(leaves, state), everywhere)
     start = int(state.step)
     facts["parts"] += [{"step": start, "changed": changed}] if changed else []
     logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
     began = {name: facts[name] for name in ("rows", "seconds", "parts")} | {"resumed": facts["resumed"] + 1}
     return StudentRun(task, directory, now, state, start=start, **began)
+
+
+def _saved(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+    """What `checkpoint.load` finds, after what kills left is removed."""
+    for leftover in weights.unfinished(directory):
+        leftover.unlink(missing_ok=True)
+    return checkpoint.load(directory)
 
 
 def finished(task: Task, directory: Path) -> Run | None:

@@ -19,7 +19,7 @@ from distill_lib import records, sharding
 from distill_lib.errors import DistillError, unknown
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.train import state, student
+from distill_lib.train import processes, state, student
 from distill_lib.train.loop import train
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run
@@ -97,25 +97,20 @@ def sweep(
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
     if students_per_step is not None and students_per_step < 1:
         raise DistillError(f"students_per_step must be at least 1, got {students_per_step}.")
+    processes.start()
     sharding.use_compilation_cache()
     root = Path(workdir) if workdir is not None else records.find_results()
-    folders: list[Path] = []
-    tasks: dict[Path, Task] = {}
-    like: Task | None = None
-    for recipe in recipes:
-        task = prepare(recipe, like, results=workdir, **loading)
-        like = task if task.teacher or not (like and like.teacher) else like  # so that a teacher is loaded once
-        folders.append(root / task.recipe.study / task.run_id)
-        tasks[folders[-1]] = task
+    prepared = processes.together(lambda: _prepared(recipes, loading | {"results": workdir}))
+    folders = [root / task.recipe.study / task.run_id for task in prepared]
     ended: dict[Path, Run | DistillError] = {}
     waiting: dict[Hashable, list[tuple[Task, Path]]] = {}
-    for directory, task in tasks.items():
-        if (run := student.finished(task, directory)) is not None:
+    for directory, task in dict(zip(folders, prepared, strict=True)).items():
+        if (run := processes.from_first(lambda: student.finished(task, directory))) is not None:  # noqa: B023
             ended[directory] = run
         else:
             waiting.setdefault(task.shared_batches, []).append((task, directory))
     for group in waiting.values():
-        size = students_per_step or affordable(group[0][0])
+        size = students_per_step or min(processes.exchanged(affordable(group[0][0])))
         for part in (group[start : start + size] for start in range(0, len(group), size)):
             runs = train(part, checkpoint_seconds=checkpoint_seconds, remat=remat, resume_changed=resume_changed)
             ended |= zip((directory for _, directory in part), runs, strict=True)
@@ -174,3 +169,12 @@ def _memory() -> int:
     """Bytes of the first device, or of the host if it is a CPU."""
     stats: dict[str, int] = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _prepared(recipes: Sequence[Recipe], options: dict[str, Any]) -> list[Task]:
+    tasks: list[Task] = []
+    like: Task | None = None
+    for recipe in recipes:
+        tasks.append(prepare(recipe, like, **options))
+        like = like if like and like.teacher and not tasks[-1].teacher else tasks[-1]  # a teacher is loaded once
+    return tasks
