@@ -31,15 +31,12 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
     """Builds the model of that name.
 
     Args:
-        name: such as "bit_r50x1" or "bit_r11w8"; `names()` lists them.
+        name: such as "bit_r50x1" or "bit_r11w8"; `names()` lists them. DistillError if it is unknown, as is a dtype.
         num_classes: length of the logits.
         dtype: what activations are computed in. Parameters, statistics of normalisation and logits are float32 anyway.
 
     Returns:
         A Flax module for `init`, `logits` and the other functions of this package.
-
-    Raises:
-        DistillError: if the name or the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -79,11 +76,7 @@ def _initialiser(model: nn.Module, image_shape: ImageShape) -> Callable[[jax.Arr
 
 @functools.lru_cache(maxsize=64)
 def shapes(model: nn.Module, image_shape: ImageShape) -> Variables:
-    """Shapes of a model's variables for images of shape (height, width, channels); nothing is computed.
-
-    Raises:
-        DistillError: if the model cannot take images of that shape.
-    """
+    """Shapes of a model's variables for images of shape (height, width, channels), or DistillError if it takes none."""
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 
@@ -116,11 +109,7 @@ def train_logits(
 
 
 def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
-    """Outputs of the parts of a model, and of their parts.
-
-    Returns:
-        Arrays by name, such as "root_block", "block1", "block1/unit01", and last the "logits".
-    """
+    """Outputs of the parts of a model and of their parts, such as "block1" and "block1/unit01", and last "logits"."""
 
     def near(module: nn.Module, _: str) -> bool:
         return 1 <= len(module.path) <= 2
@@ -131,11 +120,7 @@ def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[
 
 
 def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
-    """What a model's last layer is given: pooled features of images, (batch, features) float32.
-
-    Raises:
-        DistillError: if the model has no layer that is called "head".
-    """
+    """What a model's last layer, which is called "head", is given: pooled features (batch, features), float32."""
     seen: list[jax.Array] = []
 
     def keep(call: Callable[..., Any], arguments: Any, options: Any, context: nn.module.InterceptorContext) -> Any:
@@ -153,7 +138,6 @@ def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> ja
 def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
     """Computes once what a frozen network would compute in every step: standardised weights, BatchNorm at inference.
 
-    Returns:
-        A module and its variables with the same logits, to rounding; it cannot be trained.
+    Gives a module and its variables with the same logits, to rounding; it cannot be trained.
     """
     return model.fold(variables)

@@ -50,12 +50,9 @@ class StandardizedConv(nn.Module):
 
 
 def standardize(kernel: Kernel, epsilon: float = 1e-10) -> Kernel:
-    """Weight standardisation: mean 0 and variance 1 over (H, W, input channels) of a kernel (H, W, in, out).
+    """Weight standardisation (Qiao et al., 2019): mean 0, variance 1 over (H, W, in) of a kernel (H, W, in, out).
 
     NumPy arrays stay NumPy arrays: loading a teacher compiles nothing.
-
-    References:
-        Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
     """
     sqrt = np.sqrt if isinstance(kernel, np.ndarray) else jnp.sqrt
     centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
@@ -121,33 +118,22 @@ class Stage(nn.Module):
 
 
 class BiT(nn.Module):
-    """A BiT ResNet-v2 from images to logits.
-
-    Attributes:
-        num_classes: length of the logits.
-        stages: residual units in each stage.
-        width: bottleneck width of the first stage; it doubles from stage to stage.
-        groups: groups of every GroupNorm.
-        stem: (kernel size, stride, max-pool after it) of the root block.
-        dtype: of the activations.
-        folded: whether the weights are standardised already, as in a frozen teacher.
-    """
+    """A BiT ResNet-v2 from images to logits."""
 
     num_classes: int
-    stages: tuple[int, ...]
-    width: int
-    groups: int = 32
-    stem: tuple[int, int, bool] = (7, 2, True)
-    dtype: str = "float32"
-    folded: bool = False
+    stages: tuple[int, ...]  # residual units in each stage
+    width: int  # of the bottlenecks of the first stage; it doubles from stage to stage
+    groups: int = 32  # of every GroupNorm
+    stem: tuple[int, int, bool] = (7, 2, True)  # kernel size, stride, max-pool after it
+    dtype: str = "float32"  # of the activations
+    folded: bool = False  # whether the weights are standardised already, as in a frozen teacher
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes); `train` changes nothing."""
         x = RootBlock(self.width, *self.stem, self.folded, name="root_block")(images.astype(self.dtype))
         for index, units in enumerate(self.stages):
-            stride = 1 if index == 0 else 2
-            width = self.width * 2**index
+            stride, width = min(index + 1, 2), self.width * 2**index
             x = Stage(units, width, stride, self.groups, self.folded, name=f"block{index + 1}")(x)
         x = nn.relu(GroupNorm(self.groups, name="norm-pre-head")(x))
         features = x.mean(axis=(1, 2), dtype=jnp.float32)
@@ -155,9 +141,8 @@ class BiT(nn.Module):
 
     def fold(self, variables: dict[str, Params]) -> tuple[BiT, dict[str, Params]]:
         """Standardises the weights once; kernels are kept in the dtype they are used in."""
-        return self.clone(folded=True), map_kernels(
-            lambda kernel: standardize(kernel).astype(jnp.dtype(self.dtype)), variables
-        )
+        frozen = map_kernels(lambda kernel: standardize(kernel).astype(jnp.dtype(self.dtype)), variables)
+        return self.clone(folded=True), frozen
 
 
 def builders() -> Mapping[str, Callable[..., BiT]]:

@@ -23,17 +23,11 @@ Show = Callable[[int | None], jax.Array]  # renders the view at a resolution; No
 
 @dataclass(frozen=True)
 class Member:
-    """A network and what it wants to see.
+    """A network and what it wants to see."""
 
-    Attributes:
-        model: the module, or what answers like one.
-        resolution: height and width of its images in pixels; None takes whatever the student sees.
-        input_range: the values that a black and a white pixel have for it.
-    """
-
-    model: Any
-    resolution: int | None = None
-    input_range: tuple[float, float] = (-1.0, 1.0)
+    model: Any  # the module, or what answers like one
+    resolution: int | None = None  # height and width of its images in pixels; None takes whatever the student sees
+    input_range: tuple[float, float] = (-1.0, 1.0)  # the values that a black and a white pixel have for it
 
     def logits(self, variables: models.Variables, images: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, classes)."""
@@ -50,12 +44,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks that answer with one voice.
+    """Networks, at least one, that answer with one voice.
 
-    Attributes:
-        members: at least one.
-        mean: "logits" (the paper) or "probabilities" at the temperature of the loss. The released code's sum of one KL
-            for each of n teachers has n times the gradient of the latter.
+    That is the mean of their logits (the paper), or of their probabilities at the temperature of the loss. The released
+    code's sum of one KL for each of n teachers has n times the gradient of the latter.
     """
 
     members: tuple[Member, ...]

@@ -179,27 +179,16 @@ class Stage(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """A mobile network of width 1, from images to logits.
-
-    Attributes:
-        num_classes: length of the logits.
-        stem: channels of the first convolution, 3x3/2.
-        stages: blocks, stage by stage.
-        last: channels of the last convolution.
-        hidden: width of the hidden layer after pooling; None if there is none.
-        activation: of these three, a name in `ACTIVATIONS`.
-        layers: what the convolutions have in common.
-        dtype: of the activations.
-    """
+    """A mobile network of width 1, from images to logits."""
 
     num_classes: int
-    stem: int
+    stem: int  # channels of the first convolution, 3x3/2
     stages: tuple[tuple[Row, ...], ...]
-    last: int
-    hidden: int | None = None
-    activation: str = "relu"
+    last: int  # channels of the last convolution
+    hidden: int | None = None  # width of the hidden layer after pooling, if there is one
+    activation: str = "relu"  # of these three, a name in `ACTIVATIONS`
     layers: Layers = Layers()
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the activations
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

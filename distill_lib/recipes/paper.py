@@ -128,23 +128,14 @@ class Preset(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Runs on ImageNet that differ in their length alone: presets of that name and a number of epochs.
-
-    Attributes:
-        name: of the presets, before the number of epochs.
-        epochs: the lengths.
-        source: where the results stand.
-        settings: what differs from function matching with the teacher at 224.
-        note: as in `Preset`, for all lengths; empty if there is nothing.
-        notes: further notes, by length.
-    """
+    """Runs on ImageNet that differ in their length alone: presets of that name and a number of epochs."""
 
     name: str
     epochs: tuple[int, ...]
-    source: str
-    settings: dict[str, Any] = {}  # noqa: RUF012
-    note: str = ""
-    notes: dict[int, str] = {}  # noqa: RUF012
+    source: str  # where the results stand
+    settings: dict[str, Any] = {}  # noqa: RUF012  # what differs from function matching with the teacher at 224
+    note: str = ""  # for all lengths
+    notes: dict[int, str] = {}  # noqa: RUF012  # for some
 
     def presets(self) -> dict[str, Preset]:
         """A preset for each length."""

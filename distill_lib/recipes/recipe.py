@@ -133,9 +133,7 @@ class Recipe:
     def only(self, fields: Sequence[str], **values: Any) -> Recipe:
         """A recipe that is equal for all runs that share some fields: what a compiled program depends on.
 
-        Args:
-            fields: names whose values are kept; of all others some value stands for any.
-            **values: that take the place of further fields' own.
+        Of all other fields some value stands for any, `values` for those that it names.
         """
         kept = {name: getattr(self, name) for name in fields}
         return Recipe(**(_ANY | kept | values))

@@ -38,9 +38,6 @@ def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
         variant: one of `variants(dataset)`.
         **overrides: fields of `Recipe` to replace; None keeps the preset's value.
 
-    Returns:
-        The resolved recipe.
-
     Raises:
         DistillError: for an unknown name, a setting that makes no sense, a teacher that nobody named, or a folder that
             is not as it must be.

@@ -12,10 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["GRIDS", "Run", "finished", "fit", "grid", "sweep"]
 
-__getattr__ = loader(
-    __name__,
-    {
-        "student": ["Run"],
-        "sweeps": ["GRIDS", "finished", "fit", "grid", "sweep"],
-    },
-)
+__getattr__ = loader(__name__, {"student": ["Run"], "sweeps": ["GRIDS", "finished", "fit", "grid", "sweep"]})

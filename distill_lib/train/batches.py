@@ -27,12 +27,7 @@ def most_ahead() -> int:
 
 
 def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
-    """Makes the batches of a task, endless; closing it ends the threads that decode.
-
-    Args:
-        task: whose batches.
-        start: steps that are done.
-        mesh: all devices, along one axis "data".
+    """Makes the batches of a task from a step on, endless, on a mesh; closing it ends the threads that decode.
 
     Raises:
         DistillError: if stored soft labels are damaged, or belong to other views.

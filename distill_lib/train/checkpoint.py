@@ -65,11 +65,7 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
-    """Writes a state (any tree of arrays) and JSON-able facts; a kill at any moment leaves it or the one before whole.
-
-    Raises:
-        DistillError: if it cannot be written.
-    """
+    """Writes a state (a tree of arrays) and JSON-able facts; a kill at any moment leaves it or the one before whole."""
     leaves = {str(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state))}
     content, newest = io.BytesIO(), directory / NEWEST
     np.savez(content, facts=np.array(json.dumps(facts)), **leaves)  # type: ignore[arg-type]
@@ -80,10 +76,9 @@ def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
 
 
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-    """Reads the newest state that is whole; a damaged one is told, and set aside where there is one before it.
+    """Reads the leaves (for `restored`) and facts of the newest state that is whole; None where there is none.
 
-    Returns:
-        The leaves of the state, for `restored`, and its facts; None where there is no checkpoint.
+    A damaged one is told, and set aside where there is one before it.
 
     Raises:
         DistillError: if no checkpoint is whole, or there is only one of an earlier version.

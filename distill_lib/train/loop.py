@@ -34,9 +34,9 @@ def train(
 
     Args:
         tasks: unfinished tasks of one `shared_batches`, each with the folder of its record.
-        checkpoint_seconds: as in `sweep`; 0 saves after every step, whatever that takes.
-        remat: as in `sweep`.
-        resume_changed: as in `sweep`.
+        checkpoint_seconds: as in `sweep`, like the others; 0 saves after every step, whatever that takes.
+        remat: see there.
+        resume_changed: see there.
 
     Returns:
         For each task its run, or the error that ended it while the others went on.

@@ -40,7 +40,7 @@ def prepare(
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
     replay: str | os.PathLike[str] | None = None,
 ) -> Task:
-    """Loads and checks data and teacher; nothing is computed.
+    """Loads and checks data and teacher; nothing is computed. Raises DistillError where something is not, or not right.
 
     Args:
         recipe: what shall run.
@@ -51,10 +51,6 @@ def prepare(
         results: the results folder, for a student that continues a run in it; None finds it.
         on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
         replay: folder of stored soft labels, instead of asking the teacher in the steps; the recipe's `stored` follows.
-
-    Raises:
-        DistillError: if the recipe asks for what there is not, or for what does not fit; if the soft labels are
-            for another run.
     """
     if on_bad_image not in stream.ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)

@@ -14,21 +14,13 @@ from distill_lib import models, optim, sharding
 
 
 class State(NamedTuple):
-    """What a step changes; it lies whole on every device.
+    """What a step changes; it lies whole on every device."""
 
-    Attributes:
-        step: steps done.
-        params: what the optimiser moves.
-        statistics: the student's other variables, such as running means of BatchNorm; often empty.
-        opt_state: of the optimiser.
-        loss_sum: sum of the losses since the last report.
-    """
-
-    step: jax.Array
-    params: dict[str, Any]
-    statistics: dict[str, Any]
+    step: jax.Array  # how many are done
+    params: dict[str, Any]  # what the optimiser moves
+    statistics: dict[str, Any]  # the student's other variables, such as running means of BatchNorm; often empty
     opt_state: Any
-    loss_sum: jax.Array
+    loss_sum: jax.Array  # since the last report
 
     @property
     def variables(self) -> models.Variables:
@@ -44,15 +36,7 @@ def initial_state(
     optimizer: str = "adam",
     start: models.Variables | None = None,
 ) -> State:
-    """The state before the first step.
-
-    Args:
-        student: the module to train.
-        seed: of the initialisation.
-        image_shape: height, width and channels of a rendered image.
-        optimizer: a name in `optim.OPTIMIZERS`.
-        start: the student's first variables; None draws them.
-    """
+    """The state before the first step, from the student's first variables, or from a seed that draws them."""
     if start is None:
         start = models.init(student, jax.random.fold_in(jax.random.key(seed), 0), image_shape)
     statistics = {name: tree for name, tree in start.items() if name != "params"}

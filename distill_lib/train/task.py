@@ -29,31 +29,18 @@ _MIXED = ("mixup", "mixup_beta", "mixup_folded")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Everything a run needs.
-
-    Attributes:
-        recipe: what shall run.
-        dataset: whose classes the student tells apart.
-        train: training images.
-        eval_sets: what students are judged by, by split.
-        fingerprint: of the pictures when they were opened, where they can change; see `datasets.fingerprint`.
-        data: digest of what the data sets held then; see `datasets.digest`.
-        teacher: None for the label baselines.
-        start: the student's first variables, where a checkpoint gives them.
-        start_sha256: of that checkpoint.
-        store: the teacher's soft labels, where it is not asked again.
-    """
+    """Everything a run needs."""
 
     recipe: Recipe
-    dataset: datasets.Dataset
+    dataset: datasets.Dataset  # whose classes the student tells apart
     train: Split
-    eval_sets: dict[str, EvalSet]
-    fingerprint: str
-    data: str
-    teacher: teachers.Teacher | None = None
-    start: models.Variables | None = None
-    start_sha256: str = ""
-    store: Store | None = None
+    eval_sets: dict[str, EvalSet]  # what students are judged by, by split
+    fingerprint: str  # of the pictures when they were opened, where they can change; see `datasets.fingerprint`
+    data: str  # digest of what the data sets held then; see `datasets.digest`
+    teacher: teachers.Teacher | None = None  # None for the label baselines
+    start: models.Variables | None = None  # the student's first variables, where a checkpoint gives them
+    start_sha256: str = ""  # of that checkpoint
+    store: Store | None = None  # the teacher's soft labels, where it is not asked again
 
     @property
     def mock(self) -> bool:
@@ -121,9 +108,8 @@ class Task:
     def batch_facts(self, *, tempered: bool) -> dict[str, Any]:
         """What the views of a run depend on, and what its teacher says of them; JSON-able.
 
-        Args:
-            tempered: whether that depends on the temperature, as a mean of several teachers' probabilities always does,
-                and soft labels do where not all logits are kept.
+        `tempered` says whether that depends on the temperature, as a mean of several teachers' probabilities always
+        does, and soft labels do where not all logits are kept.
         """
         recipe, members = self.recipe, self.teacher.ensemble.members if self.teacher else ()
         mixes, several = views.policy(recipe.policy).mix, len(members) > 1
