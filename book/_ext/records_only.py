@@ -1,4 +1,4 @@
-"""Sphinx extension: while the book is built nothing is trained or compiled twice, and under a figure names of runs and commits unfold."""
+"""Sphinx extension: building the book trains nothing, compiles nothing twice, and folds names of runs under figures."""
 
 from __future__ import annotations
 
