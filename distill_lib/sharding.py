@@ -59,6 +59,17 @@ def fetch(arrays: Any) -> Any:
     return jax.device_get(arrays) if jax.process_count() == 1 else multihost_utils.process_allgather(arrays, tiled=True)
 
 
+def own_rows(size: int) -> slice:
+    """Those of a batch, or a part, of so many examples that lie on the devices of this process."""
+    share = size // jax.process_count()
+    return slice(share * jax.process_index(), share * (jax.process_index() + 1))
+
+
+def in_any(flags: np.ndarray) -> np.ndarray:
+    """Which flags (n,) are set in any process."""
+    return flags if jax.process_count() == 1 else multihost_utils.process_allgather(flags).any(axis=0)
+
+
 def on_all_devices(variables: Any) -> Any:
     """A tree of arrays, whole on each device; those that are there already are not sent again."""
     return put(variables, everywhere(data_mesh()))
