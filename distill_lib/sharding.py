@@ -76,15 +76,7 @@ def on_all_devices(variables: Any) -> Any:
 
 
 def in_parts(examples: Any, size: int) -> Iterator[Any]:
-    """Hands out examples some at a time, as `filled` lays them out.
-
-    Args:
-        examples: a tree of NumPy arrays with a common leading axis (n, ...).
-        size: examples in a part, see `part_size`.
-
-    Yields:
-        The same tree for each part, of arrays on the devices.
-    """
+    """Hands out a tree of NumPy arrays (n, ...) in parts of `part_size`, each on the devices as `filled` has it."""
     count = len(jax.tree.leaves(examples)[0])
     size = part_size(size, count)
     for start in range(0, count, size):
@@ -98,11 +90,9 @@ def part_size(size: int, count: int) -> int:
 
 
 def filled(examples: Any, size: int) -> Any:
-    """Splits examples over all devices; ones fill them up, so that one program serves all parts of a set.
+    """Splits a tree of NumPy arrays (n, ...) over all devices; ones fill it up to a size that `part_size` gives.
 
-    Args:
-        examples: a tree of NumPy arrays with a common leading axis, of at most `size`.
-        size: of the result, as `part_size` gives it.
+    So one program serves all parts of a set.
     """
 
     def fill(array: np.ndarray) -> np.ndarray:

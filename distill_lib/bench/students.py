@@ -90,7 +90,8 @@ class Students:
 
 def batches_of(task: Task, sources: Iterable[Pixels]) -> Iterator[step.Batch]:
     """Batches of a task from given pixels; all that they need besides is on the device."""
-    teach = step.teach(task.recipe, task.asked_teacher, task.num_classes)
+    teacher, variables = task.asked
+    teach = step.teach(task.recipe, teacher, task.num_classes)
     numbers = (np.int32(0), np.float32(task.recipe.temperature))
-    key, number, temperature, variables = jax.device_put((step.view_key(0), *numbers, task.asked_variables))
+    key, number, temperature, variables = jax.device_put((step.view_key(0), *numbers, variables))
     return (teach(key, number, source, variables, temperature) for source in sources)

@@ -24,8 +24,7 @@ def macs(model: nn.Module, image_shape: models.ImageShape) -> int:
     (by fvcore) are some percent larger for these networks: they add 5 for each number that GroupNorm or LayerNorm
     normalises, 2 for BatchNorm, and 4 for each weight that is standardised.
 
-    Raises:
-        DistillError: if the network holds a loop whose length is not known in advance.
+    Raises DistillError if the network holds a loop whose length is not known in advance.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     traced = jax.make_jaxpr(model.init_with_output)(jax.random.key(0), image)  # drawing weights multiplies no matrices

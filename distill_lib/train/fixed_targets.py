@@ -21,15 +21,10 @@ SIDES = {"whole": 1.0, "central": MILD_CROP_SIDE}
 
 
 def fixed_targets(teacher: Teacher, split: Split, recipe: Recipe) -> np.ndarray:
-    """A fixed teacher's logits, computed once for each image (the paper's `fix/*`).
+    """A fixed teacher's logits, computed once for each image (the paper's `fix/*`), for the crops of a recipe's policy.
 
-    A mean over crops is the mean of the predictions at the recipe's temperature; it is returned as logits whose softmax
-    at that temperature is this mean.
-
-    Args:
-        teacher: the teacher.
-        split: the images; for a mean over crops, in memory.
-        recipe: a policy with a fixed teacher, and what crops and loss depend on.
+    A mean over crops, of images in memory, is the mean of the predictions at the recipe's temperature; it is returned
+    as logits whose softmax at that temperature is this mean.
 
     Returns:
         (n, classes) float32. Of an image that cannot be decoded, what is said of a black one: no step shows it.

@@ -49,10 +49,7 @@ def store(
         folder: where they go; one that was begun for the same views is completed.
         kept: logits that are kept of each; as many as there are classes keep all.
         loading: how images come, as in `setup.prepare`.
-        workers: threads that decode, where images are decoded on the way.
-
-    Returns:
-        The store.
+        workers: threads that decode, likewise.
 
     Raises:
         DistillError: if there is nothing to store, or the folder holds something else or cannot be written.
@@ -68,7 +65,8 @@ def store(
             "another policy whose teacher sees every view."
         )
     kept = min(kept, task.num_classes)
-    facts, sizes = task.soft_label_facts(kept), {"num_classes": task.num_classes, "batch_size": recipe.batch_size}
+    facts = task.batch_facts(tempered=kept < task.num_classes)
+    sizes = {"num_classes": task.num_classes, "batch_size": recipe.batch_size}
     with contextlib.ExitStack() as held:
         processes.from_first(lambda: held.enter_context(checkpoint.alone(Path(folder))))
         begin = lambda: soft_label_store.begin(folder, facts, kept, steps=task.total_steps, **sizes)  # noqa: E731

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,21 +14,13 @@ from distill_lib import models, optim, sharding
 
 
 class State(NamedTuple):
-    """What a step changes; it lies whole on every device.
+    """What a step changes; it lies whole on every device."""
 
-    Attributes:
-        step: steps done.
-        params: what the optimiser moves.
-        statistics: the student's other variables, such as running means of BatchNorm; often empty.
-        opt_state: of the optimiser.
-        loss_sum: sum of the losses since the last report.
-    """
-
-    step: jax.Array
-    params: dict[str, Any]
-    statistics: dict[str, Any]
+    step: jax.Array  # how many are done
+    params: dict[str, Any]  # what the optimiser moves
+    statistics: dict[str, Any]  # the student's other variables, such as running means of BatchNorm; often empty
     opt_state: Any
-    loss_sum: jax.Array
+    loss_sum: jax.Array  # since the last report
 
     @property
     def variables(self) -> models.Variables:
@@ -43,15 +36,7 @@ def initial_state(
     optimizer: str = "adam",
     start: models.Variables | None = None,
 ) -> State:
-    """The state before the first step.
-
-    Args:
-        student: the module to train.
-        seed: of the initialisation.
-        image_shape: height, width and channels of a rendered image.
-        optimizer: a name in `optim.OPTIMIZERS`.
-        start: the student's first variables; None draws them.
-    """
+    """The state before the first step, from the student's first variables, or from a seed that draws them."""
     if start is None:
         start = models.init(student, jax.random.fold_in(jax.random.key(seed), 0), image_shape)
     statistics = {name: tree for name, tree in start.items() if name != "params"}
@@ -64,18 +49,10 @@ def state_shapes(
     student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam", mesh: Mesh | None = None
 ) -> State:
     """The state of one student as shapes, dtypes and, with a mesh, where it lies; nothing is computed."""
-    start = models.shapes(student, image_shape)
-    state = jax.eval_shape(
-        lambda start: initial_state(student, 0, image_shape, optimizer=optimizer, start=start), start
-    )
+    begun = functools.partial(initial_state, student, 0, image_shape, optimizer=optimizer)
+    state: State = jax.eval_shape(begun, start=models.shapes(student, image_shape))
     if mesh is None:
         return state
-    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.everywhere(mesh))  # noqa: E731
-    return jax.tree.map(place, state)
-
-
-def state_bytes(student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam") -> int:
-    """Memory that the state of one student takes: parameters, statistics and optimiser state; nothing is computed."""
-    state = state_shapes(student, image_shape, optimizer)
-    leaves = jax.tree.leaves((state.variables, state.opt_state))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    place = sharding.everywhere(mesh)
+    laid: State = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state)
+    return laid

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,16 +32,20 @@ class Run:
     Attributes:
         record: content of run.json.
         rows: content of metrics.csv.
-        variables: the student as `models.logits` wants it, arrays of NumPy; empty where only the record was kept.
-        directory: where the record lies.
+        directory: where they lie, and the student beside them.
         reused: whether it was finished before and only read now.
     """
 
     record: dict[str, Any]
     rows: list[dict[str, Any]]
-    variables: dict[str, Any]
     directory: Path
     reused: bool
+
+    @functools.cached_property
+    def variables(self) -> models.Variables:
+        """The student as `models.logits` wants it, arrays of NumPy; empty where only the record was kept."""
+        path = self.directory / "student.npz"
+        return weights.unpack(weights.load_npz(path)) if path.is_file() else {}
 
     @property
     def reference(self) -> str:
@@ -51,9 +57,9 @@ class Run:
 class StudentRun:
     """One student in training.
 
-    `origin` says what its result depends on (see the function), and `parts` at which steps it was taken up under other
-    circumstances. Earlier processes brought it to step `start` in so many `seconds`; this one took it up when it
-    `began`, and last `saved` it then, in seconds of `time.perf_counter`.
+    `origin` says what its result depends on, and `parts` at which steps it was taken up under other circumstances.
+    Earlier processes brought it to step `start` in so many `seconds`; this one took it up when it `began`, and last
+    `saved` it then, in seconds of `time.perf_counter`.
     """
 
     task: Task
@@ -80,7 +86,7 @@ class StudentRun:
         loss = float(self.state.loss_sum) / (done - (self.rows[-1]["step"] if self.rows else 0))
         if not np.isfinite(loss):
             if task.teacher:
-                task.teacher_logits("validation")  # which tells where the teacher is the cause
+                task.output("validation")  # which tells where the teacher is the cause
             self._diverged(f"the loss is {loss}")
             return
         schedule = optim.multiplier(recipe.schedule, task.total_steps, recipe.warmup_steps)
@@ -104,13 +110,17 @@ class StudentRun:
         checkpoint.save(self.directory, self.state, facts)
         self.saved = time.perf_counter()
 
-    def finish(self, students_per_step: int, bad_images: int | None = None) -> Run | DistillError:
+    def finish(self, students_per_step: int, substituted: Collection[int] | None = None) -> Run | DistillError:
         """Evaluates the student on all splits, and writes its parameters and its record.
 
-        Returns the run; or this run's `error`, with nothing written, where logits are not finite.
+        Args:
+            students_per_step: how many were taught together.
+            substituted: broken images that were met in training; None where there can be none.
+
+        Returns:
+            The run; or this run's `error`, with nothing written, where logits are not finite.
         """
-        task, seconds = self.task, self._spent()
-        variables = self.state.variables
+        task, recipe, seconds, variables = self.task, self.task.recipe, self._spent(), self.state.variables
         result = {"train_loss": self.rows[-1]["loss"]}
         try:
             for split in SPLITS:
@@ -119,26 +129,26 @@ class StudentRun:
             return self._diverged("the student's logits are not finite")
         result |= similarity(task, variables)
         variables = jax.device_get(variables)
-        about: dict[str, Any] = {
+        broken = {"bad_images": substituted}
+        broken |= {f"{split}_bad_images": eval_set.split.bad for split, eval_set in task.eval_sets.items()}
+        record = {
+            "run_id": task.run_id,
+            "study": recipe.study,
+            "mock": task.mock,
+            "teacher": _teacher(task),
+            "recipe": dataclasses.asdict(recipe),
+            "result": result,
             "steps": task.total_steps,
             "wall_seconds": round(seconds, 2),
-            "images_per_second": round(task.total_steps * task.recipe.batch_size / seconds, 1),
+            "images_per_second": round(task.total_steps * recipe.batch_size / seconds, 1),
             "students_per_step": students_per_step,
             "resumed": self.resumed,
             "data": self.origin["data"],
         }
-        about |= {"parts": self.parts} if self.parts else {}
-        about |= {} if bad_images is None else {"bad_images": bad_images}
-        about |= {
-            f"{split}_bad_images": len(eval_set.split.bad)
-            for split, eval_set in task.eval_sets.items()
-            if eval_set.split.bad is not None
-        }
-        record = records.describe(
-            task.recipe, run_id=task.run_id, mock=task.mock, result=result, about=about, teacher=_teacher(task)
-        )
-        record = processes.from_first(lambda: self._write(record, variables))
-        return Run(record, self.rows, variables, self.directory, False)
+        record |= {name: len(images) for name, images in broken.items() if images is not None}
+        record |= {"parts": self.parts} if self.parts else {}
+        record = processes.from_first(lambda: self._write(record | records.environment(), variables))
+        return Run(record, self.rows, self.directory, reused=False)
 
     def _write(self, record: records.Record, variables: models.Variables) -> records.Record:
         """Writes the student, and then its record; returns that as it is written."""
@@ -164,11 +174,11 @@ def _teacher(task: Task) -> dict[str, Any] | None:
     """What the record says of the teacher, and of its soft labels where they were stored."""
     if task.teacher is None:
         return None
-    teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256}
-    if task.store is None:
-        return teacher
-    stored = {"kept": task.store.kept, "bytes_per_view": round(task.store.bytes_per_view, 2)}
-    return teacher | {"stored": stored | {"bytes": task.store.header["bytes"], "views": task.store.header["views"]}}
+    teacher: dict[str, Any] = {"name": task.teacher.name, "sha256": task.teacher.sha256}
+    if (store := task.store) is not None:
+        stored = {"kept": store.kept, "bytes_per_view": round(store.bytes_per_view, 2)}
+        teacher["stored"] = stored | {name: store.header[name] for name in ("bytes", "views")}
+    return teacher
 
 
 def origin(task: Task, remat: bool = False) -> dict[str, Any]:
@@ -181,7 +191,7 @@ def origin(task: Task, remat: bool = False) -> dict[str, Any]:
 def take_up(
     task: Task, directory: Path, mesh: jax.sharding.Mesh, *, remat: bool = False, resume_changed: bool = False
 ) -> StudentRun:
-    """Starts a student, or goes on from its newest training checkpoint; arguments as of `fit` and `loop.train`.
+    """Starts a student, or goes on from its newest training checkpoint; arguments as of `loop.train`.
 
     Raises:
         DistillError: if the checkpoint is damaged, is another run's, or was made under other circumstances.
@@ -199,12 +209,11 @@ def take_up(
             "folder, or say resume_changed=True; the record will tell."
         )
     state = sharding.put(checkpoint.restored(leaves, state), everywhere)
-    start, parts = int(state.step), facts["parts"]
-    if changed:
-        parts = [*parts, {"step": start, "changed": changed}]
+    start = int(state.step)
+    facts["parts"] += [{"step": start, "changed": changed}] if changed else []
     logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
-    began = {"start": start, "seconds": facts["seconds"], "resumed": facts["resumed"] + 1}
-    return StudentRun(task, directory, now, state, facts["rows"], parts=parts, **began)
+    began = {name: facts[name] for name in ("rows", "seconds", "parts")} | {"resumed": facts["resumed"] + 1}
+    return StudentRun(task, directory, now, state, start=start, **began)
 
 
 def _saved(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
@@ -224,11 +233,10 @@ def finished(task: Task, directory: Path) -> Run | None:
             f"the record in {directory} is of other data of this name (digest {record['data']}, and now {task.data}): "
             "move that folder away."
         )
-    rows, student = records.read_rows(directory, record), directory / "student.npz"
-    _tidy(directory, directory / checkpoint.LOCK)  # the process that wrote the record may have been killed before
+    rows = records.read_rows(directory, record)
+    _tidy(directory)  # the process that wrote the record may have been killed before
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])
-    variables = weights.unpack(weights.load_npz(student)) if student.is_file() else {}
-    return Run(record, rows, variables, directory, True)
+    return Run(record, rows, directory, reused=True)
 
 
 def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: str) -> None:
@@ -240,9 +248,9 @@ def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: s
         )
 
 
-def _tidy(directory: Path, *more: Path) -> None:
+def _tidy(directory: Path) -> None:
     """Removes what a finished run needs no more, and what kills left."""
-    for leftover in (*checkpoint.leftovers(directory), *more):
+    for leftover in checkpoint.leftovers(directory):
         with contextlib.suppress(OSError):  # of a folder that may only be read
             leftover.unlink(missing_ok=True)
 
@@ -250,16 +258,16 @@ def _tidy(directory: Path, *more: Path) -> None:
 def similarity(task: Task, variables: models.Variables) -> dict[str, float]:
     """Linear CKA between the student's features and its teacher's on validation and test; left out where undefined."""
     splits = ("validation", "test") if task.teacher and task.teacher.has_features else ()
-    pairs = {split: (task.features(variables, split), task.teacher_features(split)) for split in splits}
-    values = {
-        f"{split}_cka": metrics.linear_cka(*task.eval_sets[split].sound(*features)) for split, features in pairs.items()
-    }
+    values = {}
+    for split in splits:
+        features = [task.output(split, whose, "features") for whose in (variables, None)]
+        values[f"{split}_cka"] = metrics.linear_cka(*task.eval_sets[split].sound(*features))
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def evaluate(task: Task, variables: models.Variables, split: str) -> dict[str, float]:
     """Metrics of a student on the sound images of a split, and its fidelity to the teacher if it has one."""
-    eval_set, expected = task.eval_sets[split], task.teacher_logits(split) if task.teacher else None
+    eval_set, expected = task.eval_sets[split], task.output(split) if task.teacher else None
     labels = None if split == "train" and task.recipe.transfer_set else eval_set.labels
-    values = metrics.metrics(*eval_set.sound(task.logits(variables, split), labels, expected))
+    values = metrics.metrics(*eval_set.sound(task.output(split, variables), labels, expected))
     return {f"{split}_{name}": value for name, value in values.items()}
