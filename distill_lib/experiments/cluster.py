@@ -58,23 +58,21 @@ def jobs(notebook: str, parameters: Mapping[str, Any]) -> list[Job]:
         DistillError: for unknown notebooks and parameters, and where there is nothing to run.
     """
     path, results = notebooks.find(notebook).absolute(), records.find_results().absolute()
-    known = notebooks.parameters_of(path)
+    axes: dict[str, list[Any]] = {}
+    known, planned = notebooks.parameters_of(path), list[Job]()
     notebooks.refuse(parameters, known)
-    several = {
-        name: isinstance(value, list) and (not known[name] or any(isinstance(each, list) for each in value))
-        for name, value in parameters.items()
-    }
-    axes = [[(name, each) for each in (value if several[name] else [value])] for name, value in parameters.items()]
-    planned = []
-    for number, values in enumerate(itertools.product(*axes)):
-        varied = "_".join(f"{name}-{value}" for name, value in values if several[name])
-        name = re.sub(r"[^\w.+-]+", "_", f"{number:03d}_{varied}")[:120]
+    for name, value in parameters.items():
+        varied = isinstance(value, list) and (not known[name] or any(isinstance(each, list) for each in value))
+        axes[name] = value if varied else [value]
+    for number, values in enumerate(itertools.product(*axes.values())):
+        given = dict(zip(axes, values, strict=True))
+        varied_values = "_".join(f"{name}-{value}" for name, value in given.items() if len(axes[name]) > 1)
+        name = re.sub(r"[^\w.+-]+", "_", f"{number:03d}_{varied_values}")[:120].rstrip("_")
         output = results / "notebooks" / path.stem / f"{name}.ipynb"
         words = ["run", str(path), "--output", str(output)]
-        words += [word for name, value in values for word in ("-p", name, str(value))]
-        planned.append(
-            Job(name=name, words=tuple(words), log=output.with_suffix(".log"), folder=Path.cwd(), results=results)
-        )
+        words += [word for name, value in given.items() for word in ("-p", name, str(value))]
+        log = output.with_suffix(".log")
+        planned.append(Job(name=name, words=tuple(words), log=log, folder=Path.cwd(), results=results))
     if not planned:
         raise DistillError("there is nothing to run: name at least one value of each parameter.")
     return planned
@@ -159,34 +157,19 @@ def execute(job: Job, local: bool = False) -> None:
         from distributed import get_worker
 
         variables["CUDA_VISIBLE_DEVICES"] = str(get_worker().name)
-    command = [sys.executable, "-m", "distill_lib", *job.words]
+    command: dict[str, Any] = {"args": [sys.executable, "-m", "distill_lib", *job.words], "cwd": job.folder}
+    command |= {"env": os.environ | variables, "stderr": subprocess.STDOUT}
+    if sys.platform == "linux":  # the run of a lost worker is not to go on beside its successor
+        command["preexec_fn"] = functools.partial(ctypes.CDLL(None).prctl, 1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     last_try = time.monotonic() + PATIENCE
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with _ALONE:
         while True:
             with job.log.open("ab") as log:
-                code = subprocess.run(
-                    command,
-                    cwd=job.folder,
-                    env=os.environ | variables,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    preexec_fn=_end_with(os.getpid()),
-                ).returncode
+                code = subprocess.run(stdout=log, **command).returncode
             if code == 0:
                 return
             lines = job.log.read_text(errors="replace").splitlines() or [f"exit code {code}"]
             if IN_USE not in lines[-1] or time.monotonic() > last_try:
                 raise DistillError(lines[-1].removeprefix("error: "))
             time.sleep(1)
-
-
-def _end_with(parent: int) -> Any:
-    """What has Linux end a process with its parent: the run of a lost worker is not to go on beside its successor."""
-    return functools.partial(_die_with, parent) if sys.platform == "linux" else None
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)

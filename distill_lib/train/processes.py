@@ -23,8 +23,6 @@ from distill_lib.errors import DistillError
 from distill_lib.log import logger
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-"""Variables of those that start processes, which hold how many there are."""
 HOSTS = "TPU_WORKER_HOSTNAMES"  # of a TPU pod slice, separated by commas
 
 Value = TypeVar("Value")
@@ -36,20 +34,17 @@ def start() -> None:
     Raises:
         DistillError: if the variables make no sense, JAX has computed before, or the others cannot be reached.
     """
-    named = _named()
-    if jax.distributed.is_initialized() or (named is None and not _several()):
+    named, several = _named(), _several()
+    if jax.distributed.is_initialized() or not (named or several or _on_tpu()):
         return
     try:
         jax.distributed.initialize(**(named or {}))
-    except ValueError as error:
-        if named is None and importlib.util.find_spec("libtpu"):  # which is installed, but there is no TPU
-            return
-        raise DistillError(f"processes cannot be joined ({error}): set {', '.join(VARIABLES)}.") from error
-    except RuntimeError as error:
-        raise DistillError(
-            f"processes cannot be joined ({str(error).splitlines()[0]}): start all of them with the same command, and "
-            "train before anything else is computed."
-        ) from error
+    except (ValueError, RuntimeError) as error:
+        if named or several:  # else it is a TPU's only machine, or there is no TPU
+            raise DistillError(
+                f"processes cannot be joined ({str(error).splitlines()[0]}): start all of them with the same command, "
+                f"before anything else is computed, and set {', '.join(VARIABLES)} where JAX does not find them."
+            ) from error
     if jax.device_count() != jax.process_count() * jax.local_device_count():
         raise DistillError("each process has to have as many devices as every other: start one for each host or GPU.")
     if not first():
@@ -74,10 +69,14 @@ def _named() -> dict[str, Any] | None:
 
 
 def _several() -> bool:
-    """Whether whoever started this process may have started more, so that JAX has to look for them."""
-    counts = [os.environ.get(name, "1") for name in COUNTS]
-    on_tpu = importlib.util.find_spec("libtpu") is not None and "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
-    return any(count not in ("", "1") for count in counts) or "," in os.environ.get(HOSTS, "") or on_tpu
+    """Whether whoever started this process has started more, which JAX finds: srun, mpirun, or a TPU slice."""
+    by_slurm = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
+    return by_slurm or os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1" or "," in os.environ.get(HOSTS, "")
+
+
+def _on_tpu() -> bool:
+    """Whether JAX may find a TPU, whose other machines no variable tells of."""
+    return importlib.util.find_spec("libtpu") is not None and "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
 
 
 def first() -> bool:

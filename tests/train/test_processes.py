@@ -182,7 +182,16 @@ def test_a_process_that_has_computed_alone_cannot_join(monkeypatch: pytest.Monke
         processes.start()
 
 
-@pytest.mark.parametrize("variables", [{}, {"SLURM_NTASKS": "1"}, {"TPU_WORKER_HOSTNAMES": "localhost"}])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "node1"},
+        {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"},
+        {"TPU_WORKER_HOSTNAMES": "localhost"},
+    ],
+    ids=["no variables", "one task", "a batch script without srun", "one TPU host"],
+)
 def test_a_process_alone_joins_nobody(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On one machine, and as the only task of a Slurm job, nothing is started."""
     for name, value in variables.items():
