@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import logging
 import os
 import re
 import signal
@@ -120,6 +121,7 @@ def _client(distributed: Any, scheduler: str, workers: int | None) -> Any:
     import dask
 
     dask.config.set({"distributed.scheduler.allowed-failures": LOST})
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost one is told in a line
     if scheduler != "local":
         try:
             return distributed.Client(scheduler, timeout=30)
@@ -135,6 +137,8 @@ def _collect(distributed: Any, futures: dict[Any, Job], ended: dict[str, str]) -
     """Waits for all runs, tells how far they are, and fills in how each ended."""
     began = time.perf_counter()
     for future in distributed.as_completed(futures):
+        if future.status not in ("finished", "error"):
+            raise DistillError("the Dask scheduler is gone: start it again, then the same command goes on.")
         error = future.exception()
         ended[futures[future].name] = "done" if error is None else " ".join(str(error).split())
         left = (time.perf_counter() - began) / len(ended) * (len(futures) - len(ended))
