@@ -99,10 +99,8 @@ def in_words(changed: dict[str, list[Any]]) -> str:
 def write(directory: Path, record: Record, rows: list[Row]) -> Record:
     """Writes metrics.csv and then run.json, whose presence says that the run is complete.
 
-    Returns the record as it is written, with its schema and checksums of both files.
-
-    Raises:
-        DistillError: if the folder cannot be written, or the record is larger than 50 kB.
+    Returns the record as it is written, with its schema and checksums of both files. Raises DistillError if the folder
+    cannot be written, or the record is larger than 50 kB.
     """
     table = to_csv(rows)
     record = record | {"schema": SCHEMA, "checksums": {"metrics.csv": _sha256(table)}}
@@ -151,8 +149,7 @@ def read_rows(directory: Path, record: Record) -> list[Row]:
 
 def load(directory: Path) -> Record | None:
     """Reads one record; None where the run is not complete. Raises DistillError if the record is damaged."""
-    path = directory / "run.json"
-    if not path.is_file():
+    if not (path := directory / "run.json").is_file():
         return None
     try:
         record = json.loads(path.read_bytes())
@@ -209,10 +206,7 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
 
     Returns:
         One row a run: its facts, every field of the recipe, every final metric. Sorted by study, policy, epochs and
-        seed. Empty, with some of those columns, where there are no runs.
-
-    Raises:
-        DistillError: naming the file, if a record is damaged.
+        seed. Empty, with some of those columns, where there are no runs. DistillError if a record is damaged.
     """
     import pandas as pd
 
@@ -231,15 +225,13 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
 def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
     """The metrics.csv of all complete runs as one table; arguments as of `read`.
 
-    One row a report of a run: run_id, study, policy, epochs, seed, train_images and the columns of metrics.csv (the
-    epoch at that row is `epoch`, the length of the schedule `epochs`).
+    One row a report: the columns of metrics.csv and run_id, study, policy, epochs (of the whole), seed, train_images.
     """
     import pandas as pd
 
-    rows = []
+    rows, columns = [], ("run_id", "study", "policy", "epochs", "seed", "train_images")
     for directory, record in _all(results, study, mock):
-        about = {name: record[name] for name in ("run_id", "study")}
-        about |= {name: record["recipe"][name] for name in ("policy", "epochs", "seed", "train_images")}
+        about = {name: (record["recipe"] | record)[name] for name in columns}
         rows += [about | row for row in read_rows(directory, record)]
     return pd.DataFrame(rows)
 
@@ -288,9 +280,9 @@ def code() -> str:
 
 @functools.cache
 def commit() -> tuple[str, bool]:
-    """The commit of the library's checkout and whether its code was changed since; ("unknown", False) outside git.
+    """The commit of the library's checkout, at the first call, and whether its code was changed since.
 
-    Asked once a process, so that whoever asks first decides of which moment the answer is.
+    ("unknown", False) outside git.
     """
 
     def git(*arguments: str) -> str:

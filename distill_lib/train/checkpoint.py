@@ -78,11 +78,13 @@ def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
     """Reads the leaves (for `restored`) and facts of the newest state that is whole; None where there is none.
 
-    A damaged one is told, and set aside where there is one before it.
+    A damaged one is told, and set aside where there is one before it. What a kill left half-written is removed.
 
     Raises:
         DistillError: if no checkpoint is whole, or there is only one of an earlier version.
     """
+    for leftover in weights.unfinished(directory):
+        leftover.unlink(missing_ok=True)
     if (directory / "checkpoint").is_dir():
         raise DistillError(f"{directory}/checkpoint is of an earlier version: finish that run with it, or delete this.")
     paths = [path for path in (directory / NEWEST, directory / BEFORE) if path.is_file()]
@@ -112,6 +114,8 @@ def restored(leaves: list[np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(tree, typed)
 
 
-def leftovers(directory: Path) -> list[Path]:
-    """What a finished run needs no more, and what kills left."""
-    return [directory / name for name in (*KEPT, LOCK, "recipe.json")] + weights.unfinished(directory)
+def tidy(directory: Path) -> None:
+    """Removes what a finished run needs no more, and what kills left."""
+    for leftover in (*(directory / name for name in (*KEPT, LOCK, "recipe.json")), *weights.unfinished(directory)):
+        with contextlib.suppress(OSError):  # of a folder that may only be read
+            leftover.unlink(missing_ok=True)

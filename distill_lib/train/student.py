@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import time
@@ -58,8 +57,8 @@ class StudentRun:
     """One student in training.
 
     `origin` says what its result depends on, and `parts` at which steps it was taken up under other circumstances.
-    Earlier processes brought it to step `start` in so many `seconds`; this one took it up when it `began`, and last
-    `saved` it then, in seconds of `time.perf_counter`.
+    Earlier processes brought it to step `start`. In seconds of `time.perf_counter`, without the time between processes,
+    it `began` then, and was last `saved` then.
     """
 
     task: Task
@@ -68,7 +67,6 @@ class StudentRun:
     state: State
     rows: list[dict[str, Any]] = field(default_factory=list)
     start: int = 0
-    seconds: float = 0.0
     resumed: int = 0
     parts: list[dict[str, Any]] = field(default_factory=list)
     error: DistillError | None = None
@@ -106,7 +104,7 @@ class StudentRun:
     def save(self) -> None:
         """Writes a training checkpoint, from which `take_up` goes on."""
         facts: dict[str, Any] = {"origin": self.origin, "rows": self.rows, "parts": self.parts}
-        facts |= {"seconds": self._spent(), "resumed": self.resumed}
+        facts |= {"seconds": time.perf_counter() - self.began, "resumed": self.resumed}
         checkpoint.save(self.directory, self.state, facts)
         self.saved = time.perf_counter()
 
@@ -120,7 +118,8 @@ class StudentRun:
         Returns:
             The run; or this run's `error`, with nothing written, where logits are not finite.
         """
-        task, recipe, seconds, variables = self.task, self.task.recipe, self._spent(), self.state.variables
+        task, recipe, variables = self.task, self.task.recipe, self.state.variables
+        seconds = time.perf_counter() - self.began
         result = {"train_loss": self.rows[-1]["loss"]}
         try:
             for split in SPLITS:
@@ -155,7 +154,7 @@ class StudentRun:
         metadata = {"model": self.task.recipe.student, "dataset": self.task.recipe.dataset, "run_id": self.task.run_id}
         weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
         record = records.write(self.directory, record, self.rows)
-        _tidy(self.directory)
+        checkpoint.tidy(self.directory)
         return record
 
     def _diverged(self, what: str) -> DistillError:
@@ -165,9 +164,6 @@ class StudentRun:
             f"(now {self.task.recipe.learning_rate:g}) or raise warmup_steps. No record was written."
         )
         return self.error
-
-    def _spent(self) -> float:
-        return self.seconds + time.perf_counter() - self.began
 
 
 def _teacher(task: Task) -> dict[str, Any] | None:
@@ -197,7 +193,7 @@ def take_up(
         DistillError: if the checkpoint is damaged, is another run's, or was made under other circumstances.
     """
     now, everywhere = processes.same(origin(task, remat)), sharding.everywhere(mesh)
-    state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), _saved(directory)))
+    state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), checkpoint.load(directory)))
     if saved is None:
         return StudentRun(task, directory, now, sharding.put(state, everywhere))
     leaves, facts = saved
@@ -212,15 +208,8 @@ def take_up(
     start = int(state.step)
     facts["parts"] += [{"step": start, "changed": changed}] if changed else []
     logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
-    began = {name: facts[name] for name in ("rows", "seconds", "parts")} | {"resumed": facts["resumed"] + 1}
-    return StudentRun(task, directory, now, state, start=start, **began)
-
-
-def _saved(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-    """What `checkpoint.load` finds, after what kills left is removed."""
-    for leftover in weights.unfinished(directory):
-        leftover.unlink(missing_ok=True)
-    return checkpoint.load(directory)
+    before = {"rows": facts["rows"], "parts": facts["parts"], "resumed": facts["resumed"] + 1, "start": start}
+    return StudentRun(task, directory, now, state, began=time.perf_counter() - facts["seconds"], **before)
 
 
 def finished(task: Task, directory: Path) -> Run | None:
@@ -234,7 +223,7 @@ def finished(task: Task, directory: Path) -> Run | None:
             "move that folder away."
         )
     rows = records.read_rows(directory, record)
-    _tidy(directory)  # the process that wrote the record may have been killed before
+    checkpoint.tidy(directory)  # the process that wrote the record may have been killed before
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])
     return Run(record, rows, directory, reused=True)
 
@@ -246,13 +235,6 @@ def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: s
         raise DistillError(
             f"the {what} in {directory} is another run's ({records.in_words(changed)}): move that folder away."
         )
-
-
-def _tidy(directory: Path) -> None:
-    """Removes what a finished run needs no more, and what kills left."""
-    for leftover in checkpoint.leftovers(directory):
-        with contextlib.suppress(OSError):  # of a folder that may only be read
-            leftover.unlink(missing_ok=True)
 
 
 def similarity(task: Task, variables: models.Variables) -> dict[str, float]:
