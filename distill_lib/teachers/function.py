@@ -92,8 +92,8 @@ def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tupl
     """
     if jax.process_count() > 1 or (jax.default_backend() == "cpu" and jax.device_count() > 1):
         raise DistillError(
-            f"teacher {name} is a Python function, which several CPU devices cannot ask, nor several processes: use one, "
-            "or store its soft labels with one (distill soft-labels)."
+            f"teacher {name} is a Python function, which several CPU devices cannot ask, nor several processes: use "
+            "one, or store its soft labels with one (distill soft-labels)."
         )
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
