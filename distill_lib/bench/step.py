@@ -156,7 +156,9 @@ def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random."""
     draw, dataset, side = np.random.default_rng(0), datasets.get(recipe.dataset), recipe.resolution
     renders, start = programs.resident(recipe), drawn(recipe, recipe.student, folder / "student.npz")
-    names = {"student": recipe.student} | ({"teacher": programs.teacher_model(recipe)[0]} if recipe.has_teacher else {})
+    names = {"student": recipe.student}
+    if recipe.has_teacher:
+        names["teacher"], _ = programs.network_of(recipe.teacher)
     recipe, roles = made_up(recipe, folder, steps=20_000, start=str(start), warmup_steps=1_500), {}
     for role, name in names.items():
         model: Any = models.create(name, dataset.num_classes)

@@ -48,22 +48,41 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
     fixed = dict.fromkeys(FIXED, TRUNK)
     mix = differences.at_every_length(study, MIX, TRUNK)
     labels = comparisons.differences_of(runs, "labels") or _pairs(study, {TRUNK: "labels"})
-    stated = [
-        ("A student of a fixed teacher fits its training views better.", -1, _pairs(study, fixed, "train_loss")),
-        ("A fixed teacher generalises worse than consistent teaching.", -1, _pairs(study, fixed)),
-        ("Independent views are worse than the same view.", -1, _pairs(study, BESIDE)),
-        ("Labels alone are worse than consistent teaching.", 1, labels),
-        ("Function matching trails consistent teaching in short runs.", -1, mix[:1]),
-        ("Function matching wins in long runs.", 1, mix[-1:]),
-        ("With the same views for both, a longer schedule is better.", 1, _longer(study, (TRUNK, MIX), since=0)),
-        ("A fixed teacher's students peak, and then fall back.", -1, _longer(study, FIXED, since=-2)),
-        ("A patient student comes up to its teacher.", 1, _beside_teacher(study, aggregate.teacher_top1(runs))),
-    ]
-    corrected = iter(differences.holm(difference for _, _, cases in stated for difference in cases))
+    best, teacher = aggregate.best(study), aggregate.teacher_top1(runs)
+    known = not best.empty and teacher is not None
+    stated = {
+        ("A student of a fixed teacher fits its training views better.", -1): _pairs(study, fixed, "train_loss"),
+        ("A fixed teacher generalises worse than consistent teaching.", -1): _pairs(study, fixed),
+        ("Independent views are worse than the same view.", -1): _pairs(study, BESIDE),
+        ("Labels alone are worse than consistent teaching.", 1): labels,
+        ("Function matching trails consistent teaching in short runs.", -1): mix[:1],
+        ("Function matching wins in long runs.", 1): mix[-1:],
+        ("With the same views for both, a longer schedule is better.", 1): _longer(study, (TRUNK, MIX), since=0),
+        ("A fixed teacher's students peak, and then fall back.", -1): _longer(study, FIXED, since=-2),
+        ("A patient student comes up to its teacher.", 1): (
+            [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))] if known else []
+        ),
+    }
     return [
-        Claim(paper=paper, wanted=wanted, cases=tuple(next(corrected) for _ in cases))
-        for paper, wanted, cases in stated
+        Claim(paper=paper, wanted=wanted, cases=tuple(cases))
+        for (paper, wanted), cases in differences.holm_of_groups(stated).items()
     ]
+
+
+def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1") -> list[Difference]:
+    """Each policy minus the one beside it, at every length."""
+    return [each for pair in beside.items() for each in differences.at_every_length(study, *pair, metric)]
+
+
+def _longer(study: pd.DataFrame, policies: Iterable[str], since: int) -> list[Difference]:
+    """What each policy's longest schedule gains on that at the place `since` among its schedules, shortest first."""
+    gains = []
+    for policy in policies:
+        lengths = [group for _, group in study[study["policy"] == policy].groupby("epochs")]
+        if len(lengths) > 1:
+            names = (policy, f"that of {aggregate.length(lengths[since]['epochs'].iloc[0])}")
+            gains.append(differences.compare(lengths[-1], lengths[since], names))
+    return [gain for gain in gains if gain is not None]
 
 
 def table(claims: Iterable[Claim]) -> pd.DataFrame:
@@ -71,7 +90,7 @@ def table(claims: Iterable[Claim]) -> pd.DataFrame:
     rows = []
     for claim in claims:
         for number, case in enumerate(claim.cases or [None]):
-            paper, verdict = (claim.paper, claim.verdict) if number == 0 else ("", "")
+            paper, verdict = ("", "") if number else (claim.paper, claim.verdict)
             row = {"the paper": paper, "here": _in_words(case) if case else ""} | differences.columns(case)
             rows.append(row | {"verdict": verdict})
     return pd.DataFrame(rows)
@@ -83,15 +102,15 @@ def reason(claim: Claim) -> str:
     if not several:
         return "Each comparison has a side of one run." if claim.cases else ""
     if len(several) == 1:
-        return f"{_capitalised(_in_words(several[0]))}: {differences.in_words(several[0])}."
-    seen = sum(case.sign == claim.wanted for case in several)
-    otherwise = [case for case in several if case.sign == -claim.wanted]
-    undecided = [case for case in several if not case.sign]
-    parts = [f"Seen in {seen} of {len(several)} comparisons"]
-    if otherwise:
+        named = _in_words(several[0])
+        return f"{named[:1].upper()}{named[1:]}: {differences.in_words(several[0])}."
+    signs = [case.sign * claim.wanted for case in several]
+    parts = [f"Seen in {signs.count(1)} of {len(several)} comparisons"]
+    if -1 in signs:
+        otherwise = [case for case, sign in zip(several, signs, strict=True) if sign == -1]
         named = "; ".join(f"{_in_words(case)}: {differences.value_of(case)}" for case in otherwise)
         parts.append(f"Seen to be otherwise: {named}")
-    if undecided:
+    if undecided := [case for case in several if not case.sign]:
         toward = sum(case.value * claim.wanted > 0 for case in undecided)
         alone = sum(case.p < differences.LEVEL for case in undecided)
         text = f"Undecided: {len(undecided)}, of which {toward} with the paper's sign"
@@ -99,14 +118,16 @@ def reason(claim: Claim) -> str:
     return f"{'. '.join(parts)}."
 
 
+def _in_words(difference: Difference) -> str:
+    """What was compared; policies have their names."""
+    first, second = (views.NAMES.get(name, name) for name in (difference.first, difference.second))
+    return f"{first}, {aggregate.length(difference.epochs)}, minus {second}"
+
+
 def tally(claims: Iterable[Claim]) -> str:
     """How many claims have each verdict, as part of a sentence."""
     counts = Counter(claim.verdict for claim in claims)
     return ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def as_text() -> str:
@@ -117,22 +138,22 @@ def as_text() -> str:
 
 def headline(runs: pd.DataFrame) -> str:
     """The study in one sentence; the best student is the one that validation images choose."""
-    study = aggregate.study(runs)
+    study, teacher = aggregate.study(runs), aggregate.teacher_top1(runs)
     best = aggregate.best(study)
     if best.empty:
         return aggregate.NONE
     policy, epochs = best["policy"].iloc[0], best["epochs"].iloc[0]
-    named = f"{views.NAMES[policy]}, {length(epochs)}, {len(best)} {'run' if len(best) == 1 else 'runs'}"
-    share = percent(best["test_top1"].mean())
-    text = f"The study's student that is best on validation images ({named}) gets {share} of the test images right"
-    others = []
-    if (teacher := aggregate.teacher_top1(runs)) is not None:
-        others.append(f"its teacher {percent(teacher)}")
-    labels = study[(study["policy"] == "labels") & (study["epochs"] == epochs)]
-    if not labels.empty:
-        share = percent(labels["test_top1"].mean())
+    count = f"{len(best)} {'run' if len(best) == 1 else 'runs'}"
+    text = (
+        f"The study's student that is best on validation images ({views.NAMES[policy]}, {aggregate.length(epochs)}, "
+        f"{count}) gets {percent(best['test_top1'].mean())} of the test images right"
+    )
+    labels = study.loc[(study["policy"] == "labels") & (study["epochs"] == epochs), "test_top1"]
+    others = [] if teacher is None else [f"its teacher {percent(teacher)}"]
+    if len(labels):
+        share = percent(labels.mean())
         others.append(f"the same network with the same settings, trained as long on labels alone, {share}")
-    return f"{text}; {' and '.join(others)}." if others else f"{text}."
+    return f"{'; '.join(filter(None, [text, ' and '.join(others)]))}."
 
 
 def fresh(runs: pd.DataFrame) -> str:
@@ -143,9 +164,7 @@ def fresh(runs: pd.DataFrame) -> str:
             f"There is no fresh run here: `results/fashion_{aggregate.FRESH}` holds no records. "
             "The command `nox -s study` makes them, and they appear in the chapters on consistency and on patience."
         )
-    days = sorted({date[:10] for date in own["date"]})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"A fresh run is present: {len(own)} runs from {when}, on {', '.join(sorted(set(own['device'])))}."
+    return f"A fresh run is present: {records.provenance(own).partition(' Runs:')[0]}"
 
 
 def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -173,56 +192,19 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
         where there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried. All of
         the grid's shortest schedule.
     """
-    grid = aggregate.selection(aggregate.grid(runs))
+    tried = aggregate.selection(aggregate.grid(runs))
     study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)
-    for policy, group in grid[grid["epochs"] == grid["epochs"].min()].groupby("policy", sort=False):
-        best, used = group.iloc[0], study[study["policy"] == policy].head(1)
-        lost = pd.Series(dtype=float)
-        if len(used):
-            tried = (group[names] == used.iloc[0][names].astype(float)).all(axis=1)
-            lost = 100 * (best["validation_top1"] - group.loc[tried, "validation_top1"])
-        row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": _settings(best)}
+    for policy, group in tried[tried["epochs"] == tried["epochs"].min()].groupby("policy", sort=False):
+        shown = names[:2] if policy in views.BASELINES else names
+        best, used, cost = group.iloc[0], study[study["policy"] == policy].head(1), aggregate.ABSENT
+        settings = [
+            f"{aggregate.BLANK}/{aggregate.BLANK}".join(f"{run[name]:g}" for name in shown)
+            for run in (best, *(row for _, row in used.iterrows()))
+        ]
+        same = group[(group[names] == used[names].astype(float).to_numpy()).all(axis=1)] if len(used) else used
+        if len(same):
+            cost = f"{100 * (best['validation_top1'] - same['validation_top1'].iloc[0]):.1f}"
+        row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": settings[0]}
         row |= {"validation top-1 (%)": f"{100 * best['validation_top1']:.1f}"}
-        row |= {"the study uses": _settings(used.iloc[0]) if len(used) else aggregate.ABSENT}
-        rows.append(row | {"cost": f"{lost.iloc[0]:.1f}" if len(lost) else aggregate.ABSENT})
+        rows.append(row | {"the study uses": [*settings, aggregate.ABSENT][1], "cost": cost})
     return pd.DataFrame(rows)
-
-
-def length(epochs: float) -> str:
-    """Length of a schedule in words."""
-    return f"{epochs:,.0f} epochs"
-
-
-def _settings(run: pd.Series[float]) -> str:
-    names = aggregate.CHOSEN[:2] if run["policy"] in views.BASELINES else aggregate.CHOSEN
-    return f"{aggregate.BLANK}/{aggregate.BLANK}".join(f"{run[name]:g}" for name in names)
-
-
-def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1") -> list[Difference]:
-    """Each policy minus the one beside it, at every length."""
-    return [each for pair in beside.items() for each in differences.at_every_length(study, *pair, metric)]
-
-
-def _longer(study: pd.DataFrame, policies: Iterable[str], since: int) -> list[Difference]:
-    """What each policy's longest schedule gains on that at the place `since` among its schedules, shortest first."""
-    gains = []
-    for policy in policies:
-        lengths = [group for _, group in study[study["policy"] == policy].groupby("epochs")]
-        if len(lengths) > 1:
-            shorter = lengths[since]
-            names = (policy, f"that of {length(shorter['epochs'].iloc[0])}")
-            gains.append(differences.compare(lengths[-1], shorter, names))
-    return [gain for gain in gains if gain is not None]
-
-
-def _beside_teacher(study: pd.DataFrame, teacher: float | None) -> list[Difference]:
-    best = aggregate.best(study)
-    if best.empty or teacher is None:
-        return []
-    return [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))]
-
-
-def _in_words(difference: Difference) -> str:
-    """What was compared; policies have their names."""
-    first, second = (views.NAMES.get(name, name) for name in (difference.first, difference.second))
-    return f"{first}, {length(difference.epochs)}, minus {second}"

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from distill_lib import datasets, models, recipes, teachers, views, weights
-from distill_lib.bench import timing
+from distill_lib import datasets, models, recipes, teachers, views
+from distill_lib.bench import programs, tables
 from distill_lib.errors import DistillError, unknown
 from distill_lib.experiments import matching
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe, presets
 from distill_lib.report import devices
-from distill_lib.teachers import published
 
 DEVICE = "H100 SXM"
 """The device that hours are given for if none is named."""
@@ -60,10 +59,8 @@ class Cost:
 def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = None) -> Cost:
     """Says what a run would take; a fixed teacher answers once for each image and crop.
 
-    Args:
-        recipe: what would run.
-        device: a name in `devices.DEVICES`, or as records name a device.
-        runs: the table of `records.read`, for measured speeds; None uses operations alone.
+    The device is one of `devices.DEVICES`, or named as in `runs`, the table of `records.read`, whose speeds are taken
+    where there are any.
 
     Raises:
         DistillError: if device, teacher or the number of training images is unknown.
@@ -71,19 +68,17 @@ def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = 
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
     if device not in devices.DEVICES and device not in recorded:
         raise unknown("device", device, [*devices.DEVICES, *sorted(recorded)])
-    images = training_images(recipe)
-    steps, policy = recipe.steps(images), views.policy(recipe.policy)
-    rendered = steps * recipe.batch_size
-    crops = recipe.ensemble_crops if policy.teacher == "inception_mean" else 1
-    answers = images * crops if policy.relation == "fixed" else rendered
+    images, policy = training_images(recipe), views.policy(recipe.policy)
+    rendered = answers = recipe.steps(images) * recipe.batch_size
+    if policy.relation == "fixed":
+        answers = images * (recipe.ensemble_crops if policy.teacher == "inception_mean" else 1)
     teacher, student = answers * teacher_operations(recipe), rendered * student_operations(recipe)
-    speed = None if runs is None else _images_per_second(recipe, device, runs)
+    hours, speed = None, None if runs is None else _images_per_second(recipe, device, runs)
     if speed is not None:
-        hours: float | None = rendered / speed / 3600
+        hours = rendered / speed / 3600
     elif device in devices.DEVICES:
         hours = device_hours(teacher + student, device, recipe.dtype)
-    else:
-        hours = None
+    steps = recipe.steps(images)
     return Cost(steps=steps, teacher=teacher, student=student, hours=hours, measured=speed is not None)
 
 
@@ -116,8 +111,7 @@ def student_operations(recipe: Recipe) -> float:
 
     Convolutions and matrix products only, as `flops.macs` counts them.
     """
-    classes, shape = _sizes(recipe)
-    return 2.0 * STUDENT_PASSES * flops.macs(models.create(recipe.student, classes), shape)
+    return 2.0 * STUDENT_PASSES * _macs(recipe, recipe.student, recipe.resolution)
 
 
 def teacher_operations(recipe: Recipe) -> float:
@@ -126,9 +120,17 @@ def teacher_operations(recipe: Recipe) -> float:
     Raises:
         DistillError: if a teacher is neither embedded nor published: its network is not known without its file.
     """
-    if not recipe.has_teacher:
-        return 0.0
-    return 2.0 * sum(_teacher_macs(name, side, *_sizes(recipe)) for name, side in teachers.parts(recipe.teacher))
+    total = 0
+    for name, side in teachers.parts(recipe.teacher) if recipe.has_teacher else ():
+        model, own = programs.network_of(name)
+        total += _macs(recipe, model, side or own or recipe.resolution)
+    return 2.0 * total
+
+
+def _macs(recipe: Recipe, model: str, side: int) -> int:
+    """Multiply-accumulates of a network's answer to an image of the recipe's data set."""
+    dataset = datasets.get(recipe.dataset)
+    return flops.macs(models.create(model, dataset.num_classes), (side, side, dataset.channels))
 
 
 def training_images(recipe: Recipe) -> int:
@@ -162,54 +164,30 @@ def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: flo
 def host_cores(recipe: Recipe, images_per_second: float) -> str:
     """Cores of the host that decode and crop so many images a second, by what one core does in the record `input`.
 
-    Returns:
-        A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
-        measured" without a record.
+    A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
+    measured" without a record.
     """
     if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
         return "none"
-    record = timing.read("input") or {"rows": []}
-    cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in record["rows"] if row["cores"] == 1})
+    cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in tables.rows("input", cores=1)})
     return " to ".join(f"{count:,}" for count in dict.fromkeys((cores[0], cores[-1]))) if cores else "not measured"
 
 
 def memory(recipe: Recipe, device: str, count: int) -> str:
     """Whether the programs of a recipe's step fit into the memory of each of so many devices, by the record `compile`.
 
-    Returns:
-        Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record, whose cases are
-        the data sets with the networks and sizes of most presets, has no such case.
+    Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record, whose cases are the
+    data sets with the networks and sizes of most presets, has no such case.
     """
-    record, usual = timing.read("compile") or {"rows": []}, presets.tables(recipe.dataset)[0]
-    settings = {name: usual[name] for name in ("student", "teacher", "resolution", "batch_size")} | {
-        "optimizer": "adam"
-    }
+    usual = presets.tables(recipe.dataset)[0] | {"optimizer": "adam"}
+    same = ("student", "teacher", "resolution", "batch_size", "optimizer")
     case = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
-    case["target"] = f"{device.removesuffix(' SXM')} x {count}"
-    rows = [row for row in record["rows"] if case.items() <= row.items()]
+    rows = tables.rows("compile", **case, target=f"{device.removesuffix(' SXM')} x {count}")
     rows = [row for row in rows if row["program"] in ("views and teacher", "student")]
-    if not rows or any(getattr(recipe, name) != value for name, value in settings.items()):
+    if not rows or any(getattr(recipe, name) != usual[name] for name in same):
         return "not compiled"
     peak, fits = max(row["peak (GiB)"] for row in rows), all(row["fits"] for row in rows)
     return f"fits: {'yes' if fits else 'no'}, {peak:.1f} of {rows[0]['device (GiB)']:g} GiB"
-
-
-def _sizes(recipe: Recipe) -> tuple[int, tuple[int, int, int]]:
-    """Classes, and the shape of an image as the student is shown it."""
-    dataset = datasets.get(recipe.dataset)
-    return dataset.num_classes, (recipe.resolution, recipe.resolution, dataset.channels)
-
-
-def _teacher_macs(name: str, side: int | None, classes: int, shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one answer; a teacher that wants a size of its own gets it."""
-    if name in teachers.EMBEDDED:
-        facts = weights.load_metadata(teachers.EMBEDDED[name])
-        model, own = facts["model"], facts.get("resolution") or shape[0]
-    elif name in published.CHECKPOINTS:
-        model, own = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
-    else:
-        raise unknown("teacher", name, [*teachers.EMBEDDED, *published.CHECKPOINTS])
-    return flops.macs(models.create(model, classes), (side or own, side or own, shape[2]))
 
 
 def _images_per_second(recipe: Recipe, device: str, runs: pd.DataFrame) -> float | None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from distill_lib import recipes, sharding, views
+from distill_lib import recipes, sharding, teachers, views
 from distill_lib.bench import compile as compiling
 from distill_lib.bench import programs, timing
 from distill_lib.errors import DistillError
@@ -36,7 +36,7 @@ def test_cases_name_what_there_is() -> None:
     rows = [(case.name, case.recipe().policy, case.recipe().dtype) for case in compiling.CASES]
     assert len(set(rows)) == len(rows)
     assert {policy for name, policy, _ in rows if name == "fashion"} >= set(views.POLICIES)
-    sides = {case.name: programs.teacher_model(case.recipe())[1] for case in compiling.CASES}
+    sides = {case.name: teachers.parts(case.recipe().teacher)[0][1] for case in compiling.CASES}
     assert {name for name, side in sides.items() if side} == {"imagenet, teacher at 384"}
 
 
