@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from distill_lib import datasets, losses, models, optim
-from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, label_ends, panels, styled
-from distill_lib.figures.views import TEACHER, show
+from distill_lib.figures.style import FAINT, INK, label_ends, panels, styled
+from distill_lib.figures.views import TEACHER
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe
 
@@ -119,24 +119,4 @@ def between(answers: pd.DataFrame, first: str, second: str) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     label_ends(axes, ends)
-    return figure
-
-
-@styled
-def answers(shown: np.ndarray, probabilities: np.ndarray, names: Sequence[str], *, best: int = 3) -> Figure:
-    """Views of one image, (n, size, size, channels) in [-1, 1], and the teacher's likeliest classes under each.
-
-    The probabilities are the teacher's, (n, classes).
-    """
-    figure = Raster(figsize=(WIDTH, 2.25), layout="constrained")
-    grid = figure.subplots(2, len(shown), height_ratios=(1.25, 1), sharex="row")
-    for (upper, lower), view, row in zip(grid.T, shown, probabilities, strict=True):
-        show(upper, view, TEACHER)
-        likely = np.argsort(row)[::-1][:best]
-        lower.barh(range(best), row[likely], 0.35, color=TEACHER)
-        for place, label in enumerate(likely):
-            lower.text(0.0, place - 0.3, f"{names[label]} {100 * row[label]:.0f} %", va="bottom", fontsize=7.5)
-        lower.set(xlim=(0, 1), ylim=(best - 0.6, -0.9), xticks=[], yticks=[])
-        lower.spines[:].set_visible(False)
-        lower.grid(False)
     return figure

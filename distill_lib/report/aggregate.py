@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from distill_lib import datasets, recipes, records, views
+from distill_lib import recipes, records, views
 from distill_lib.errors import unknown
 from distill_lib.experiments import matching
 from distill_lib.report import differences
@@ -80,10 +80,8 @@ def _comparable(runs: pd.DataFrame, variants: Sequence[str], apart: Sequence[str
 def replayed(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs of the study that replayed stored answers, beside those of the same policy and length that did not.
 
-    Returns:
-        One row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`,
-        `test_top1` and `live` (means) and `difference`, a `Difference` of the two, corrected for their number; None
-        where there is no live run.
+    A row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`, `test_top1`
+    and `live` (means) and their `difference`, corrected for the number of all; None where there is no live run.
     """
     asked, stored, rows = study(runs), replays(runs), []
     for (epochs, policy, kept), group in stored.groupby(["epochs", "policy", "stored"]) if len(stored) else ():
@@ -113,11 +111,10 @@ def teacher_run(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = ("policy", "epochs")) -> pd.DataFrame:
-    """Mean and spread of a column of the table of `records.read` over seeds.
+    """Mean and spread of a column of the table of `records.read` over seeds, a row a group.
 
-    Returns:
-        One row a group: the columns of `by`, and `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1),
-        `low` and `high`.
+    Its columns are those of `by`, and `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1), `low` and
+    `high`.
     """
     if runs.empty or metric not in runs:
         return pd.DataFrame(columns=[*by, "n", "mean", "spread", "low", "high"])
@@ -126,10 +123,7 @@ def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = (
 
 
 def expected(runs: pd.DataFrame, epochs: float) -> float | None:
-    """Test accuracy at a length between those of runs of one policy, linear in the logarithm of the epochs; else None.
-
-    Outside what the runs, rows of `records.read`, cover nothing is expected.
-    """
+    """Test accuracy at a length between those of runs of one policy, linear in the logarithm; elsewhere None."""
     means = summary(runs, by=("epochs",)).sort_values("epochs")
     if means.empty or not means["epochs"].min() <= epochs <= means["epochs"].max():
         return None
@@ -178,8 +172,7 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
 def selection(grid: pd.DataFrame) -> pd.DataFrame:
     """Settings that were tried, best validation accuracy first within each policy.
 
-    Returns:
-        Columns policy, epochs, learning_rate, weight_decay, temperature, n, validation_top1 (mean over seeds).
+    Columns policy, epochs, learning_rate, weight_decay, temperature, n, validation_top1 (mean over seeds).
     """
     by = ["policy", "epochs", *CHOSEN]
     table = summary(grid, "validation_top1", by).rename(columns={"mean": "validation_top1"})

@@ -33,13 +33,8 @@ def crops_from_canvas(
 ) -> pd.DataFrame:
     """Compares inception crops out of canvases with the same crops out of the original, by the crops' area.
 
-    Args:
-        photos: images uint8 (height, width, 3); None takes those of `package_images`.
-        canvases: sides of the canvases, in pixels.
-        size: side of the rendered crops, in pixels.
-        crops: crops of each image in each bin of area.
-        edges: of the bins of area, as fractions of the image, rising; at least two.
-        seed: of the crops.
+    Photographs are uint8 (height, width, 3), usually those of `package_images`; of each there are `crops` in each bin
+    of area between these edges, fractions of the image. Canvases and rendered crops have sides of so many pixels.
 
     Returns:
         A row for each canvas and bin: `canvas`, `area` (low, high), `crops` (how many), `original_pixels` and

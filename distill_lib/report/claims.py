@@ -24,13 +24,7 @@ BESIDE = {"ind/rc": "same/rc", "ind/ic": "same/ic"}  # the same crops, in one vi
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One statement of the paper beside what the records show.
-
-    Attributes:
-        paper: the statement.
-        wanted: the sign of a difference that bears it out.
-        cases: what was compared.
-    """
+    """One statement of the paper, the sign of a difference that bears it out, and what was compared."""
 
     paper: str
     wanted: int
@@ -185,12 +179,10 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen(runs: pd.DataFrame) -> pd.DataFrame:
-    """What the grid chooses for each policy by validation accuracy, beside what the study uses.
+    """What the grid's shortest schedule chooses for each policy by validation accuracy, beside what the study uses.
 
-    Returns:
-        Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out
-        where there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried. All of
-        the grid's shortest schedule.
+    Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out where
+    there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried.
     """
     tried = aggregate.selection(aggregate.grid(runs))
     study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)

@@ -7,7 +7,7 @@ documentation, "Matmul precision" (docs.jax.dev, 201/precision), and products ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from distill_lib.errors import unknown
 
@@ -16,14 +16,11 @@ _SHEET = "NVIDIA, data sheet of the {} TFLOPS in bfloat16 and TF32 with sparsity
 _GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
 
 
-@dataclass(frozen=True)
-class Device:
-    """One accelerator; of a TPU, one chip.
+class Device(NamedTuple):
+    """Peaks of an accelerator, of a TPU of a chip, and their source.
 
-    Attributes:
-        bfloat16: floating-point operations a second of dense matrix products in it, two for each multiply-accumulate.
-        float32: the same for networks in float32, at JAX's default precision.
-        source: of both.
+    They are floating-point operations a second of dense matrix products, two for each multiply-accumulate; that of
+    float32 is at JAX's default precision.
     """
 
     bfloat16: float
@@ -31,7 +28,7 @@ class Device:
     source: str
 
     def peak(self, dtype: str) -> float:
-        """Floating-point operations a second for networks that compute in "bfloat16" or "float32"."""
+        """That of networks that compute in "bfloat16" or "float32"."""
         return self.bfloat16 if dtype == "bfloat16" else self.float32
 
 

@@ -125,8 +125,8 @@ def at_every_length(runs: pd.DataFrame, first: str, second: str, metric: str = "
     """Compares two policies at every length of schedule that has both, the shortest first."""
     several = []
     for _, group in runs.groupby("epochs"):
-        sides = [group[group["policy"] == policy] for policy in (first, second)]
-        several.append(compare(*sides, (first, second), metric))
+        own, other = (group[group["policy"] == policy] for policy in (first, second))
+        several.append(compare(own, other, (first, second), metric))
     return [difference for difference in several if difference]
 
 

@@ -57,10 +57,10 @@ def ranking_summary(ranked: Rankings) -> list[str]:
     for length in _lengths(ranked)[:-1]:
         pairs = [(case.value > 0, cases[-1].sign) for cases in ranked for case in cases[:-1] if case.epochs == length]
         if pairs:
-            text = f"At {length:,.0f} epochs the order of the longest schedule is that of {sum(ahead for ahead, _ in pairs)}"
-            sure = [ahead for ahead, seen in pairs if seen]
-            seen = f" Where the latter is seen: {sum(sure)} of {len(sure)}." if sure else ""
-            texts.append(f"{text} of {len(pairs)} pairs.{seen}")
+            same, sure = [ahead for ahead, _ in pairs], [ahead for ahead, seen in pairs if seen]
+            counted = f"that of {sum(same)} of {len(same)} pairs."
+            counted += f" Where the latter is seen: {sum(sure)} of {len(sure)}." if sure else ""
+            texts.append(f"At {length:,.0f} epochs the order of the longest schedule is {counted}")
     return texts
 
 
@@ -80,15 +80,11 @@ def at(curves: pd.DataFrame, length: float, epoch: float) -> float | None:
 
 
 def cut(curves: pd.DataFrame, short: float = 100) -> pd.DataFrame:
-    """A long run that is cut beside a run that was made to be short, at equally many epochs.
+    """A long run that is cut beside a run that was made to be short, at equally many epochs, from `records.curves`.
 
-    Args:
-        curves: rows of `records.curves` that may be compared.
-        short: length of the short schedule, in epochs. The long one is the longest of those with the most policies.
-
-    Returns:
-        A row a policy that has both, in the order of figures: mean validation accuracy (share) at the end of the short
-        run, of the long run at that epoch, and at its end. The names of the columns say so.
+    The long schedule is the longest of those with the most policies. A row a policy that has both, in the order of
+    figures: mean validation accuracy (share) at the end of the short run, of the long run at that epoch, and at its
+    end. The names of the columns say so.
     """
     counts = curves[curves["epochs"] > short].groupby("epochs")["policy"].nunique() if len(curves) else curves
     if counts.empty:
@@ -136,13 +132,8 @@ def seconds_a_step(results: Path | None = None) -> dict[str, float]:
 def in_seconds(runs: pd.DataFrame, seconds: Mapping[str, float], policy: str) -> pd.DataFrame:
     """What each length of schedule costs a student under each way of teaching, and the accuracy at its end.
 
-    Args:
-        runs: rows of `records.read` that may be averaged.
-        seconds: by way of teaching, from `seconds_a_step`.
-        policy: whose runs.
-
-    Returns:
-        A row a way and length: way, epochs, seconds, mean (test accuracy, a share) and n.
+    From `seconds_a_step`, and the runs of a policy that may be averaged. A row a way and length: way, epochs, seconds,
+    mean (test accuracy, a share) and n.
     """
     own = runs[runs["policy"] == policy]
     if own.empty or not seconds:

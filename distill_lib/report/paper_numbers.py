@@ -75,17 +75,11 @@ def repeats(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 
 
 def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd.DataFrame:
-    """The paper's numbers beside ours, in the order of its tables.
+    """The paper's numbers beside ours, in the order of its tables, of rows with these columns, such as `on="pets"`.
 
-    Args:
-        runs: the table of `records.read`.
-        device: what hours are given for.
-        **columns: values that columns of `numbers` must have, such as `on="pets"`. Costs are counted for no others.
-
-    Returns:
-        The rows of `numbers` with the further columns `here` (ours as mean ± standard deviation with the number of
-        runs, or empty where there is none), `verdict` (`AGREES`, `DISAGREES`, `NOT_RUN`, or empty where nothing can be
-        compared), `hours` (device-hours as text) and `notes` (a list of what is decided, inferred or contradictory).
+    To the columns of `numbers` come `here` (ours as mean ± standard deviation with the number of runs, or empty where
+    there is none), `verdict` (`AGREES`, `DISAGREES`, `NOT_RUN`, or empty where nothing can be compared), `hours` (of
+    the device, as text) and `notes` (a list of what is decided, inferred or contradictory).
     """
     table = numbers()
     table = table[(table[list(columns)] == pd.Series(columns, dtype=str)).all(axis=1)]

@@ -107,7 +107,7 @@ def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     with pytest.raises(DistillError, match="not as they should be") as raised:
-        compiling.measure(python=str(python), size="quick", target="H100 x 8")
+        compiling.measure(python=str(python), size="quick", targets=("H100 x 8",))
     assert f"student: it does not compile ({failed})" in str(raised.value)
     assert "first: as it should be" in capsys.readouterr().out
     content = timing.read("compile")
