@@ -28,19 +28,7 @@ from distill_lib.bench import programs, tables, timing
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
-  clock_rate_ghz: 1.98 device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 patch: 0 }
-runtime_version { major: 12 minor: 9 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
+H100 = Path(__file__).parents[1] / "data" / "h100_target.txtpb"  # what XLA has to know of "NVIDIA H100 80GB HBM3"
 
 
 class Target(NamedTuple):
@@ -54,7 +42,7 @@ class Target(NamedTuple):
         """The devices along the axis "data"."""
         from jax.experimental import topologies
 
-        cuda = {"topology_name": "h100", "topology": self.topology, "target_config": H100}
+        cuda = {"topology_name": "h100", "topology": self.topology, "target_config": H100.read_text()}
         named: dict[str, Any] = cuda if self.platform == "cuda" else {"topology_name": self.topology}
         devices = topologies.get_topology_desc(platform=self.platform, **named).devices
         return Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -47,8 +47,7 @@ class Job(contextlib.AbstractContextManager["Job"]):
 
     def __exit__(self, *_: object) -> None:
         send(self._process, "SIGCONT")
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
+        self._process.communicate()
         self._messages.close()
 
     def ask(self, question: Any) -> Any:
@@ -61,7 +60,8 @@ class Job(contextlib.AbstractContextManager["Job"]):
         if line := pipes.stdout.readline():
             send(self._process, "SIGSTOP")
             return json.loads(line)
-        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
         self._messages.seek(0)
         check = f": check that {self._option} names a Python that has what it imports" if self._option else ""
         with self._messages:

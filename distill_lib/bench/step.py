@@ -37,8 +37,10 @@ ROUNDING = {"float32": 1e-3, "bfloat16": 0.05}  # of logits, relative to the lar
 STEPS, WARMUP = 20_000, 1_500  # of the schedule whose first steps are timed
 OURS, BIG_VISION = "distill_lib", "big_vision"
 PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch, compiled"
-_COLUMNS = ("step", "images/s", "times as long", "share of peak", "student parameters", "teacher parameters", "GMAC")
-_COLUMNS += ("logits differ by", "version")
+_COLUMNS = (
+    *("step", "images/s", "times as long", "share of peak", "student parameters", "teacher parameters", "GMAC"),
+    *("logits differ by", "version"),
+)
 
 
 class Case(NamedTuple):
@@ -97,15 +99,14 @@ def measure(
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "distill_lib" / "jax"))
     places = dict.fromkeys((PLAIN, FOLDED, COMPILED), (torch, "--torch")) | {OURS: (sys.executable, "")}
     places[BIG_VISION] = (big_vision_python, "--big-vision-python") if big_vision else (None, "--big-vision")
-    here, rows = jax.default_backend() != "cpu", []
+    here, rows = jax.default_backend() != "cpu", list[dict[str, Any]]()
     for case in (CASES[name] for name in cases):
-        recipe, forms = case.recipe(batch), (OURS, *case.peers)
-        table = {form: {"case": case.name, "form": form, "images": recipe.batch_size} for form in forms}
-        for form, row in table.items():
-            row |= {"side": recipe.resolution, "dtype": recipe.dtype} | dict.fromkeys(_COLUMNS)
-            if form == BIG_VISION:
-                row["dtype"] = "float32"  # as it is released
-            row["step"] = "not run: no accelerator here" if case.accelerator else "not run: for CPUs"
+        recipe, table = case.recipe(batch), dict[str, dict[str, Any]]()
+        reason = "not run: no accelerator here" if case.accelerator else "not run: for CPUs"
+        for form in (OURS, *case.peers):
+            dtype = "float32" if form == BIG_VISION else recipe.dtype  # as it is released
+            about = {"case": case.name, "form": form, "images": recipe.batch_size, "side": recipe.resolution}
+            table[form] = about | {"dtype": dtype} | dict.fromkeys(_COLUMNS) | {"step": reason}
         if case.accelerator == here:
             _fill(table, case, recipe, places, str(Path(big_vision or "").absolute()), rounds)
         rows += table.values()
@@ -170,9 +171,15 @@ def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
     frame = side // 16
     inner = draw.uniform(-1, 1, (CHECKED, side - 2 * frame, side - 2 * frame, dataset.channels)).astype(np.float32)
     np.save(folder / "check.npy", np.pad(inner, ((0, 0), (frame, frame), (frame, frame), (0, 0))))
-    facts = {"classes": dataset.num_classes, "channels": dataset.channels, "renders": renders, "steps": STEPS}
-    facts |= {name: str(folder / f"{name}.npy") for name in ("images", "check")}
-    return dataclasses.asdict(recipe) | facts | {"roles": roles, "students": case.students, "threads": stream.cores()}
+    facts: dict[str, Any] = {
+        "classes": dataset.num_classes,
+        "channels": dataset.channels,
+        "renders": renders,
+        "steps": STEPS,
+    }
+    files = {name: str(folder / f"{name}.npy") for name in ("images", "check")}
+    facts |= files | {"roles": roles, "students": case.students, "threads": stream.cores()}
+    return dataclasses.asdict(recipe) | facts
 
 
 def difference(case: Case, dtype: str, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:

@@ -63,6 +63,10 @@ def _presets(*names: str) -> tuple[Setting, ...]:
     return tuple(Setting(name, variant=name) for name in names)
 
 
+def _than(first: str, *others: str) -> tuple[tuple[str, str], ...]:
+    return tuple((first, other) for other in others)
+
+
 def _lengths(series: str, *epochs: int) -> list[str]:
     return [f"{series}_{length}" for length in epochs]
 
@@ -102,7 +106,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         settings={
             "fashion": tuple(Setting(views.NAMES[policy], {"policy": policy}, "medium") for policy in views.POLICIES)
         },
-        better=tuple((views.NAMES["same/ic"], views.NAMES[policy]) for policy in ("fix/cc", "fix/ic_ens", "ind/ic")),
+        better=_than(views.NAMES["same/ic"], *(views.NAMES[policy] for policy in ("fix/cc", "fix/ic_ens", "ind/ic"))),
     ),
     "patience": Experiment(
         title="Is the teacher patient?",
@@ -217,7 +221,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "pets": _presets("mix_1000", "from_food_1000", "from_imagenet_1000"),
             "sun397": _presets("mix_100", "from_food_100", "from_imagenet_100"),
         },
-        better=(("clothes", "patches of photographs"), ("clothes", "handwritten digits")),
+        better=_than("clothes", "patches of photographs", "handwritten digits"),
     ),
     "labels": Experiment(
         title="How far do labels alone get?",
@@ -233,9 +237,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             ),
             "imagenet": _presets("mix_300", *(f"labels_{name}_300" for name in ("adam", "mix_adam", "sgd", "mix_sgd"))),
         },
-        better=tuple(
-            ("consistent teaching", name) for name in ("labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD")
-        ),
+        better=_than("consistent teaching", "labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD"),
     ),
     "capacity": Experiment(
         title="What keeps a student below its teacher?",
@@ -249,12 +251,9 @@ EXPERIMENTS: dict[str, Experiment] = {
             )
         },
         further=tuple(
-            pair
+            (setting, f"width {width}, 1,020 images")
             for width, wider in ((8, 16), (16, 24))
-            for pair in (
-                (f"width {wider}, 1,020 images", f"width {width}, 1,020 images"),
-                (f"width {width}, 57,960 images", f"width {width}, 1,020 images"),
-            )
+            for setting in (f"width {wider}, 1,020 images", f"width {width}, 57,960 images")
         ),
     ),
     "ablations": Experiment(

@@ -50,20 +50,20 @@ class Picture(Figure):
     """A figure that notebooks show as SVG, the same bytes each time."""
 
     def _repr_svg_(self) -> str:
-        return _saved(self, "svg", {"Date": None}).decode()
+        return _saved(self, "svg", Date=None).decode()
 
 
 class Raster(Figure):
     """A figure of pixels, which notebooks show as PNG."""
 
     def _repr_png_(self) -> bytes:
-        return _saved(self, "png", {"Software": None})
+        return _saved(self, "png", Software=None)
 
 
-@matplotlib.rc_context(STYLE)
-def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+def _saved(figure: Figure, kind: str, **metadata: None) -> bytes:
     data = io.BytesIO()
-    figure.savefig(data, format=kind, metadata=metadata)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(data, format=kind, metadata=metadata)
     return data.getvalue()
 
 
@@ -105,7 +105,7 @@ def readable(colour: str) -> str:
     while True:
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         if 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05) >= 4.5:
-            return to_hex(rgb)
+            return str(to_hex(rgb))
         rgb *= 0.98
 
 

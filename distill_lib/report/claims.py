@@ -42,8 +42,9 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
     fixed = dict.fromkeys(FIXED, TRUNK)
     mix = differences.at_every_length(study, MIX, TRUNK)
     labels = comparisons.differences_of(runs, "labels") or _pairs(study, {TRUNK: "labels"})
-    best, teacher = aggregate.best(study), aggregate.teacher_top1(runs)
-    known = not best.empty and teacher is not None
+    best, teacher, beside_teacher = aggregate.best(study), aggregate.teacher_top1(runs), list[Difference]()
+    if len(best) and teacher is not None:
+        beside_teacher = [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))]
     stated = {
         ("A student of a fixed teacher fits its training views better.", -1): _pairs(study, fixed, "train_loss"),
         ("A fixed teacher generalises worse than consistent teaching.", -1): _pairs(study, fixed),
@@ -53,9 +54,7 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
         ("Function matching wins in long runs.", 1): mix[-1:],
         ("With the same views for both, a longer schedule is better.", 1): _longer(study, (TRUNK, MIX), since=0),
         ("A fixed teacher's students peak, and then fall back.", -1): _longer(study, FIXED, since=-2),
-        ("A patient student comes up to its teacher.", 1): (
-            [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))] if known else []
-        ),
+        ("A patient student comes up to its teacher.", 1): beside_teacher,
     }
     return [
         Claim(paper=paper, wanted=wanted, cases=tuple(cases))

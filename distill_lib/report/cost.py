@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -181,7 +182,7 @@ def memory(recipe: Recipe, device: str, count: int) -> str:
     """
     usual = presets.tables(recipe.dataset)[0] | {"optimizer": "adam"}
     same = ("student", "teacher", "resolution", "batch_size", "optimizer")
-    case = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
+    case: dict[str, Any] = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
     rows = tables.rows("compile", **case, target=f"{device.removesuffix(' SXM')} x {count}")
     rows = [row for row in rows if row["program"] in ("views and teacher", "student")]
     if not rows or any(getattr(recipe, name) != usual[name] for name in same):

@@ -79,7 +79,7 @@ def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
     Raises:
         DistillError: as `table`.
     """
-    runs, parts = records.read(), []
+    runs, parts = records.read(), list[str]()
     for name in [dataset] if dataset else recipes.names():
         rows = table(name, device, runs).drop(columns="recipe")
         notes = list(dict.fromkeys(note for several in rows["notes"] for note in several))
