@@ -91,6 +91,7 @@ CASES = (
     Case("full", "imagenet, ViT", _IMAGENET, _MIX | {"student": "vit_s16"}, _JUDGED),
     Case("full", "imagenet, Shampoo", _IMAGENET, _MIX | {"optimizer": "shampoo"}, (STUDENT,)),
 )
+NAMES = tuple(dict.fromkeys(case.name for case in CASES))
 _HERE = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"} | {
     # libtpu would ask the network which machine this is, and wait
     "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost",
@@ -110,7 +111,7 @@ def measure(
     python: str = sys.executable,
     size: str = "usual",
     targets: Sequence[str] = tuple(TARGETS),
-    cases: Sequence[str] = tuple(dict.fromkeys(each.name for each in CASES)),
+    cases: Sequence[str] = NAMES,
 ) -> timing.Rows:
     """Compiles the programs of a step for accelerators without having one, and checks what came out.
 

@@ -166,14 +166,13 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
     The expectation is interpolated between the committed means, linearly in the logarithm of the epochs.
     """
     study, rows = aggregate.study(runs), []
-    for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).to_dict("records"):
-        share = aggregate.expected(study[study["policy"] == own["policy"]], own["epochs"])
-        expected = difference = aggregate.ABSENT
-        if share is not None:
-            expected, difference = aggregate.rounded(100 * share), differences.signed(100 * (own["mean"] - share))
-        row = {"policy": views.NAMES[own["policy"]], "epochs": f"{own['epochs']:,.0f}", "n": int(own["n"])}
-        row |= {"fresh run (%)": aggregate.rounded(100 * own["mean"])}
-        rows.append(row | {"expected (%)": expected, "difference": difference})
+    for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).itertuples():
+        share = aggregate.expected(study[study["policy"] == own.policy], own.epochs)
+        known = share is not None
+        row = {"policy": views.NAMES[own.policy], "epochs": f"{own.epochs:,.0f}", "n": own.n}
+        row |= {"fresh run (%)": aggregate.rounded(100 * own.mean)}
+        row["expected (%)"] = aggregate.rounded(100 * share) if known else aggregate.ABSENT
+        rows.append(row | {"difference": differences.signed(100 * (own.mean - share)) if known else aggregate.ABSENT})
     return pd.DataFrame(rows)
 
 
@@ -186,16 +185,14 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
     tried = aggregate.selection(aggregate.grid(runs))
     study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)
     for policy, group in tried[tried["epochs"] == tried["epochs"].min()].groupby("policy", sort=False):
-        shown = names[:2] if policy in views.BASELINES else names
-        best, used, cost = group.iloc[0], study[study["policy"] == policy].head(1), aggregate.ABSENT
-        settings = [
-            f"{aggregate.BLANK}/{aggregate.BLANK}".join(f"{run[name]:g}" for name in shown)
-            for run in (best, *(row for _, row in used.iterrows()))
-        ]
-        same = group[(group[names] == used[names].astype(float).to_numpy()).all(axis=1)] if len(used) else used
-        if len(same):
-            cost = f"{100 * (best['validation_top1'] - same['validation_top1'].iloc[0]):.1f}"
+        shown = 2 if policy in views.BASELINES else 3
+        used, top1 = study[study["policy"] == policy].head(1), 100 * group["validation_top1"]
+        several = pd.concat([group.head(1)[names], used[names]]).to_numpy(float)
+        settings = [f"{aggregate.BLANK}/{aggregate.BLANK}".join(map("{:g}".format, each[:shown])) for each in several]
+        lost = (
+            (top1.iloc[0] - top1[(group[names] == several[-1]).all(axis=1)]).map("{:.1f}".format) if len(used) else ()
+        )
         row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": settings[0]}
-        row |= {"validation top-1 (%)": f"{100 * best['validation_top1']:.1f}"}
-        rows.append(row | {"the study uses": [*settings, aggregate.ABSENT][1], "cost": cost})
+        row |= {"validation top-1 (%)": f"{top1.iloc[0]:.1f}", "the study uses": [*settings, aggregate.ABSENT][1]}
+        rows.append(row | {"cost": [*lost, aggregate.ABSENT][0]})
     return pd.DataFrame(rows)

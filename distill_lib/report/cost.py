@@ -3,6 +3,10 @@
 Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
 from the operations, the device's stated peak for the recipe's dtype and a stated utilisation. Evaluation and
 compilation are in the first and not in the second.
+
+What JAX makes of a product in float32 is its default precision: TensorFloat-32 on NVIDIA's GPUs since the A100, half as
+fast as bfloat16; float32 on older ones; and one pass of bfloat16 on a TPU, as fast as bfloat16. So it is in its
+documentation, "Matmul precision" (docs.jax.dev, 201/precision), and products are summed in float32 in all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -21,13 +25,55 @@ from distill_lib.errors import DistillError, unknown
 from distill_lib.experiments import matching
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe, presets
-from distill_lib.report import devices
 
 DEVICE = "H100 SXM"
 """The device that hours are given for if none is named."""
 UTILISATION = 0.45
 """The share of the stated peak that this project aims at in a step."""
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
+_PAPER = "NVIDIA, white paper on the {}"
+_SHEET = "NVIDIA, data sheet of the {} TFLOPS in bfloat16 and TF32 with sparsity, half of it without"
+_GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
+
+
+class Device(NamedTuple):
+    """Peaks of an accelerator, of a TPU of a chip, and their source.
+
+    They are floating-point operations a second of dense matrix products, two for each multiply-accumulate; that of
+    float32 is at JAX's default precision.
+    """
+
+    bfloat16: float
+    float32: float
+    source: str
+
+    def peak(self, dtype: str) -> float:
+        """That of networks that compute in "bfloat16" or "float32"."""
+        return self.bfloat16 if dtype == "bfloat16" else self.float32
+
+
+DEVICES = {
+    "H200 SXM": Device(989.4e12, 494.7e12, _SHEET.format("H200: 1,979 and 989")),
+    "H100 SXM": Device(989.4e12, 494.7e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
+    "A100": Device(312e12, 156e12, _PAPER.format("A100 architecture, table 4")),
+    "B200 SXM": Device(2_250e12, 1_125e12, _SHEET.format("HGX B200: 4,500 and 2,250")),
+    "L4": Device(121e12, 60e12, _SHEET.format("L4: 242 and 120")),
+    "RTX 4090": Device(165.2e12, 82.6e12, _PAPER.format("Ada architecture, appendix A")),
+    "V100": Device(15.7e12, 15.7e12, _PAPER.format("V100 architecture (SXM2; float32, as it has no bfloat16)")),
+    "TPU v3": Device(123e12, 123e12, _GOOGLE.format("TPU v3")),
+    "TPU v4": Device(275e12, 275e12, _GOOGLE.format("TPU v4")),
+    "TPU v5e": Device(197e12, 197e12, _GOOGLE.format("TPU v5e")),
+    "TPU v5p": Device(459e12, 459e12, _GOOGLE.format("TPU v5p")),
+    "TPU v6e": Device(918e12, 918e12, _GOOGLE.format("TPU v6e")),
+}
+"""By the names that their makers write."""
+
+
+def peaks(name: str) -> Device:
+    """Looks a device up by name; raises DistillError if it is none of `DEVICES`."""
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    return DEVICES[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +106,15 @@ class Cost:
 def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = None) -> Cost:
     """Says what a run would take; a fixed teacher answers once for each image and crop.
 
-    The device is one of `devices.DEVICES`, or named as in `runs`, the table of `records.read`, whose speeds are taken
+    The device is one of `DEVICES`, or named as in `runs`, the table of `records.read`, whose speeds are taken
     where there are any.
 
     Raises:
         DistillError: if device, teacher or the number of training images is unknown.
     """
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
-    if device not in devices.DEVICES and device not in recorded:
-        raise unknown("device", device, [*devices.DEVICES, *sorted(recorded)])
+    if device not in DEVICES and device not in recorded:
+        raise unknown("device", device, [*DEVICES, *sorted(recorded)])
     images, policy = training_images(recipe), views.policy(recipe.policy)
     rendered = answers = recipe.steps(images) * recipe.batch_size
     if policy.relation == "fixed":
@@ -77,7 +123,7 @@ def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = 
     hours, speed = None, None if runs is None else _images_per_second(recipe, device, runs)
     if speed is not None:
         hours = rendered / speed / 3600
-    elif device in devices.DEVICES:
+    elif device in DEVICES:
         hours = device_hours(teacher + student, device, recipe.dtype)
     steps = recipe.steps(images)
     return Cost(steps=steps, teacher=teacher, student=student, hours=hours, measured=speed is not None)
@@ -98,7 +144,7 @@ def device_hours(operations: float, device: str, dtype: str, utilisation: float 
     """
     if not 0 < utilisation <= 1:
         raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
-    return operations / (devices.get(device).peak(dtype) * utilisation) / 3600
+    return operations / (peaks(device).peak(dtype) * utilisation) / 3600
 
 
 def operations_per_image(recipe: Recipe) -> float:
@@ -150,7 +196,7 @@ def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: flo
         DistillError: if the number of images, a teacher's network or the utilisation is not usable.
     """
     rows, operations = [], operations_per_image(recipe)
-    for name, device in devices.DEVICES.items():
+    for name, device in DEVICES.items():
         total = recipe.steps(training_images(recipe)) * recipe.batch_size * operations
         hours, peak = device_hours(total, name, recipe.dtype, utilisation), device.peak(recipe.dtype)
         speed = peak * utilisation * counts[0] / operations

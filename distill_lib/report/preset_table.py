@@ -10,7 +10,7 @@ import pandas as pd
 from distill_lib import recipes, records, views
 from distill_lib.bench import timing
 from distill_lib.recipes import Recipe, paper, presets
-from distill_lib.report import aggregate, cost, devices, paper_numbers
+from distill_lib.report import aggregate, cost, paper_numbers
 from distill_lib.report.tables import html_table
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def basis(device: str) -> str:
     """One sentence about where the hours come from."""
-    if device not in devices.DEVICES:
+    if device not in cost.DEVICES:
         return f"Hours are of {device}, from the images a second of records with the same networks (*)."
-    own = devices.get(device)
+    own = cost.peaks(device)
     return (
         f"Hours are of one {device}. With a star they come from the images a second of records with the same networks, "
         f"else from operations at {cost.UTILISATION:.0%} of {own.bfloat16 / 1e12:,.0f} TFLOP/s in bfloat16 "
