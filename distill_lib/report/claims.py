@@ -168,11 +168,13 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
     study, rows = aggregate.study(runs), []
     for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).itertuples():
         share = aggregate.expected(study[study["policy"] == own.policy], own.epochs)
-        known = share is not None
         row = {"policy": views.NAMES[own.policy], "epochs": f"{own.epochs:,.0f}", "n": own.n}
         row |= {"fresh run (%)": aggregate.rounded(100 * own.mean)}
-        row["expected (%)"] = aggregate.rounded(100 * share) if known else aggregate.ABSENT
-        rows.append(row | {"difference": differences.signed(100 * (own.mean - share)) if known else aggregate.ABSENT})
+        row |= dict.fromkeys(("expected (%)", "difference"), aggregate.ABSENT)
+        if share is not None:
+            gap = differences.signed(100 * (own.mean - share))
+            row |= {"expected (%)": aggregate.rounded(100 * share), "difference": gap}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
