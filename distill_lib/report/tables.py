@@ -13,6 +13,8 @@ from distill_lib.records import NOTHING, provenance
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+LONG = 24  # letters, from which a cell is text, which needs some width to be read
+
 
 def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
     """Tables, paragraphs and lists of numbered notes below each other, in a division of the classes `css`.
@@ -47,7 +49,9 @@ def _cell(content: object) -> object:
     if isinstance(content, list):
         name, *notes = map(_marked, content)
         return f"<details><summary>{name}</summary>{' '.join(notes)}</details>" if notes else name
-    return _marked(content) if isinstance(content, str) else content
+    if not isinstance(content, str):
+        return content
+    return f'<div class="text">{_marked(content)}</div>' if len(content) > LONG else _marked(content)
 
 
 def _marked(text: str) -> str:
