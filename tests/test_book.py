@@ -106,7 +106,16 @@ def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
         *("idea/function_matching", "idea/consistency", "idea/mixup", "idea/patience"),
         *("idea/silent_bugs", "idea/theory"),
         "play/playground",
-        *("verdicts", "stored", "rerun", "performance", "eight_gpus", "reference/paper", "reference/status"),
+        *(
+            "verdicts",
+            "stored",
+            "rerun",
+            "performance",
+            "eight_gpus",
+            "many_machines",
+            "reference/paper",
+            "reference/status",
+        ),
     ],
 )
 def test_pages_run_without_records(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

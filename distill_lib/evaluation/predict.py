@@ -53,7 +53,7 @@ def predict(
     answer = _program(network, resolution, side, output)
     sizes = network.sizes(resolution) if isinstance(network, Ensemble) else [resolution]
     variables = sharding.on_all_devices(variables)
-    parts = [np.asarray(answer(variables, part)) for part in split.parts(side, sizes, batch_size, count=count)]
+    parts = [sharding.fetch(answer(variables, part)) for part in split.parts(side, sizes, batch_size, count=count)]
     return np.concatenate(parts)[:count]
 
 

@@ -107,10 +107,10 @@ class InMemory(Split):
         """See `Split`."""
         arrays, split = self.arrays, sharding.split(mesh)
         whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
-        placed = jax.device_put(whole, sharding.everywhere(mesh))
+        placed = sharding.put(whole, sharding.everywhere(mesh))
         drawn = sampler.batches(len(self), seed=recipe.order_seed, batch_size=recipe.batch_size, start_step=start)
         for number, indices in enumerate(drawn, start):
-            yield number, placed._replace(indices=jax.device_put(indices, split))
+            yield number, placed._replace(indices=sharding.put(indices, split))
 
 
 class Streamed(Split):
@@ -151,19 +151,24 @@ class Streamed(Split):
         keep = square and count * self.source.dataset.channels * sum(side * side for side in sizes) <= KEPT_BYTES
         for start in range(0, count, size):
             stop = min(start + size, count)
-            crops = {}
+            crops, own = {}, range(start, stop)[sharding.own_rows(size)]
             for pixels in sizes:
                 key = (side, pixels, start, stop, square)
-                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key)
+                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key, own=own)
                 if keep:
                     self._kept[key] = crops[pixels]
+            broken = np.isin(np.arange(start, stop), list(self.bad))
+            self.bad.update((start + np.flatnonzero(sharding.in_any(broken))).tolist())
             yield sharding.filled(Crops(None, crops), size)
 
-    def _crops(self, side: float, size: int, start: int, stop: int, square: bool) -> np.ndarray:
+    def _crops(self, side: float, size: int, start: int, stop: int, square: bool, own: range) -> np.ndarray:
+        """Crops of the images of this process's own, and black ones in place of the others."""
         channels = self.source.dataset.channels
         (box,) = centred(np, 1, side)
 
         def crop(index: int) -> np.ndarray:
+            if index not in own:
+                return np.zeros((size, size, channels), np.uint8)
             image, _, name = self.source.encoded(index)
             try:
                 if square:

@@ -23,8 +23,7 @@ def macs(model: nn.Module, image_shape: models.ImageShape) -> int:
     (by fvcore) are some percent larger for these networks: they add 5 for each number that GroupNorm or LayerNorm
     normalises, 2 for BatchNorm, and 4 for each weight that is standardised.
 
-    Raises:
-        DistillError: if the network holds a loop whose length is not known in advance.
+    Raises DistillError if the network holds a loop whose length is not known in advance.
     """
     return _traced(model, image_shape)[0]
 

@@ -90,8 +90,11 @@ def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tupl
         DistillError: if it cannot be imported, fails, or gives anything but finite logits of that shape; or on several
             devices that are simulated on a CPU, where XLA would wait for itself.
     """
-    if jax.default_backend() == "cpu" and jax.device_count() > 1:
-        raise DistillError(f"teacher {name} is a Python function, which several CPU devices cannot ask: use one.")
+    if jax.process_count() > 1 or (jax.default_backend() == "cpu" and jax.device_count() > 1):
+        raise DistillError(
+            f"teacher {name} is a Python function, which several CPU devices or processes cannot ask: use one, or "
+            "store its soft labels with one (distill soft-labels)."
+        )
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import weights
+from distill_lib import sharding, weights
 from distill_lib.errors import DistillError
 from distill_lib.teachers import soft_labels
 from distill_lib.teachers.soft_labels import SoftLabels
@@ -111,7 +111,7 @@ class Store:
         shard, place = divmod(step, self.header["shard_steps"])
         if place or step % SHARD_STEPS >= self.header["shard_steps"]:
             return
-        difference = float(np.abs(mean_pixels(images) - self._shard(shard)["means"]).max())
+        difference = float(np.abs(sharding.fetch(mean_pixels(images)) - self._shard(shard)["means"]).max())
         if difference > SAME_VIEW:
             raise DistillError(
                 f"the views of step {step} are not those that {self.folder} holds soft labels for (their mean pixels "
@@ -227,6 +227,7 @@ def load(folder: str | os.PathLike[str]) -> Store:
     return Store(folder, header)
 
 
+@jax.jit
 def mean_pixels(images: jax.Array | np.ndarray) -> jax.Array:
     """The mean of each image (batch, size, size, channels) of a batch, (batch,) float32: it tells views apart."""
     return jnp.mean(jnp.asarray(images), axis=(1, 2, 3))

@@ -100,7 +100,7 @@ def test_broken_images_of_exams_are_counted_and_left_out(
 
     task = setup.prepare(recipe, loading="stream", workers=0)
     kept = np.arange(len(task.eval_sets["test"].labels)) != 5
-    said, wanted = task.logits(expected.variables, "test")[kept], task.teacher_logits("test")[kept]
+    said, wanted = task.output("test", expected.variables)[kept], task.output("test")[kept]
     monkeypatch.setattr(decode, "evaluation", evaluation)
     run = train.fit(recipe, tmp_path, loading="stream", workers=0)
     assert [run.record[f"{split}_bad_images"] for split in ("train", "validation", "test")] == [1, 1, 1]  # alike
