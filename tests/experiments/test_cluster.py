@@ -69,9 +69,7 @@ def test_twelve_runs_on_three_workers_of_which_two_are_killed(
     """The runs of lost workers go on elsewhere from their checkpoints, and all records are those of runs at home."""
     address, (one, other, _) = workers
     planned = cluster.jobs(str(notebook), {"teacher": str(teacher), "seed": [*range(12)], "epochs": 10})
-    killer = subprocess.Popen(
-        [sys.executable, "-c", KILLER, str(tmp_path / "results"), str(one.pid), str(other.pid)], stdout=subprocess.PIPE
-    )
+    killer = subprocess.Popen([sys.executable, "-c", KILLER, str(tmp_path / "results"), str(one.pid), str(other.pid)])
     table = cluster.sweep(planned, address)
     assert killer.wait(timeout=60) == 0
     assert table.count("done") == 12 and one.wait() == other.wait() == -9
