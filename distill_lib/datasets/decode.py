@@ -25,7 +25,6 @@ Encoded = bytes | np.ndarray | jpeg.ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's, which would start Ghostscript for EPS
 _ORIENTATION = 0x0112
-_SPACE = jpeg.Space()
 
 ImageError = jpeg.ImageError
 _CMYK = 4  # components; Pillow knows how to turn them into colours
@@ -39,27 +38,19 @@ class Look(NamedTuple):
     size: int
 
 
-class Known(NamedTuple):
-    """What the header of an image says: sides in pixels of the upright image, and of a JPEG the whole header."""
-
-    height: int
-    width: int
-    header: jpeg.Header | None
-
-
-def known(image: Encoded) -> Known:
-    """Reads no more than the header; raises ImageError."""
+def sides(image: Encoded) -> tuple[int, int]:
+    """Height and width of the upright image, in pixels; reads no more than the header, and raises ImageError."""
     if isinstance(image, ImageError):
         raise image
     if isinstance(image, np.ndarray):
-        return Known(image.shape[0], image.shape[1], None)
-    header = jpeg.header(image) if jpeg.is_jpeg(image) else None
-    if header:
+        return image.shape[:2]
+    if jpeg.is_jpeg(image):
+        header = jpeg.header(image)
         height, width, orientation = header.height, header.width, header.orientation
     else:
         with _opened(image) as picture:
             height, width, orientation = picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)
-    return Known(*((width, height) if orientation > 4 else (height, width)), header)
+    return (width, height) if orientation > 4 else (height, width)
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
@@ -87,36 +78,22 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     return _by_pillow(image, channels)
 
 
-def crops(
-    image: Encoded,
-    looks: Sequence[Look],
-    channels: int = 3,
-    *,
-    header: jpeg.Header | None = None,
-    out: Sequence[np.ndarray] | None = None,
-) -> tuple[np.ndarray, ...]:
+def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.ndarray, ...]:
     """Decodes an image once, as far as needed, and shows crops of it.
 
     Args:
         image: as in `decode`, which says what is raised.
         looks: the crops.
         channels: 1 or 3.
-        header: of a JPEG, where it was read before (`known`); None reads it.
-        out: for each look uint8 (size, size, channels) in C order to write to; None makes new ones. Where an image
-            cannot be decoded, they may hold anything.
 
     Returns:
-        For each look uint8 (size, size, channels), those of `out` if given.
+        For each look uint8 (size, size, channels).
     """
-    pixels, height, width = _for_crops(image, looks, channels, header)
-    if out is None:
-        out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
+    pixels, height, width = _for_crops(image, looks, channels)
     try:
-        for look, shown in zip(looks, out, strict=True):
-            _show(pixels, height, width, look, shown)
+        return tuple(_crop(pixels, height, width, look) for look in looks)
     except _opencv().error as error:
         raise ImageError(f"{height} x {width} pixels are too many for OpenCV") from error
-    return tuple(out)
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
@@ -136,14 +113,14 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
     height, width = (max(small, round(side * scale)) for side in whole.shape[:2])
     top, left = (height - size) // 2, (width - size) // 2
     if scale <= 1:
-        cv2 = _opencv()
-        resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, channels)
-        return np.ascontiguousarray(resized[top : top + size, left : left + size])
-    rows, down = _area(whole.shape[0], height, top, size)
-    columns, across = _area(whole.shape[1], width, left, size)
-    resized = np.tensordot(rows, whole[down, across].astype(np.float32), 1)
-    resized = np.tensordot(columns, resized, (1, 1)).swapaxes(0, 1)
-    return np.asarray(np.rint(resized).clip(0, 255), np.uint8)
+        resized = _opencv().resize(whole, (width, height), interpolation=_opencv().INTER_AREA)
+        return np.ascontiguousarray(resized.reshape(height, width, channels)[top : top + size, left : left + size])
+    down = np.arange(top, top + size + 1) * (whole.shape[0] / height)
+    across = np.arange(left, left + size + 1) * (whole.shape[1] / width)
+    (first, last), (begin, end) = ((int(edges[0]), math.ceil(edges[-1])) for edges in (down, across))
+    shown = _means(whole[first:last, begin:end], down - first)  # others are not reached: an image may be very oblong
+    shown = _means(shown.swapaxes(0, 1), across - begin).swapaxes(0, 1)
+    return np.asarray(np.rint(shown).clip(0, 255), np.uint8)
 
 
 def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -171,37 +148,28 @@ def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarra
     return np.pad(resized, ((0, canvas - height), (0, canvas - width), (0, 0))), (height, width)
 
 
-def _area(pixels: int, size: int, start: int, count: int) -> tuple[np.ndarray, slice]:
-    """Weights of resizing an axis by area: how much of each pixel lies below each of `count` new ones from `start` on.
-
-    They are (count, n), for the n old pixels of the slice, which others do not reach: an image may be very oblong.
-    """
-    edges = np.arange(start, start + count + 1) * (pixels / size)
-    reached = slice(int(edges[0]), min(math.ceil(edges[-1]), pixels))
-    places = np.arange(reached.start, reached.stop)
-    shared = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    return np.asarray(shared.clip(0) * (size / pixels), np.float32), reached
+def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Means along the first axis (n, ...) between each two edges, in pixels: differences of the sums up to them."""
+    sums = np.concatenate([np.zeros((1, *pixels.shape[1:])), pixels.cumsum(axis=0, dtype=np.float64)])
+    whole = np.minimum(edges.astype(int), len(pixels) - 1)
+    parts, widths = (each.reshape(-1, *[1] * (pixels.ndim - 1)) for each in (edges - whole, np.diff(edges)))
+    return np.diff(sums[whole] + parts * pixels[whole], axis=0) / widths
 
 
-def _show(pixels: np.ndarray, height: int, width: int, look: Look, out: np.ndarray) -> None:
-    """Writes a crop of an image of which the first rows are decoded, and whose whole has this height and width."""
+def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray:
+    """A crop of an image of which the first rows are decoded, and whose whole has this height and width."""
     cv2, size = _opencv(), look.size
-    colours = out.shape[2] == 3
-    shown = _SPACE.square("crop", size) if colours else out.reshape(size, size)
     top, left, high, wide = map(float, look.box)
     down, across = _Axis(top * height, high * height), _Axis(left * width, wide * width)
     if min(down.extent, across.extent) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
         (x_slope, x_offset), (y_slope, y_offset) = across.affine(size, look.flip), down.affine(size, False)
         matrix = np.array([[x_slope, 0.0, x_offset], [0.0, y_slope, y_offset]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(pixels, matrix, (size, size), shown, how, cv2.BORDER_REPLICATE)
+        shown = cv2.warpAffine(pixels, matrix, (size, size), None, how, cv2.BORDER_REPLICATE)
     else:
-        rows, columns = (_SPACE.square(name, size).view(np.float32)[:, :, 0] for name in ("rows", "columns"))
-        rows[:] = down.centres(size)[:, None]
-        columns[:] = across.centres(size)[::-1] if look.flip else across.centres(size)
-        cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, shown, cv2.BORDER_REPLICATE)
-    if colours:
-        cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, out)
+        columns, rows = np.meshgrid(across.centres(size)[:: -1 if look.flip else 1], down.centres(size))
+        shown = cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    return shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB)
 
 
 class _Axis(NamedTuple):
@@ -224,22 +192,18 @@ class _Axis(NamedTuple):
         return np.asarray(places, np.float32)
 
 
-def _for_crops(
-    image: Encoded, looks: Sequence[Look], channels: int, header: jpeg.Header | None
-) -> tuple[np.ndarray, int, int]:
+def _for_crops(image: Encoded, looks: Sequence[Look], channels: int) -> tuple[np.ndarray, int, int]:
     """Rows as far as needed, one or four bytes a pixel, which OpenCV resamples faster than three; and whole sides."""
     if isinstance(image, bytes) and jpeg.is_jpeg(image):
-        header = header or jpeg.header(image)
+        header = jpeg.header(image)
         if header.components != _CMYK and header.orientation == 1:
             bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
             colour = "RGBX" if channels == 3 else "GRAY"
-            pixels = jpeg.decode(image, header, colour=colour, bottom=bottom, space=_SPACE.bytes)
-            return pixels, header.height, header.width
+            return jpeg.decode(image, header, colour=colour, bottom=bottom), header.height, header.width
     pixels = decode(image, channels)
-    height, width = pixels.shape[:2]
     if channels == 3:
         pixels = _opencv().cvtColor(pixels, _opencv().COLOR_RGB2RGBA)
-    return pixels, height, width
+    return pixels, *pixels.shape[:2]
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

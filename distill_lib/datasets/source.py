@@ -231,7 +231,7 @@ def shrunk(dataset: Dataset) -> bool:
     source = load(dataset.name, next(iter(dataset.splits)))
     for index in range(min(len(source), _PROBED)):
         with contextlib.suppress(ImageError):  # told when it is shown
-            if max(decode.known(source.encoded(index).image)[:2]) > CANVAS:
+            if max(decode.sides(source.encoded(index).image)) > CANVAS:
                 return True
     return False
 

@@ -74,7 +74,7 @@ def _boxes(photo: Image, area: Range, crops: int, seed: tuple[int, int]) -> NDAr
     """Boxes of inception crops, float32 (crops, 4), drawn as in training."""
     aspects = np.full(crops, photo.shape[1] / photo.shape[0], np.float32)
     key = host_views.step_key(*seed)
-    return host_views.sample(key, np.arange(crops), host_views.Crop(area=area), aspects).box
+    return host_views.sample(key, np.arange(crops), aspects, area=area).box
 
 
 def _in_canvas(photo: Image, canvas: int) -> Image:
