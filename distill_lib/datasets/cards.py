@@ -70,6 +70,12 @@ class Dataset:
         """Number of images of all splits, if known."""
         return sum(self.counts.values()) or None
 
+    def mismatch(self, split: str, count: int) -> str:
+        """What is wrong with a split of so many images; empty if nothing is."""
+        expected = self.counts.get(split, count)
+        fits = expected - self.left_out.get(split, 0) <= count <= expected
+        return "" if fits else f"{count:,} instead of {expected:,} {split} images"
+
 
 def _fashion(name: str, builder: str, train: int, splits: tuple[str, ...], **rest: Any) -> Dataset:
     return Dataset(

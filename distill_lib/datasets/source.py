@@ -1,12 +1,8 @@
-"""Data sets by name, and their images.
+"""The images of data sets: `load` gives random access, `Source.encoded` the bytes as they are stored, `arrays` all.
 
-    distill data check               whether all sets are there, and how to prepare them
-    distill data prepare flowers     download and prepare a set
-
-Names are those of `registry`. Sets of TFDS are read through `tfds.data_source` from array_record files, without
-TensorFlow; the embedded `fashion` is a prepared TFDS folder inside the package. Small sets are decoded whole
-(`arrays`); `load` gives random access, and `Source.encoded` the bytes as they are stored. Images of various sizes are
-fitted into a square canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
+Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow; the embedded `fashion` is
+a prepared TFDS folder inside the package. Images of various sizes are fitted into a square canvas: `canvas_fidelity`
+says what that costs, and `stream` crops the originals instead.
 """
 
 from __future__ import annotations
@@ -81,9 +77,7 @@ class Source:
     def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
         """The image, uint8 (H, W, C), and label of one example: an integer, or several where the card says so.
 
-        Raises:
-            IndexError: no such example.
-            DistillError: its record or its image is damaged.
+        Raises IndexError where there is no such example, and DistillError where its record or image is damaged.
         """
         image, _, label = self.fitted(index)
         return image, label
@@ -144,8 +138,7 @@ def load(
         limit: the first `limit` examples only. `fashion` is stored so that any prefix of its train and validation
             splits holds every class equally often, to within one; the others are in shuffled order, but for the
             training images of `fashion_teacher` and `fashion_mnist`, which are in the order of the original file.
-        mock: invented images from `tfds.testing.mock_data` instead of the files, for tests of the machinery. Labels say
-            nothing about them, and all splits hold the same ones.
+        mock: noise instead of the files, for tests of the machinery; all splits hold the same.
         canvas: side in pixels of the square that every image is fitted into (aspect kept, from the top left corner);
             by default 256 where images differ in size, and none where they do not.
         channels: colour channels of the images, 1 or 3; None takes the card's.
@@ -153,10 +146,9 @@ def load(
     Raises:
         DistillError: unknown name, limit too large, or files that are absent or damaged; the message says what to do.
     """
-    dataset = get(name)
-    _check_request(dataset, split, limit)
+    dataset = _requested(name, split, limit)
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
-    rows = _mock_rows(dataset, split, limit or MOCK_EXAMPLES) if mock else _rows(dataset, split)
+    rows = tfds_sets.invented_rows(limit or MOCK_EXAMPLES, dataset) if mock else _rows(dataset, split)
     dataset = dataclasses.replace(dataset, channels=channels or dataset.channels)
     return Source(dataset, split, rows, min(limit or len(rows), len(rows)), canvas)
 
@@ -175,10 +167,8 @@ def arrays(
     Raises:
         DistillError: as in `load`; also if the images would take more than 8 GiB.
     """
-    dataset = get(name)
-    as_stored = canvas is None and channels in (None, dataset.channels)
-    if dataset.origin in ("embedded", "originals") and as_stored and not mock:
-        _check_request(dataset, split, limit)
+    dataset = _requested(name, split, limit)
+    if dataset.origin in ("embedded", "originals") and not mock and canvas is None and channels in (None, 1):
         return first(_whole(name if split == "train" else "fashion", split), limit)
     return _decoded(load(name, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
 
@@ -221,7 +211,7 @@ def training_images(dataset: Dataset, limit: int | None = None, *, mock: bool = 
 def fits(dataset: Dataset) -> bool:
     """Whether all splits, decoded, are small enough to be kept in memory; a set of unknown size is taken to be."""
     side = dataset.size or CANVAS
-    return sum(dataset.counts.values()) * side * side * dataset.channels <= MEMORY_LIMIT
+    return (dataset.examples or 0) * side * side * dataset.channels <= MEMORY_LIMIT
 
 
 def shrunk(dataset: Dataset) -> bool:
@@ -236,6 +226,16 @@ def shrunk(dataset: Dataset) -> bool:
     return False
 
 
+def _requested(name: str, split: str, limit: int | None) -> Dataset:
+    dataset = get(name)
+    if split not in dataset.splits:
+        raise unknown(f"split of {name}" if split in SPLITS else "split", split, dataset.splits)
+    count = dataset.counts.get(split)
+    if limit is not None and not 1 <= limit <= (count or limit):
+        raise DistillError(f"{name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")
+    return dataset
+
+
 def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
     if not dataset.multilabel:
         return np.array(labels, np.int32)
@@ -246,36 +246,26 @@ def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
 
 
 def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
-    if dataset.origin == "folder":
-        folder = image_folder.scan(Path(dataset.builder))
-        return image_folder.PictureRows(folder.root, folder.pictures[split])
     rows: tfds_sets.Rows
-    if dataset.origin == "tfds":
+    if dataset.origin == "folder":
+        rows = image_folder.PictureRows(Path(dataset.builder), split)
+    elif dataset.origin == "tfds":
         if problem := tfds_sets.files_problem(tfds_sets.read_info(dataset.builder)):
             raise DistillError(f"{problem}. {instructions.remedy(dataset)}")
         rows = tfds_sets.open_rows(dataset.builder, dataset.splits[split], dataset.keys[0])
     elif dataset.origin == "package":
         rows = tfds_sets.memory_rows(*package_images.read(dataset.name))
     elif dataset.origin == "originals" and split == "train":
-        rows = fashion.training_rows(dataset.name)
+        rows = tfds_sets.memory_rows(*fashion.training_images(dataset.name))
     else:
         _check_embedded(fashion.DATA)
         rows = tfds_sets.open_rows("fashion", split, data=fashion.DATA)
-    expected = dataset.counts.get(split, len(rows))
-    if not expected - dataset.left_out.get(split, 0) <= len(rows) <= expected:
-        raise _mismatch(dataset, split, f"{len(rows)} examples instead of {expected}")
+    if problem := dataset.mismatch(split, len(rows)):
+        raise _mismatch(dataset, split, problem)
     return rows
 
 
 _check_embedded = functools.cache(fashion.check)  # once in a process
-
-
-def _mock_rows(dataset: Dataset, split: str, count: int) -> tfds_sets.Rows:
-    if dataset.origin == "tfds" and tfds_sets.builder_class(dataset.builder):
-        return tfds_sets.mock_rows(dataset.builder, dataset.splits[split], count)
-    if dataset.origin in ("embedded", "originals"):
-        return tfds_sets.mock_rows("fashion", split, count, fashion.DATA)
-    return tfds_sets.invented_rows(count, dataset)
 
 
 def _mismatch(dataset: Dataset, split: str, problem: str) -> DistillError:
@@ -283,11 +273,3 @@ def _mismatch(dataset: Dataset, split: str, problem: str) -> DistillError:
         f"array_record that does not match its card: {dataset.name} {split}: {problem}. Delete the prepared folder of "
         f"{dataset.builder} and prepare it again."
     )
-
-
-def _check_request(dataset: Dataset, split: str, limit: int | None) -> None:
-    if split not in dataset.splits:
-        raise unknown(f"split of {dataset.name}" if split in SPLITS else "split", split, dataset.splits)
-    count = dataset.counts.get(split)
-    if limit is not None and not 1 <= limit <= (count or limit):
-        raise DistillError(f"{dataset.name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")

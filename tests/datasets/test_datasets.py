@@ -139,7 +139,7 @@ def test_prepared_sets_are_read_by_split_expression(prepared: Path, monkeypatch:
 
 def test_wrong_number_of_examples_is_told(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._BY_NAME, "photos", photos(train=919))
-    with pytest.raises(DistillError, match="does not match its card: photos train: 918 examples instead of 919"):
+    with pytest.raises(DistillError, match="does not match its card: photos train: 918 instead of 919 train images"):
         datasets.load("photos", "train")
 
 
@@ -190,7 +190,7 @@ def test_a_split_may_lack_only_what_cannot_be_decoded(prepared: Path, monkeypatc
         card = dataclasses.replace(photos(train=count), left_out={"train": allowed})
         monkeypatch.setitem(registry._BY_NAME, "photos", card)
         if count == 920:
-            with pytest.raises(DistillError, match="918 examples instead of 920"):
+            with pytest.raises(DistillError, match="918 instead of 920 train images"):
                 datasets.load("photos", "train")
         else:
             assert len(datasets.load("photos", "train")) == 918
