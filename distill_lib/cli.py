@@ -193,8 +193,8 @@ def _soft_labels(options: argparse.Namespace) -> None:
     recipe = recipes.get(**settings)
     made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
     print(
-        f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
-        f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
+        f"{made.folder}: {made.steps} steps, {made.views} views, {made.kept} logits of each, "
+        f"{made.bytes_per_view:.1f} bytes a view, {made.bytes / 2**20:.1f} MiB"
     )
 
 

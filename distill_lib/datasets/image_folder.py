@@ -252,7 +252,7 @@ def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[
 
 def _files(folder: str) -> Iterator[os.DirEntry[str]]:
     """All files below a folder but those in hidden ones, and links to folders, which may lead in circles."""
-    for entry in os.scandir(folder):
+    for entry in list(os.scandir(folder)):
         if not entry.is_dir(follow_symlinks=False):
             yield entry
         elif not entry.name.startswith("."):

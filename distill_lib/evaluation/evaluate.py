@@ -46,7 +46,7 @@ def evaluate(
             student's record or the preset.
         side: side of the central square that is shown, as a fraction of the shorter side; None as above.
         limit: the first so many images only.
-        mock: invented images, for tests of the machinery.
+        mock: invented images.
 
     Returns:
         `images` (that count: broken ones and those without labels do not), `resolution` (pixels) and `side` in use,

@@ -48,15 +48,9 @@ _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  #
 def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames the parameters of a BiT file, and gives them this library's shapes.
 
-    Args:
-        flat: arrays in either naming; the scale and bias of a GroupNorm may be (C,) or (1, 1, 1, C). Names of other
-            families, and unknown ones, are kept.
-
-    Returns:
-        Arrays by this library's names: normalisation (1, 1, 1, C), head (C, classes).
-
-    Raises:
-        DistillError: if two arrays would get one name.
+    The scale and bias of a GroupNorm may be (C,) or (1, 1, 1, C), and become the latter; the head becomes (C, classes).
+    Names in this library's naming, of other families, and unknown ones are kept. Raises DistillError if two arrays
+    would get one name.
     """
     ours: dict[str, np.ndarray] = {}
     for theirs, value in flat.items():
@@ -73,39 +67,26 @@ def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def fit_head(
     params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any], source: str, *, replace: bool
-) -> tuple[dict[str, np.ndarray], str | None]:
-    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, or refuses it.
+) -> dict[str, np.ndarray]:
+    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, and prints so.
 
-    Returns:
-        The flat parameters, and one line that says what was replaced, or None if nothing was. Whatever else does not
-        fit, the head's width among it, is left for `weights.match` to tell.
-
-    Raises:
-        DistillError: if there is such a head, and it is not to be replaced.
+    Whatever else does not fit, the head's width among it, is left for `weights.match` to tell. Raises DistillError if
+    there is such a head, and it is not to be replaced.
     """
-    have, want = _class_counts(params, expected_shapes)
-    if have == want:
-        return dict(params), None
+    names = ("head/kernel", "head/bias")
+    kernel, bias = (params[name].shape if name in params else () for name in names)
+    wanted = {name: expected_shapes[name].shape for name in names if name in expected_shapes}
+    width, *classes = wanted.get("head/kernel", ())
+    if len(classes) != 1 or len(bias) != 1 or kernel != (width, *bias) or list(bias) == classes:
+        return dict(params)
+    told = f"{source} has a head of {bias[0]} classes"
     if not replace:
         raise DistillError(
-            f"{source} has a head of {have} classes, the model one of {want}; "
-            "choose a file for these classes (`published.load` can start from a head of zeros: replace_head=True)."
+            f"{told}, the model one of {classes[0]}; choose a file for these classes (`published.load` can start from "
+            "a head of zeros: replace_head=True)."
         )
-    heads = {name: np.zeros(expected_shapes[name].shape, np.float32) for name in ("head/kernel", "head/bias")}
-    return {**params, **heads}, f"{source} has a head of {have} classes; it was replaced by zeros for {want} classes."
-
-
-def _class_counts(params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any]) -> tuple[int, int]:
-    """Classes of the head in a file and in a model; equal too where the heads differ in more than that."""
-    shapes = [
-        [tree[name].shape if name in tree else () for name in ("head/kernel", "head/bias")]
-        for tree in (params, expected_shapes)
-    ]
-    (kernel, bias), (want_kernel, want_bias) = shapes
-    comparable = [len(shape) for shape in (kernel, bias, want_kernel, want_bias)] == [2, 1, 2, 1]
-    if comparable and kernel == (want_kernel[0], *bias):
-        return bias[0], want_bias[0]
-    return 0, 0
+    print(f"{told}; it was replaced by zeros for {classes[0]} classes.")
+    return {**params, **{name: np.zeros(shape, np.float32) for name, shape in wanted.items()}}
 
 
 def _our_name(name: str) -> str:

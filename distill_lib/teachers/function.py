@@ -31,7 +31,6 @@ import numpy as np
 from distill_lib.errors import DistillError
 from distill_lib.log import logger
 
-Function = Callable[[np.ndarray], Any]
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # MODULE:FUNCTION
 
 
@@ -47,7 +46,7 @@ class FunctionModel:
     """
 
     name: str
-    function: Function
+    function: Callable[[np.ndarray], Any]
     num_classes: int
     failed: bool = False
 
@@ -56,12 +55,12 @@ class FunctionModel:
         try:
             answers = np.asarray(self.function(images), np.float32)
         except Exception as error:  # a stranger's code
-            reason = " ".join(str(error).split())
-            raise DistillError(f"teacher {self.name} failed: {type(error).__name__}: {reason}; mend it.") from error
-        if answers.shape != (len(images), self.num_classes) or not np.isfinite(answers).all():
+            raise DistillError(f"teacher {self.name} failed: {_reason(error)}; mend it.") from error
+        finite = np.isfinite(answers).all()
+        if answers.shape != (len(images), self.num_classes) or not finite:
             raise DistillError(
                 f"teacher {self.name} is to give {self.num_classes} finite logits for each of {len(images)} images, "
-                f"and gave an array of shape {answers.shape}{'' if np.isfinite(answers).all() else ', not all finite'}."
+                f"and gave an array of shape {answers.shape}{'' if finite else ', not all finite'}."
             )
         return answers
 
@@ -83,12 +82,9 @@ class FunctionModel:
 def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tuple[FunctionModel, str]:
     """Imports the function MODULE:FUNCTION, and asks it once, of two grey images.
 
-    Returns:
-        The model, and its digest: of the module's source, the name and the function's `version`.
-
-    Raises:
-        DistillError: if it cannot be imported, fails, or gives anything but finite logits of that shape; or on several
-            devices that are simulated on a CPU, where XLA would wait for itself.
+    Returns the model, and a digest of the module's source, the name and the function's `version`. Raises DistillError
+    if it cannot be imported, fails, or gives anything but finite logits of that shape; or on several devices that are
+    simulated on a CPU, where XLA would wait for itself.
     """
     if jax.default_backend() == "cpu" and jax.device_count() > 1:
         raise DistillError(f"teacher {name} is a Python function, which several CPU devices cannot ask: use one.")
@@ -99,16 +95,17 @@ def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tupl
         module = importlib.import_module(module_name)
         function = getattr(module, attribute)
     except Exception as error:  # a stranger's code
-        reason = " ".join(str(error).split())
         raise DistillError(
-            f"teacher {name} cannot be imported ({type(error).__name__}: {reason}); name MODULE:FUNCTION, where MODULE "
-            "lies in the working folder or is installed."
+            f"teacher {name} cannot be imported ({_reason(error)}); name MODULE:FUNCTION, where MODULE lies in the "
+            "working folder or is installed."
         ) from error
     if not callable(function):
         raise DistillError(f"teacher {name} is no function but {type(function).__name__}; name a function of images.")
     model = FunctionModel(name, function, num_classes)
     model.ask(np.zeros((2, *image_shape), np.float32))
-    file = getattr(module, "__file__", None)
-    source = Path(file).read_bytes() if file else b""
-    version = f"{name} {getattr(function, 'version', '')} "
-    return model, hashlib.sha256(version.encode() + source).hexdigest()
+    file, version = getattr(module, "__file__", None), f"{name} {getattr(function, 'version', '')} "
+    return model, hashlib.sha256(version.encode() + (Path(file).read_bytes() if file else b"")).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -75,28 +75,24 @@ class Checkpoint:
 
 
 def _teacher(data: str, num_classes: int, resolution: int, parameters: int, top1: float, source: str) -> Checkpoint:
-    name = f"R152x2_T_{data}"
-    url = f"{_BIT}/distill/{name}.npz"
-    return Checkpoint(name, "bit_r152x2", url, num_classes, resolution, parameters, top1, source)
+    url = f"{_BIT}/distill/R152x2_T_{data}.npz"
+    return Checkpoint(f"R152x2_T_{data}", "bit_r152x2", url, num_classes, resolution, parameters, top1, source)
 
 
 def _student(resolution: int, top1: float, source: str) -> Checkpoint:
-    name = f"R50x1_{resolution}"
-    return Checkpoint(name, "bit_r50x1", f"{_BIT}/distill/{name}.npz", 1000, resolution, 25_549_352, top1, source)
+    url = f"{_BIT}/distill/R50x1_{resolution}.npz"
+    return Checkpoint(f"R50x1_{resolution}", "bit_r50x1", url, 1000, resolution, 25_549_352, top1, source)
 
 
 def _bitm(network: str, parameters: int) -> Checkpoint:
-    source = "none: pre-trained on ImageNet-21k (21,843 classes), to start from"
-    name, model = f"BiT-M-{network}", f"bit_{network.lower()}"
-    return Checkpoint(name, model, f"{_BIT}/{name}.npz", 21_843, 224, parameters, None, source)
+    name, source = f"BiT-M-{network}", "none: pre-trained on ImageNet-21k (21,843 classes), to start from"
+    return Checkpoint(name, f"bit_{network.lower()}", f"{_BIT}/{name}.npz", 21_843, 224, parameters, None, source)
 
 
 def _augreg(size: str, parameters: int, top1: float, settings: str, learning_rate: str) -> Checkpoint:
-    file = (
-        f"{size}_16-i21k-300ep-lr_0.001-{settings}-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_{learning_rate}-res_224.npz"
-    )
-    model = f"vit_{size.lower()}16"
-    return Checkpoint(f"AugReg_{size}16_224", model, f"{_AUGREG}/{file}", 1000, 224, parameters, top1, _TIMM)
+    pretrained = f"{size}_16-i21k-300ep-lr_0.001-{settings}-do_0.0-sd_0.0"
+    url = f"{_AUGREG}/{pretrained}--imagenet2012-steps_20k-lr_{learning_rate}-res_224.npz"
+    return Checkpoint(f"AugReg_{size}16_224", f"vit_{size.lower()}16", url, 1000, 224, parameters, top1, _TIMM)
 
 
 # Where the sources of a top-1 contradict each other, the paper's is taken (at 384: the one that timm comes nearest to).
@@ -125,37 +121,19 @@ def cache() -> Path:
     return Path.home() / ".cache" / "distill_lib" / "checkpoints"
 
 
-def default_lock() -> Path:
-    """The file that records the SHA-256 of every checkpoint at its first use."""
-    return cache().with_name("checkpoints.lock.json")
+def resolve(name_or_path: weights.File, *, folder: Path | None = None) -> Path:
+    """The file of a name in `CHECKPOINTS`, downloaded if need be, or the path of any other file, as it is.
 
-
-def resolve(
-    name_or_path: weights.File, *, folder: Path | None = None, download: bool = True, lock: Path | None = None
-) -> Path:
-    """Finds a checkpoint's file, downloading it if need be.
-
-    Args:
-        name_or_path: a name in `CHECKPOINTS`, or the path of a file, which is taken as it is.
-        folder: the only folder to look in, and to download into; None looks into DISTILL_CHECKPOINTS and the cache.
-        download: whether to download what is not at hand.
-        lock: where digests are recorded; None is `default_lock()`.
-
-    Returns:
-        The path of the file; a published one is the same as at its first use.
-
-    Raises:
-        DistillError: if the name is unknown, the file is not there and cannot be had, or it is another than before.
+    `folder` is the only one to look in, and to download into; None looks into DISTILL_CHECKPOINTS and the cache. Raises
+    DistillError if the name is unknown, the file is not there and cannot be had, or it is not that of its first use.
     """
     text = os.fspath(name_or_path)
     if text not in CHECKPOINTS:
         return _local(text)
-    checkpoint, lock = CHECKPOINTS[text], lock or default_lock()
-    path, by_hand = at_hand(checkpoint, folder), _folders(folder)[0]
-    if path is None and not download:
-        raise DistillError(f"{text} is not at hand; get {checkpoint.url} and put it into {by_hand}.")
+    checkpoint, lock = CHECKPOINTS[text], cache().with_name("checkpoints.lock.json")
+    path = at_hand(checkpoint, folder)
     if path is None:
-        target = (folder or cache()) / checkpoint.file
+        target, by_hand = (folder or cache()) / checkpoint.file, _folders(folder)[0]
         return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
     check_digest(text, path, lock)
     return path
@@ -184,16 +162,13 @@ def load(
 
     path = resolve(name_or_path)
     expected = models.shapes(model, image_shape)
-    flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
-    flat = {name: _float32(name, value, path) for name, value in flat.items()}
-    shapes = weights.flatten(expected["params"])
-    flat, notice = bit_names.fit_head(
-        _positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head
-    )
-    if notice:
-        print(notice)
-    tree = weights.match(weights.unflatten(flat), weights.pack(expected), str(path))
-    return weights.unpack(tree)
+    flat, shapes = bit_names.to_ours(weights.flatten(weights.load_npz(path))), weights.flatten(expected["params"])
+    for name, value in flat.items():
+        if not np.issubdtype(value.dtype, np.floating):
+            raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
+        flat[name] = value.astype(np.float32, copy=False)
+    flat = bit_names.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
+    return weights.unpack(weights.match(weights.unflatten(flat), weights.pack(expected), str(path)))
 
 
 def _folders(folder: Path | None) -> list[Path]:
@@ -210,19 +185,10 @@ def _local(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_file():
         return path
-    if path.stem in CHECKPOINTS:
-        raise DistillError(
-            f"no checkpoint at {text}; check the path, or give the name {path.stem} to have it downloaded."
-        )
-    if path.suffix == ".npz" or len(path.parts) > 1:
-        raise DistillError(f"no checkpoint at {text}; check the path.")
-    raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
-
-
-def _float32(name: str, value: np.ndarray, path: Path) -> np.ndarray:
-    if not np.issubdtype(value.dtype, np.floating):
-        raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
-    return value.astype(np.float32, copy=False)
+    if path.suffix != ".npz" and len(path.parts) == 1:
+        raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
+    hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
+    raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
 
 
 def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: int) -> dict[str, np.ndarray]:

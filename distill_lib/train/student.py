@@ -15,7 +15,7 @@ import numpy as np
 
 from distill_lib import models, optim, records, weights
 from distill_lib.errors import DistillError
-from distill_lib.evaluation import metrics, predict
+from distill_lib.evaluation import metrics
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint
@@ -92,7 +92,7 @@ class StudentRun:
         }
         try:
             self.rows.append(row | evaluate(task, self.state.variables, "validation"))
-        except predict.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
+        except metrics.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
             self._diverged("the student's logits are not finite")
             return
         self.state = self.state._replace(loss_sum=jnp.zeros_like(self.state.loss_sum))
@@ -115,7 +115,7 @@ class StudentRun:
         try:
             for split in SPLITS:
                 result |= evaluate(task, variables, split)
-        except predict.NotFiniteError:
+        except metrics.NotFiniteError:
             return self._diverged("the student's logits are not finite")
         result |= similarity(task, variables)
         variables = jax.device_get(variables)
@@ -163,7 +163,7 @@ def _teacher(task: Task) -> dict[str, Any] | None:
     if task.store is None:
         return teacher
     stored = {"kept": task.store.kept, "bytes_per_view": round(task.store.bytes_per_view, 2)}
-    return teacher | {"stored": stored | {"bytes": task.store.header["bytes"], "views": task.store.header["views"]}}
+    return teacher | {"stored": stored | {"bytes": task.store.bytes, "views": task.store.views}}
 
 
 def origin(task: Task, remat: bool = False) -> dict[str, Any]:

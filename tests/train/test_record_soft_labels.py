@@ -194,7 +194,7 @@ def test_shards_of_one_step_hold_the_same_answers(
     recipe, folder = stored()
     monkeypatch.setattr(soft_label_store, "SHARD_BYTES", 1)
     small, large = record_soft_labels.store(recipe, tmp_path, 10), soft_label_store.load(folder)
-    assert small.header["shard_steps"] == 1 and len(list(tmp_path.glob("*.npz"))) == 12
+    assert small.shard_steps == 1 and len(list(tmp_path.glob("*.npz"))) == 12
     for number in range(12):
         jax.tree.map(np.testing.assert_array_equal, small.read(number), large.read(number))
     for batch, number in zip(some(setup.prepare(recipe), 0, 6), range(6), strict=True):
