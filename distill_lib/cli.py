@@ -110,10 +110,10 @@ def _declare_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from distill_lib.datasets import prepare, registry
+    from distill_lib.datasets import names, prepare
 
     ready = True
-    for name in options.names or registry.names():
+    for name in options.names or names():
         if options.prepare:
             prepare.prepare(name, register_checksums=options.register_checksums)
         status = prepare.status(name)

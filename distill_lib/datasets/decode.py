@@ -54,17 +54,11 @@ def sides(image: Encoded) -> tuple[int, int]:
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
-    """Decodes a whole image.
+    """Decodes a whole image, uint8 (h, w, channels), upright; raises ImageError.
 
     Args:
         image: a file's bytes in one of `FORMATS`, or pixels uint8 (h, w) or (h, w, c).
         channels: 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
-
-    Returns:
-        uint8 (h, w, channels), upright.
-
-    Raises:
-        ImageError: it cannot be decoded.
     """
     if isinstance(image, ImageError):
         raise image
@@ -79,15 +73,9 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
 
 
 def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.ndarray, ...]:
-    """Decodes an image once, as far as needed, and shows crops of it.
+    """Decodes an image once, as far as needed: for each look a crop of it, uint8 (size, size, channels).
 
-    Args:
-        image: as in `decode`, which says what is raised.
-        looks: the crops.
-        channels: 1 or 3.
-
-    Returns:
-        For each look uint8 (size, size, channels).
+    Image, channels and what is raised are as in `decode`.
     """
     pixels, height, width = _for_crops(image, looks, channels)
     try:
@@ -97,16 +85,10 @@ def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
-    """What evaluation shows: the shorter side resized to `small` by area, as `tf.image.resize`, then a central crop.
+    """What evaluation shows, uint8 (size, size, channels); image and what is raised as in `decode`.
 
-    Args:
-        image: as in `decode`, which says what is raised.
-        small: shorter side in pixels after resizing.
-        size: side of the central crop, at most `small`.
-        channels: 1 or 3.
-
-    Returns:
-        uint8 (size, size, channels), rounded to the nearest grey level.
+    The shorter side is resized to `small` pixels by area, as `tf.image.resize`, and of that the central square is
+    taken.
     """
     whole = decode(image, channels)
     scale = small / min(whole.shape[:2])
@@ -124,16 +106,10 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
 
 
 def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes one image and fits it into a square canvas.
+    """Decodes one image and fits it into a square canvas; image and what is raised as in `decode`.
 
-    Args:
-        image: as in `decode`, which says what is raised.
-        channels: 1 or 3.
-        canvas: side in pixels of the square, whose top left corner the image fills as far as its aspect allows; the
-            rest is black. None leaves the size as it is.
-
-    Returns:
-        uint8 (H, W, channels), and the height and width that the image has in it.
+    The image fills the top left corner of the canvas as far as its aspect allows, and the rest is black; a canvas of
+    None leaves the size as it is. Returns uint8 (H, W, channels), and the height and width that the image has in it.
     """
     from PIL import Image
 
@@ -157,39 +133,26 @@ def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray:
-    """A crop of an image of which the first rows are decoded, and whose whole has this height and width."""
+    """A crop of an image of which the first rows are decoded, and whose whole has this height and width.
+
+    New pixels lie between the old ones as in `views.render`: their places are a line along each axis.
+    """
     cv2, size = _opencv(), look.size
     top, left, high, wide = map(float, look.box)
-    down, across = _Axis(top * height, high * height), _Axis(left * width, wide * width)
-    if min(down.extent, across.extent) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
-        (x_slope, x_offset), (y_slope, y_offset) = across.affine(size, look.flip), down.affine(size, False)
-        matrix = np.array([[x_slope, 0.0, x_offset], [0.0, y_slope, y_offset]])
+    starts, extents = np.array([left * width, top * height]), np.array([wide * width, high * height])
+    slopes = extents / size
+    offsets = starts + 0.5 * slopes - 0.5
+    if extents.min() >= size:  # no pixel's centre lies beyond those of the crop's own pixels
+        matrix = np.column_stack([np.diag(slopes), offsets])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         shown = cv2.warpAffine(pixels, matrix, (size, size), None, how, cv2.BORDER_REPLICATE)
     else:
-        columns, rows = np.meshgrid(across.centres(size)[:: -1 if look.flip else 1], down.centres(size))
+        places = offsets[:, None] + slopes[:, None] * np.arange(size)
+        places = np.clip(places, starts[:, None], (starts + np.maximum(extents - 1, 0))[:, None])
+        columns, rows = np.meshgrid(*places.astype(np.float32))
         shown = cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    shown = cv2.flip(shown, 1) if look.flip else shown
     return shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB)
-
-
-class _Axis(NamedTuple):
-    """One axis of a crop in pixels: where new pixels lie between the old ones, as in `views.render`."""
-
-    start: float
-    extent: float
-
-    def affine(self, size: int, mirrored: bool) -> tuple[float, float]:
-        """Slope and offset from a new pixel's number to its place."""
-        slope = self.extent / size
-        offset = self.start + 0.5 * slope - 0.5
-        return (-slope, offset + (size - 1) * slope) if mirrored else (slope, offset)
-
-    def centres(self, size: int) -> np.ndarray:
-        """The places of all new pixels, which stay within the crop, float32 (size,)."""
-        slope, offset = self.affine(size, False)
-        places = offset + np.arange(size) * slope
-        places = np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0))
-        return np.asarray(places, np.float32)
 
 
 def _for_crops(image: Encoded, looks: Sequence[Look], channels: int) -> tuple[np.ndarray, int, int]:

@@ -43,14 +43,12 @@ class Folder:
     """What a folder of pictures holds.
 
     Attributes:
-        root: the folder.
         class_names: the sorted names of its class folders.
-        pictures: the pictures of each split, in their order.
+        pictures: those of each split, in their order.
         skipped: files that are hidden, no pictures, or in no class folder, and links to folders in a class.
         rule: how the splits came about, in a few words.
     """
 
-    root: Path
     class_names: tuple[str, ...]
     pictures: dict[str, tuple[Picture, ...]]
     skipped: int
@@ -58,10 +56,10 @@ class Folder:
 
 
 class PictureRows(Sequence[dict[str, Any]]):
-    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split.
+    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split, as it is now.
 
-    What is no picture that can be read has an ImageError in the place of its bytes. A picture that was there when the
-    folder was scanned and is no more, and a failing disk, raise DistillError.
+    What is no picture that can be read has an ImageError in the place of its bytes. A picture that is there no more,
+    and a failing disk, raise DistillError.
     """
 
     def __init__(self, root: Path, split: str) -> None:
@@ -102,13 +100,11 @@ def absolute(name: str) -> str:
 
 
 def scan(root: Path) -> Folder:
-    """Finds the classes and pictures of a folder.
-
-    Names are compared in Unicode's composed form: a copy on another system has the same splits.
+    """Finds the classes and pictures of a folder; names are compared in Unicode's composed form, as on any system.
 
     Raises:
-        DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures,
-            a class that training does not know, or a split without pictures.
+        DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures, a
+            class that training does not know, or a split without pictures.
     """
     if not root.is_dir():
         raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
@@ -135,7 +131,7 @@ def scan(root: Path) -> Folder:
             )
     skipped = sum(others for _, others in scanned.values())
     splits = {split: tuple(pictures[split]) for split in SPLITS}
-    return Folder(root, classes, splits, skipped, _rule(parts, absent, few))
+    return Folder(classes, splits, skipped, _rule(parts, absent, few))
 
 
 def card(name: str, root: Path) -> Dataset:

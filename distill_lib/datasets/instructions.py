@@ -59,8 +59,12 @@ def command(dataset: Dataset, *, register_checksums: bool = False) -> str:
 
 def needs_tensorflow(builder: str) -> bool:
     """Whether TensorFlow is needed to prepare a set: TFDS opens archives with it; a user's own builder need not."""
-    code = tfds_sets.builder_class(builder)
-    return code is None or code.__module__.startswith("tensorflow_datasets.")
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_cls(builder.partition("/")[0]).__module__.startswith("tensorflow_datasets.")
+    except tfds.core.DatasetNotFoundError:
+        return True
 
 
 def manual_folder() -> Path:
@@ -91,13 +95,12 @@ def card_text(dataset: Dataset) -> str:
     colours = "grey" if dataset.channels == 1 else "colour"
     shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
     disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
-    disk = "part of the packages" if packaged else disk
     files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
     where = f"images of {dataset.builder}" if packaged else f"TFDS `{dataset.builder}`"
     lines = [
         f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
         f"- **Splits**: {'; '.join(splits)}.",
-        f"- **Size**: {size_text(dataset.download_bytes)} to download, {disk}.",
+        f"- **Size**: {size_text(dataset.download_bytes)} to download, {'part of the packages' if packaged else disk}.",
         *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {' and '.join(files)}."] if files else []),
         f"- **Licence**: {dataset.licence}. **Citation**: {dataset.citation}.",
         *[f"- **Trap**: {trap}" for trap in dataset.traps],

@@ -121,15 +121,8 @@ def decode(data: bytes, header: Header, *, colour: str, bottom: int | None = Non
     """Decodes a grey or colour JPEG, as it is stored (not turned upright); raises ImageError.
 
     As TensorFlow, it takes what the decoder can make of damage within the scan, but not a file that ends too early.
-
-    Args:
-        data: the whole file.
-        header: what `header` reads of it.
-        colour: "RGB", "RGBX" (four bytes a pixel) or "GRAY".
-        bottom: rows from here on are not needed; None for all rows.
-
-    Returns:
-        uint8 (rows, width, colours); rows at and below `bottom` may be missing.
+    `colour` is "RGB", "RGBX" (four bytes a pixel) or "GRAY"; rows from `bottom` on are not needed, and may be missing
+    in the result, uint8 (rows, width, colours).
     """
     import simplejpeg
 

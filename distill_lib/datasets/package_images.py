@@ -1,10 +1,7 @@
 """Images that installed packages bring along, as training images of another domain; they are never judged by.
 
-digits    handwritten digits of scikit-learn, 8 x 8 pixels, grey
-patches   square patches of the photographs of `FILES`, 28 x 28 pixels, in colour
-
-References:
-    Alpaydin, Kaynak: "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998 (digits).
+`digits` are handwritten, of scikit-learn, 8 x 8 pixels, grey (Alpaydin, Kaynak: "Optical recognition of handwritten
+digits", UCI Machine Learning Repository, 1998); `patches` are squares of the photographs of `FILES`, 28 x 28 pixels.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_lib.datasets import fashion, image_folder, registry, tfds_sets
+from distill_lib.datasets import fashion, image_folder, tfds_sets
 from distill_lib.datasets.cards import Dataset
 from distill_lib.datasets.instructions import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
+from distill_lib.datasets.source import get
 from distill_lib.errors import DistillError
 
 
@@ -62,7 +63,7 @@ def status(name: str) -> Status:
     """
     name = str(name)  # a notebook may be given a number
     try:
-        dataset = registry.get(name)
+        dataset = get(name)
     except DistillError as error:
         if not name.startswith(image_folder.FOLDER):
             raise

@@ -1,4 +1,8 @@
-"""The images of data sets: `load` gives random access, `Source.encoded` the bytes as they are stored, `arrays` all.
+"""Data sets by name, and their images: `load` gives random access, `arrays` all, `Source.encoded` the stored bytes.
+
+    flowers               a card in `cards`
+    tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; see `tfds_sets`
+    folder:/path          a folder with a folder of pictures for each class; see `image_folder`
 
 Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow; the embedded `fashion` is
 a prepared TFDS folder inside the package. Images of various sizes are fitted into a square canvas: `canvas_fidelity`
@@ -13,20 +17,20 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from distill_lib.datasets import decode, fashion, image_folder, instructions, package_images, tfds_sets
-from distill_lib.datasets.cards import SPLITS, Dataset
+from distill_lib.datasets.cards import CARDS, SPLITS, Dataset
 from distill_lib.datasets.decode import ImageError
-from distill_lib.datasets.registry import get
 from distill_lib.errors import DistillError, unknown
 
 CANVAS = 256  # pixels, side of the square that images of various sizes are brought to
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that `arrays` makes at most
 MOCK_EXAMPLES = 64
 _PROBED = 32  # images whose headers tell how large those of a set are
+_BY_NAME = {dataset.name: dataset for dataset in CARDS}
 Label = int | tuple[int, ...]
 
 
@@ -36,8 +40,7 @@ class Arrays(NamedTuple):
     Attributes:
         images: uint8 (N, H, W, C).
         labels: int32 (N,), or bool (N, classes) where an image has any number of them.
-        extents: int32 (N, 2), the height and width that each image has in the top left corner of its canvas; None where
-            images fill it.
+        extents: int32 (N, 2), height and width of each image in the corner of its canvas; None where images fill it.
     """
 
     images: np.ndarray
@@ -95,10 +98,16 @@ class Source:
 
     def encoded(self, index: int) -> Encoded:
         """One example as it is stored; raises as `source[index]` does, but not for a damaged image."""
-        row = self._row(index)
+        if not 0 <= index < self.size:
+            raise IndexError(f"{self.dataset.name} {self.split} has examples 0 to {self.size - 1}, not {index}")
+        try:
+            row = self.rows[int(index)]
+        except RuntimeError as error:
+            raise _mismatch(self.dataset, self.split, str(error).splitlines()[0]) from error
+        image, label = (row[key] for key in self.dataset.keys)
         name = row.get("file_name", f"{self.split}/{index}")
-        name = name.decode() if isinstance(name, bytes) else str(name)
-        return Encoded(row[self.dataset.keys[0]], self._label(row), name)
+        label = tuple(sorted({int(number) for number in label})) if self.dataset.multilabel else int(label)
+        return Encoded(image, label, name.decode() if isinstance(name, bytes) else str(name))
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images uint8 (n, H, W, C) of these examples, which must be of one size."""
@@ -106,19 +115,38 @@ class Source:
 
     def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Labels int32 (n,) of these examples, or bool (n, classes) where an image has any number of them."""
-        return _label_array(self.dataset, [self._label(self._row(int(index))) for index in indices])
+        return _label_array(self.dataset, [self.encoded(int(index)).label for index in indices])
 
-    def _row(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.size:
-            raise IndexError(f"{self.dataset.name} {self.split} has examples 0 to {self.size - 1}, not {index}")
-        try:
-            return self.rows[int(index)]
-        except RuntimeError as error:
-            raise _mismatch(self.dataset, self.split, str(error).splitlines()[0]) from error
 
-    def _label(self, row: dict[str, Any]) -> Label:
-        label = row[self.dataset.keys[1]]
-        return tuple(sorted({int(number) for number in label})) if self.dataset.multilabel else int(label)
+def names() -> tuple[str, ...]:
+    """Names of all data sets that have a card; some are for evaluation or for transfer alone, as their splits tell."""
+    return tuple(_BY_NAME)
+
+
+def get(name: str) -> Dataset:
+    """The card of a data set: one of `names()`, "tfds:" and a TFDS id, or "folder:" and a path.
+
+    Raises DistillError for an unknown name, a TFDS set that is no image classification, and a folder that is none.
+    """
+    if name.startswith(image_folder.FOLDER):
+        return image_folder.card(name, image_folder.path_of(name))
+    if name.startswith(tfds_sets.PREFIX):
+        return tfds_sets.card(name)
+    if name not in _BY_NAME:
+        raise unknown("dataset", name, [*_BY_NAME, "tfds:NAME", "folder:PATH"])
+    return _BY_NAME[name]
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Names of a data set's classes, in the order of the labels; raises as `get`.
+
+    They are TFDS's (ImageNet: WordNet ids), or those of the folders; numbers where there are no names.
+    """
+    dataset = get(name)
+    if dataset.class_names:
+        return dataset.class_names
+    feature = tfds_sets.read_info(dataset.builder).features[dataset.keys[1]]
+    return tuple(getattr(feature, "feature", feature).names)  # a sequence of labels holds the label as its feature
 
 
 def load(
@@ -162,10 +190,9 @@ def arrays(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Arrays:
-    """Decodes a split into memory, in the order of its files; arguments as in `load`. Fashion-MNIST is decoded once.
+    """Decodes a split into memory, in the order of its files; Fashion-MNIST only once.
 
-    Raises:
-        DistillError: as in `load`; also if the images would take more than 8 GiB.
+    Arguments are as in `load`; it raises as `load` does, and if the images would take more than 8 GiB.
     """
     dataset = _requested(name, split, limit)
     if dataset.origin in ("embedded", "originals") and not mock and canvas is None and channels in (None, 1):
@@ -258,14 +285,11 @@ def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
     elif dataset.origin == "originals" and split == "train":
         rows = tfds_sets.memory_rows(*fashion.training_images(dataset.name))
     else:
-        _check_embedded(fashion.DATA)
+        fashion.check(fashion.DATA)
         rows = tfds_sets.open_rows("fashion", split, data=fashion.DATA)
     if problem := dataset.mismatch(split, len(rows)):
         raise _mismatch(dataset, split, problem)
     return rows
-
-
-_check_embedded = functools.cache(fashion.check)  # once in a process
 
 
 def _mismatch(dataset: Dataset, split: str, problem: str) -> DistillError:

@@ -28,17 +28,6 @@ def data_folder() -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
 
 
-def builder_class(builder: str) -> type | None:
-    """TFDS's code for a set; None where it has none, and knows the set, if at all, from its prepared files."""
-    import tensorflow_datasets as tfds
-
-    try:
-        code: type = tfds.builder_cls(builder.partition("/")[0])
-    except tfds.core.DatasetNotFoundError:
-        return None
-    return code
-
-
 def read_info(builder: str) -> Any:
     """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
 
@@ -119,8 +108,7 @@ def _features(builder: str, info: Any) -> tuple[tuple[str, str], int, int | None
         held = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items()) or "other things"
         raise DistillError(f"{builder} is no set of images with one label each; it holds {held}: choose another.")
     height, width, channels = features[image].shape
-    size = height if height is not None and height == width else None
-    return (image, label), 1 if channels == 1 else 3, size, features[label].num_classes
+    return (image, label), 1 if channels == 1 else 3, height if height == width else None, features[label].num_classes
 
 
 def files_problem(info: Any) -> str:
@@ -140,8 +128,9 @@ def files_problem(info: Any) -> str:
 def content_problem(dataset: Dataset, info: Any) -> str:
     """What is wrong with a set all of whose files are there, by what they say of themselves."""
     for split, expression in dataset.splits.items():
-        if expression.partition("[")[0] not in info.splits:
-            return f"{info.data_dir} holds no split {expression.partition('[')[0]}"
+        part, _, _ = expression.partition("[")
+        if part not in info.splits:
+            return f"{info.data_dir} holds no split {part}"
         if problem := dataset.mismatch(split, info.splits[expression].num_examples):
             return f"{problem} in {info.data_dir}"
     for split in info.splits.values():

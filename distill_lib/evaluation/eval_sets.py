@@ -94,10 +94,10 @@ def top1_under_crops(
     batch_size: int = AT_ONCE,
     mock: bool = False,
 ) -> float:
-    """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
+    """Mean top-1, in [0, 1], over random inception crops with flips: whether a teacher still knows what it is shown.
 
     Args:
-        name: data set, as in `datasets.get`; of a large one, the first `CROPPED_IMAGES` test images are taken.
+        name: data set; of a large one, the first `CROPPED_IMAGES` test images are taken.
         network: the module that predicts, or a teacher's ensemble.
         variables: of the network.
         resolution: height and width to render at, in pixels.
@@ -105,9 +105,6 @@ def top1_under_crops(
         crops: views of each image.
         batch_size: images at a time; a last part that is smaller is left out.
         mock: invented images, as in `datasets.load`, which says what is raised.
-
-    Returns:
-        A share in [0, 1].
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
     images, labels, extents = datasets.arrays(name, "test", count, mock=mock)

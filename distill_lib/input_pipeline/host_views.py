@@ -1,8 +1,7 @@
 """The views of `views.sample` for single positions of a batch, by NumPy: for crops where images are decoded.
 
-The random numbers are JAX's own (Threefry-2x32 in its partitionable form, the default since JAX 0.5), bit for bit, so
-that a view does not depend on where it was drawn. Nothing here imports JAX. Mixup is absent: it mixes what is on the
-devices, and is drawn there.
+The random numbers are JAX's own (Threefry-2x32 in its partitionable form), bit for bit, so that a view does not depend
+on where it was drawn. Nothing here imports JAX. Mixup is absent: it is drawn on the devices.
 
 References:
     Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Threefry).

@@ -75,14 +75,10 @@ class InMemory:
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
     ) -> Steps:
-        """Number and pixels of each step, endless; closing it ends what decodes.
+        """Number and pixels of each step from `start` on, endless; closing it ends what decodes.
 
-        Args:
-            recipe: which images a step sees, and where they are cropped.
-            start: first step.
-            mesh: all devices, along one axis "data".
-            targets: of all images, (n, classes), that stand in for their labels; None takes the labels.
-            teacher_sizes: heights and widths at which teachers are asked in the step.
+        The recipe says which images a step sees, and where they are cropped; `targets` (n, classes) of all images stand
+        in for their labels; `teacher_sizes` are heights and widths at which teachers are asked.
         """
         arrays, split = self.arrays, sharding.split(mesh)
         whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
@@ -95,12 +91,8 @@ class InMemory:
 class Streamed:
     """Images that stay encoded, and are decoded when they are asked for; public names are those of `InMemory`.
 
-    An image that cannot be decoded is told once; what is said of it in evaluation has no meaning.
-
-    Args:
-        source: the examples.
-        workers: threads that decode; None takes one for each core.
-        on_bad_image: as in `stream.batches`.
+    An image that cannot be decoded is told once; what is said of it in evaluation has no meaning. `workers` and
+    `on_bad_image` are as in `stream.batches`.
     """
 
     streamed = True

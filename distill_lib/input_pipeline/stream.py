@@ -1,8 +1,8 @@
 """Batches of crops for sets that do not fit into memory: images are decoded when they are needed, by threads.
 
 Which examples a step sees says `sampler.batch_indices`, and how each is cropped `host_views`, so a batch is a function
-of (seed, step) here as it is on the device; the number of workers and the first step change nothing. Mixup is left to
-the device. Decoding and cropping release Python's lock, so threads use all cores.
+of (seed, step) here as on the device; the number of workers and the first step change nothing. Mixup is left to the
+device. Decoding and cropping release Python's lock, so threads use all cores.
 """
 
 from __future__ import annotations
@@ -31,13 +31,9 @@ AHEAD = 2  # batches that threads make in advance
 
 
 class Batch(NamedTuple):
-    """A batch of crops.
+    """A batch of crops: number of the step, labels int32 (n,), and pictures uint8 (n, size, size, channels).
 
-    Attributes:
-        step: number of the step.
-        labels: int32 (n,).
-        student: uint8 (n, size, size, channels).
-        teacher: by size, uint8 (n, size, size, channels); with a shared view of the student's size the very same array.
+    The teacher's are by size; with a shared view of the student's size they are the very same array.
     """
 
     step: int
@@ -97,8 +93,8 @@ def batches(
         report: is given one line for each of them, once; by default a warning.
 
     Raises:
-        DistillError: a name or a number is wrong, told at once; later, for a broken image if asked to, or if nothing
-            can replace it.
+        DistillError: a name or number is wrong, at once; later, for a broken image that stops, or that none can
+        replace.
     """
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:

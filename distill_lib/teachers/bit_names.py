@@ -1,13 +1,12 @@
 """Names of published BiT parameters, and the head of another number of classes.
 
-Two namings are in use for the same arrays. This library and big_vision write `block1/unit01/conv1/kernel`; the files
-of big_transfer, and the paper's ImageNet files as timm reads them, write
-`resnet/block1/unit01/a/standardized_conv2d/kernel`. There, `a`, `b` and `c` each hold a convolution and the
-normalisation *before* it, `a/proj` is the shortcut's convolution, which starts from what `a` normalised, and the head
-is a 1x1 convolution. Functions map flat dicts (name to array) to flat dicts and leave their arguments as they are.
+This library and big_vision write `block1/unit01/conv1/kernel`; the files of big_transfer, and the paper's ImageNet
+files as timm reads them, `resnet/block1/unit01/a/standardized_conv2d/kernel`. There `a`, `b` and `c` each hold a
+convolution and the normalisation *before* it, `a/proj` is the shortcut's convolution, which starts from what `a`
+normalised, and the head is a 1x1 convolution. Functions map flat dicts to flat dicts and leave arguments as they are.
 
 References:
-    Names: github.com/google-research/big_transfer (bit_pytorch/models.py, bit_jax/tf2jax.py) and
+    github.com/google-research/big_transfer (bit_pytorch/models.py, bit_jax/tf2jax.py) and
     github.com/google-research/big_vision (models/bit_paper.py).
 """
 

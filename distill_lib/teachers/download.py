@@ -22,17 +22,15 @@ MOST_BYTES = 4 * 2**30  # three times the largest file, so that no download take
 
 
 def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
-    """Downloads a file to a path, and gives it its name once it is whole and accepted; one that is there stays.
+    """Downloads a file to a path, which is returned; one that is there stays.
 
-    Args:
-        url: where it is published.
-        path: where the file goes, which is returned.
-        accept: is called with the path of the whole download before that gets its name; may refuse it by raising.
-        by_hand: folder that errors ask the user to put the file into; None is that of `path`.
+    It gets its name once it is whole and `accept`, which is called with the path of the download, has not raised.
+    Errors ask the user to put the file into `by_hand`, by default the path's folder.
 
     Raises:
         DistillError: if the server cannot be reached, refuses, leads nowhere, is too slow or ends too early, if there
-            are more than `MOST_BYTES`, or if the file cannot be written.
+        are
+            more than `MOST_BYTES`, or if the file cannot be written.
     """
     import pooch
 

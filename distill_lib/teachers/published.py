@@ -1,13 +1,9 @@
 """Published checkpoints by name: what they are, where they lie, and their parameters in a model.
 
-From a shell, the table, and files of it:
-
-    distill teachers
-    distill teachers R50x1_224 R152x2_T_flowers128
-
-Files are looked for in the folder that DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else
-downloaded into the latter. The publishers give no digests: the first use of a name records the file's SHA-256 in
-~/.cache/distill_lib/checkpoints.lock.json, and every later use of that name must find the same file.
+`distill teachers` prints the table, `distill teachers NAME` gets a file. Files are looked for in the folder that
+DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else downloaded into the latter. The publishers
+give no digests: the first use of a name records the file's SHA-256 in ~/.cache/distill_lib/checkpoints.lock.json, and
+every later use of that name must find the same file.
 
 References:
     Files: github.com/google-research/big_vision, configs/proj/distill (README.md and common.py);

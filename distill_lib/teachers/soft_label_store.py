@@ -91,11 +91,11 @@ class Store:
         return SoftLabels(**{name: held[name][place] for name in SoftLabels._fields if name in held})
 
     def check(self, step: int, images: jax.Array) -> None:
-        """Compares what a student is shown, (batch, size, size, channels), with what the teacher was, now and then.
+        """Compares what a student is shown, (batch, size, size, channels), with what the teacher was shown.
 
         The header cannot know whether JAX still draws the same random numbers, or whether pictures were exchanged. To
-        look waits for the device, so only the first step of a shard is looked at, and of small shards one in each
-        `SHARD_STEPS` steps. Raises DistillError if the views are others.
+        look waits for the device, so only the first step of a shard is looked at, and of small shards one in
+        `SHARD_STEPS` steps.
         """
         shard, place = divmod(step, self.shard_steps)
         if place or step % SHARD_STEPS >= self.shard_steps:
@@ -144,16 +144,9 @@ def begin(
 ) -> Store:
     """Starts a store, or goes on with one whose writing was stopped or that shall cover more steps.
 
-    Args:
-        folder: an empty or absent one, or one with soft labels of the same kind.
-        about: what the soft labels depend on; JSON-able.
-        kept: logits that are kept of each.
-        steps: that shall be covered.
-        num_classes: length of the logits.
-        batch_size: images a step.
-
-    Returns:
-        The store as far as it is whole; raises DistillError if the folder holds anything else, or cannot be written.
+    The folder is empty, absent, or holds soft labels that depend on the same, JSON-able `about` and keep as many
+    logits. Returns the store as far as it is whole; raises DistillError if the folder holds anything else, or cannot be
+    written.
     """
     folder = Path(folder)
     if not (folder / _HEADER).is_file():

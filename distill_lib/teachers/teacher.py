@@ -154,12 +154,8 @@ def _member(
 def facts_of(path: Path) -> dict[str, Any]:
     """What a checkpoint says of itself, or the table of published ones of it.
 
-    Returns:
-        Its facts, among them `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a
-        black and a white pixel).
-
-    Raises:
-        DistillError: if it does not say which model it holds, or one of these is of another kind.
+    Among its facts are `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a black
+    and a white pixel). Raises DistillError if it does not say which model it holds, or one of these is of another kind.
     """
     facts = weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}

@@ -206,9 +206,7 @@ def test_studies_are_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.Mo
     def study(name: str) -> str:
         return recipes.get(name, "fast", teacher="t.npz").study
 
-    some = image_folder.Folder(
-        tmp_path, ("a", "b"), dict.fromkeys(datasets.SPLITS, 16 * (image_folder.Picture("", 0),)), 0, ""
-    )
+    some = image_folder.Folder(("a", "b"), dict.fromkeys(datasets.SPLITS, 16 * (image_folder.Picture("", 0),)), 0, "")
     monkeypatch.setattr(image_folder, "scan", lambda root: some)
 
     digest = hashlib.sha256(b"/a/b").hexdigest()[:6]

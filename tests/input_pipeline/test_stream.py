@@ -253,7 +253,7 @@ def test_grey_images_have_one_channel() -> None:
     [
         ({"policy": "same/xx"}, "unknown policy 'same/xx'"),
         ({"on_bad_image": "skip"}, "unknown on_bad_image 'skip'.*Valid: substitute, raise"),
-        ({"batch_size": 38}, "a batch of 38 is larger than the data of 37 examples"),
+        ({"batch_size": 38}, "a batch of 38 cannot be taken from 37 examples"),
         ({"start_step": -1}, "step -1 is negative"),
         ({"workers": -1}, "workers must not be negative, got -1"),
     ],
