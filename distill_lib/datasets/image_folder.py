@@ -40,19 +40,12 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Folder:
-    """What a folder of pictures holds.
+    """What a folder of pictures holds."""
 
-    Attributes:
-        class_names: the sorted names of its class folders.
-        pictures: those of each split, in their order.
-        skipped: files that are hidden, no pictures, or in no class folder, and links to folders in a class.
-        rule: how the splits came about, in a few words.
-    """
-
-    class_names: tuple[str, ...]
-    pictures: dict[str, tuple[Picture, ...]]
-    skipped: int
-    rule: str
+    class_names: tuple[str, ...]  #: the sorted names of its class folders
+    pictures: dict[str, tuple[Picture, ...]]  #: those of each split, in their order
+    skipped: int  #: files that are hidden, no pictures, or in no class folder, and links to folders in a class
+    rule: str  #: how the splits came about, in a few words
 
 
 class PictureRows(Sequence[dict[str, Any]]):

@@ -35,24 +35,15 @@ def check_size(height: int, width: int) -> None:
 
 
 class Header(NamedTuple):
-    """What the markers before the first scan say.
+    """What the markers before the first scan say."""
 
-    Attributes:
-        height, width: in pixels, as stored.
-        components: 1 (grey), 3 (colour) or 4 (CMYK).
-        orientation: of Exif, 1 to 8; 1 is upright.
-        frame: offset of the frame header's height in the bytes.
-        scan: offset of the first scan.
-        one_pass: whether rows are stored from top to bottom in a single baseline scan.
-    """
-
-    height: int
+    height: int  # in pixels, as stored
     width: int
-    components: int
-    orientation: int
-    frame: int
-    scan: int
-    one_pass: bool
+    components: int  # 1 (grey), 3 (colour) or 4 (CMYK)
+    orientation: int  # of Exif, 1 to 8; 1 is upright
+    frame: int  # offset of the frame header's height in the bytes
+    scan: int  # offset of the first scan
+    one_pass: bool  # whether rows are stored from top to bottom in a single baseline scan
 
 
 def is_jpeg(data: bytes) -> bool:

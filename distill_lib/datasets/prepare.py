@@ -19,25 +19,15 @@ from distill_lib.errors import DistillError
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a data set is there.
-
-    Attributes:
-        name: the data set.
-        state: "present", "absent", or "incomplete" (files are missing or are not what the card says).
-        place: where it was looked for.
-        card: what it should be; None for a folder of pictures that is not as it must be.
-        problem: what is wrong; empty if it is present.
-        remedy: what to do, with the exact command; empty if it is present.
-        hints: what is known to go wrong or to mislead.
-    """
+    """Whether a data set is there."""
 
     name: str
-    state: str
-    place: str
-    card: Dataset | None
-    problem: str = ""
-    remedy: str = ""
-    hints: tuple[str, ...] = ()
+    state: str  #: "present", "absent", or "incomplete" (files are missing or are not what the card says)
+    place: str  #: where it was looked for
+    card: Dataset | None  #: what it should be; None for a folder of pictures that is not as it must be
+    problem: str = ""  #: what is wrong; empty if it is present
+    remedy: str = ""  #: what to do, with the exact command; empty if it is present
+    hints: tuple[str, ...] = ()  #: what is known to go wrong or to mislead
 
     @property
     def present(self) -> bool:

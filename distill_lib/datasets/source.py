@@ -35,17 +35,11 @@ Label = int | tuple[int, ...]
 
 
 class Arrays(NamedTuple):
-    """A split in memory; read-only.
+    """A split in memory; read-only."""
 
-    Attributes:
-        images: uint8 (N, H, W, C).
-        labels: int32 (N,), or bool (N, classes) where an image has any number of them.
-        extents: int32 (N, 2), height and width of each image in the corner of its canvas; None where images fill it.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    extents: np.ndarray | None = None
+    images: np.ndarray  #: uint8 (N, H, W, C)
+    labels: np.ndarray  #: int32 (N,), or bool (N, classes) where an image has any number of them
+    extents: np.ndarray | None = None  #: int32 (N, 2), sides of each image in its canvas; None where images fill it
 
 
 class Encoded(NamedTuple):
@@ -58,21 +52,15 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Random access to a split, in the order of its files.
-
-    Attributes:
-        dataset: the data set.
-        split: "train", "validation" or "test".
-        rows: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these.
-        size: number of examples, at most len(rows).
-        canvas: side in pixels of the square that every image is fitted into, or None to leave sizes as they are.
-    """
+    """Random access to a split, in the order of its files."""
 
     dataset: Dataset
     split: str
-    rows: tfds_sets.Rows
-    size: int
-    canvas: int | None
+    rows: (
+        tfds_sets.Rows
+    )  #: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these
+    size: int  #: number of examples, at most len(rows)
+    canvas: int | None  #: side in pixels of the square that every image is fitted into; None leaves sizes as they are
 
     def __len__(self) -> int:
         return self.size

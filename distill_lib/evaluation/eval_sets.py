@@ -28,17 +28,11 @@ Network = nn.Module | Ensemble
 
 @dataclass(frozen=True)
 class EvalSet:
-    """The examples of a split that a network is judged by.
-
-    Attributes:
-        split: images and labels.
-        side: of the central square that is shown, as a fraction of the shorter side.
-        limit: the first so many images; None takes all.
-    """
+    """The examples of a split that a network is judged by."""
 
     split: Split
-    side: float = 1.0
-    limit: int | None = None
+    side: float = 1.0  #: of the central square that is shown, as a fraction of the shorter side
+    limit: int | None = None  #: the first so many images; None takes all
 
     def __len__(self) -> int:
         return min(len(self.split), self.limit or len(self.split))

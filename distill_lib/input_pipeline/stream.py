@@ -43,16 +43,7 @@ class Batch(NamedTuple):
 
 
 _Broken = tuple[int, str, str]  # number of an example, name and reason
-
-
-class _Candidate(NamedTuple):
-    """An example whose header can be read: the `attempt`-th that is tried for a place in the chunk."""
-
-    place: int
-    first: int  # number of the example that the place was meant for
-    attempt: int
-    example: Encoded
-    ratio: float
+_Task = Callable[[], list[_Broken]]
 
 
 def batches(
@@ -105,9 +96,19 @@ def batches(
     if row.relation == "independent":
         draws.append(functools.partial(draw, crop=str(row.teacher), independent=True))
     looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
-    maker = _Maker(source, seed, batch_size, draws, looks, channels, numbered, on_bad_image == "raise")
+    maker = _Maker(source, seed, batch_size, draws, looks, channels, numbered)
     teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
-    return _in_order(maker, start_step, crew(workers), teacher, {} if bad is None else bad, report)
+    bad = {} if bad is None else bad
+
+    def note(number: int, name: str, reason: str) -> None:
+        what = f"image {number}, {name}, cannot be decoded ({reason})"
+        if on_bad_image == "raise":
+            raise DistillError(f'{what}: replace the file, or choose on_bad_image="substitute".')
+        if number not in bad:
+            bad[number] = name
+            report(f"{what}; the next one is shown instead")
+
+    return _in_order(maker, start_step, crew(workers), teacher, note)
 
 
 def crew(workers: int | None) -> int:
@@ -123,20 +124,15 @@ def cores() -> int:
 
 
 def _in_order(
-    maker: _Maker,
-    start_step: int,
-    workers: int,
-    teacher: dict[int, int],
-    bad: dict[int, str],
-    report: Callable[[str], object],
+    maker: _Maker, start_step: int, workers: int, teacher: dict[int, int], note: Callable[[int, str, str], None]
 ) -> Generator[Batch]:
     """Some batches are made in advance, by threads; without workers each when it is asked for."""
     size = min(CHUNK, -(-maker.batch_size // max(workers, 1)))
     pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
-    ahead = collections.deque[tuple[list[np.ndarray], list[Callable[[], list[_Broken]]]]]()
+    ahead = collections.deque[tuple[list[np.ndarray], list[_Task]]]()
     try:
         for step in itertools.count(start_step):
-            space, tasks = maker.space(), list[Callable[[], list[_Broken]]]()
+            space, tasks = maker.space(), list[_Task]()
             for begin in range(0, maker.batch_size, size):
                 fill = functools.partial(maker.fill, step, begin, [array[begin : begin + size] for array in space])
                 tasks.append(pool.submit(fill).result if workers else fill)
@@ -144,10 +140,8 @@ def _in_order(
             if workers and len(ahead) <= AHEAD:
                 continue
             (labels, *pictures), tasks = ahead.popleft()
-            for number, name, reason in itertools.chain.from_iterable([task() for task in tasks]):
-                if number not in bad:
-                    bad[number] = name
-                    report(f"image {number}, {name}, cannot be decoded ({reason}); the next one is shown instead")
+            for broken in sorted(itertools.chain.from_iterable([task() for task in tasks])):
+                note(*broken)
             shown = {size: pictures[look] for size, look in teacher.items()}
             yield Batch(step - len(ahead), labels, pictures[0], shown)
     finally:
@@ -165,7 +159,6 @@ class _Maker:
     looks: Sequence[tuple[int, int]]  # number in `draws` and size in pixels of all that is shown of an image
     channels: int
     numbered: bool
-    stops: bool  # whether a broken image raises; else the next one that can be decoded is seen from the same position
 
     def space(self) -> list[np.ndarray]:
         """New memory for a step: labels int32 (n,), and for each of the looks uint8 (n, size, size, channels)."""
@@ -173,62 +166,45 @@ class _Maker:
         return [np.empty(self.batch_size, np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
 
     def fill(self, step: int, begin: int, space: list[np.ndarray]) -> list[_Broken]:
-        """Writes the images of a step from position `begin` on, and tells which are broken."""
+        """Writes the images of a step from position `begin` on, and tells which are broken.
+
+        In the place of a broken one the next that can be decoded is seen, from the same position.
+        """
         labels, *pictures = space
-        indices = sampler.batch_indices(self.seed, step, self.batch_size, len(self.source))[begin:]
-        key, broken = host_views.step_key(self.seed, step), list[_Broken]()
-        tries = [(place, int(indices[place]), 0) for place in range(len(labels))]
-        while tries:
-            candidates = [self._readable(*each, broken) for each in tries]
-            tries = []
-            for candidate, looks in zip(candidates, self._looks(key, begin, candidates), strict=True):
-                place, first, attempt, example, _ = candidate
-                number = (first + attempt) % len(self.source)
+        count, key = len(self.source), host_views.step_key(self.seed, step)
+        first = sampler.batch_indices(self.seed, step, self.batch_size, count)[begin:]
+        broken, places = list[_Broken](), list(range(len(labels)))
+        for tried in range(min(ATTEMPTS, count)):
+            numbers = {place: int(first[place] + tried) % count for place in places}
+            examples, ratios = dict[int, Encoded](), list[float]()
+            for place in places:
+                examples[place] = self.source.encoded(numbers[place])
                 try:
-                    crops = decode.crops(example.image, looks, self.channels)
+                    height, width = decode.sides(examples[place].image)
+                    ratios.append(width / height)
                 except decode.ImageError as error:
-                    self._note((number, example.name, str(error)), broken)
-                    tries.append((place, first, attempt + 1))
+                    broken.append((numbers[place], examples.pop(place).name, str(error)))
+            looks = self._looks(key, begin + np.array([*examples], int), np.array(ratios, np.float32))
+            for (place, example), shown in zip(examples.items(), looks, strict=True):
+                try:
+                    crops = decode.crops(example.image, shown, self.channels)
+                except decode.ImageError as error:
+                    broken.append((numbers[place], example.name, str(error)))
                     continue
-                for shown, crop in zip(pictures, crops, strict=True):
-                    shown[place] = crop
-                labels[place] = number if self.numbered else example.label
-        return broken
-
-    def _readable(self, place: int, first: int, start: int, broken: list[_Broken]) -> _Candidate:
-        """Candidate number `start` in place of an example, or the first after it whose header can be read."""
-        count = len(self.source)
-        for attempt in range(start, min(ATTEMPTS, count)):
-            number = (first + attempt) % count
-            example = self.source.encoded(number)
-            try:
-                height, width = decode.sides(example.image)
-                return _Candidate(place, first, attempt, example, width / height)
-            except decode.ImageError as error:
-                self._note((number, example.name, str(error)), broken)
+                for picture, crop in zip(pictures, crops, strict=True):
+                    picture[place] = crop
+                labels[place] = numbers[place] if self.numbered else example.label
+                places.remove(place)
+            if not places:
+                return broken
         _, name, reason = broken[-1]
-        raise DistillError(
-            f"none of {min(ATTEMPTS, count)} images up to {name} can be decoded ({reason}): check the data set."
-        )
+        raise DistillError(f"none of {tried + 1} images up to {name} can be decoded ({reason}): check the data set.")
 
-    def _looks(
-        self, key: np.ndarray, begin: int, candidates: Sequence[_Candidate]
-    ) -> Iterable[tuple[decode.Look, ...]]:
+    def _looks(self, key: np.ndarray, positions: np.ndarray, ratios: np.ndarray) -> Iterable[tuple[decode.Look, ...]]:
         """For each image the looks at it, drawn of all at once: NumPy is slow at single numbers."""
-        positions = begin + np.array([candidate.place for candidate in candidates])
-        ratio = np.array([candidate.ratio for candidate in candidates], np.float32)
-        drawn = [draw(key, positions, ratio) for draw in self.draws]
+        drawn = [draw(key, positions, ratios) for draw in self.draws]
         by_look = [
             [decode.Look(box, flip, size) for box, flip in zip(*(each.tolist() for each in drawn[draw]), strict=True)]
             for draw, size in self.looks
         ]
         return zip(*by_look, strict=True)
-
-    def _note(self, bad: _Broken, broken: list[_Broken]) -> None:
-        if self.stops:
-            number, name, reason = bad
-            raise DistillError(
-                f"image {number}, {name}, cannot be decoded ({reason}): replace the file, or choose "
-                'on_bad_image="substitute".'
-            )
-        broken.append(bad)

@@ -36,19 +36,12 @@ NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # MODULE:FUNCTION
 
 @dataclass(eq=False)
 class FunctionModel:
-    """Asks a function of the host from within a jitted program, as `models.logits` asks a module.
+    """Asks a function of the host from within a jitted program, as `models.logits` asks a module."""
 
-    Attributes:
-        name: what it is asked for by.
-        function: of images (batch, size, size, channels), NumPy float32 in [-1, 1], to logits (batch, classes).
-        num_classes: length of the logits.
-        failed: whether it has failed; it is not asked again.
-    """
-
-    name: str
-    function: Callable[[np.ndarray], Any]
+    name: str  #: what it is asked for by
+    function: Callable[[np.ndarray], Any]  #: of images (batch, size, size, channels), float32 in [-1, 1], to logits
     num_classes: int
-    failed: bool = False
+    failed: bool = False  #: whether it has failed; it is not asked again
 
     def ask(self, images: np.ndarray) -> np.ndarray:
         """Logits (batch, classes) float32; raises DistillError where the function fails or gives anything else."""

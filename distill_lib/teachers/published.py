@@ -37,27 +37,16 @@ _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One published file.
+    """One published file."""
 
-    Attributes:
-        name: what it is asked for by.
-        model: name of the model that it holds.
-        url: where it is published.
-        num_classes: length of its logits.
-        resolution: height and width in pixels of the images that it was trained or fine-tuned on.
-        parameters: how many numbers it holds.
-        top1: accuracy in percent that its evaluation should come to; None where there is nothing to compare with.
-        source: of `top1`, and what contradicts it.
-    """
-
-    name: str
-    model: str
+    name: str  #: what it is asked for by
+    model: str  #: name of the model that it holds
     url: str
     num_classes: int
-    resolution: int
-    parameters: int
-    top1: float | None
-    source: str
+    resolution: int  #: height and width in pixels of the images that it was trained or fine-tuned on
+    parameters: int  #: how many numbers it holds
+    top1: float | None  #: accuracy in percent that its evaluation should come to, if there is one to compare with
+    source: str  #: of `top1`, and what contradicts it
 
     @property
     def file(self) -> str:

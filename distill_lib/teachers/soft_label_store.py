@@ -32,30 +32,25 @@ SAME_VIEW = 1e-3  # largest difference of mean pixels, in [-1, 1], between two r
 _HEADER = "header.json"
 _LOCK = ".lock"  # of `checkpoint.alone`, while soft labels are stored
 Fields = Mapping[str, Any]
-_FIELDS = dict.fromkeys(("format", "kept", "steps", "views", "bytes", "shard_steps"), int) | {"about": dict}
+_FIELDS = dict.fromkeys(("format", "kept", "steps", "views", "shard_steps"), int) | {"about": dict}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """A folder of stored soft labels, and what its header says of them.
-
-    Attributes:
-        folder: where it lies.
-        about: whose they are and of which views.
-        kept: logits that are kept of each answer.
-        shard_steps: steps a shard.
-        steps: that are covered, from the first.
-        views: that they are of.
-        bytes: of all shards.
-    """
+    """A folder of stored soft labels, and what its header says of them."""
 
     folder: Path
-    about: Fields
-    kept: int
-    shard_steps: int
-    steps: int = 0
-    views: int = 0
-    bytes: int = 0
+    about: Fields  #: whose they are and of which views
+    kept: int  #: logits that are kept of each answer
+    shard_steps: int  #: steps a shard
+    steps: int = 0  #: that are covered, from the first
+    views: int = 0  #: that they are of
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards."""
+        shards = range(-(-self.steps // self.shard_steps))
+        return sum(_path(self.folder, shard).stat().st_size for shard in shards)
 
     @property
     def bytes_per_view(self) -> float:
@@ -118,10 +113,9 @@ class Store:
         arrays = {name: np.stack(column) for name, column in columns if column[0] is not None}
         if not np.isfinite(arrays["logits"]).all():
             raise DistillError(f"the teacher's logits from step {self.steps} on are not finite: mend the teacher.")
-        path = _path(self.folder, shard)
-        weights.save_npz(path, arrays | {"means": means}, {"holds": self._digest(shard)})
+        weights.save_npz(_path(self.folder, shard), arrays | {"means": means}, {"holds": self._digest(shard)})
         steps, views = self.steps + len(batches), self.views + len(batches) * len(means)
-        return _written(replace(self, steps=steps, views=views, bytes=self.bytes + path.stat().st_size))
+        return _written(replace(self, steps=steps, views=views))
 
     def _digest(self, shard: int) -> str:
         """Of everything that decides what a shard holds."""
@@ -162,11 +156,8 @@ def begin(
     spare = store.steps % store.shard_steps
     if store.steps >= steps or not spare:
         return store
-    # The last shard is not full and is made again; until it is, the folder stays as it is. The header does not tell the
-    # size of the others: the last one may be newer than it is.
-    whole = [_path(folder, shard) for shard in range(store.steps // store.shard_steps)]
-    size = sum(path.stat().st_size for path in whole if path.is_file())
-    return replace(store, steps=store.steps - spare, views=store.views - spare * batch_size, bytes=size)
+    # The last shard is not full and is made again; until it is, the folder stays as it is.
+    return replace(store, steps=store.steps - spare, views=store.views - spare * batch_size)
 
 
 def load(folder: str | os.PathLike[str]) -> Store:

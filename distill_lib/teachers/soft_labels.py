@@ -21,17 +21,15 @@ _LOWEST = float(np.finfo(np.float16).min)
 
 
 class SoftLabels(NamedTuple):
-    """What is kept of the logits of a batch: differences to the largest one, which is all that a softmax sees.
+    """What is kept of the logits of a batch: differences to the largest one, which is all that a softmax sees."""
 
-    Attributes:
-        logits: (batch, kept) float16, at most 0; of all classes in their order, or of the likeliest ones.
-        classes: (batch, kept) unsigned integers; None where all classes are kept.
-        rest: (batch,) float16, the logit that every other class gets; None where all classes are kept.
-    """
-
-    logits: jax.Array | np.ndarray
-    classes: jax.Array | np.ndarray | None = None
-    rest: jax.Array | np.ndarray | None = None
+    logits: (
+        jax.Array | np.ndarray
+    )  #: (batch, kept) float16, at most 0; of all classes in order, or of the likeliest ones
+    classes: jax.Array | np.ndarray | None = None  #: (batch, kept) unsigned integers; None where all classes are kept
+    rest: jax.Array | np.ndarray | None = (
+        None  #: (batch,) float16, what every other class gets; None where all are kept
+    )
 
 
 @functools.partial(jax.jit, static_argnames="kept")

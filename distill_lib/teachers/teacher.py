@@ -36,21 +36,13 @@ Variables = tuple[models.Variables, ...]
 
 @dataclass(frozen=True)
 class Teacher:
-    """Frozen networks that answer with one voice; most often it is one network.
+    """Frozen networks that answer with one voice; most often it is one network."""
 
-    Attributes:
-        name: how it was asked for.
-        ensemble: the networks, and what each wants to see.
-        variables: of each network.
-        sha256: of the checkpoint file, or of all of them; part of the identity of every run that learns from it.
-        channels: channels that it was made for; None takes any.
-    """
-
-    name: str
-    ensemble: Ensemble
-    variables: Variables
-    sha256: str
-    channels: int | None = None
+    name: str  #: how it was asked for
+    ensemble: Ensemble  #: the networks, and what each wants to see
+    variables: Variables  #: of each network
+    sha256: str  #: of the checkpoint file, or of all of them; part of the identity of every run that learns from it
+    channels: int | None = None  #: channels that it was made for; None takes any
 
     @property
     def has_features(self) -> bool:
