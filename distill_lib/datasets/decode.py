@@ -2,9 +2,7 @@
 
 Crops are what `views.render` shows of the same box, to within the rounding to uint8: bilinear with half-pixel centres,
 edges repeated, no antialias. TensorFlow ignores the orientation that cameras write into Exif; here it is obeyed, and
-boxes are of the upright image.
-
-JPEG is decoded by simplejpeg (see `jpeg`), CMYK and everything else by Pillow; OpenCV resamples.
+boxes are of the upright image. JPEG is decoded by simplejpeg, CMYK and everything else by Pillow; OpenCV resamples.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ from distill_lib.errors import DistillError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 FILE_BYTES = 2**28  # of the largest file that is read
 FOLDER = "folder:"  # before the path, in the name of such a data set
-_TURNS = "pictures of each class in turns, since they are few"
 
 
 class Picture(NamedTuple):
@@ -151,30 +150,24 @@ def card(name: str, root: Path) -> Dataset:
 def fingerprint(root: Path) -> str:
     """Eight hexadecimal digits that change when a picture is added, removed, renamed or changes its number of bytes."""
     pictures = sorted(picture.path for split in scan(root).pictures.values() for picture in split)
-    described = "\n".join(f"{path} {_size(root / path)}" for path in pictures)
+    files = (root / path for path in pictures)
+    sizes = [(file.stat() if file.exists() else file.lstat()).st_size for file in files]  # a link may lead to nothing
+    described = "\n".join(f"{path} {size}" for path, size in zip(pictures, sizes, strict=True))
     return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
-
-
-def _size(path: Path) -> int:
-    """The bytes of a file, or of a link that leads to nothing."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return path.lstat().st_size
 
 
 def _parts(root: Path) -> dict[str, Path]:
     """The folders train, validation and test, where train and one of the others are there; else nothing."""
-    names = {"train": ["train"], "validation": ["validation", "val"], "test": ["test"]}
-    folders = {split: [root / name for name in names[split] if (root / name).is_dir()] for split in SPLITS}
-    parts = {split: found[0] for split, found in folders.items() if found}
+    named = {"train": "train", "validation": "validation" if (root / "validation").is_dir() else "val", "test": "test"}
+    parts = {split: root / name for split, name in named.items() if (root / name).is_dir()}
     return parts if "train" in parts and len(parts) > 1 else {}
 
 
 def _rule(parts: dict[str, Path], absent: list[str], few: bool) -> str:
+    turns = "pictures of each class in turns, since they are few"
     if not parts:
-        return _TURNS if few else "80 / 10 / 10 % by a hash of each path"
-    drawn = _TURNS if few else "10 % of train by a hash of each path"
+        return turns if few else "80 / 10 / 10 % by a hash of each path"
+    drawn = turns if few else "10 % of train by a hash of each path"
     given = f"as given by {' and '.join(f'{path.name}/' for path in parts.values())}"
     return given + "".join(f"; {split}: {drawn}" for split in absent)
 

@@ -22,10 +22,9 @@ def size_text(number: int | None) -> str:
 
 
 def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
-    """How to get a data set, in one line with the exact command.
+    """How to get a data set, in one line with the exact command; `damaged` is a folder that is in the way.
 
-    `damaged` is a folder that is in the way, if there is one; with `register_checksums` downloads are accepted that are
-    not the ones TFDS knows.
+    With `register_checksums` downloads are accepted that are not the ones TFDS knows.
     """
     if dataset.origin == "embedded":
         return "Install this package again: the files are part of it."

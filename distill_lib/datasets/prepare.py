@@ -81,10 +81,10 @@ def check(name: str, *, mock: bool = False) -> None:
 
 
 def prepare(name: str, *, register_checksums: bool = False) -> Status:
-    """Prepares a set of TFDS as array_record, with TFDS's progress; returns at once if it is present.
+    """Prepares a set of TFDS as array_record, with TFDS's progress, and returns what is there then, or was before.
 
-    With `register_checksums` downloads are accepted that are not the ones TFDS knows. Returns what is there afterwards;
-    raises DistillError where the set cannot be prepared here, with what to do instead.
+    With `register_checksums` downloads are accepted that are not the ones TFDS knows. Raises DistillError where the set
+    cannot be prepared here, with what to do instead.
     """
     current = status(name)
     if current.present:

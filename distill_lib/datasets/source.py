@@ -4,9 +4,8 @@
     tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; see `tfds_sets`
     folder:/path          a folder with a folder of pictures for each class; see `image_folder`
 
-Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow; the embedded `fashion` is
-a prepared TFDS folder inside the package. Images of various sizes are fitted into a square canvas: `canvas_fidelity`
-says what that costs, and `stream` crops the originals instead.
+Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow. Images of various sizes
+are fitted into a square canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
 """
 
 from __future__ import annotations

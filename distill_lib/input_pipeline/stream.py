@@ -84,8 +84,7 @@ def batches(
         report: is given one line for each of them, once; by default a warning.
 
     Raises:
-        DistillError: a name or number is wrong, at once; later, for a broken image that stops, or that none can
-        replace.
+        DistillError: a name or number is wrong, at once; later, for a broken image if asked to, or if none replaces it.
     """
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:

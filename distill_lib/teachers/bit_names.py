@@ -23,22 +23,14 @@ from distill_lib.errors import DistillError
 _PREFIX = "resnet/"
 _CONV = "standardized_conv2d/kernel"
 _NORM = {"group_norm/gamma": "scale", "group_norm/beta": "bias"}
+_LAYERS = {_CONV: "conv{}/kernel"} | {theirs: f"gn{{}}/{ours}" for theirs, ours in _NORM.items()}
 
 # Theirs to ours: inside a unit, and outside.
-_UNIT = (
-    {f"{part}/{_CONV}": f"conv{number}/kernel" for number, part in enumerate("abc", 1)}
-    | {
-        f"{part}/{theirs}": f"gn{number}/{ours}"
-        for number, part in enumerate("abc", 1)
-        for theirs, ours in _NORM.items()
-    }
-    | {f"a/proj/{_CONV}": "conv_proj/kernel"}
-)
-_TOP = (
-    {f"root_block/{_CONV}": "root_block/conv_root/kernel"}
-    | {theirs: f"norm-pre-head/{ours}" for theirs, ours in _NORM.items()}
-    | {f"head/conv2d/{kind}": f"head/{kind}" for kind in ("kernel", "bias")}
-)
+_UNIT = {f"{part}/{theirs}": ours.format(i) for i, part in enumerate("abc", 1) for theirs, ours in _LAYERS.items()}
+_UNIT |= {f"a/proj/{_CONV}": "conv_proj/kernel"}
+_TOP = {f"root_block/{_CONV}": "root_block/conv_root/kernel"}
+_TOP |= {theirs: f"norm-pre-head/{ours}" for theirs, ours in _NORM.items()}
+_TOP |= {f"head/conv2d/{kind}": f"head/{kind}" for kind in ("kernel", "bias")}
 
 _IN_UNIT = re.compile(r"(block\d+/unit\d+/)(.+)")
 _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  # other families have other names

@@ -25,12 +25,9 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
     """Downloads a file to a path, which is returned; one that is there stays.
 
     It gets its name once it is whole and `accept`, which is called with the path of the download, has not raised.
-    Errors ask the user to put the file into `by_hand`, by default the path's folder.
-
-    Raises:
-        DistillError: if the server cannot be reached, refuses, leads nowhere, is too slow or ends too early, if there
-        are
-            more than `MOST_BYTES`, or if the file cannot be written.
+    Raises DistillError if the server cannot be reached, refuses, leads nowhere, is too slow, ends too early or sends
+    more than `MOST_BYTES`, or if the file cannot be written; it asks the user to put the file into `by_hand`, by
+    default the path's folder.
     """
     import pooch
 
@@ -55,9 +52,8 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
 def check_digest(name: str, path: Path, lock: Path) -> None:
     """Compares a file's SHA-256 with what the lock recorded at the first use of its name.
 
-    Raises:
-        DistillError: if the digests differ, with both of them; if a file whose name is new is no whole .npz; or if the
-            lock file is damaged or cannot be written.
+    Raises DistillError if they differ, with both of them; if a file whose name is new is no whole .npz; or if the lock
+    file is damaged or cannot be written.
     """
     digest, entries = weights.sha256(path), _read_lock(lock)
     if name not in entries:

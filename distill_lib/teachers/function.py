@@ -1,15 +1,10 @@
 """Teachers of any framework: a Python function that gives logits for images, in the place of a network.
 
-    distill soft-labels answers/mine --teacher my_teacher:logits -p dataset pets -p variant fast
-
-asks the function `logits` of the module `my_teacher`, which lies in the working folder or is installed:
-
-    def logits(images):  # NumPy float32 (batch, size, size, channels) in [-1, 1], 1 is white
-        return network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy(force=True)  # (batch, classes)
-
-It is shown the very views that students see, so it is as consistent as a teacher of this library. Whatever else it
-depends on, such as its checkpoint, belongs into an attribute, `logits.version = "..."`: soft labels and runs are known
-by it and by the source of the module.
+`--teacher my_teacher:logits` asks the function `logits` of the module `my_teacher`, which lies in the working folder or
+is installed. Of images, NumPy float32 (batch, size, size, channels) in [-1, 1], where 1 is white, it gives logits
+(batch, classes). It is shown the very views that students see, so it is as consistent as a teacher of this library.
+Whatever else it depends on, such as its checkpoint, belongs into an attribute, `logits.version = "..."`: soft labels
+and runs are known by it and by the source of the module.
 """
 
 from __future__ import annotations

@@ -192,10 +192,8 @@ def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: 
 def table(folder: Path | None = None) -> str:
     """All published checkpoints in columns: name, model, size, top-1, where it is at hand, source of top-1."""
     rows = [("name", "model", "size", "top-1 %", "at hand", "source of top-1")]
-    for checkpoint in CHECKPOINTS.values():
-        size = f"about {checkpoint.about_bytes / 1e6:.0f} MB"
-        top1 = "-" if checkpoint.top1 is None else f"{checkpoint.top1:g}"
-        where = str(at_hand(checkpoint, folder) or "no")
-        rows.append((checkpoint.name, checkpoint.model, size, top1, where, checkpoint.source))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for each in CHECKPOINTS.values():
+        top1, where = "-" if each.top1 is None else f"{each.top1:g}", str(at_hand(each, folder) or "no")
+        rows.append((each.name, each.model, f"about {each.about_bytes / 1e6:.0f} MB", top1, where, each.source))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -58,10 +58,9 @@ class Store:
         return self.bytes / max(self.views, 1)
 
     def require(self, about: Fields, steps: int) -> None:
-        """Refuses a run of so many steps that these soft labels are not for.
+        """Refuses a run of so many steps that these soft labels are not for, by a DistillError.
 
-        Raises:
-            DistillError: naming the first setting that differs and both values, or how many steps are missing.
+        It names the first setting that differs and both values, or how many steps are missing.
         """
         for name, value in _plain(about).items():
             if (held := self.about.get(name)) != value:
