@@ -13,6 +13,8 @@ from distill_lib.records import NOTHING, provenance
 if TYPE_CHECKING:
     from IPython.display import HTML
 
+LONG = 24  # letters, from which a cell is text, which needs some width to be read
+
 
 def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
     """Tables, paragraphs and numbered notes below each other; an empty table says that it is empty.
@@ -55,7 +57,7 @@ def _html(part: pd.DataFrame | str | list[str]) -> str:
 
 def _cell(content: object) -> object:
     if isinstance(content, str):
-        return _marked(content)
+        return f'<div class="text">{_marked(content)}</div>' if len(content) > LONG else _marked(content)
     if not isinstance(content, list):
         return content
     name, *notes = map(_marked, content)

@@ -18,5 +18,10 @@ def test_marks_become_html_and_everything_else_is_escaped() -> None:
     assert text.endswith("</table><ol><li>a <code>b</code></li></ol></div>")
 
 
+def test_long_texts_are_marked_so_that_they_are_not_squeezed() -> None:
+    text = html_table(pd.DataFrame({"policy": ["fixed teacher, central crop"], "key": ["fix/cc"]})).data
+    assert '<td><div class="text">fixed teacher, central crop</div></td>' in text and "<td>fix/cc</td>" in text
+
+
 def test_what_is_empty_says_so_or_is_left_out() -> None:
     assert html_table("", pd.DataFrame(), []).data == f"<p>{records.NOTHING}</p>"
