@@ -127,7 +127,7 @@ def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
     sums = np.concatenate([np.zeros((1, *pixels.shape[1:])), pixels.cumsum(axis=0, dtype=np.float64)])
     whole = np.minimum(edges.astype(int), len(pixels) - 1)
     parts, widths = (each.reshape(-1, *[1] * (pixels.ndim - 1)) for each in (edges - whole, np.diff(edges)))
-    return np.diff(sums[whole] + parts * pixels[whole], axis=0) / widths
+    return np.asarray(np.diff(sums[whole] + parts * pixels[whole], axis=0) / widths)
 
 
 def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray:
@@ -150,7 +150,7 @@ def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray
         columns, rows = np.meshgrid(*places.astype(np.float32))
         shown = cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
     shown = cv2.flip(shown, 1) if look.flip else shown
-    return shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB)
+    return np.asarray(shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB))
 
 
 def _for_crops(image: Encoded, looks: Sequence[Look], channels: int) -> tuple[np.ndarray, int, int]:

@@ -61,7 +61,8 @@ def needs_tensorflow(builder: str) -> bool:
     import tensorflow_datasets as tfds
 
     try:
-        return tfds.builder_cls(builder.partition("/")[0]).__module__.startswith("tensorflow_datasets.")
+        code: type = tfds.builder_cls(builder.partition("/")[0])
+        return code.__module__.startswith("tensorflow_datasets.")
     except tfds.core.DatasetNotFoundError:
         return True
 

@@ -99,13 +99,8 @@ def _orientation(exif: bytes) -> int:
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels (h, w, colours), turned as Exif says; a view of the same memory."""
-    if orientation > 4:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
+    turned = np.rot90(pixels, (0, 0, 2, 2, 3, 3, 1, 1)[orientation - 1])
+    return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
 
 
 def decode(data: bytes, header: Header, *, colour: str, bottom: int | None = None) -> np.ndarray:

@@ -55,7 +55,7 @@ class FunctionModel:
     def apply(self, variables: Any, images: jax.Array) -> jax.Array:
         """Maps images to logits as a Flax module does; where the function fails, which is logged, to NaN."""
         shape = jax.ShapeDtypeStruct((len(images), self.num_classes), jnp.float32)
-        return jax.pure_callback(self._or_nan, shape, images, vmap_method="sequential")
+        return jnp.asarray(jax.pure_callback(self._or_nan, shape, images, vmap_method="sequential"))
 
     def _or_nan(self, images: jax.Array) -> np.ndarray:
         if not self.failed:

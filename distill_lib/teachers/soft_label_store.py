@@ -186,7 +186,7 @@ def mean_pixels(images: jax.Array | np.ndarray) -> jax.Array:
 
 def _plain(about: Fields) -> dict[str, Any]:
     """As JSON gives it back."""
-    return json.loads(json.dumps(dict(about)))
+    return dict(json.loads(json.dumps(dict(about))))
 
 
 def _written(store: Store) -> Store:

@@ -58,7 +58,7 @@ def restore(soft: SoftLabels, num_classes: int) -> jax.Array:
     if soft.classes is None or soft.rest is None:
         return logits
     rest = jnp.repeat(jnp.asarray(soft.rest, jnp.float32)[:, None], num_classes, axis=1)
-    return jax.vmap(lambda row, at, own: row.at[at].set(own))(rest, jnp.asarray(soft.classes, jnp.int32), logits)
+    return jnp.asarray(jax.vmap(lambda row, at, own: row.at[at].set(own))(rest, jnp.asarray(soft.classes), logits))
 
 
 def size(kept: int, num_classes: int) -> int:
