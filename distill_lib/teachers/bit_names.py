@@ -66,18 +66,18 @@ def fit_head(
     """
     names = ("head/kernel", "head/bias")
     kernel, bias = (params[name].shape if name in params else () for name in names)
-    wanted = {name: expected_shapes[name].shape for name in names if name in expected_shapes}
-    width, *classes = wanted.get("head/kernel", ())
-    if len(classes) != 1 or len(bias) != 1 or kernel != (width, *bias) or list(bias) == classes:
+    wanted: list[tuple[int, ...]] = [expected_shapes[name].shape if name in expected_shapes else () for name in names]
+    comparable = len(bias) == len(wanted[1]) == 1 and kernel == (*wanted[0][:1], *bias)
+    if not comparable or bias == wanted[1]:
         return dict(params)
     told = f"{source} has a head of {bias[0]} classes"
     if not replace:
         raise DistillError(
-            f"{told}, the model one of {classes[0]}; choose a file for these classes (`published.load` can start from "
-            "a head of zeros: replace_head=True)."
+            f"{told}, the model one of {wanted[1][0]}; choose a file for these classes (`published.load` can start "
+            "from a head of zeros: replace_head=True)."
         )
-    print(f"{told}; it was replaced by zeros for {classes[0]} classes.")
-    return {**params, **{name: np.zeros(shape, np.float32) for name, shape in wanted.items()}}
+    print(f"{told}; it was replaced by zeros for {wanted[1][0]} classes.")
+    return {**params, **{name: np.zeros(shape, np.float32) for name, shape in zip(names, wanted, strict=True)}}
 
 
 def _our_name(name: str) -> str:

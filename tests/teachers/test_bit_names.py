@@ -214,3 +214,4 @@ def test_what_is_wrong_in_other_ways_is_never_replaced(params: Flat, wrong: Flat
 def test_a_missing_head_is_left_for_the_match(params: Flat) -> None:
     body = {name: value for name, value in params.items() if not name.startswith("head/")}
     assert bit_names.fit_head(body, params, "bit.npz", replace=True) == body
+    assert_same(bit_names.fit_head(params, body, "bit.npz", replace=True), params)
