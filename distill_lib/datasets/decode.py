@@ -131,26 +131,27 @@ def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray:
-    """A crop of an image of which the first rows are decoded, and whose whole has this height and width.
-
-    New pixels lie between the old ones as in `views.render`: their places are a line along each axis.
-    """
+    """A crop of an image of which the first rows are decoded, and whose whole has this height and width."""
     cv2, size = _opencv(), look.size
     top, left, high, wide = map(float, look.box)
-    starts, extents = np.array([left * width, top * height]), np.array([wide * width, high * height])
-    slopes = extents / size
-    offsets = starts + 0.5 * slopes - 0.5
-    if extents.min() >= size:  # no pixel's centre lies beyond those of the crop's own pixels
-        matrix = np.column_stack([np.diag(slopes), offsets])
+    (y, down), (x, across) = (top * height, high * height), (left * width, wide * width)
+    if min(down, across) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
+        slope_x, slope_y = across / size, down / size
+        matrix = np.array([[slope_x, 0.0, x + slope_x / 2 - 0.5], [0.0, slope_y, y + slope_y / 2 - 0.5]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         shown = cv2.warpAffine(pixels, matrix, (size, size), None, how, cv2.BORDER_REPLICATE)
     else:
-        places = offsets[:, None] + slopes[:, None] * np.arange(size)
-        places = np.clip(places, starts[:, None], (starts + np.maximum(extents - 1, 0))[:, None])
-        columns, rows = np.meshgrid(*places.astype(np.float32))
-        shown = cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+        grid = np.empty((2, size, size), np.float32)
+        grid[0], grid[1] = _centres(x, across, size), _centres(y, down, size)[:, None]
+        shown = cv2.remap(pixels, *grid, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
     shown = cv2.flip(shown, 1) if look.flip else shown
     return np.asarray(shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB))
+
+
+def _centres(start: float, extent: float, size: int) -> np.ndarray:
+    """Where new pixels lie between the old ones of an axis, as in `views.render`: within the crop."""
+    places = start + (np.arange(size) + 0.5) * (extent / size) - 0.5
+    return np.minimum(np.maximum(places, start), start + max(extent - 1.0, 0.0))
 
 
 def _for_crops(image: Encoded, looks: Sequence[Look], channels: int) -> tuple[np.ndarray, int, int]:

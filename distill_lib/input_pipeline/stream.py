@@ -11,6 +11,7 @@ import collections
 import functools
 import itertools
 import os
+import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
@@ -129,6 +130,7 @@ def _in_order(
     size = min(CHUNK, -(-maker.batch_size // max(workers, 1)))
     pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
     ahead = collections.deque[tuple[list[np.ndarray], list[_Task]]]()
+    exiting = sys.is_finalizing  # held: then modules are gone, and their threads with them
     try:
         for step in itertools.count(start_step):
             space, tasks = maker.space(), list[_Task]()
@@ -144,7 +146,8 @@ def _in_order(
             shown = {size: pictures[look] for size, look in teacher.items()}
             yield Batch(step - len(ahead), labels, pictures[0], shown)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        if not exiting():
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)
