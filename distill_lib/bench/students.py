@@ -35,7 +35,7 @@ def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes
     settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
     settings |= {"train_images": BATCHES * recipe.batch_size}
     if recipe.has_teacher:
-        model, _ = programs.teacher_model(recipe)
+        model, _ = programs.network_of(recipe.teacher.partition("@")[0])
         settings["teacher"] = str(drawn(recipe, model, folder / "teacher.npz"))
     return recipes.get(recipe.dataset, "smoke", **(settings | changes))
 
