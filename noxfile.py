@@ -110,7 +110,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The built book as readers see it: its HTML, and Chromium on a wide screen and a phone, light and dark, offline."""
+    """The built book as readers see it: HTML, and Chromium on a wide screen and a phone, light and dark, offline."""
     chromium, python = browsing(session)
     folder = "tests/browser"  # without tests/conftest.py, which is about JAX
     run(session, python, "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs, CHROMIUM=chromium)
