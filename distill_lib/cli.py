@@ -123,10 +123,10 @@ def _declare_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from distill_lib.datasets import prepare, registry
+    from distill_lib.datasets import names, prepare
 
     ready = True
-    for name in options.names or registry.names():
+    for name in options.names or names():
         if options.prepare:
             prepare.prepare(name, register_checksums=options.register_checksums)
         status = prepare.status(name)
@@ -206,8 +206,8 @@ def _soft_labels(options: argparse.Namespace) -> None:
     recipe = recipes.get(**settings)
     made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
     print(
-        f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
-        f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
+        f"{made.folder}: {made.steps} steps, {made.views} views, {made.kept} logits of each, "
+        f"{made.bytes_per_view:.1f} bytes a view, {made.bytes / 2**20:.1f} MiB"
     )
 
 

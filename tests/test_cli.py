@@ -120,8 +120,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return function
 
-    header = {"views": 4, "bytes": 2**20}
-    store = argparse.Namespace(folder="answers", steps=2, kept=3, bytes_per_view=1.5, header=header)
+    store = argparse.Namespace(folder="answers", steps=2, kept=3, bytes_per_view=1.5, views=4, bytes=2**20)
     status = prepare.Status("fashion", "absent", "here", None, hints=("mind the gap",))
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),

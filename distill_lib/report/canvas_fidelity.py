@@ -51,8 +51,8 @@ def crops_from_canvas(
     for canvas, (i, area) in itertools.product(canvases, enumerate(itertools.pairwise(edges))):
         for number, photo in enumerate(photos):
             aspects = np.full(crops, photo.shape[1] / photo.shape[0], np.float32)
-            key, crop = host_views.step_key(seed + i, number), host_views.Crop(area=area)
-            boxes = host_views.sample(key, np.arange(crops), crop, aspects).box
+            key = host_views.step_key(seed + i, number)
+            boxes = host_views.sample(key, np.arange(crops), aspects, area=area).box
             compared = _compare(photo, _in_canvas(photo, canvas), boxes, size)
             rows += [{"canvas": canvas, "area": area} | row for row in compared]
     groups = pd.DataFrame(rows).groupby(["canvas", "area"], sort=False)

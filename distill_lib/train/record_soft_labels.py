@@ -84,8 +84,13 @@ def _completed(begun: Store, task: Task) -> Store:
         soft = _kept(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
         made = fetched(soft, batches.most_ahead())
         while begun.steps < total:
+<<<<<<< HEAD
             labels, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
             begun = processes.from_first(functools.partial(begun.add, list(labels), means[0]))
+=======
+            labels, means = zip(*itertools.islice(made, begun.shard_steps), strict=True)
+            begun = begun.add(list(labels), means[0])
+>>>>>>> cut_data
             if time.perf_counter() - reported > REPORT_SECONDS or begun.steps == total:
                 reported = time.perf_counter()
                 progress.report(begun.steps)
@@ -95,7 +100,7 @@ def _completed(begun: Store, task: Task) -> Store:
 def _kept(given: Iterable[Batch], begun: Store, temperature: float) -> Iterator[tuple[SoftLabels, jax.Array | None]]:
     """The soft labels of batches, and of the first of each shard the mean pixels of its views."""
     for number, batch in enumerate(given):
-        means = None if number % begun.header["shard_steps"] else soft_label_store.mean_pixels(batch.images)
+        means = None if number % begun.shard_steps else soft_label_store.mean_pixels(batch.images)
         yield soft_labels.keep(batch.targets, begun.kept, temperature), means
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from distill_lib import models, optim, records, sharding, weights
 from distill_lib.errors import DistillError
-from distill_lib.evaluation import metrics, predict
+from distill_lib.evaluation import metrics
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint, processes
@@ -96,7 +96,7 @@ class StudentRun:
         }
         try:
             self.rows.append(row | evaluate(task, self.state.variables, "validation"))
-        except predict.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
+        except metrics.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
             self._diverged("the student's logits are not finite")
             return
         self.state = self.state._replace(loss_sum=jnp.zeros_like(self.state.loss_sum))
@@ -124,7 +124,7 @@ class StudentRun:
         try:
             for split in SPLITS:
                 result |= evaluate(task, variables, split)
-        except predict.NotFiniteError:
+        except metrics.NotFiniteError:
             return self._diverged("the student's logits are not finite")
         result |= similarity(task, variables)
         variables = jax.device_get(variables)
@@ -170,11 +170,19 @@ def _teacher(task: Task) -> dict[str, Any] | None:
     """What the record says of the teacher, and of its soft labels where they were stored."""
     if task.teacher is None:
         return None
+<<<<<<< HEAD
     teacher: dict[str, Any] = {"name": task.teacher.name, "sha256": task.teacher.sha256}
     if (store := task.store) is not None:
         stored = {"kept": store.kept, "bytes_per_view": round(store.bytes_per_view, 2)}
         teacher["stored"] = stored | {name: store.header[name] for name in ("bytes", "views")}
     return teacher
+=======
+    teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256}
+    if task.store is None:
+        return teacher
+    stored = {"kept": task.store.kept, "bytes_per_view": round(task.store.bytes_per_view, 2)}
+    return teacher | {"stored": stored | {"bytes": task.store.bytes, "views": task.store.views}}
+>>>>>>> cut_data
 
 
 def origin(task: Task, remat: bool = False) -> dict[str, Any]:
