@@ -66,7 +66,7 @@ class EvalSet:
         sizes = network.sizes(resolution) if isinstance(network, Ensemble) else [resolution]
         variables = sharding.on_all_devices(variables)
         parts = self.split.parts(self.side, sizes, AT_ONCE, count=count)
-        return np.concatenate([np.asarray(answer(variables, part)) for part in parts])[:count]
+        return np.concatenate([sharding.fetch(answer(variables, part)) for part in parts])[:count]
 
 
 def open_split(name: str, split: str, side: float, *, mock: bool = False, limit: int | None = None) -> EvalSet:

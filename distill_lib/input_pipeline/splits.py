@@ -121,18 +121,11 @@ class Streamed:
         size = sharding.part_size(size, count)
         keep = square and count * self.source.dataset.channels * sum(side * side for side in sizes) <= KEPT_BYTES
         for start in range(0, count, size):
-<<<<<<< HEAD
             stop = min(start + size, count)
             crops, own = {}, range(start, stop)[sharding.own_rows(size)]
             for pixels in sizes:
                 key = (side, pixels, start, stop, square)
                 crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key, own=own)
-=======
-            crops = {}
-            for pixels in sizes:
-                key = (side, pixels, start, min(start + size, count), square)
-                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key)
->>>>>>> cut_data
                 if keep:
                     self._kept[key] = crops[pixels]
             broken = np.isin(np.arange(start, stop), list(self.bad))
@@ -182,14 +175,17 @@ class Streamed:
             whole=recipe.whole,
             channels=self.source.dataset.channels,
             numbered=targets is not None,  # what replaces a broken image brings its own
+            rows=sharding.own_rows(recipe.batch_size),
             workers=self._workers,
             on_bad_image=self._on_bad_image,
             bad=self.substituted,
         )
+        place = functools.partial(jax.make_array_from_process_local_data, sharding.split(mesh))
         with contextlib.closing(given):
             for batch in given:
                 labels = batch.labels if targets is None else targets[batch.labels]
-                yield batch.step, jax.device_put(Crops(batch.student, batch.teacher, labels), sharding.split(mesh))
+                crops = Crops(batch.student, batch.teacher, labels)
+                yield batch.step, jax.tree.map(place, crops)
 
 
 Split = InMemory | Streamed

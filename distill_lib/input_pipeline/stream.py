@@ -60,6 +60,7 @@ def batches(
     whole: float = 0.0,
     channels: int = 3,
     numbered: bool = False,
+    rows: slice = slice(None),
     workers: int | None = None,
     on_bad_image: str = ON_BAD_IMAGE[0],
     bad: dict[int, str] | None = None,
@@ -79,6 +80,7 @@ def batches(
         whole: as in `views.sample`.
         channels: 1 (grey) or 3.
         numbered: whether labels are the numbers of the examples instead.
+        rows: of the batch that are made, where several processes share it.
         workers: how many threads decode, see `crew`; 0 decodes when a batch is asked for.
         on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
         bad: is given the name of each broken image that is met, by its number.
@@ -96,7 +98,7 @@ def batches(
     if row.relation == "independent":
         draws.append(functools.partial(draw, crop=str(row.teacher), independent=True))
     looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
-    maker = _Maker(source, seed, batch_size, draws, looks, channels, numbered)
+    maker = _Maker(source, seed, batch_size, range(batch_size)[rows], draws, looks, channels, numbered)
     teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
     bad = {} if bad is None else bad
 
@@ -127,14 +129,14 @@ def _in_order(
     maker: _Maker, start_step: int, workers: int, teacher: dict[int, int], note: Callable[[int, str, str], None]
 ) -> Generator[Batch]:
     """Some batches are made in advance, by threads; without workers each when it is asked for."""
-    size = min(CHUNK, -(-maker.batch_size // max(workers, 1)))
+    size = min(CHUNK, -(-len(maker.rows) // max(workers, 1)))
     pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
     ahead = collections.deque[tuple[list[np.ndarray], list[_Task]]]()
     exiting = sys.is_finalizing  # held: then modules are gone, and their threads with them
     try:
         for step in itertools.count(start_step):
             space, tasks = maker.space(), list[_Task]()
-            for begin in range(0, maker.batch_size, size):
+            for begin in range(0, len(maker.rows), size):
                 fill = functools.partial(maker.fill, step, begin, [array[begin : begin + size] for array in space])
                 tasks.append(pool.submit(fill).result if workers else fill)
             ahead.append((space, tasks))
@@ -157,6 +159,7 @@ class _Maker:
     source: Source
     seed: int
     batch_size: int
+    rows: range  # of the batch that are made
     draws: Sequence[Callable[..., host_views.Boxes]]  # the student's, and where it is independent the teacher's
     looks: Sequence[tuple[int, int]]  # number in `draws` and size in pixels of all that is shown of an image
     channels: int
@@ -164,16 +167,17 @@ class _Maker:
 
     def space(self) -> list[np.ndarray]:
         """New memory for a step: labels int32 (n,), and for each of the looks uint8 (n, size, size, channels)."""
-        shapes = [(self.batch_size, size, size, self.channels) for _, size in self.looks]
-        return [np.empty(self.batch_size, np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
+        shapes = [(len(self.rows), size, size, self.channels) for _, size in self.looks]
+        return [np.empty(len(self.rows), np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
 
     def fill(self, step: int, begin: int, space: list[np.ndarray]) -> list[_Broken]:
-        """Writes the images of a step from position `begin` on, and tells which are broken.
+        """Writes the images of a step from position `begin` of the rows on, and tells which are broken.
 
         In the place of a broken one the next that can be decoded is seen, from the same position.
         """
         labels, *pictures = space
         count, key = len(self.source), host_views.step_key(self.seed, step)
+        begin += self.rows.start
         first = sampler.batch_indices(self.seed, step, self.batch_size, count)[begin:]
         broken, places = list[_Broken](), list(range(len(labels)))
         for tried in range(min(ATTEMPTS, count)):
