@@ -121,18 +121,11 @@ class Streamed:
         size = sharding.part_size(size, count)
         keep = square and count * self.source.dataset.channels * sum(side * side for side in sizes) <= KEPT_BYTES
         for start in range(0, count, size):
-<<<<<<< HEAD
             stop = min(start + size, count)
             crops, own = {}, range(start, stop)[sharding.own_rows(size)]
             for pixels in sizes:
                 key = (side, pixels, start, stop, square)
                 crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key, own=own)
-=======
-            crops = {}
-            for pixels in sizes:
-                key = (side, pixels, start, min(start + size, count), square)
-                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key)
->>>>>>> cut_data
                 if keep:
                     self._kept[key] = crops[pixels]
             broken = np.isin(np.arange(start, stop), list(self.bad))

@@ -84,13 +84,8 @@ def _completed(begun: Store, task: Task) -> Store:
         soft = _kept(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
         made = fetched(soft, batches.most_ahead())
         while begun.steps < total:
-<<<<<<< HEAD
-            labels, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
-            begun = processes.from_first(functools.partial(begun.add, list(labels), means[0]))
-=======
             labels, means = zip(*itertools.islice(made, begun.shard_steps), strict=True)
-            begun = begun.add(list(labels), means[0])
->>>>>>> cut_data
+            begun = processes.from_first(functools.partial(begun.add, list(labels), means[0]))
             if time.perf_counter() - reported > REPORT_SECONDS or begun.steps == total:
                 reported = time.perf_counter()
                 progress.report(begun.steps)
