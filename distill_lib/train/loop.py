@@ -83,10 +83,9 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
                     checkpoint_seconds,
                     share * (time.perf_counter() - began) - spent,
                 )
-    substituted = lead.train.substituted
-    if substituted is not None:
-        substituted = set().union(*processes.exchanged({*substituted}))
-    return [run.error or run.finish(len(runs), substituted) for run in runs]
+    met = lead.train.substituted
+    broken = None if met is None else set[int]().union(*processes.exchanged({*met}))
+    return [run.error or run.finish(len(runs), broken) for run in runs]
 
 
 def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) -> None:

@@ -170,11 +170,11 @@ def _teacher(task: Task) -> dict[str, Any] | None:
     """What the record says of the teacher, and of its soft labels where they were stored."""
     if task.teacher is None:
         return None
-    teacher: dict[str, Any] = {"name": task.teacher.name, "sha256": task.teacher.sha256}
-    if (store := task.store) is not None:
-        stored = {"kept": store.kept, "bytes_per_view": round(store.bytes_per_view, 2)}
-        teacher["stored"] = stored | {"bytes": store.bytes, "views": store.views}
-    return teacher
+    teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256}
+    if task.store is None:
+        return teacher
+    stored = {"kept": task.store.kept, "bytes_per_view": round(task.store.bytes_per_view, 2)}
+    return teacher | {"stored": stored | {"bytes": task.store.bytes, "views": task.store.views}}
 
 
 def origin(task: Task, remat: bool = False) -> dict[str, Any]:

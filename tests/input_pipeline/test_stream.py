@@ -194,6 +194,15 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_equal(ours, theirs)
 
 
+def test_the_rows_of_several_processes_are_a_batch() -> None:
+    """Each makes the rows of its own devices, and no others; together they are what one process makes."""
+    (whole,) = take(1, batch_size=10)
+    shares = [take(1, batch_size=10, rows=slice(start, start + 5))[0] for start in (0, 5)]
+    assert [len(share.labels) for share in shares] == [5, 5]
+    np.testing.assert_array_equal(np.concatenate([share.labels for share in shares]), whole.labels)
+    np.testing.assert_array_equal(np.concatenate([share.student for share in shares]), whole.student)
+
+
 @pytest.mark.parametrize("kind", ["broken", "cut"])
 def test_a_broken_image_is_told_once_and_the_next_one_is_shown(kind: str) -> None:
     """With file name and index; 36 and 0 are neighbours. It is counted, and the others are as they were."""
