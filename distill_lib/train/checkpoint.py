@@ -73,12 +73,10 @@ def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
         DistillError: if it cannot be written.
     """
     leaves = {str(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state))}
-    content, newest = io.BytesIO(), directory / NEWEST
+    content = io.BytesIO()
     np.savez(content, facts=np.array(json.dumps(facts)), **leaves)  # type: ignore[arg-type]
     content.write(zlib.crc32(content.getbuffer()).to_bytes(CHECKSUM))
-    if newest.is_file():
-        os.replace(newest, directory / BEFORE)
-    weights.write_atomically(newest, content.getbuffer())
+    weights.write_atomically(directory / NEWEST, content.getbuffer(), keep=directory / BEFORE)
 
 
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ class StudentRun:
             task.recipe, run_id=task.run_id, mock=task.mock, result=result, about=about, teacher=_teacher(task)
         )
         record = records.write(self.directory, record, self.rows)
-        _tidy(self.directory)
+        _tidy(checkpoint.leftovers(self.directory))
         return Run(record, self.rows, variables, self.directory, False)
 
     def _diverged(self, what: str) -> DistillError:
@@ -214,7 +215,7 @@ def finished(task: Task, directory: Path) -> Run | None:
             "move that folder away."
         )
     rows, student = records.read_rows(directory, record), directory / "student.npz"
-    _tidy(directory, directory / checkpoint.LOCK)  # the process that wrote the record may have been killed before
+    _tidy(directory / name for name in (*checkpoint.KEPT, checkpoint.LOCK))  # of one that was killed after its record
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])
     variables = weights.unpack(weights.load_npz(student)) if student.is_file() else {}
     return Run(record, rows, variables, directory, True)
@@ -229,9 +230,9 @@ def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: s
         )
 
 
-def _tidy(directory: Path, *more: Path) -> None:
-    """Removes what a finished run needs no more, and what kills left."""
-    for leftover in (*checkpoint.leftovers(directory), *more):
+def _tidy(leftovers: Iterable[Path]) -> None:
+    """Removes what a finished run needs no more."""
+    for leftover in leftovers:
         with contextlib.suppress(OSError):  # of a folder that may only be read
             leftover.unlink(missing_ok=True)
 

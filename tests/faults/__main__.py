@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tiny
 from faults import damage, stops
-from faults.outcomes import LOST, OTHER, REFUSED, SAME, Table
+from faults.outcomes import Table
 from faults.work import Files, Work, works
 
 from distill_lib.bench import timing
@@ -22,7 +22,7 @@ from distill_lib.errors import DistillError, Parser, command_line
 
 SHORT = {"kills": 12, "disks": 8, "seconds": 6, "damage": 40, "processes": 1}  # of each work or file, at most
 LONG = {"kills": 10**6, "disks": 10**6, "seconds": 10**6, "damage": 2000, "processes": 6}
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @command_line
@@ -99,9 +99,13 @@ def settle(left: list[tuple[str, Path]], work: Work, expected: Files, table: Tab
 def damages(root: Path, made: list[Work], cases: int, table: Table) -> None:
     """Damages one file of each kind that is kept."""
     training, labels = made[0], made[2]
-    begun, stored = root / "begun", root / "stored"
+    stored = root / "stored"
     labels.do(stored)
-    stops.stopped(training, begun, 30)
+    for at in itertools.count(20):  # until there are two checkpoints, and not one that is being written
+        begun = root / f"begun{at}"
+        stops.stopped(training, begun, at)
+        if len(list(begun.glob("*/*/checkpoint*"))) == 2:
+            break
     folders = [next(place.glob("*/*")) for place in (begun, root / "trained")]
     for each in damage.stored_files(*folders, stored / "labels", root / "pictures"):
         damage.try_all(each, cases, table)

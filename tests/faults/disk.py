@@ -22,22 +22,21 @@ class Killed(BaseException):
 class Disk:
     """Counts the calls that change files below a folder, and has a fault strike at one of them.
 
-    `at` counts from 1; 0 never strikes. `strike` is called with the name of the call, and of a write after half of it.
+    `at` counts from 1; 0 never strikes. What `strike` raises is raised by the call; of a write half has been done then.
     `kinds` are the calls that count, all of them where there are none.
     """
 
-    def __init__(self, folder: Path, at: int, strike: Callable[[str], None], kinds: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, at: int, strike: Callable[[], None], kinds: tuple[str, ...] = ()) -> None:
         """Counts nothing yet."""
         self.folder, self.at, self.strike, self.kinds, self.calls = str(folder), at, strike, kinds, 0
 
-    def call(self, kind: str, before: Callable[[], object] = lambda: None) -> None:
-        """Counts a call, which lets `before` happen if the fault strikes now."""
+    def call(self, kind: str) -> None:
+        """Counts a call, and lets the fault strike if it is its turn."""
         if self.kinds and kind not in self.kinds:
             return
         self.calls += 1
         if self.calls == self.at:
-            before()
-            self.strike(kind)
+            self.strike()
 
     def holds(self, path: object) -> bool:
         """Whether a path lies below the folder."""
@@ -83,7 +82,12 @@ class _File:
         self._file, self._disk = file, disk
 
     def write(self, content: Any) -> int:
-        self._disk.call("write", lambda: (self._file.write(content[: len(content) // 2]), self._file.flush()))
+        try:
+            self._disk.call("write")
+        except BaseException:
+            self._file.write(content[: len(content) // 2])
+            self._file.flush()
+            raise
         return int(self._file.write(content))
 
     def __enter__(self) -> _File:
@@ -115,9 +119,9 @@ def faulty(disk: Disk) -> Iterator[Disk]:
 def killing(folder: Path, at: int) -> Disk:
     """A disk whose process is dead from a call on."""
 
-    def die(kind: str) -> None:
+    def die() -> None:
         disk.at = disk.calls + 1  # `finally` and `except` of a killed process do not run: nor may they change anything
-        raise Killed(kind)
+        raise Killed
 
     disk = Disk(folder, at, die)
     return disk
@@ -126,7 +130,7 @@ def killing(folder: Path, at: int) -> Disk:
 def full(folder: Path, at: int, number: int = errno.ENOSPC) -> Disk:
     """A disk that is full from a call on; `number` is the error, or ENOSPC."""
 
-    def refuse(_: str) -> None:
+    def refuse() -> None:
         disk.at = disk.calls + 1
         raise OSError(number, os.strerror(number))
 

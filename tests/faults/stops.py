@@ -28,7 +28,7 @@ def whole(work: Work, root: Path) -> tuple[Files, dict[str, int]]:
     for name, kinds in (("all", ()), ("growing", disk.GROWING)):
         folder = root / name
         work.begin(folder)
-        counter = disk.Disk(folder, 0, lambda _: None, kinds)
+        counter = disk.Disk(folder, 0, lambda: None, kinds)
         with disk.faulty(counter):
             work.do(folder)
         counts[name] = counter.calls
@@ -68,7 +68,7 @@ def full_disks(
 ) -> None:
     """A disk is full from a call on: one line that says so, with what to do; with room again the work goes on."""
     for at in calls:
-        folder, said = root / f"full{at}", io.StringIO()
+        folder, said = root / f"{errno.errorcode[number]}{at}", io.StringIO()
         work.begin(folder)
         try:
             with disk.faulty(disk.full(folder, at, number)), contextlib.redirect_stderr(said):
@@ -89,7 +89,7 @@ def second_process(work: Work, root: Path, expected: Files, calls: Iterable[int]
         folder, came = root / f"second{at}", [(SAME, "")]
         work.begin(folder)
 
-        def come(_: str, folder: Path = folder, came: list[tuple[str, str]] = came) -> None:
+        def come(folder: Path = folder, came: list[tuple[str, str]] = came) -> None:
             counter.kinds = ("none",)  # its own calls are not counted
             came[0] = outcome(lambda: (work.do(folder), work.made(folder))[1], [expected])
 
@@ -120,7 +120,7 @@ def child(act: Callable[[], object]) -> int:
 def really_killed(work: Work, folder: Path, at: int) -> bool:
     """Does the work in a process that gets SIGKILL at a call; whether it got as far."""
     work.begin(folder)
-    killing = disk.Disk(folder, at, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    killing = disk.Disk(folder, at, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
     def act() -> None:
         with disk.faulty(killing):
