@@ -109,6 +109,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kills, full disks, damaged files and second processes, and what becomes of the work; `-- long` tries them all."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    run(session, environment(session), "-m", "faults", *session.posargs, PYTHONPATH=path)
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The built book as readers see it: HTML, and Chromium on a wide screen and a phone, light and dark, offline."""
     chromium, python = browsing(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +35,8 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
         try:
             return main(arguments) or 0
         except (DistillError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            print(f"error: {error}{'; make room there.' if full else ''}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("error: interrupted; the same command goes on where it stopped, or starts again.", file=sys.stderr)

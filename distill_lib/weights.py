@@ -131,12 +131,17 @@ def match(params: Tree, expected: Tree, source: str) -> Tree:
     return params
 
 
-def write_atomically(path: File, content: bytes | memoryview) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot."""
+def write_atomically(path: File, content: bytes | memoryview, keep: Path | None = None) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot.
+
+    With `keep` the old one gets that name first, and is there whatever becomes of the new one.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if keep is not None and path.is_file():
+            os.replace(path, keep)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()

@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)  # pytest --hypothesis-profile long
 hypothesis.settings.load_profile("steady")
 
 

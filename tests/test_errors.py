@@ -25,6 +25,7 @@ def test_a_name_that_is_close_to_nothing_gets_no_suggestion() -> None:
         (None, 0, ""),
         (DistillError("no data; get them."), 1, "error: no data; get them.\n"),
         (FileNotFoundError(2, "No such file", "a.npz"), 1, "error: [Errno 2] No such file: 'a.npz'\n"),
+        (OSError(28, "No space left", "a.npz"), 1, "error: [Errno 28] No space left: 'a.npz'; make room there.\n"),
         (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on where it stopped, or starts again.\n"),
     ],
 )

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,10 @@ def alone(directory: Path) -> Iterator[None]:
 def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
     """Writes a state (a tree of arrays) and JSON-able facts; a kill at any moment leaves it or the one before whole."""
     leaves = {str(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state))}
-    content, newest = io.BytesIO(), directory / NEWEST
+    content = io.BytesIO()
     np.savez(content, facts=np.array(json.dumps(facts)), **leaves)  # type: ignore[arg-type]
     content.write(zlib.crc32(content.getbuffer()).to_bytes(CHECKSUM))
-    if newest.is_file():
-        os.replace(newest, directory / BEFORE)
-    weights.write_atomically(newest, content.getbuffer())
+    weights.write_atomically(directory / NEWEST, content.getbuffer(), keep=directory / BEFORE)
 
 
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
@@ -114,8 +112,8 @@ def restored(leaves: list[np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(tree, typed)
 
 
-def tidy(directory: Path) -> None:
-    """Removes what a finished run needs no more, and what kills left."""
-    for leftover in (*(directory / name for name in (*KEPT, LOCK, "recipe.json")), *weights.unfinished(directory)):
+def tidy(directory: Path, unfinished: Iterable[Path] = ()) -> None:
+    """Removes what a finished run needs no more, and what kills left unfinished, unless others may be writing it."""
+    for leftover in (*(directory / name for name in (*KEPT, LOCK, "recipe.json")), *unfinished):
         with contextlib.suppress(OSError):  # of a folder that may only be read
             leftover.unlink(missing_ok=True)
