@@ -158,9 +158,7 @@ def test_any_record_is_read_or_refused(run: Path, data: st.DataObject) -> None:
 def labels(folder: Path) -> Path:
     """A store of two steps."""
     numbers = np.random.default_rng(0)
-    store = soft_label_store.begin(
-        folder / "labels", {"seed": 0}, 3, steps=2, num_classes=300, batch_size=4
-    )
+    store = soft_label_store.begin(folder / "labels", {"seed": 0}, 3, steps=2, num_classes=300, batch_size=4)
     logits = -numbers.random((4, 3)).astype(np.float16)
     store.add([SoftLabels(logits, numbers.integers(0, 300, (4, 3), np.uint16), logits[:, 0] - 1)] * 2, np.zeros(4))
     return folder / "labels"

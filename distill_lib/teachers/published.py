@@ -222,6 +222,8 @@ def _local(text: str) -> Path:
 def _float32(name: str, value: np.ndarray, path: Path) -> np.ndarray:
     if not np.issubdtype(value.dtype, np.floating):
         raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
+    if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
+        raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
     return value.astype(np.float32, copy=False)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import picture_files
-from faults.outcomes import Table, outcome
 
 from distill_lib import datasets, records, weights
 from distill_lib.datasets import decode
 from distill_lib.errors import DistillError
 from distill_lib.teachers import soft_label_store
 from distill_lib.train import checkpoint
+from faults.outcomes import Table, outcome
 
 KINDS = ("flipped bit", "cut", "zeros within", "lengthened", "exchanged halves")
 
@@ -90,7 +90,7 @@ def stored_files(begun: Path, trained: Path, labels: Path, work: Path) -> Iterat
     for name in ("run.json", "metrics.csv"):
         yield Stored(name, trained / name, lambda: read_record(trained))
     yield Stored("student.npz", trained / "student.npz", lambda: read_npz(trained / "student.npz"))
-    shard = sorted(labels.glob("*.npz"))[1]
+    shard = max(labels.glob("*.npz"))
     for name, path in (("soft labels", shard), ("header of soft labels", labels / "header.json")):
         yield Stored(name, path, lambda: read_labels(labels))
     picture_files.fill(work, 3)

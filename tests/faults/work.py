@@ -119,4 +119,3 @@ def stored_steps(root: Path) -> int:
     """Steps that the store covers."""
     header = root / "labels" / "header.json"
     return soft_label_store.load(header.parent).steps if header.is_file() else 0
-
