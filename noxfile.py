@@ -117,7 +117,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The built book in Chromium: offline, on a wide screen and a phone, light and dark; arguments go to pytest."""
+    """The built book as readers see it: HTML, and Chromium on a wide screen and a phone, light and dark, offline."""
     chromium, python = browsing(session)
     folder = "tests/browser"  # without tests/conftest.py, which is about JAX
     run(session, python, "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs, CHROMIUM=chromium)

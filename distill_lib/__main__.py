@@ -4,4 +4,5 @@ import sys
 
 from distill_lib.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # which Dask's workers import under another name
+    sys.exit(main())

@@ -11,15 +11,12 @@ KEPT = {-1: -1, -2: 256 * 2**20, -4: 0}
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep large buffers that are freed; where there is no glibc, it does nothing.
+    """Lets glibc, where it is, keep large buffers; else it hands them back to the kernel, which zeroes pages again.
 
-    Otherwise glibc hands every large buffer of a step back to the kernel, which has to zero its pages again. No result
-    changes. Settings of the user's own, in MALLOC_* or GLIBC_TUNABLES, stay as they are.
+    No result changes. Settings of the user's own, in MALLOC_* or GLIBC_TUNABLES, stay as they are.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    for option, value in KEPT.items():
-        mallopt(option, value)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, value in KEPT.items():
+            mallopt(option, value)

@@ -81,8 +81,21 @@ def _run(options: argparse.Namespace) -> None:
     if options.notebook is None:
         raise DistillError("say which notebook: `distill run NOTEBOOK`. `distill run --list` prints them.")
     path = notebooks.find(options.notebook)
-    output = options.output or records.find_results() / "notebooks" / path.name
+    output = options.output or records.find_results() / "notebooks" / notebooks.copy_name(path)
     notebooks.run(path, output, _parameters(options))
+
+
+def _declare_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook", help="a name in book/experiments, or a path ending in .ipynb")
+    parser.add_argument("--scheduler", default="local", help="tcp://HOST:PORT of a Dask scheduler, or local (default)")
+    parser.add_argument("--workers", type=int, help="on this machine (one for each GPU, else one)")
+    _declare_parameters(parser, "a parameter; a list for one that is no list is a run for each value")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from distill_lib.experiments import cluster
+
+    print(cluster.sweep(cluster.jobs(options.notebook, _parameters(options)), options.scheduler, options.workers))
 
 
 def _declare_presets(parser: argparse.ArgumentParser) -> None:
@@ -110,10 +123,10 @@ def _declare_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from distill_lib.datasets import prepare, registry
+    from distill_lib.datasets import names, prepare
 
     ready = True
-    for name in options.names or registry.names():
+    for name in options.names or names():
         if options.prepare:
             prepare.prepare(name, register_checksums=options.register_checksums)
         status = prepare.status(name)
@@ -193,8 +206,8 @@ def _soft_labels(options: argparse.Namespace) -> None:
     recipe = recipes.get(**settings)
     made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
     print(
-        f"{made.folder}: {made.steps} steps, {made.header['views']} views, {made.kept} logits of each, "
-        f"{made.bytes_per_view:.1f} bytes a view, {made.header['bytes'] / 2**20:.1f} MiB"
+        f"{made.folder}: {made.steps} steps, {made.views} views, {made.kept} logits of each, "
+        f"{made.bytes_per_view:.1f} bytes a view, {made.bytes / 2**20:.1f} MiB"
     )
 
 
@@ -247,6 +260,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Any]]] = {
     "run": ("run an experiment notebook, with parameters", _declare_run, _run),
+    "sweep": ("run a notebook with many values, over Dask's workers", _declare_sweep, _sweep),
     "presets": ("print presets, and what they cost on a device", _declare_presets, _presets),
     "data": ("check and prepare data sets", _declare_data, _data),
     "teachers": ("list published teachers, or have them at hand", _declare_teachers, _teachers),

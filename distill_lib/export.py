@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,13 @@ _TIMM_PARTS = (
 
 
 def export(network: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
-    """Writes a network for other programs.
+    """Writes a network for other programs, and returns the file.
 
     Args:
         network: a run's folder, its student.npz, or a teacher that is one network.
         to: one of `FORMATS`.
         output: the file; None is beside a run's student, else in the working folder.
         resolution: height and width in pixels of its images; None takes that of the run, or the network's own.
-
-    Returns:
-        The file.
 
     Raises:
         DistillError: if the network is not at hand or damaged, its size is not known, an extra is not installed, or the
@@ -98,10 +96,10 @@ def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variabl
     flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
     if "head/bias" not in flat:
         raise DistillError(f"{path} has no head, so that its classes are not known; choose another file.")
-    model = models.create(name, len(flat["head/bias"]))
+    model, colour, grey = models.create(name, len(flat["head/bias"])), (size, size, 3), (size, size, 1)
     with contextlib.suppress(DistillError):
-        return model, published.load(path, model, (size, size, 3)), (size, size, 3)
-    return model, published.load(path, model, (size, size, 1)), (size, size, 1)
+        return model, published.load(path, model, colour), colour
+    return model, published.load(path, model, grey), grey
 
 
 def _about(path: Path, facts: dict[str, Any], record: records.Record | None) -> dict[str, Any]:
@@ -123,22 +121,20 @@ def _safetensors(variables: models.Variables, about: dict[str, Any]) -> bytes:
 
     flat = weights.flatten(weights.pack(variables))
     if "timm" in about:
-        flat = {_timm_name(name): _timm_layout(name, value) for name, value in flat.items()}
+        flat = dict(_in_timm(name, value) for name, value in flat.items())
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
     return save({name: np.ascontiguousarray(value) for name, value in flat.items()}, metadata)
 
 
-def _timm_name(name: str) -> str:
+def _in_timm(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    """An array as timm names and lays it out: convolutions (out, in, H, W), the head one of 1 x 1, else vectors."""
+    if name.endswith("/kernel"):
+        value = (value[None, None] if name == "head/kernel" else value).transpose(3, 2, 0, 1)
+    else:
+        value = value.reshape(-1)
     for pattern, theirs in _TIMM_PARTS:
         name = re.sub(pattern, theirs, name)
-    return name
-
-
-def _timm_layout(name: str, value: np.ndarray) -> np.ndarray:
-    """Convolutions (out, in, H, W), the head one of 1 x 1, and vectors of normalisation."""
-    if name == "head/kernel":
-        return value.T[:, :, None, None]
-    return value.transpose(3, 2, 0, 1) if name.endswith("/kernel") else value.reshape(-1)
+    return name, value
 
 
 def _stablehlo(member: Member, variables: models.Variables, shape: models.ImageShape) -> bytes:
@@ -146,8 +142,7 @@ def _stablehlo(member: Member, variables: models.Variables, shape: models.ImageS
     import flatbuffers  # noqa: F401  # that `serialize` imports late
 
     frozen, constants = models.fold(member.model, variables)
-    member = Member(frozen, member.resolution, member.input_range)
-    constants = jax.tree.map(jnp.asarray, constants)
+    member, constants = replace(member, model=frozen), jax.tree.map(jnp.asarray, constants)
 
     @jax.jit
     def logits(images: jax.Array) -> jax.Array:

@@ -24,14 +24,7 @@ def kl(
     `T^2 * sum_c p_c (log p_c - log q_c)` with `p = softmax(teacher / T)` and `q = softmax(student / T)`. The factor
     keeps the gradient's size independent of the temperature.
 
-    Args:
-        student_logits: (..., classes) float32.
-        teacher_logits: of the same shape.
-        temperature: T > 0.
-        scaled: whether the factor T^2 is there.
-
-    Returns:
-        (...,) float32, in nats times T^2; one value an example.
+    Maps two (..., classes) to (...,) float32, in nats, times T^2 unless not `scaled`; T > 0.
     """
     teacher = jax.nn.log_softmax(teacher_logits / temperature)
     student = jax.nn.log_softmax(student_logits / temperature)
@@ -57,13 +50,8 @@ def log_euclidean(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.A
 def hard(student_logits: jax.Array, teacher_logits: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
     """Divergence from the class that the teacher thinks most likely; without smoothing, the cross-entropy with it.
 
-    Args:
-        student_logits: (..., classes) float32.
-        teacher_logits: of the same shape.
-        smoothing: share of the target, from 0 to below 1, that the other classes get in equal parts.
-
-    Returns:
-        (...,) float32 in nats; 0 where the student's prediction is the target, as in the released code.
+    Maps two (..., classes) to (...,) float32 in nats; 0 where the student's prediction is the target, as in the
+    released code. `smoothing` is the share of the target, from 0 to below 1, that the other classes get in equal parts.
     """
     classes = teacher_logits.shape[-1]
     targets = jax.nn.one_hot(teacher_logits.argmax(axis=-1), classes)

@@ -30,20 +30,17 @@ STAIR = 0.1  # what is left after each
 
 
 def multiplier(schedule: str, total_steps: Number, warmup_steps: Number) -> optax.Schedule:
-    """Multiplier of the learning rate and the weight decay: linear from 0 to 1, then down.
+    """Multiplier of the learning rate and the weight decay: linear from 0 to 1 in the warm-up, then down.
 
     Args:
         schedule: "cosine", half a cosine down to 0; "quadratic", a parabola down to 0 (the paper's for Shampoo,
             appendix D); or "staircase", constant and divided by 10 after 30, 60 and 90 % of all steps (BiT, section
-            3.3).
+            3.3). DistillError for any other.
         total_steps: steps of the whole run.
         warmup_steps: steps of the linear part, fewer than `total_steps`.
 
     Returns:
         A function from the step (counted from 0) to a factor in [0, 1].
-
-    Raises:
-        DistillError: if the name is unknown.
     """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
@@ -90,17 +87,15 @@ def create(
             matrices, by steps of the size of Adam's, and all else by Adam with Nesterov momentum.
         learning_rate: peak learning rate.
         weight_decay: fraction of each kernel that is taken off a step, at the schedule's peak.
-        total_steps: steps of the whole run.
-        warmup_steps: steps of the linear warm-up.
+        total_steps: steps of the whole run, as in `multiplier`.
+        warmup_steps: of them.
         schedule: one of `SCHEDULES`, how learning rate and weight decay fall.
         decay: one of `DECAYS`: weight decay as in the paper, or multiplied by the learning rate as in AdamW.
-        mesh: devices along one axis "data" between which Shampoo shares its matrices; None keeps them on one.
+        mesh: devices along one axis "data" that share the computing of Shampoo's roots; None has one compute all.
 
     Returns:
         The optax transformation; with defaults the paper's. The structure of its state does not depend on the numbers.
-
-    Raises:
-        DistillError: if a name is unknown.
+        DistillError if a name is unknown.
     """
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)

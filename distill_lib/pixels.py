@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import views
-
-
-class Pixels(Protocol):
-    """The images of a batch before anybody looks at them: `Images` on the device, or `Crops` that the host made."""
-
-    @property
-    def targets(self) -> Any:
-        """Labels (batch,), or a fixed teacher's outputs (batch, classes)."""
-
-    def batch(self) -> Pixels:
-        """Those of this step."""
-
-    def aspect(self) -> jax.Array:
-        """Width / height of the images, a number or (batch,)."""
-
-    def show(self, view: views.View, size: int, *, teacher: bool) -> jax.Array:
-        """What student or teacher see of a view at a size in pixels, (batch, size, size, channels) in [-1, 1]."""
 
 
 class Images(NamedTuple):
@@ -45,18 +28,17 @@ class Images(NamedTuple):
     indices: jax.Array | np.ndarray | None = None
 
     def batch(self) -> Images:
-        """See `Pixels`."""
-        images, targets, extents, indices = self
-        if indices is None:
+        """Those of this step."""
+        if self.indices is None:
             return self
-        return Images(*jax.tree.map(lambda whole: whole[indices], (images, targets, extents)))
+        return Images(*jax.tree.map(lambda whole: whole[self.indices], self[:3]))
 
     def aspect(self) -> jax.Array:
-        """See `Pixels`."""
+        """Width / height of the images, a number or (batch,)."""
         return views.aspect(self.images, self.extents)
 
     def show(self, view: views.View, size: int, *, teacher: bool) -> jax.Array:
-        """See `Pixels`."""
+        """What student or teacher see of a view at a size in pixels, (batch, size, size, channels) in [-1, 1]."""
         return views.render(self.images, view, size, self.extents)
 
 
@@ -74,15 +56,19 @@ class Crops(NamedTuple):
     targets: jax.Array | np.ndarray | None = None
 
     def batch(self) -> Crops:
-        """See `Pixels`."""
+        """Those of this step: all of them."""
         return self
 
     def aspect(self) -> jax.Array:
-        """See `Pixels`; the host has seen to it."""
+        """1: the host has seen to it."""
         return jnp.ones(())
 
     def show(self, view: views.View, size: int, *, teacher: bool) -> jax.Array:
-        """See `Pixels`."""
+        """As `Images.show`."""
         crops = self.teacher[size] if teacher else self.student
         assert crops is not None
         return views.mix(views.normalize(crops), view)
+
+
+Pixels = Images | Crops
+"""The images of a batch before anybody looks at them."""

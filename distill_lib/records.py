@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -24,8 +23,6 @@ from distill_lib.weights import File, flatten, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from distill_lib.recipes import Recipe
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -63,31 +60,10 @@ def find_results() -> Path:
     return Path("results")
 
 
-def describe(
-    recipe: Recipe, *, run_id: str, mock: bool, result: Row, about: Record, teacher: dict[str, Any] | None
-) -> Record:
-    """Builds the record of a finished run.
-
-    Args:
-        recipe: the resolved recipe.
-        run_id: name of the run.
-        mock: whether the data were made up, so that the run must never reach a figure.
-        result: final metrics; accuracies as shares in [0, 1].
-        about: `steps`, `wall_seconds`, `images_per_second`, `students_per_step` (that were taught together), `resumed`
-            (how often the run was taken up again), `data` (digest of the images), and where there may be any,
-            `bad_images` (that were met in training) and `<split>_bad_images` (that no metric of the split counts).
-            Where it was taken up under other circumstances, `parts`: at which step, and what was what before and after.
-        teacher: name and SHA-256 of the teacher's checkpoint, if there was one.
-    """
-    named = {"run_id": run_id, "study": recipe.study, "mock": mock, "teacher": teacher}
-    return named | {"recipe": dataclasses.asdict(recipe), "result": result} | about | environment()
-
-
 def environment() -> Record:
     """Where and with what a record was made: device, peak memory, date, commit, and what `circumstances` says."""
-    revision, dirty = commit()
-    about = {"peak_memory_mb": _peak_memory_mb(), "commit": revision, "dirty": dirty}
-    return about | {"date": datetime.now(UTC).isoformat(timespec="seconds")} | circumstances()
+    (revision, dirty), date = commit(), datetime.now(UTC).isoformat(timespec="seconds")
+    return {"peak_memory_mb": _peak_memory_mb(), "commit": revision, "dirty": dirty, "date": date} | circumstances()
 
 
 def circumstances() -> Record:
@@ -100,6 +76,7 @@ def circumstances() -> Record:
     return {
         "device": on_cpu if device.platform == "cpu" else device.device_kind,
         "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
         "versions": {"python": platform.python_version()} | versions,
         "settings": {name: jax.config.values.get(name) for name in SETTINGS}
         | {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -122,11 +99,8 @@ def in_words(changed: dict[str, list[Any]]) -> str:
 def write(directory: Path, record: Record, rows: list[Row]) -> Record:
     """Writes metrics.csv and then run.json, whose presence says that the run is complete.
 
-    Returns:
-        The record as it is written: with its schema, and checksums of both files.
-
-    Raises:
-        DistillError: if the folder cannot be written, or the record is larger than 50 kB.
+    Returns the record as it is written, with its schema and checksums of both files. Raises DistillError if the folder
+    cannot be written, or the record is larger than 50 kB.
     """
     table = to_csv(rows)
     record = record | {"schema": SCHEMA, "checksums": {"metrics.csv": _sha256(table)}}
@@ -158,17 +132,13 @@ def to_csv(rows: list[Row]) -> bytes:
 
 
 def read_rows(directory: Path, record: Record) -> list[Row]:
-    """Reads the metrics.csv of a finished run; blank cells are "".
-
-    Raises:
-        DistillError: naming the file, if it is missing, cut, holds what is no number, or is not the record's.
-    """
+    """Reads the metrics.csv of a finished run; blank cells are "". DistillError if it is damaged or another run's."""
     path = directory / "metrics.csv"
     try:
         content = path.read_bytes()
         reader = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
-        rows = [{name: _number(name, text) for name, text in row.items()} for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
+        rows = [{name: _number(text) for name, text in row.items()} for row in reader]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise _damaged(path, f"is damaged ({error})") from error
     if "checksums" in record and record["checksums"]["metrics.csv"] != _sha256(content):
         raise _damaged(path, "is damaged (run.json has another checksum of it)")
@@ -179,8 +149,7 @@ def read_rows(directory: Path, record: Record) -> list[Row]:
 
 def load(directory: Path) -> Record | None:
     """Reads one record; None where the run is not complete. Raises DistillError if the record is damaged."""
-    path = directory / "run.json"
-    if not path.is_file():
+    if not (path := directory / "run.json").is_file():
         return None
     try:
         record = json.loads(path.read_bytes())
@@ -236,39 +205,33 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
         mock: whether runs on made-up data are included; figures never ask for them.
 
     Returns:
-        One row a run: run_id, study, every field of the recipe, every final metric, steps, wall_seconds, device, date,
-        commit. Sorted by study, policy, epochs and seed. Empty, with those columns, where there are no runs.
-
-    Raises:
-        DistillError: naming the file, if a record is damaged.
+        One row a run: its facts, every field of the recipe, every final metric. Sorted by study, policy, epochs and
+        seed. Empty, with some of those columns, where there are no runs. DistillError if a record is damaged.
     """
     import pandas as pd
 
-    rows = []
+    rows, order = [], ["study", "policy", "epochs", "seed", "run_id"]
     for _, record in _all(results, study, mock):
         flat = {name: value for name, value in record.items() if not isinstance(value, dict | list)}
-        teacher = record.get("teacher") or {}
-        flat["teacher_sha256"] = teacher.get("sha256", "")
-        flat["bytes_per_view"] = teacher.get("stored", {}).get("bytes_per_view")
-        recipe = record["recipe"] | {"crop_area": tuple(record["recipe"]["crop_area"])}
-        rows.append(flat | recipe | record["result"])
+        teacher, area = record.get("teacher") or {}, tuple(record["recipe"]["crop_area"])
+        flat |= {"teacher_sha256": teacher.get("sha256", "")}
+        flat |= {"bytes_per_view": teacher.get("stored", {}).get("bytes_per_view")}
+        rows.append(flat | record["recipe"] | {"crop_area": area} | record["result"])
     if not rows:
-        return pd.DataFrame(columns=["run_id", "study", "policy", "epochs", "seed", "test_top1"])
-    return pd.DataFrame(rows).sort_values(["study", "policy", "epochs", "seed", "run_id"], ignore_index=True)
+        return pd.DataFrame(columns=[*order, "test_top1"])
+    return pd.DataFrame(rows).sort_values(order, ignore_index=True)
 
 
 def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
     """The metrics.csv of all complete runs as one table; arguments as of `read`.
 
-    One row a report of a run: run_id, study, policy, epochs, seed, train_images and the columns of metrics.csv (the
-    epoch at that row is `epoch`, the length of the schedule `epochs`).
+    One row a report: the columns of metrics.csv and run_id, study, policy, epochs (of the whole), seed, train_images.
     """
     import pandas as pd
 
-    rows = []
+    rows, columns = [], ("run_id", "study", "policy", "epochs", "seed", "train_images")
     for directory, record in _all(results, study, mock):
-        about = {name: record[name] for name in ("run_id", "study")}
-        about |= {name: record["recipe"][name] for name in ("policy", "epochs", "seed", "train_images")}
+        about = {name: (record["recipe"] | record)[name] for name in columns}
         rows += [about | row for row in read_rows(directory, record)]
     return pd.DataFrame(rows)
 
@@ -281,13 +244,11 @@ def provenance(*frames: pd.DataFrame) -> str:
     if not full:
         return "No runs."
     frame = pd.concat(full)
-    ids = sorted(frame["run_id"])
+    ids, days = sorted(frame["run_id"]), sorted({date[:10] for date in frame["date"]})
     names = ", ".join(ids) if len(ids) <= 3 else f"{ids[0]}, {ids[1]} and {len(ids) - 2} more"
-    commits = ", ".join(sorted({commit[:7] for commit in frame["commit"]}))
-    seeds = ", ".join(str(seed) for seed in sorted(set(frame["seed"])))
-    devices = ", ".join(sorted(set(frame["device"])))
-    days = sorted({date[:10] for date in frame["date"]})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    columns = (frame["seed"], frame["device"], frame["commit"].str[:7])
+    seeds, devices, commits = (", ".join(map(str, sorted(set(column)))) for column in columns)
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
     count = "1 run" if len(ids) == 1 else f"{len(ids)} runs"
     return f"{count}; seeds {seeds}; {devices}; {when}. Runs: {names}; code {commits}."
 
@@ -300,20 +261,16 @@ def _all(results: File | None, study: str | None, mock: bool) -> Iterator[tuple[
             yield path.parent, record
 
 
-def _number(name: str | None, text: str | None) -> int | float | str:
-    if name is None or text is None:
-        raise ValueError("a line is longer or shorter than the first")
+def _number(text: str) -> int | float | str:
+    """The number that a cell holds; raises TypeError where a line is longer or shorter than the first."""
     with contextlib.suppress(ValueError):
         return int(text)
-    try:
-        return float(text) if text else ""
-    except ValueError:
-        raise ValueError(f"{name} is {text!r:.60}, no number") from None
+    return float(text) if text else ""
 
 
 @functools.cache
 def code() -> str:
-    """Digest of the library's files, without those that only measure, tell and draw; asked once a process."""
+    """Digest of the library's files, without those that only measure, tell and draw."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         if path.relative_to(folder).parts[0] not in AFTERWARDS:
@@ -323,9 +280,9 @@ def code() -> str:
 
 @functools.cache
 def commit() -> tuple[str, bool]:
-    """The commit of the library's checkout and whether its code was changed since; ("unknown", False) outside git.
+    """The commit of the library's checkout, at the first call, and whether its code was changed since.
 
-    Asked once a process, so that whoever asks first decides of which moment the answer is.
+    ("unknown", False) outside git.
     """
 
     def git(*arguments: str) -> str:
@@ -342,10 +299,8 @@ def _peak_memory_mb() -> float:
     """Peak memory of the device if it reports one, else of this process, in MiB."""
     import jax
 
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        peak: int = stats["peak_bytes_in_use"]
-    else:
+    peak: int | None = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    if peak is None:
         import resource
 
         unit = 1 if sys.platform == "darwin" else 2**10  # bytes of what the system counts in

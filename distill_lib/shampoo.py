@@ -16,8 +16,9 @@ References:
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -25,9 +26,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-Stacks = dict[str, jax.Array]
+Pair = tuple[jax.Array, jax.Array]
 TINY = 1e-30  # stands for the size of what is zero: its square root and inverse are finite in float32
-SPLIT = PartitionSpec("data")
 
 
 class ShampooState(NamedTuple):
@@ -36,26 +36,16 @@ class ShampooState(NamedTuple):
     Attributes:
         step: steps done.
         second: moving average of the squared gradient, a tree like the parameters.
-        statistics: L and R of all blocks, by size s: (number of such matrices, s, s); zeros fill up to a multiple of
-            the devices.
-        roots: their inverse roots, in the same order.
+        statistics: L and R, (blocks, rows, rows) and (blocks, columns, columns), of each array that is a matrix.
     """
 
     step: jax.Array
     second: optax.Updates
-    statistics: Stacks
-    roots: Stacks
+    statistics: list[Pair]
 
 
 class Cut(NamedTuple):
-    """How a matrix is cut into blocks of equal size; zeros are appended where it does not come out even.
-
-    Attributes:
-        rows: of the matrix.
-        columns: of the matrix.
-        down: blocks along the rows.
-        across: blocks along the columns.
-    """
+    """How a matrix of `rows` x `columns` is cut into `down` x `across` equal blocks; zeros fill up the last ones."""
 
     rows: int
     columns: int
@@ -63,20 +53,9 @@ class Cut(NamedTuple):
     across: int
 
     @property
-    def number(self) -> int:
-        """Of blocks."""
-        return self.down * self.across
-
-    @property
     def block(self) -> tuple[int, int]:
         """Rows and columns of a block."""
         return -(-self.rows // self.down), -(-self.columns // self.across)
-
-    @property
-    def zeros(self) -> tuple[jax.Array, jax.Array]:
-        """The statistics L and R of all blocks before the first step."""
-        height, width = self.block
-        return jnp.zeros((self.number, height, height)), jnp.zeros((self.number, width, width))
 
     def blocks(self, array: jax.Array) -> jax.Array:
         """Cuts an array of rows x columns numbers into blocks (number, height, width)."""
@@ -84,7 +63,7 @@ class Cut(NamedTuple):
         rest = self.down * height - self.rows, self.across * width - self.columns
         matrix = jnp.pad(array.reshape(self.rows, self.columns), ((0, rest[0]), (0, rest[1])))
         tiled = matrix.reshape(self.down, height, self.across, width)
-        return tiled.swapaxes(1, 2).reshape(self.number, height, width)
+        return tiled.swapaxes(1, 2).reshape(self.down * self.across, height, width)
 
     def joined(self, blocks: jax.Array) -> jax.Array:
         """Puts blocks (number, height, width) together again: (rows, columns)."""
@@ -157,7 +136,6 @@ def scale_by_shampoo(
     momentum: float = 0.9,
     decay: float = 0.999,
     epsilon: float = 1e-6,
-    interval: int = 1,
     start: int = 10,
     mesh: Mesh | None = None,
 ) -> optax.GradientTransformation:
@@ -169,130 +147,74 @@ def scale_by_shampoo(
             momentum m + (1 - momentum) d.
         decay: of the moving averages of second moments, matrices and squares.
         epsilon: ridge of the matrices, relative to their largest eigenvalue.
-        interval: steps between two computations of the roots; the paper's is 1.
         start: steps that take the grafted step itself, while the first statistics are gathered.
-        mesh: devices along one axis "data", which share the matrices between them; None, or one device, keeps all on
-            one. The size of the state depends on their number.
+        mesh: devices along one axis "data", each of which computes its share of the roots; None computes all on one.
 
     Returns:
         The optax transformation, without learning rate and sign; its state begins with a `ShampooState`.
     """
-    shared = mesh if mesh is not None and mesh.size > 1 else None
-    return optax.chain(
-        _precondition(block_size, decay, epsilon, interval, start, shared),
-        optax.trace(momentum, nesterov=True),
-        optax.scale(1 - momentum),
-    )
-
-
-def state_specs(state: optax.OptState) -> optax.OptState:
-    """Where each leaf of an optimiser's state lives: matrices are split over the axis "data", all else is everywhere.
-
-    Args:
-        state: of any optax transformation; one without Shampoo is everywhere.
-
-    Returns:
-        A tree like the state with a `PartitionSpec` for every leaf.
-    """
-
-    def specs(part: optax.OptState) -> optax.OptState:
-        everywhere = jax.tree.map(lambda _: PartitionSpec(), part)
-        if not isinstance(part, ShampooState):
-            return everywhere
-        split = dict.fromkeys(part.statistics, SPLIT)
-        return everywhere._replace(statistics=split, roots=dict(split))
-
-    return jax.tree.map(specs, state, is_leaf=lambda part: isinstance(part, ShampooState))
-
-
-def _precondition(
-    block_size: int, decay: float, epsilon: float, interval: int, start: int, mesh: Mesh | None
-) -> optax.GradientTransformation:
-    """Shampoo without momentum; see `scale_by_shampoo`."""
-
-    def placed(stacks: Stacks, spec: PartitionSpec) -> Stacks:
-        return stacks if mesh is None else jax.lax.with_sharding_constraint(stacks, NamedSharding(mesh, spec))
-
-    def stacked(pairs: Iterable[tuple[jax.Array, jax.Array]]) -> Stacks:
-        return placed(_stacked(pairs, 1 if mesh is None else mesh.shape["data"]), SPLIT)
-
-    find = functools.partial(inverse_root, epsilon=epsilon)
-    if mesh is not None:  # nothing passes between devices, so there is nothing to check
-        find = jax.shard_map(find, mesh=mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)
+    find = _shared_roots(functools.partial(inverse_root, epsilon=epsilon), mesh)
 
     def average(old: jax.Array, new: jax.Array) -> jax.Array:
         return decay * old + (1 - decay) * new
 
+    def products(leaves: list[jax.Array]) -> tuple[dict[int, tuple[Cut, jax.Array]], list[Pair]]:
+        """The matrices among arrays, by number, with their blocks; and G G^T and G^T G of these."""
+        cuts = {number: how for number, leaf in enumerate(leaves) if (how := cut(leaf.shape, block_size))}
+        matrices = {number: (how, how.blocks(leaves[number])) for number, how in cuts.items()}
+        return matrices, [(blocks @ blocks.mT, blocks.mT @ blocks) for _, blocks in matrices.values()]
+
     def init(params: optax.Params) -> ShampooState:
-        cuts = [cut(leaf.shape, block_size) for leaf in jax.tree.leaves(params)]
-        zeros = stacked(cut.zeros for cut in cuts if cut)
-        return ShampooState(
-            jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), zeros, jax.tree.map(jnp.zeros_like, zeros)
-        )
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return ShampooState(jnp.zeros((), jnp.int32), zeros, products(jax.tree.leaves(zeros))[1])
 
     def update(
         gradients: optax.Updates, state: ShampooState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ShampooState]:
-        leaves, structure = jax.tree.flatten(gradients)
-        cuts = [cut(leaf.shape, block_size) for leaf in leaves]
-        with jax.default_matmul_precision("highest"):
-            products = stacked(_products(leaves, cuts))
-            statistics = placed(jax.tree.map(average, state.statistics, products), SPLIT)
-            due = state.step % interval == 0
-            roots = jax.lax.cond(due, lambda: jax.tree.map(find, statistics), lambda: state.roots)
-            roots = placed(roots, SPLIT)
-            directions = list(_directions(leaves, cuts, placed(roots, PartitionSpec())))
         second = jax.tree.map(lambda old, new: average(old, new**2), state.second, gradients)
         unbias = 1 - decay ** (state.step + 1)
-        grafts = [
-            leaf / (jnp.sqrt(square / unbias) + 1e-8)
-            for leaf, square in zip(leaves, jax.tree.leaves(second), strict=True)
-        ]
-        steps = [
-            graft if direction is None else jnp.where(state.step < start, graft, _grafted(direction, graft))
-            for direction, graft in zip(directions, grafts, strict=True)
-        ]
-        return jax.tree.unflatten(structure, steps), ShampooState(state.step + 1, second, statistics, roots)
+        grafts = jax.tree.map(lambda leaf, square: leaf / (jnp.sqrt(square / unbias) + 1e-8), gradients, second)
+        steps, structure = jax.tree.flatten(grafts)
+        with jax.default_matmul_precision("highest"):
+            matrices, new = products(jax.tree.leaves(gradients))
+            statistics = jax.tree.map(average, state.statistics, new)
+            roots = _all_at_once(find, statistics)
+            for (number, (how, blocks)), (left, right) in zip(matrices.items(), roots, strict=True):
+                graft = steps[number]
+                direction = how.joined(left @ blocks @ right).reshape(graft.shape)
+                length = jnp.linalg.norm(graft.ravel()) / jnp.maximum(jnp.linalg.norm(direction.ravel()), TINY)
+                steps[number] = jnp.where(state.step < start, graft, direction * length)
+        return jax.tree.unflatten(structure, steps), ShampooState(state.step + 1, second, statistics)
 
-    return optax.GradientTransformation(init, update)
-
-
-def _products(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None]) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """G G^T and G^T G of every block of each matrix."""
-    for leaf, cut in zip(leaves, cuts, strict=True):
-        if cut is not None:
-            blocks = cut.blocks(leaf)
-            yield blocks @ blocks.mT, blocks.mT @ blocks
+    return optax.chain(
+        optax.GradientTransformation(init, update), optax.trace(momentum, nesterov=True), optax.scale(1 - momentum)
+    )
 
 
-def _stacked(pairs: Iterable[tuple[jax.Array, jax.Array]], shards: int) -> Stacks:
-    """Gathers matrices of equal size; zeros fill each stack up to a multiple of the devices."""
-    sides_by_size: dict[str, list[jax.Array]] = {}
-    for pair in pairs:
-        for side in pair:
-            sides_by_size.setdefault(str(side.shape[-1]), []).append(side)
-    stacks = {size: jnp.concatenate(parts) for size, parts in sides_by_size.items()}
-    return {size: jnp.pad(stack, ((0, -len(stack) % shards), (0, 0), (0, 0))) for size, stack in stacks.items()}
+def _shared_roots(find: Callable[[jax.Array], jax.Array], mesh: Mesh | None) -> Callable[[jax.Array], jax.Array]:
+    """Roots of a stack of matrices, of which each device computes as many; zeros fill them up to a multiple."""
+    if mesh is None or mesh.size == 1:
+        return find
+    split, everywhere = PartitionSpec("data"), NamedSharding(mesh, PartitionSpec())
+    # nothing passes between devices, so there is nothing to check
+    each = jax.shard_map(find, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+
+    def roots(stack: jax.Array) -> jax.Array:
+        stack = jax.lax.with_sharding_constraint(stack, everywhere)  # or the state would come back in shares
+        filled = jnp.pad(stack, ((0, -len(stack) % mesh.size), (0, 0), (0, 0)))
+        return jax.lax.with_sharding_constraint(each(filled), everywhere)[: len(stack)]
+
+    return roots
 
 
-def _directions(leaves: Sequence[jax.Array], cuts: Sequence[Cut | None], roots: Stacks) -> Iterator[jax.Array | None]:
-    """Each array's preconditioned gradient; None for vectors. Roots are taken in the order of `_products`."""
-    taken = dict.fromkeys(roots, 0)
-    for leaf, cut in zip(leaves, cuts, strict=True):
-        if cut is None:
-            yield None
-            continue
-        sides = []
-        for size in map(str, cut.block):
-            sides.append(roots[size][taken[size] : taken[size] + cut.number])
-            taken[size] += cut.number
-        yield cut.joined(sides[0] @ cut.blocks(leaf) @ sides[1]).reshape(leaf.shape)
-
-
-def _grafted(direction: jax.Array, length: jax.Array) -> jax.Array:
-    """One array's direction with the length of another."""
-    return direction * (_norm(length) / jnp.maximum(_norm(direction), TINY))
-
-
-def _norm(array: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.square(array).sum())
+def _all_at_once(find: Callable[[jax.Array], jax.Array], statistics: list[Pair]) -> list[Pair]:
+    """Roots of many stacks of matrices; those of equal size are put together."""
+    stacks, structure = jax.tree.flatten(statistics)
+    roots = list(stacks)
+    for size in {stack.shape[-1]: None for stack in stacks}:
+        numbers = [number for number, stack in enumerate(stacks) if stack.shape[-1] == size]
+        ends = list(itertools.accumulate(len(stacks[number]) for number in numbers))[:-1]
+        parts = jnp.split(find(jnp.concatenate([stacks[number] for number in numbers])), ends)
+        for number, part in zip(numbers, parts, strict=True):
+            roots[number] = part
+    return jax.tree.unflatten(structure, roots)

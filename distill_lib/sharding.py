@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -19,7 +20,13 @@ def use_compilation_cache() -> None:
 
 
 def data_mesh(count: int | None = None) -> Mesh:
-    """The first `count` devices, or all, along one axis "data": that of the images of a batch."""
+    """The first `count` devices, or all, along one axis "data": that of the images of a batch.
+
+    Those of a process stand side by side, so that its share of a batch is one piece.
+    """
+    if jax.process_count() > 1:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     return jax.make_mesh((count or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
@@ -33,21 +40,43 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def put(arrays: Any, sharding: NamedSharding) -> Any:
+    """Lays out a tree of arrays that every process has whole; those that lie so already are not sent again."""
+    if jax.process_count() == 1:
+        return jax.device_put(arrays, sharding)
+
+    def place(array: Any) -> jax.Array:
+        if getattr(array, "sharding", None) == sharding:
+            return array
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(place, arrays)
+
+
+def fetch(arrays: Any) -> Any:
+    """A tree of arrays as NumPy's, whole in every process."""
+    return jax.device_get(arrays) if jax.process_count() == 1 else multihost_utils.process_allgather(arrays, tiled=True)
+
+
+def own_rows(size: int) -> slice:
+    """Those of a batch, or a part, of so many examples that lie on the devices of this process."""
+    share = size // jax.process_count()
+    return slice(share * jax.process_index(), share * (jax.process_index() + 1))
+
+
+def in_any(flags: np.ndarray) -> np.ndarray:
+    """Which flags (n,) are set in any process."""
+    return flags if jax.process_count() == 1 else multihost_utils.process_allgather(flags).any(axis=0)
+
+
 def on_all_devices(variables: Any) -> Any:
     """A tree of arrays, whole on each device; those that are there already are not sent again."""
-    return jax.device_put(variables, everywhere(data_mesh()))
+    return put(variables, everywhere(data_mesh()))
 
 
 def in_parts(examples: Any, size: int) -> Iterator[Any]:
-    """Hands out examples some at a time, as `filled` lays them out.
-
-    Args:
-        examples: a tree of NumPy arrays with a common leading axis (n, ...).
-        size: examples in a part, see `part_size`.
-
-    Yields:
-        The same tree for each part, of arrays on the devices.
-    """
+    """Hands out a tree of NumPy arrays (n, ...) in parts of `part_size`, each on the devices as `filled` has it."""
     count = len(jax.tree.leaves(examples)[0])
     size = part_size(size, count)
     for start in range(0, count, size):
@@ -61,14 +90,12 @@ def part_size(size: int, count: int) -> int:
 
 
 def filled(examples: Any, size: int) -> Any:
-    """Splits examples over all devices; ones fill them up, so that one program serves all parts of a set.
+    """Splits a tree of NumPy arrays (n, ...) over all devices; ones fill it up to a size that `part_size` gives.
 
-    Args:
-        examples: a tree of NumPy arrays with a common leading axis, of at most `size`.
-        size: of the result, as `part_size` gives it.
+    So one program serves all parts of a set.
     """
 
     def fill(array: np.ndarray) -> np.ndarray:
         return np.concatenate([array, np.ones((size - len(array), *array.shape[1:]), array.dtype)])
 
-    return jax.device_put(jax.tree.map(fill, examples), split(data_mesh()))
+    return put(jax.tree.map(fill, examples), split(data_mesh()))

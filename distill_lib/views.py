@@ -11,7 +11,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,12 +50,14 @@ class Policy:
         relation: "none" (no teacher), "fixed" (the teacher's outputs are computed once), "independent" (two draws) or
             "same" (one draw).
         student: the student's crop.
+        name: the policy in words, as figures print it.
         mix: whether images are mixed by mixup.
     """
 
     teacher: str | None
     relation: str
     student: str
+    name: str
     mix: bool = False
 
     @property
@@ -67,40 +68,27 @@ class Policy:
 
 POLICIES = {
     # key                  teacher           relation       student
-    "fix/rs": Policy("whole", "fixed", "whole"),
-    "fix/cc": Policy("central", "fixed", "mild"),
-    "fix/ic_ens": Policy("inception_mean", "fixed", "inception"),
-    "ind/rc": Policy("mild", "independent", "mild"),
-    "ind/ic": Policy("inception", "independent", "inception"),
-    "same/rc": Policy("mild", "same", "mild"),
-    "same/ic": Policy("inception", "same", "inception"),
-    "mix": Policy("inception", "same", "inception", mix=True),
+    "fix/rs": Policy("whole", "fixed", "whole", "fixed teacher, whole image"),
+    "fix/cc": Policy("central", "fixed", "mild", "fixed teacher, central crop"),
+    "fix/ic_ens": Policy("inception_mean", "fixed", "inception", "fixed teacher, mean over crops"),
+    "ind/rc": Policy("mild", "independent", "mild", "independent mild crops"),
+    "ind/ic": Policy("inception", "independent", "inception", "independent crops"),
+    "same/rc": Policy("mild", "same", "mild", "same mild crop"),
+    "same/ic": Policy("inception", "same", "inception", "consistent teaching"),
+    "mix": Policy("inception", "same", "inception", "function matching", mix=True),
 }
 """The paper's eight policies (Figs. 2, 3 and 9-12), under the keys of its figures."""
 
 BASELINES = {
-    "labels": Policy(None, "none", "inception"),
-    "labels/mix": Policy(None, "none", "inception", mix=True),
-    "labels/rc": Policy(None, "none", "mild"),
-    "labels/rc/mix": Policy(None, "none", "mild", mix=True),
+    "labels": Policy(None, "none", "inception", "labels"),
+    "labels/mix": Policy(None, "none", "inception", "labels + mixup", mix=True),
+    "labels/rc": Policy(None, "none", "mild", "labels, mild crops"),
+    "labels/rc/mix": Policy(None, "none", "mild", "labels, mild crops + mixup", mix=True),
 }
 """Training from hard labels, without a teacher: students (the paper's Fig. 7), and with mild crops teachers (BiT)."""
 
-NAMES = {
-    "fix/rs": "fixed teacher, whole image",
-    "fix/cc": "fixed teacher, central crop",
-    "fix/ic_ens": "fixed teacher, mean over crops",
-    "ind/rc": "independent mild crops",
-    "ind/ic": "independent crops",
-    "same/rc": "same mild crop",
-    "same/ic": "consistent teaching",
-    "mix": "function matching",
-    "labels": "labels",
-    "labels/mix": "labels + mixup",
-    "labels/rc": "labels, mild crops",
-    "labels/rc/mix": "labels, mild crops + mixup",
-}
-"""Policies in words, as figures print them."""
+NAMES = {key: policy.name for key, policy in (POLICIES | BASELINES).items()}
+"""Policies in words."""
 
 
 def policy(key: str) -> Policy:
@@ -132,8 +120,8 @@ def sample(
 
     Args:
         key: a random key, one for each training step.
-        batch_size: images in the global batch.
-        crop: one of `CROPS`.
+        batch_size: images in the global batch; the leading axis of what is returned.
+        crop: one of `CROPS`; DistillError for another, as for another mixup.
         flip: whether to mirror half of the crops.
         mixup: None, "batch" (one lambda for all) or "example" (one lambda for each image).
         beta: p of lambda ~ Beta(p, p), above 0; 1 is uniform on [0, 1].
@@ -142,21 +130,14 @@ def sample(
         aspect: narrowest and widest width / height of an inception crop, in pixels.
         whole: share of the images that are shown whole instead of cropped.
         image_aspect: width / height of the images, a number or (batch,).
-
-    Returns:
-        The view; its arrays have a leading axis of length `batch_size`.
-
-    Raises:
-        DistillError: if `crop` or `mixup` is unknown.
     """
     if crop not in CROPS:
         raise unknown("crop", crop, CROPS)
     if mixup is not None and mixup not in MIXUPS:
         raise unknown("mixup", mixup, MIXUPS)
-    draws: Callable[[jax.Array], jax.Array] = jax.vmap(
-        lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,))
+    uniform = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))(
+        jnp.arange(batch_size)
     )
-    uniform = draws(jnp.arange(batch_size))
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     box = crops.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
     if whole:
@@ -171,12 +152,10 @@ def sample(
 
 
 def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float = 1.0) -> View:
-    """The view without randomness: the central crop used by evaluation, or with `side=1` of a square image the whole.
+    """The view without randomness: the central square used by evaluation, or with `side=1` of a square image the whole.
 
-    Args:
-        batch_size: images in the batch.
-        side: side of the central square, as a fraction of the image's shorter side.
-        image_aspect: width / height of the images, a number or (batch,).
+    The square's side is a fraction of the image's shorter side, of images of width / height `image_aspect`, a number or
+    (batch,).
     """
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     height = side * jnp.minimum(ratio, 1.0)
@@ -186,14 +165,7 @@ def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float
 
 
 def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options: Any) -> tuple[View, View]:
-    """Draws the views of teacher and student for one step.
-
-    Args:
-        key: a random key, one for each training step.
-        policy: what the two see.
-        batch_size: images in the global batch.
-        mixup: "batch" or "example": how many lambdas are drawn if the policy mixes.
-        **options: passed to `sample`.
+    """Draws the views of teacher and student for one step; arguments as of `sample`, with `mixup` if the policy mixes.
 
     Returns:
         The teacher's and the student's view: the very same object unless the policy is an independent one. A fixed
@@ -264,10 +236,9 @@ def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | Non
 
 def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
     """A lambda ~ Beta(p, p) for each position of the batch, (batch,); never the draws that boxes are made from."""
-    draw: Callable[[jax.Array], jax.Array] = jax.vmap(
-        lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p)
+    return jax.vmap(lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p))(
+        jnp.arange(batch_size)
     )
-    return draw(jnp.arange(batch_size))
 
 
 def _bilinear(start: jax.Array, extent: jax.Array, length: jax.Array, pixels: int, size: int) -> jax.Array:

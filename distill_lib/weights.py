@@ -29,13 +29,10 @@ def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *
     """Writes a parameter tree, atomically and byte-for-byte reproducibly; an existing file is replaced.
 
     Args:
-        path: file to write.
+        path: file to write; DistillError if it cannot be.
         params: nested dict of arrays; names may not contain "/".
         metadata: JSON-able facts to keep with the parameters.
         compressed: whether to take the time for it.
-
-    Raises:
-        DistillError: if the file cannot be written.
     """
     arrays: Tree = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
     if metadata is not None:
@@ -48,9 +45,8 @@ def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *
 def load_npz(path: File) -> Tree:
     """Reads NumPy arrays that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
 
-    Raises:
-        DistillError: if the file is missing, cannot be read, is damaged, expands to many times its size, or holds
-            anything but arrays, pickled objects among them, or numbers that are not finite.
+    Raises DistillError if the file is missing, cannot be read, is damaged, expands to many times its size, or holds
+    anything but arrays, pickled objects among them, or numbers that are not finite.
     """
     arrays = _read(path)
     arrays.pop(_METADATA, None)
@@ -86,10 +82,7 @@ def flatten(tree: Tree, prefix: str = "") -> Tree:
     """Turns a nested dict into one level with names such as "head/kernel"."""
     flat: Tree = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = value
+        flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
     return flat
 
 
@@ -116,15 +109,14 @@ def unpack(tree: Tree) -> Tree:
         name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in flatten(tree).items()
     }
     params = unflatten(wide)
-    stats = params.pop("batch_stats", None)
-    return {"params": params} if stats is None else {"params": params, "batch_stats": stats}
+    stats = {"batch_stats": params.pop("batch_stats")} if "batch_stats" in params else {}
+    return {"params": params} | stats
 
 
 def match(params: Tree, expected: Tree, source: str) -> Tree:
     """Returns a loaded tree if it fits the arrays, or their shapes, that a model wants.
 
-    Raises:
-        DistillError: naming the source, with every missing, surplus and misshapen array.
+    Raises DistillError naming the source, with every missing, surplus and misshapen array.
     """
     have, want = flatten(params), flatten(expected)
     problems = [f"missing {name}" for name in want.keys() - have.keys()]
@@ -195,9 +187,8 @@ def _read(path: File, only: str | None = None) -> dict[str, np.ndarray]:
 
 def _check_size(path: File, archive: zipfile.ZipFile) -> None:
     """Raises DistillError before an archive expands to many times its size: trained numbers hardly compress."""
-    whole, packed = (
-        sum(getattr(member, size) for member in archive.infolist()) for size in ("file_size", "compress_size")
-    )
+    members = archive.infolist()
+    whole, packed = sum(member.file_size for member in members), sum(member.compress_size for member in members)
     if whole > EXPANDED + MOST_EXPANSION * packed:
         raise DistillError(
             f"{path} would expand from {packed / 2**20:.1f} to {whole / 2**20:,.0f} MiB, which no checkpoint does; get "

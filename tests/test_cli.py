@@ -24,7 +24,7 @@ from distill_lib.report import aggregate, claims, preset_table
 from distill_lib.teachers import published
 from distill_lib.train import record_soft_labels
 
-COMMANDS = ("run", "presets", "data", "teachers", "evaluate", "export", "soft-labels", "records", "bench")
+COMMANDS = ("run", "sweep", "presets", "data", "teachers", "evaluate", "export", "soft-labels", "records", "bench")
 
 
 def test_the_command_is_installed_and_is_a_module_too() -> None:
@@ -71,6 +71,7 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
             ["presets", "fashion", "flowers"],
             "unknown argument 'flowers'. usage: distill presets [-h] [--device",
         ),
+        (["sweep"], "the following arguments are required: notebook. usage: distill sweep [-h]"),
         (["data"], "the following arguments are required: ACTION. usage: distill data [-h] ACTION"),
         (["data", "chekc"], "argument ACTION: invalid choice: 'chekc' (choose from "),
         (
@@ -119,8 +120,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return function
 
-    header = {"views": 4, "bytes": 2**20}
-    store = argparse.Namespace(folder="answers", steps=2, kept=3, bytes_per_view=1.5, header=header)
+    store = argparse.Namespace(folder="answers", steps=2, kept=3, bytes_per_view=1.5, views=4, bytes=2**20)
     status = prepare.Status("fashion", "absent", "here", None, hints=("mind the gap",))
     for module, name, answer in (
         (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),

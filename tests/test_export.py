@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -42,8 +43,9 @@ def run(tmp_path: Path) -> Path:
     weights.save_npz(folder / "student.npz", tiny.random_params(tiny.STUDENT, 10), facts)
     recipe = tiny.recipe("mock")
     teacher = {"name": "mock", "sha256": "mock"}
-    record = records.describe(recipe, run_id="r", mock=True, result={}, about={}, teacher=teacher)
-    records.write(folder, record | {"steps": 1, "wall_seconds": 1.0}, [{"step": 1, "loss": 1.0}])
+    record = {"run_id": "r", "study": recipe.study, "mock": True, "recipe": dataclasses.asdict(recipe), "result": {}}
+    record |= {"teacher": teacher, "steps": 1, "wall_seconds": 1.0} | records.environment()
+    records.write(folder, record, [{"step": 1, "loss": 1.0}])
     return folder
 
 

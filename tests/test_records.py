@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import resource
@@ -34,8 +35,8 @@ def make_record(policy: str = "mix", seed: int = 0, mock: bool = False, **change
     result = {"test_top1": 0.1 + 0.2, "train_loss": 1 / 3}
     teacher = {"name": "mock", "sha256": "abc"} if recipe.has_teacher else None
     run_id = recipe.run_id("abc" if teacher else "")
-    record = records.describe(recipe, run_id=run_id, mock=mock, result=result, about=timing, teacher=teacher)
-    return record | changes
+    about = {"run_id": run_id, "study": recipe.study, "mock": mock, "recipe": dataclasses.asdict(recipe)}
+    return about | {"result": result, "teacher": teacher} | timing | records.environment() | changes
 
 
 def write(root: Path, record: dict) -> Path:
@@ -102,7 +103,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert sorted(os.listdir(folder)) == ["metrics.csv", "run.json"]
 
 
-def test_describe_says_where_a_number_comes_from() -> None:
+def test_a_record_says_where_a_number_comes_from() -> None:
     """Recipe, result, versions, device, date and commit: what one needs to check a number years later."""
     record = make_record()
     assert record["recipe"]["policy"] == "mix" and record["recipe"]["crop_area"] == (0.25, 1.0)

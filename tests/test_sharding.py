@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distill_lib import datasets, models, sharding
-from distill_lib.evaluation.predict import predict
+from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import InMemory
 
 
@@ -31,5 +31,6 @@ def test_evaluation_is_shared_among_the_devices_and_says_the_same() -> None:
     variables["params"]["head"]["kernel"] = jax.random.normal(jax.random.key(1), (128, 3))
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     alone = jax.jit(lambda variables, images: models.logits(model, variables, images / 127.5 - 1))
-    said = predict(model, variables, InMemory(lambda: datasets.Arrays(images, np.zeros(5, int))), resolution=8)
+    eval_set = EvalSet(InMemory(lambda: datasets.Arrays(images, np.zeros(5, int))))
+    said = eval_set.logits(model, variables, 8)
     np.testing.assert_allclose(said, alone(jax.device_put(variables, jax.devices()[0]), images), atol=1e-4)

@@ -1,4 +1,4 @@
-"""Sphinx extension: a page that is a notebook offers it for download and, where the code is public, to open elsewhere."""
+"""Sphinx extension: a notebook's page offers it for download and, where the code is public, to open elsewhere."""
 
 from __future__ import annotations
 

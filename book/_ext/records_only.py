@@ -1,13 +1,18 @@
-"""Sphinx extension: while the book is built nothing is trained, and under a figure names of runs and commits unfold."""
+"""Sphinx extension: building the book trains nothing, compiles nothing twice, and folds names of runs under figures."""
 
 from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
+COMPILED = {  # JAX's, where runs keep theirs: a page asks for hundreds of small programs, and the next build finds them
+    "JAX_COMPILATION_CACHE_DIR": str(Path.home() / ".cache" / "distill_lib" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
 # A caption's text, its provenance, which `records.provenance` writes, and the end of its paragraph
 FIGURE_SOURCE = re.compile(
     r'<span class="provenance">\s*(?:<span class="pasted-text">)?(?P<short>[^<]*?)'
@@ -34,6 +39,8 @@ def _folded(caption: re.Match[str]) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
-    os.environ["DISTILL_READ_ONLY"] = "1"  # kernels inherit it; `experiments.run` heeds it
+    os.environ["DISTILL_READ_ONLY"] = "1"  # kernels inherit both; `experiments.run` heeds this one
+    for name, value in COMPILED.items():
+        os.environ.setdefault(name, value)
     app.connect("html-page-context", fold)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,19 +28,7 @@ from distill_lib.bench import programs, tables, timing
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
-  clock_rate_ghz: 1.98 device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 patch: 0 }
-runtime_version { major: 12 minor: 9 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
+H100 = Path(__file__).parents[1] / "data" / "h100_target.txtpb"  # what XLA has to know of "NVIDIA H100 80GB HBM3"
 
 
 class Target(NamedTuple):
@@ -54,7 +42,7 @@ class Target(NamedTuple):
         """The devices along the axis "data"."""
         from jax.experimental import topologies
 
-        cuda = {"topology_name": "h100", "topology": self.topology, "target_config": H100}
+        cuda = {"topology_name": "h100", "topology": self.topology, "target_config": H100.read_text()}
         named: dict[str, Any] = cuda if self.platform == "cuda" else {"topology_name": self.topology}
         devices = topologies.get_topology_desc(platform=self.platform, **named).devices
         return Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -103,30 +91,32 @@ CASES = (
     Case("full", "imagenet, ViT", _IMAGENET, _MIX | {"student": "vit_s16"}, _JUDGED),
     Case("full", "imagenet, Shampoo", _IMAGENET, _MIX | {"optimizer": "shampoo"}, (STUDENT,)),
 )
-_HERE = {  # libtpu would ask the network which machine this is, and wait
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+NAMES = tuple(dict.fromkeys(case.name for case in CASES))
+_HERE = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"} | {
+    # libtpu would ask the network which machine this is, and wait
+    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost",
+}  # fmt: skip
 _PLAIN_PRODUCTS = "--xla_gpu_enable_triton_gemm=false"
 """Of ViTs on GPUs: XLA finds no tiles for a product of attention and what follows it, and says so (JAX 0.10.2)."""
 _WIDTHS = {"bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}  # bytes; of others four
 _COLLECTIVE = re.compile(
-    r"^\s*(?:ROOT )?%?\S+ = (.+?) (all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?:-start)?\("
+    r"^\s*(?:ROOT )?%?\S+ = (.+?) (all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(",
+    re.MULTILINE,
 )
 _CALLS_HOST = re.compile(r"\b(outfeed|infeed)\(|is_host_transfer=true|custom_call_target=\"[^\"]*callback[^\"]*\"")
 _CONVOLUTION = re.compile(r"stablehlo\.convolution.*?: \(tensor<(?:\d+x)*(\w+)>, tensor<(?:\d+x)*(\w+)>\)")
 
 
 def measure(
-    python: str = sys.executable, size: str = "usual", target: str | None = None, case: str | None = None
+    python: str = sys.executable,
+    size: str = "usual",
+    targets: Sequence[str] = tuple(TARGETS),
+    cases: Sequence[str] = NAMES,
 ) -> timing.Rows:
     """Compiles the programs of a step for accelerators without having one, and checks what came out.
 
     `--python` is that of an environment with libtpu and JAX's CUDA plugin, which `nox -s compile` makes; `--size` is
-    quick (the embedded networks), usual or full; `--target` and `--case` take this one alone.
+    quick (the embedded networks), usual or full.
 
     Returns:
         A row a program, with those of the record that were not compiled again; their `problems` are empty. The record
@@ -136,15 +126,12 @@ def measure(
         DistillError: if a program does not compile, does not fit, moves whole batches between devices, copies its
             state, calls the host, or computes in another dtype; all of them are told.
     """
-    names = {each.name for each in CASES}
-    for option, value, known in (("size", size, SIZES), ("target", target, TARGETS), ("case", case, names)):
-        if value not in (None, *known):
-            raise unknown(option, value, sorted(known))
-    rows = {_name(row): row for row in tables.rows("compile")}
-    amiss: list[str] = []
-    cases = [each for each in CASES if SIZES.index(each.size) <= SIZES.index(size) and case in (None, each.name)]
-    for devices, each in itertools.product([target] if target else TARGETS, cases):
-        made = {_name(row): row for row in _compiled(python, devices, each)}
+    if size not in SIZES:
+        raise unknown("size", size, SIZES)
+    rows, amiss = {_name(row): row for row in tables.rows("compile")}, list[str]()
+    chosen = [case for case in CASES if SIZES.index(case.size) <= SIZES.index(size) and case.name in cases]
+    for target, case in itertools.product(targets, chosen):
+        made = {_name(row): row for row in _compiled(python, target, case)}
         amiss += [f"{name}: {row['problems']}" for name, row in made.items() if row["problems"]]
         rows = {name: row for name, row in (rows | made).items() if not row["problems"]}
         timing.write("compile", list(rows.values()))
@@ -164,18 +151,14 @@ def _compiled(python: str, target: str, case: Case) -> timing.Rows:
     done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, errors="replace")
     rows = [about | json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
+        lines = done.stderr.splitlines()
+        telling = [line for line in lines if "Check failed" in line or "Error: " in line]  # of XLA, or of a traceback
+        reason = (telling or lines or ["nothing was said"])[-1].strip()[:300]
         stopped = {"program": (*case.parts, "its end")[len(rows)], "dtype": recipe.dtype}
-        rows.append(about | stopped | {"problems": f"it does not compile ({_reason(done.stderr)})"})
+        rows.append(about | stopped | {"problems": f"it does not compile ({reason})"})
     for row in rows:
         print(f"{_name(row)}: {row['problems'] or 'as it should be'}", flush=True)
     return rows
-
-
-def _reason(errors: str) -> str:
-    """The line that says why: that of a failed check of XLA, or the last one of a traceback."""
-    lines = errors.strip().splitlines() or ["nothing was said"]
-    telling = [line for line in lines if "Check failed" in line or "Error: " in line]
-    return (telling or [line for line in lines if not line.startswith(" ")] or lines)[-1].strip()[:300]
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -229,7 +212,7 @@ def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) 
 def _collectives(text: str) -> tuple[str, int]:
     """How many of each kind a compiled program has, and the bytes of the largest array, or of all that are summed."""
     kinds, largest = collections.Counter[str](), 0
-    for results, kind in (match.groups() for line in text.splitlines() if (match := _COLLECTIVE.match(line))):
+    for results, kind in _COLLECTIVE.findall(text):
         sizes = [
             _WIDTHS.get(number, 4) * math.prod(map(int, filter(None, sides.split(","))))
             for number, sides in re.findall(r"(\w+)\[([\d,]*)\]", results)

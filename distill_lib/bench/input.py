@@ -72,10 +72,8 @@ def _rows(quality: int, cores: int, tensorflow: str | None, batches: int, rounds
             job = process.Job(python, "input_batch", case | {"form": form}, "--tensorflow", CUDA_VISIBLE_DEVICES="")
             jobs[form] = stack.enter_context(job)
         spent = process.in_turn(jobs, dict.fromkeys(jobs, batches), rounds)
-    seconds = {
-        form: [timing.summary([time / BATCH for time in times]) for times in zip(*each, strict=True)]
-        for form, each in spent.items()
-    }
+    clocks = {form: zip(*each, strict=True) for form, each in spent.items()}
+    seconds = {form: [timing.summary(time / BATCH for time in each) for each in both] for form, both in clocks.items()}
     (wall, cpu), rows = seconds["threads"], []
     for form in FORMS:
         their_wall, their_cpu = seconds.get(form, (None, None))

@@ -43,19 +43,16 @@ class Job(contextlib.AbstractContextManager["Job"]):
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path} | variables,
             start_new_session=True,
         )
-        self.facts = self._answer(case)
+        self.facts = self.ask(case)
 
     def __exit__(self, *_: object) -> None:
         send(self._process, "SIGCONT")
         self._process.communicate()
         self._messages.close()
 
-    def ask(self, steps: int) -> list[float]:
-        """Wakes the job up for so many steps: seconds a step, by the clock and of all its processors."""
+    def ask(self, question: Any) -> Any:
+        """Wakes the job up for an answer: to a number of steps seconds a step, of the clock and of all threads."""
         send(self._process, "SIGCONT")
-        return list(self._answer(steps))
-
-    def _answer(self, question: Any) -> Any:
         pipes: Any = self._process
         with contextlib.suppress(BrokenPipeError):  # it has stopped: there is no answer
             pipes.stdin.write(f"{json.dumps(question)}\n")
@@ -73,11 +70,8 @@ class Job(contextlib.AbstractContextManager["Job"]):
 
 def in_turn(jobs: dict[str, Job], steps: dict[str, int], rounds: int) -> dict[str, list[list[float]]]:
     """Asks jobs for steps in turn; by name, what each answered in every round."""
-    spent: dict[str, list[list[float]]] = {name: [] for name in jobs}
-    for _ in range(rounds):
-        for name, job in jobs.items():
-            spent[name].append(job.ask(steps[name]))
-    return spent
+    spent = [[job.ask(steps[name]) for name, job in jobs.items()] for _ in range(rounds)]
+    return dict(zip(jobs, map(list, zip(*spent, strict=True)), strict=True))
 
 
 def send(process: subprocess.Popen[Any], name: str) -> None:

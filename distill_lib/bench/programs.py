@@ -27,18 +27,18 @@ Program = tuple[Callable[[], Any], int, int, int]
 """What lowers it, bytes of its largest collective, multiply-adds an image, and arrays that it updates in place."""
 
 
-def teacher_model(recipe: Recipe) -> tuple[str, int | None]:
-    """The network of a recipe's teacher, and the side in pixels that it is shown where that is its own.
+def network_of(teacher: str) -> tuple[str, int | None]:
+    """The network of a published or embedded teacher, and the side in pixels that is its own, if it has one.
 
     Raises:
-        DistillError: if the teacher is neither published nor embedded: its network is not known without its file.
+        DistillError: if it is neither: its network is not known without its file.
     """
-    ((name, side),) = teachers.parts(recipe.teacher)
-    if name in published.CHECKPOINTS:
-        return published.CHECKPOINTS[name].model, side
-    if name in teachers.EMBEDDED:
-        return load_metadata(teachers.EMBEDDED[name])["model"], side
-    raise unknown("published or embedded teacher", name, [*published.CHECKPOINTS, *teachers.EMBEDDED])
+    if teacher in published.CHECKPOINTS:
+        return published.CHECKPOINTS[teacher].model, published.CHECKPOINTS[teacher].resolution
+    if teacher in teachers.EMBEDDED:
+        facts = load_metadata(teachers.EMBEDDED[teacher])
+        return facts["model"], facts.get("resolution")
+    raise unknown("teacher", teacher, [*teachers.EMBEDDED, *published.CHECKPOINTS])
 
 
 def resident(recipe: Recipe) -> bool:
@@ -87,7 +87,8 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
     macs, side, ensemble = 0, recipe.resolution, None
     asked: tuple[Any, ...] = ()
     if relation in ("same", "independent"):
-        model, own = teacher_model(recipe)
+        ((name, own),) = teachers.parts(recipe.teacher)
+        model, _ = network_of(name)
         network, side = models.create(model, classes, recipe.dtype), own or recipe.resolution
         shape = (side, side, dataset.channels)
         # zeros of NumPy, because BatchNorm is folded on the host

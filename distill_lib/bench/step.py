@@ -34,8 +34,13 @@ from distill_lib.recipes import Recipe
 
 CHECKED = 2  # images whose logits are compared
 ROUNDING = {"float32": 1e-3, "bfloat16": 0.05}  # of logits, relative to the largest
+STEPS, WARMUP = 20_000, 1_500  # of the schedule whose first steps are timed
 OURS, BIG_VISION = "distill_lib", "big_vision"
 PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch, compiled"
+_COLUMNS = (
+    *("step", "images/s", "times as long", "share of peak", "student parameters", "teacher parameters", "GMAC"),
+    *("logits differ by", "version"),
+)
 
 
 class Case(NamedTuple):
@@ -91,36 +96,34 @@ def measure(
     if big_vision and not Path(big_vision, "big_vision", "models", "bit_paper.py").is_file():
         raise DistillError(f"there is no checkout of big_vision at {big_vision}: name one, or leave it out.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share the accelerator
-    cache = str(Path.home() / ".cache" / "distill_lib" / "jax")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "distill_lib" / "jax"))
     places = dict.fromkeys((PLAIN, FOLDED, COMPILED), (torch, "--torch")) | {OURS: (sys.executable, "")}
     places[BIG_VISION] = (big_vision_python, "--big-vision-python") if big_vision else (None, "--big-vision")
-    here, rows = jax.default_backend() != "cpu", []
+    here, rows = jax.default_backend() != "cpu", list[dict[str, Any]]()
     for case in (CASES[name] for name in cases):
-        if case.accelerator == here:
-            rows += _rows(case, places, str(Path(big_vision or "").absolute()), batch, rounds)
-            continue
+        recipe, table = case.recipe(batch), dict[str, dict[str, Any]]()
         reason = "not run: no accelerator here" if case.accelerator else "not run: for CPUs"
-        rows += [_row(case, form, case.recipe(batch)) | {"step": reason} for form in (OURS, *case.peers)]
+        for form in (OURS, *case.peers):
+            dtype = "float32" if form == BIG_VISION else recipe.dtype  # as it is released
+            about = {"case": case.name, "form": form, "images": recipe.batch_size, "side": recipe.resolution}
+            table[form] = about | {"dtype": dtype} | dict.fromkeys(_COLUMNS) | {"step": reason}
+        if case.accelerator == here:
+            _fill(table, case, recipe, places, str(Path(big_vision or "").absolute()), rounds)
+        rows += table.values()
     return rows
 
 
 study = functools.partial(measure, cases=("mix_8", "same_8"))
 """Eight students as a user pays for them: they share one teacher, beside eight runs of compiled PyTorch."""
 
-
-def _row(case: Case, form: str, recipe: Recipe) -> dict[str, Any]:
-    """The row of a step that has not been run."""
-    row = {"case": case.name, "form": form, "images": recipe.batch_size, "side": recipe.resolution}
-    row |= {"dtype": "float32" if form == BIG_VISION else recipe.dtype}  # as big_vision is released
-    more = ("step", "images/s", "times as long", "share of peak", "student parameters", "teacher parameters")
-    return row | dict.fromkeys((*more, "GMAC", "logits differ by", "version"))
+Places = dict[str, tuple[str | None, str]]  # by form: its interpreter, and the option that names it
 
 
-def _rows(case: Case, places: dict[str, tuple[str | None, str]], checkout: str, batch: int, rounds: int) -> timing.Rows:
-    """A row a form; the places are its interpreter and the option that names it."""
-    recipe, jobs = case.recipe(batch), dict[str, process.Job]()
-    rows = {form: _row(case, form, recipe) for form in (OURS, *case.peers)}
+def _fill(
+    rows: dict[str, dict[str, Any]], case: Case, recipe: Recipe, places: Places, checkout: str, rounds: int
+) -> None:
+    """Runs a case in all its forms, and writes what was measured, or why nothing was, into the rows."""
+    jobs: dict[str, process.Job] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         about = describe(case, recipe, Path(folder)) | {"checkout": checkout}
         for form, row in rows.items():
@@ -139,25 +142,25 @@ def _rows(case: Case, places: dict[str, tuple[str | None, str]], checkout: str, 
             row["logits differ by"] = difference(case, recipe.dtype, form, jobs[OURS].facts, jobs[form].facts)
         runs = {form: 1 if form == OURS else case.students for form in jobs}
         spent = process.in_turn(jobs, {form: case.calls * runs[form] for form in jobs}, rounds)
-    steps = {form: timing.summary([runs[form] * wall for wall, _ in spent[form]]) for form in jobs}
+    steps = {form: timing.summary(runs[form] * wall for wall, _ in spent[form]) for form in jobs}
     images, ours = recipe.batch_size * case.students, jobs[OURS].facts
     for form, step in steps.items():
         asked = recipe.batch_size if form == OURS else images  # they ask their teacher once
         work = 3 * images * ours["macs"]["student"] + asked * ours["macs"].get("teacher", 0)
         rows[form] |= {"step": step, "images/s": images / step.median, "GMAC": work / 1e9}
-        rows[form]["times as long"] = step.median / steps[OURS].median
-        rows[form]["share of peak"] = 2 * work / step.median / ours["peak"]
-        rows[form]["version"] = jobs[form].facts["version"]
+        rows[form] |= {"times as long": step.median / steps[OURS].median, "version": jobs[form].facts["version"]}
+        rows[form] |= {"share of peak": 2 * work / step.median / ours["peak"]}
         rows[form] |= {f"{role} parameters": count for role, count in ours["parameters"].items()}
-    return list(rows.values())
 
 
 def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random."""
     draw, dataset, side = np.random.default_rng(0), datasets.get(recipe.dataset), recipe.resolution
     renders, start = programs.resident(recipe), drawn(recipe, recipe.student, folder / "student.npz")
-    names = {"student": recipe.student} | ({"teacher": programs.teacher_model(recipe)[0]} if recipe.has_teacher else {})
-    recipe, roles = made_up(recipe, folder, steps=20_000, start=str(start), warmup_steps=1_500), {}
+    names, roles = {"student": recipe.student}, {}
+    if recipe.has_teacher:
+        names["teacher"], _ = programs.network_of(recipe.teacher)
+    recipe = made_up(recipe, folder, steps=STEPS, start=str(start), warmup_steps=WARMUP)
     for role, name in names.items():
         model: Any = models.create(name, dataset.num_classes)
         numbers = {field: getattr(model, field) for field in ("stages", "width", "groups", "stem")}
@@ -172,10 +175,10 @@ def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
         "classes": dataset.num_classes,
         "channels": dataset.channels,
         "renders": renders,
-        "steps": 20_000,
+        "steps": STEPS,
     }
-    facts |= {name: str(folder / f"{name}.npy") for name in ("images", "check")}
-    facts |= {"roles": roles, "students": case.students, "threads": stream.cores()}
+    files = {name: str(folder / f"{name}.npy") for name in ("images", "check")}
+    facts |= files | {"roles": roles, "students": case.students, "threads": stream.cores()}
     return dataclasses.asdict(recipe) | facts
 
 
@@ -189,8 +192,8 @@ def difference(case: Case, dtype: str, form: str, ours: dict[str, Any], theirs: 
     if theirs["device"] != ours["device"]:
         raise DistillError(f"{problem}: device {theirs['device']} instead of {ours['device']}.")
     for role, own in ours["logits"].items():
-        gap = np.abs(np.subtract(theirs["logits"][role], own)).max() / np.abs(own).max()
+        gap = float(np.abs(np.subtract(theirs["logits"][role], own)).max() / np.abs(own).max())
         if not gap <= ROUNDING[dtype]:  # neither is a NaN
             raise DistillError(f"{problem}: its logits differ by {gap:.2g}.")
-        largest = max(largest, float(gap))
+        largest = max(largest, gap)
     return largest

@@ -18,7 +18,7 @@ from distill_lib import datasets, models, recipes, sharding
 from distill_lib.bench import programs
 from distill_lib.pixels import Pixels
 from distill_lib.recipes import Recipe
-from distill_lib.train import batches, state, step
+from distill_lib.train import batches, step
 from distill_lib.train.task import Task
 from distill_lib.weights import flatten, save_npz, unflatten
 
@@ -35,7 +35,7 @@ def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes
     settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
     settings |= {"train_images": BATCHES * recipe.batch_size}
     if recipe.has_teacher:
-        model, _ = programs.teacher_model(recipe)
+        model, _ = programs.network_of(recipe.teacher.partition("@")[0])
         settings["teacher"] = str(drawn(recipe, model, folder / "teacher.npz"))
     return recipes.get(recipe.dataset, "smoke", **(settings | changes))
 
@@ -64,12 +64,12 @@ class Students:
     """
 
     def __init__(self, task: Task, students: int = 1, given: Iterator[Any] | None = None) -> None:
-        mesh, optimizer = sharding.data_mesh(1), task.recipe.optimizer
+        mesh = sharding.data_mesh(1)
         self._batches = given or batches.batches(task, 0, mesh)
         self._settings = jax.device_put(task.settings, sharding.everywhere(mesh))
         seeded = [replace(task, recipe=replace(task.recipe, seed=seed)) for seed in range(students)]
         # Laid out as each step leaves them: the second step would be compiled again otherwise.
-        self.states: Any = [state.spread(each.initial_state(), optimizer, mesh) for each in seeded]
+        self.states: Any = [jax.device_put(each.initial_state(), sharding.everywhere(mesh)) for each in seeded]
         self.learn: Any = step.learn(task.student, task.recipe, mesh=mesh)
         self.move: Callable[..., Any] = self.apart
 
@@ -90,7 +90,8 @@ class Students:
 
 def batches_of(task: Task, sources: Iterable[Pixels]) -> Iterator[step.Batch]:
     """Batches of a task from given pixels; all that they need besides is on the device."""
-    teach = step.teach(task.recipe, task.asked_teacher, task.num_classes)
+    teacher, variables = task.asked
+    teach = step.teach(task.recipe, teacher, task.num_classes)
     numbers = (np.int32(0), np.float32(task.recipe.temperature))
-    key, number, temperature, variables = jax.device_put((step.view_key(0), *numbers, task.asked_variables))
+    key, number, temperature, variables = jax.device_put((step.view_key(0), *numbers, variables))
     return (teach(key, number, source, variables, temperature) for source in sources)

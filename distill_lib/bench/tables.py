@@ -64,18 +64,11 @@ def goal(
 ) -> dict[str, str]:
     """A goal for a number of a record, and whether it is met by the worst of the rows that have these values.
 
-    Args:
-        about: what it is about, in words.
-        benchmark: name of the record.
-        key: of the number; of a timing it is the median, in seconds.
-        at_most: the limit.
-        at_least: the limit, where it is the least.
-        on_gpu: options of the command, where only a record from an accelerator counts.
-        results: the results folder; None finds it.
-        **values: of the rows.
+    Of a timing the number is the median, in seconds; the limit is `at_most`, or `at_least`. `on_gpu` has options of the
+    command, where only a record from an accelerator counts.
 
     Returns:
-        Goal, wanted, measured and verdict; what was not measured names the command that does.
+        Goal (what it is about), wanted, measured and verdict; what was not measured names the command that does.
     """
     limit, word, worst = (at_least, "least", min) if at_most is None else (at_most, "most", max)
     place, numbers = results or records.find_results(), list[float]()
@@ -88,8 +81,7 @@ def goal(
         command = f"nox -s bench -- {benchmark}" + (f" {on_gpu} on a GPU" if on_gpu else "")
         return row | {"measured": "", "verdict": f"not run: {command}"}
     number = worst(numbers)
-    met = number >= limit if at_most is None else number <= limit
-    verdict = "met" if met else f"missed by {abs(number / limit - 1):.0%}"
+    verdict = "met" if worst(number, limit) == limit else f"missed by {abs(number / limit - 1):.0%}"
     return row | {"measured": timing.cell(key, number), "verdict": verdict}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,12 @@ class Timing:
 def interleaved(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 7, steps: int = 1) -> dict[str, Timing]:
     """Seconds a step of functions by name, timed in turn after one call of each that is not counted.
 
-    Args:
-        functions: by name; each waits for its own result.
-        rounds: how often.
-        steps: that a call consists of.
+    A call consists of so many steps, and waits for its own result.
     """
     for function in functions.values():
         function()
-    spent: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            spent[name].append(seconds(function) / steps)
-    return {name: summary(each) for name, each in spent.items()}
+    spent = [[seconds(function) / steps for function in functions.values()] for _ in range(rounds)]
+    return dict(zip(functions, map(summary, zip(*spent, strict=True)), strict=True))
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -51,18 +45,18 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def summary(rounds: list[float]) -> Timing:
+def summary(rounds: Iterable[float]) -> Timing:
     """Median and quartiles of the seconds of at least two rounds."""
-    low, median, high = statistics.quantiles(rounds, n=4, method="inclusive")
-    return Timing(median, low, high, len(rounds))
+    every = list(rounds)
+    low, median, high = statistics.quantiles(every, n=4, method="inclusive")
+    return Timing(median, low, high, len(every))
 
 
 def write(name: str, rows: Rows, results: Path | None = None) -> Path:
     """Writes a benchmark's rows with the machine they were measured on; a `Timing` becomes its fields."""
-    plain = [{key: asdict(value) if isinstance(value, Timing) else value for key, value in row.items()} for row in rows]
+    content = records.environment() | {"benchmark": name, "rows": rows}
     path = _path(name, results)
-    content = records.environment() | {"benchmark": name, "rows": plain}
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=1, default=asdict) + "\n").encode())
     return path
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from distill_lib.datasets.cards import SPLITS, Dataset
-from distill_lib.datasets.content import digest
+from distill_lib.datasets.content import digest, fingerprint
 from distill_lib.datasets.prepare import Status, check, status
-from distill_lib.datasets.registry import class_names, fingerprint, get, names
 from distill_lib.datasets.source import (
     CANVAS,
     MEMORY_LIMIT,
@@ -13,9 +12,12 @@ from distill_lib.datasets.source import (
     Encoded,
     Source,
     arrays,
+    class_names,
     first,
     fits,
+    get,
     load,
+    names,
     shrunk,
     training_images,
 )

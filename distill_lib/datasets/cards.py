@@ -21,54 +21,38 @@ MIB, GIB = 2**20, 2**30
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set.
+    """One data set."""
 
-    Attributes:
-        name: the name that recipes use.
-        builder: TFDS id; the path of a folder of pictures.
-        splits: TFDS split expression, or description, of "train", "validation" and "test", or of some of them.
-        counts: number of images of each split; empty where only the prepared set tells.
-        num_classes: number of classes.
-        channels: 1 (grey) or 3 (RGB).
-        size: side in pixels where all images are squares of one size, else None.
-        licence, citation: terms of use and publication, in a few words.
-        class_names: names in the order of the labels where the card holds them; see `datasets.class_names`.
-        origin: "embedded" (files of this package), "package" (of another one), "originals" (files of Fashion-MNIST),
-            "tfds" or "folder".
-        keys: names of image and label in an example.
-        multilabel: whether an example has any number of labels, and not just one.
-        left_out: images by which a split may fall short, because TFDS leaves out what cannot be decoded.
-        download_bytes: what preparing fetches; None if unknown.
-        disk_bytes: size of the prepared set; None if unknown.
-        manual_files: names and bytes of the files that nobody can fetch but the user.
-        packages: what preparing needs beside TensorFlow and TFDS.
-        traps: what is known to go wrong or to mislead, a sentence each.
-    """
-
-    name: str
-    builder: str
-    splits: dict[str, str]
-    counts: dict[str, int]
+    name: str  #: the name that recipes use
+    builder: str  #: TFDS id; the path of a folder of pictures
+    splits: dict[str, str]  #: TFDS split expression, or description, of "train", "validation", "test", or some of them
+    counts: dict[str, int]  #: number of images of each split; empty where only the prepared set tells
     num_classes: int
-    channels: int
-    size: int | None
-    licence: str
+    channels: int  #: 1 (grey) or 3 (RGB)
+    size: int | None  #: side in pixels where all images are squares of one size
+    licence: str  #: terms of use, in a few words
     citation: str
-    class_names: tuple[str, ...] = ()
-    origin: str = "tfds"
-    keys: tuple[str, str] = ("image", "label")
-    multilabel: bool = False
-    left_out: dict[str, int] = field(default_factory=dict)
-    download_bytes: int | None = None
-    disk_bytes: int | None = None
-    manual_files: dict[str, int] = field(default_factory=dict)
-    packages: tuple[str, ...] = ()
-    traps: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()  #: in the order of the labels, if the card has them; see `datasets.class_names`
+    origin: str = "tfds"  #: or "embedded" (here), "package", "originals" (files of Fashion-MNIST), "folder"
+    keys: tuple[str, str] = ("image", "label")  #: names of image and label in an example
+    multilabel: bool = False  #: whether an example has any number of labels, and not just one
+    left_out: dict[str, int] = field(default_factory=dict)  #: images that TFDS may leave out, as they cannot be decoded
+    download_bytes: int | None = None  #: what preparing fetches; None if unknown
+    disk_bytes: int | None = None  #: size of the prepared set; None if unknown
+    manual_files: dict[str, int] = field(default_factory=dict)  #: name and bytes of files that only the user can fetch
+    packages: tuple[str, ...] = ()  #: what preparing needs beside TensorFlow and TFDS
+    traps: tuple[str, ...] = ()  #: what is known to go wrong or to mislead, a sentence each
 
     @property
     def examples(self) -> int | None:
         """Number of images of all splits, if known."""
         return sum(self.counts.values()) or None
+
+    def mismatch(self, split: str, count: int) -> str:
+        """What is wrong with a split of so many images; empty if nothing is."""
+        expected = self.counts.get(split, count)
+        fits = expected - self.left_out.get(split, 0) <= count <= expected
+        return "" if fits else f"{count:,} instead of {expected:,} {split} images"
 
 
 def _fashion(name: str, builder: str, train: int, splits: tuple[str, ...], **rest: Any) -> Dataset:

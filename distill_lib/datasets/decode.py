@@ -2,9 +2,7 @@
 
 Crops are what `views.render` shows of the same box, to within the rounding to uint8: bilinear with half-pixel centres,
 edges repeated, no antialias. TensorFlow ignores the orientation that cameras write into Exif; here it is obeyed, and
-boxes are of the upright image.
-
-JPEG is decoded by simplejpeg (see `jpeg`), CMYK and everything else by Pillow; OpenCV resamples.
+boxes are of the upright image. JPEG is decoded by simplejpeg, CMYK and everything else by Pillow; OpenCV resamples.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ Encoded = bytes | np.ndarray | jpeg.ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's, which would start Ghostscript for EPS
 _ORIENTATION = 0x0112
-_SPACE = jpeg.Space()
 
 ImageError = jpeg.ImageError
 _CMYK = 4  # components; Pillow knows how to turn them into colours
@@ -39,41 +36,27 @@ class Look(NamedTuple):
     size: int
 
 
-class Known(NamedTuple):
-    """What the header of an image says: sides in pixels of the upright image, and of a JPEG the whole header."""
-
-    height: int
-    width: int
-    header: jpeg.Header | None
-
-
-def known(image: Encoded) -> Known:
-    """Reads no more than the header; raises ImageError."""
+def sides(image: Encoded) -> tuple[int, int]:
+    """Height and width of the upright image, in pixels; reads no more than the header, and raises ImageError."""
     if isinstance(image, ImageError):
         raise image
     if isinstance(image, np.ndarray):
-        return Known(image.shape[0], image.shape[1], None)
-    header = jpeg.header(image) if jpeg.is_jpeg(image) else None
-    if header:
+        return image.shape[:2]
+    if jpeg.is_jpeg(image):
+        header = jpeg.header(image)
         height, width, orientation = header.height, header.width, header.orientation
     else:
         with _opened(image) as picture:
             height, width, orientation = picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)
-    return Known(*((width, height) if orientation > 4 else (height, width)), header)
+    return (width, height) if orientation > 4 else (height, width)
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
-    """Decodes a whole image.
+    """Decodes a whole image, uint8 (h, w, channels), upright; raises ImageError.
 
     Args:
         image: a file's bytes in one of `FORMATS`, or pixels uint8 (h, w) or (h, w, c).
         channels: 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
-
-    Returns:
-        uint8 (h, w, channels), upright.
-
-    Raises:
-        ImageError: it cannot be decoded.
     """
     if isinstance(image, ImageError):
         raise image
@@ -87,76 +70,44 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     return _by_pillow(image, channels)
 
 
-def crops(
-    image: Encoded,
-    looks: Sequence[Look],
-    channels: int = 3,
-    *,
-    header: jpeg.Header | None = None,
-    out: Sequence[np.ndarray] | None = None,
-) -> tuple[np.ndarray, ...]:
-    """Decodes an image once, as far as needed, and shows crops of it.
+def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.ndarray, ...]:
+    """Decodes an image once, as far as needed: for each look a crop of it, uint8 (size, size, channels).
 
-    Args:
-        image: as in `decode`, which says what is raised.
-        looks: the crops.
-        channels: 1 or 3.
-        header: of a JPEG, where it was read before (`known`); None reads it.
-        out: for each look uint8 (size, size, channels) in C order to write to; None makes new ones. Where an image
-            cannot be decoded, they may hold anything.
-
-    Returns:
-        For each look uint8 (size, size, channels), those of `out` if given.
+    Image, channels and what is raised are as in `decode`.
     """
-    pixels, height, width = _for_crops(image, looks, channels, header)
-    if out is None:
-        out = [np.empty((look.size, look.size, channels), np.uint8) for look in looks]
+    pixels, height, width = _for_crops(image, looks, channels)
     try:
-        for look, shown in zip(looks, out, strict=True):
-            _show(pixels, height, width, look, shown)
+        return tuple(_crop(pixels, height, width, look) for look in looks)
     except _opencv().error as error:
         raise ImageError(f"{height} x {width} pixels are too many for OpenCV") from error
-    return tuple(out)
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
-    """What evaluation shows: the shorter side resized to `small` by area, as `tf.image.resize`, then a central crop.
+    """What evaluation shows, uint8 (size, size, channels); image and what is raised as in `decode`.
 
-    Args:
-        image: as in `decode`, which says what is raised.
-        small: shorter side in pixels after resizing.
-        size: side of the central crop, at most `small`.
-        channels: 1 or 3.
-
-    Returns:
-        uint8 (size, size, channels), rounded to the nearest grey level.
+    The shorter side is resized to `small` pixels by area, as `tf.image.resize`, and of that the central square is
+    taken.
     """
     whole = decode(image, channels)
     scale = small / min(whole.shape[:2])
     height, width = (max(small, round(side * scale)) for side in whole.shape[:2])
     top, left = (height - size) // 2, (width - size) // 2
     if scale <= 1:
-        cv2 = _opencv()
-        resized = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, channels)
-        return np.ascontiguousarray(resized[top : top + size, left : left + size])
-    rows, down = _area(whole.shape[0], height, top, size)
-    columns, across = _area(whole.shape[1], width, left, size)
-    resized = np.tensordot(rows, whole[down, across].astype(np.float32), 1)
-    resized = np.tensordot(columns, resized, (1, 1)).swapaxes(0, 1)
-    return np.asarray(np.rint(resized).clip(0, 255), np.uint8)
+        resized = _opencv().resize(whole, (width, height), interpolation=_opencv().INTER_AREA)
+        return np.ascontiguousarray(resized.reshape(height, width, channels)[top : top + size, left : left + size])
+    down = np.arange(top, top + size + 1) * (whole.shape[0] / height)
+    across = np.arange(left, left + size + 1) * (whole.shape[1] / width)
+    (first, last), (begin, end) = ((int(edges[0]), math.ceil(edges[-1])) for edges in (down, across))
+    shown = _means(whole[first:last, begin:end], down - first)  # others are not reached: an image may be very oblong
+    shown = _means(shown.swapaxes(0, 1), across - begin).swapaxes(0, 1)
+    return np.asarray(np.rint(shown).clip(0, 255), np.uint8)
 
 
 def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes one image and fits it into a square canvas.
+    """Decodes one image and fits it into a square canvas; image and what is raised as in `decode`.
 
-    Args:
-        image: as in `decode`, which says what is raised.
-        channels: 1 or 3.
-        canvas: side in pixels of the square, whose top left corner the image fills as far as its aspect allows; the
-            rest is black. None leaves the size as it is.
-
-    Returns:
-        uint8 (H, W, channels), and the height and width that the image has in it.
+    The image fills the top left corner of the canvas as far as its aspect allows, and the rest is black; a canvas of
+    None leaves the size as it is. Returns uint8 (H, W, channels), and the height and width that the image has in it.
     """
     from PIL import Image
 
@@ -171,75 +122,50 @@ def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarra
     return np.pad(resized, ((0, canvas - height), (0, canvas - width), (0, 0))), (height, width)
 
 
-def _area(pixels: int, size: int, start: int, count: int) -> tuple[np.ndarray, slice]:
-    """Weights of resizing an axis by area: how much of each pixel lies below each of `count` new ones from `start` on.
-
-    They are (count, n), for the n old pixels of the slice, which others do not reach: an image may be very oblong.
-    """
-    edges = np.arange(start, start + count + 1) * (pixels / size)
-    reached = slice(int(edges[0]), min(math.ceil(edges[-1]), pixels))
-    places = np.arange(reached.start, reached.stop)
-    shared = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
-    return np.asarray(shared.clip(0) * (size / pixels), np.float32), reached
+def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Means along the first axis (n, ...) between each two edges, in pixels: differences of the sums up to them."""
+    sums = np.concatenate([np.zeros((1, *pixels.shape[1:])), pixels.cumsum(axis=0, dtype=np.float64)])
+    whole = np.minimum(edges.astype(int), len(pixels) - 1)
+    parts, widths = (each.reshape(-1, *[1] * (pixels.ndim - 1)) for each in (edges - whole, np.diff(edges)))
+    return np.asarray(np.diff(sums[whole] + parts * pixels[whole], axis=0) / widths)
 
 
-def _show(pixels: np.ndarray, height: int, width: int, look: Look, out: np.ndarray) -> None:
-    """Writes a crop of an image of which the first rows are decoded, and whose whole has this height and width."""
+def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray:
+    """A crop of an image of which the first rows are decoded, and whose whole has this height and width."""
     cv2, size = _opencv(), look.size
-    colours = out.shape[2] == 3
-    shown = _SPACE.square("crop", size) if colours else out.reshape(size, size)
     top, left, high, wide = map(float, look.box)
-    down, across = _Axis(top * height, high * height), _Axis(left * width, wide * width)
-    if min(down.extent, across.extent) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
-        (x_slope, x_offset), (y_slope, y_offset) = across.affine(size, look.flip), down.affine(size, False)
-        matrix = np.array([[x_slope, 0.0, x_offset], [0.0, y_slope, y_offset]])
+    (y, down), (x, across) = (top * height, high * height), (left * width, wide * width)
+    if min(down, across) >= size:  # no pixel's centre lies beyond those of the crop's own pixels
+        slope_x, slope_y = across / size, down / size
+        matrix = np.array([[slope_x, 0.0, x + slope_x / 2 - 0.5], [0.0, slope_y, y + slope_y / 2 - 0.5]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(pixels, matrix, (size, size), shown, how, cv2.BORDER_REPLICATE)
+        shown = cv2.warpAffine(pixels, matrix, (size, size), None, how, cv2.BORDER_REPLICATE)
     else:
-        rows, columns = (_SPACE.square(name, size).view(np.float32)[:, :, 0] for name in ("rows", "columns"))
-        rows[:] = down.centres(size)[:, None]
-        columns[:] = across.centres(size)[::-1] if look.flip else across.centres(size)
-        cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, shown, cv2.BORDER_REPLICATE)
-    if colours:
-        cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, out)
+        grid = np.empty((2, size, size), np.float32)
+        grid[0], grid[1] = _centres(x, across, size), _centres(y, down, size)[:, None]
+        shown = cv2.remap(pixels, *grid, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    shown = cv2.flip(shown, 1) if look.flip else shown
+    return np.asarray(shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB))
 
 
-class _Axis(NamedTuple):
-    """One axis of a crop in pixels: where new pixels lie between the old ones, as in `views.render`."""
-
-    start: float
-    extent: float
-
-    def affine(self, size: int, mirrored: bool) -> tuple[float, float]:
-        """Slope and offset from a new pixel's number to its place."""
-        slope = self.extent / size
-        offset = self.start + 0.5 * slope - 0.5
-        return (-slope, offset + (size - 1) * slope) if mirrored else (slope, offset)
-
-    def centres(self, size: int) -> np.ndarray:
-        """The places of all new pixels, which stay within the crop, float32 (size,)."""
-        slope, offset = self.affine(size, False)
-        places = offset + np.arange(size) * slope
-        places = np.minimum(np.maximum(places, self.start), self.start + max(self.extent - 1.0, 0.0))
-        return np.asarray(places, np.float32)
+def _centres(start: float, extent: float, size: int) -> np.ndarray:
+    """Where new pixels lie between the old ones of an axis, as in `views.render`: within the crop."""
+    places = start + (np.arange(size) + 0.5) * (extent / size) - 0.5
+    return np.minimum(np.maximum(places, start), start + max(extent - 1.0, 0.0))
 
 
-def _for_crops(
-    image: Encoded, looks: Sequence[Look], channels: int, header: jpeg.Header | None
-) -> tuple[np.ndarray, int, int]:
+def _for_crops(image: Encoded, looks: Sequence[Look], channels: int) -> tuple[np.ndarray, int, int]:
     """Rows as far as needed, one or four bytes a pixel, which OpenCV resamples faster than three; and whole sides."""
     if isinstance(image, bytes) and jpeg.is_jpeg(image):
-        header = header or jpeg.header(image)
+        header = jpeg.header(image)
         if header.components != _CMYK and header.orientation == 1:
             bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
             colour = "RGBX" if channels == 3 else "GRAY"
-            pixels = jpeg.decode(image, header, colour=colour, bottom=bottom, space=_SPACE.bytes)
-            return pixels, header.height, header.width
+            return jpeg.decode(image, header, colour=colour, bottom=bottom), header.height, header.width
     pixels = decode(image, channels)
-    height, width = pixels.shape[:2]
     if channels == 3:
         pixels = _opencv().cvtColor(pixels, _opencv().COLOR_RGB2RGBA)
-    return pixels, height, width
+    return pixels, *pixels.shape[:2]
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

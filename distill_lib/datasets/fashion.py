@@ -14,12 +14,13 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from distill_lib.datasets import tfds_sets
 from distill_lib.datasets.cards import NUM_CLASSES, SPLITS
+from distill_lib.datasets.decode import decode
 from distill_lib.errors import DistillError
 from distill_lib.weights import sha256
 
@@ -70,24 +71,23 @@ def check(data: Path) -> None:
     folder = data / "fashion"
     try:
         sums = read_sums(folder)
-        problems = [problem for name in FILES if (problem := _problem(folder / name, sums.get(name)))]
+        problem = next((problem for name in FILES if (problem := _problem(folder / name, sums.get(name)))), "")
     except (OSError, ValueError) as error:
-        problems = [f"{SUMS} cannot be read ({error})"]
-    if problems:
+        problem = f"{SUMS} cannot be read ({error})"
+    if problem:
         raise DistillError(
-            f"array_record that does not match its card in {folder}: {'; '.join(problems)}. Install the package again, "
-            "or rebuild the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
+            f"array_record that does not match its card in {folder}: {problem}. Install the package again, or rebuild "
+            "the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
         )
 
 
-def _problem(path: Path, digest: str | None) -> str | None:
+def _problem(path: Path, digest: str | None) -> str:
     if digest is None:
         return f"{path.name} is not listed in {SUMS}"
     if not path.is_file():
         return f"{path.name} is missing"
-    if sha256(path) != digest:
-        return f"{path.name} ({path.stat().st_size} bytes) differs from its SHA-256"
-    return None
+    size = path.stat().st_size
+    return "" if sha256(path) == digest else f"{path.name} ({size} bytes) differs from its SHA-256"
 
 
 def folder() -> Path:
@@ -107,17 +107,16 @@ def read_originals(source: Path | None = None) -> Originals:
     return Originals(*(_parsed(_read(place, name)) for name in IDX_SHA256))
 
 
-def training_rows(name: str) -> tfds_sets.Rows:
-    """Training images of Fashion-MNIST, in the order of the original file; raises as `read_originals`.
+def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Training images and labels, in the order of the original file; raises as `read_originals`.
 
     Those of "fashion_teacher" are the 57,960 that `fashion` does not hold; those of "fashion_mnist" the 58,980 that are
     not its validation images.
     """
     images, labels, *_ = read_originals()
     rows = choose(labels)
-    taken = np.setdiff1d(np.arange(len(labels)), rows["validation"])
-    kept = rows["teacher"] if name == "fashion_teacher" else taken
-    return tfds_sets.memory_rows(images[kept], labels[kept])
+    kept = rows["teacher"] if name == "fashion_teacher" else np.sort(np.concatenate([rows["train"], rows["teacher"]]))
+    return images[kept], labels[kept]
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -132,7 +131,7 @@ def _parsed(content: bytes) -> np.ndarray:
 
 
 def _read(place: Path, name: str) -> bytes:
-    path = next((path for path in (place / name, place / f"{name}.gz") if path.exists()), place / f"{name}.gz")
+    path = place / name if (place / name).exists() else place / f"{name}.gz"
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
@@ -140,39 +139,34 @@ def _read(place: Path, name: str) -> bytes:
         raise DistillError(f"the original Fashion-MNIST file {path} is missing. {REMEDY}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DistillError(f"{path} is damaged or cannot be read ({error}): fetch it again. {REMEDY}") from error
-    _check(name, content, str(place))
-    return content
+    return _original(name, content, place)
 
 
-def _check(name: str, content: bytes, place: str) -> None:
+def _original(name: str, content: bytes, place: Path) -> bytes:
     if hashlib.sha256(content).hexdigest() != IDX_SHA256[name]:
         raise DistillError(f"{name} in {place} is not the original (its SHA-256 differs): fetch it again. {REMEDY}")
+    return content
 
 
 def _from_tfds() -> Originals | None:
     """Reads TFDS's prepared `fashion_mnist`, back in the order of the original files; None if there is none."""
-    import tensorflow_datasets as tfds
-
-    with tfds_sets.quiet():
-        builder = tfds.builder("fashion_mnist", data_dir=tfds_sets.data_folder())
-    if not builder.is_prepared() or builder.info.file_format.value != "array_record":
+    info = tfds_sets.read_info("fashion_mnist")
+    if tfds_sets.files_problem(info):
         return None
-    originals = Originals(*_unshuffled(builder, "train"), *_unshuffled(builder, "test"))
+    originals = Originals(*_unshuffled("train"), *_unshuffled("test"))
     for name, array in zip(IDX_SHA256, originals, strict=True):
-        _check(name, idx_bytes(array), str(builder.data_dir))
+        _original(name, idx_bytes(array), Path(info.data_dir))
     return originals
 
 
-def _unshuffled(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _unshuffled(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number."""
     from tensorflow_datasets.core import hashing
 
-    rows = list(builder.as_data_source(split))
-    stored = sorted(range(len(rows)), key=hashing.Hasher(split).hash_key)
-    order = np.argsort(np.array(stored))
-    images = np.stack([row["image"][..., 0] for row in rows])
-    labels = np.array([row["label"] for row in rows], np.uint8)
-    return images[order], labels[order]
+    rows = tfds_sets.open_rows("fashion_mnist", split)
+    order = np.argsort(sorted(range(len(rows)), key=hashing.Hasher(split).hash_key))
+    images, labels = zip(*((decode(row["image"], 1)[..., 0], row["label"]) for row in rows), strict=True)
+    return np.stack(images)[order], np.array(labels, np.uint8)[order]
 
 
 def choose(labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,10 +16,10 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from distill_lib.datasets.cards import SPLITS, Dataset
 from distill_lib.datasets.jpeg import ImageError
@@ -28,7 +28,6 @@ from distill_lib.errors import DistillError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 FILE_BYTES = 2**28  # of the largest file that is read
 FOLDER = "folder:"  # before the path, in the name of such a data set
-_VALIDATION = ("validation", "val")
 
 
 class Picture(NamedTuple):
@@ -40,61 +39,46 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Folder:
-    """What a folder of pictures holds.
+    """What a folder of pictures holds."""
 
-    Attributes:
-        root: the folder.
-        class_names: the sorted names of its class folders.
-        pictures: the pictures of each split, in their order.
-        skipped: files that are hidden, no pictures, or in no class folder, and links to folders in a class.
-        rule: how the splits came about, in a few words.
-    """
-
-    root: Path
-    class_names: tuple[str, ...]
-    pictures: dict[str, tuple[Picture, ...]]
-    skipped: int
-    rule: str
+    class_names: tuple[str, ...]  #: the sorted names of its class folders
+    pictures: dict[str, tuple[Picture, ...]]  #: those of each split, in their order
+    skipped: int  #: files that are hidden, no pictures, or in no class folder, and links to folders in a class
+    rule: str  #: how the splits came about, in a few words
 
 
 class PictureRows(Sequence[dict[str, Any]]):
-    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split.
+    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split, as it is now.
 
-    What is no picture that can be read has an ImageError in the place of its bytes. A picture that was there when the
-    folder was scanned and is no more, and a failing disk, raise DistillError.
+    What is no picture that can be read has an ImageError in the place of its bytes. A picture that is there no more,
+    and a failing disk, raise DistillError.
     """
 
-    def __init__(self, root: Path, pictures: Sequence[Picture]) -> None:
-        self.root, self.pictures = root, pictures
-        self._resolved = os.path.realpath(root)
+    def __init__(self, root: Path, split: str) -> None:
+        self._root, self._resolved, self._pictures = root, os.path.realpath(root), scan(root).pictures[split]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self._pictures)
 
     def __getitem__(self, index: Any) -> Any:
-        path, label = self.pictures[index]
+        path, label = self._pictures[index]
+        return {"image": self._read(self._root / path), "label": label, "file_name": path}
+
+    def _read(self, path: Path) -> bytes | ImageError:
+        """The bytes of a file, or why there are none: a link may lead anywhere, and a pipe never ends."""
         try:
-            image = _read(self._resolved, self.root / path)
+            if not Path(os.path.realpath(path)).is_relative_to(self._resolved):
+                return ImageError("a link out of the folder; `cp -rLl` makes a folder of the files themselves")
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return ImageError("not a regular file")
+            if status.st_size > FILE_BYTES:
+                return ImageError(f"{status.st_size:,} bytes are more than {FILE_BYTES:,}")
+            return path.read_bytes()
         except OSError as error:
-            raise DistillError(f"{self.root / path} cannot be read ({error.strerror}): was it moved?") from error
-        return {"image": image, "label": label, "file_name": path}
-
-
-def _read(root: str, path: Path) -> bytes | ImageError:
-    """The bytes of a file in the folder, or why there are none: a link may lead anywhere, and a pipe never ends."""
-    try:
-        if not Path(os.path.realpath(path)).is_relative_to(root):
-            return ImageError("a link out of the folder; `cp -rLl` makes a folder of the files themselves")
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return ImageError("not a regular file")
-        if status.st_size > FILE_BYTES:
-            return ImageError(f"{status.st_size:,} bytes are more than {FILE_BYTES:,}")
-        return path.read_bytes()
-    except OSError as error:
-        if isinstance(error, PermissionError) or path.is_symlink():
-            return ImageError(f"{error.strerror}")
-        raise
+            if isinstance(error, PermissionError) or path.is_symlink():
+                return ImageError(f"{error.strerror}")
+            raise DistillError(f"{path} cannot be read ({error.strerror}): was it moved?") from error
 
 
 def path_of(name: str) -> Path:
@@ -108,36 +92,24 @@ def absolute(name: str) -> str:
 
 
 def scan(root: Path) -> Folder:
-    """Finds the classes and pictures of a folder.
-
-    Names are compared in Unicode's composed form: a copy on another system has the same splits.
+    """Finds the classes and pictures of a folder; names are compared in Unicode's composed form, as on any system.
 
     Raises:
-        DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures,
-            a class that training does not know, or a split without pictures.
+        DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures, a
+            class that training does not know, or a split without pictures.
     """
+    if not root.is_dir():
+        raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
     try:
-        return _scanned(root)
+        parts = _parts(root)
+        classes = _class_names(root, parts.get("train", root))
+        scanned = {split: _pictures(root, folder, classes) for split, folder in (parts or {"train": root}).items()}
     except OSError as error:
         raise DistillError(
             f"{error.filename} cannot be read ({error.strerror}): its pictures would be missing unseen; make it "
             "readable, or move it away."
         ) from error
-
-
-def _scanned(root: Path) -> Folder:
-    if not root.is_dir():
-        raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
-    parts = _parts(root)
-    training = parts.get("train", root)
-    classes = _class_names(root, training)
-    scanned = {split: _pictures(root, folder, classes) for split, folder in (parts or {"train": root}).items()}
     given = {split: pictures for split, (pictures, _) in scanned.items()}
-    for label in sorted(set(range(len(classes))) - {picture.label for picture in given["train"]}):
-        raise DistillError(
-            f"class {classes[label]!r} has no pictures in {training / classes[label]}: add some (they end in "
-            f"{', '.join(EXTENSIONS)}), or remove the folder."
-        )
     absent = [split for split in SPLITS if split not in given]
     pictures = given | _dealt(given["train"], absent, in_turns=False)
     few = not all(pictures.values()) or len({picture.label for picture in pictures["train"]}) < len(classes)
@@ -151,7 +123,7 @@ def _scanned(root: Path) -> Folder:
             )
     skipped = sum(others for _, others in scanned.values())
     splits = {split: tuple(pictures[split]) for split in SPLITS}
-    return Folder(root, classes, splits, skipped, _rule(parts, absent, few))
+    return Folder(classes, splits, skipped, _rule(parts, absent, few))
 
 
 def card(name: str, root: Path) -> Dataset:
@@ -177,29 +149,17 @@ def card(name: str, root: Path) -> Dataset:
 
 def fingerprint(root: Path) -> str:
     """Eight hexadecimal digits that change when a picture is added, removed, renamed or changes its number of bytes."""
-    folder = scan(root)
-    pictures = sorted(picture.path for split in folder.pictures.values() for picture in split)
-    described = "\n".join(f"{path} {_size(root / path)}" for path in pictures)
+    pictures = sorted(picture.path for split in scan(root).pictures.values() for picture in split)
+    files = (root / path for path in pictures)
+    sizes = [(file.stat() if file.exists() else file.lstat()).st_size for file in files]  # a link may lead to nothing
+    described = "\n".join(f"{path} {size}" for path, size in zip(pictures, sizes, strict=True))
     return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
-
-
-def _size(path: Path) -> int:
-    """The bytes of a file, or of a link that leads to nothing."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return path.lstat().st_size
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
 
 
 def _parts(root: Path) -> dict[str, Path]:
     """The folders train, validation and test, where train and one of the others are there; else nothing."""
-    validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), root / "val")
-    named = {"train": root / "train", "validation": validation, "test": root / "test"}
-    parts = {split: folder for split, folder in named.items() if folder.is_dir()}
+    named = {"train": "train", "validation": "validation" if (root / "validation").is_dir() else "val", "test": "test"}
+    parts = {split: root / name for split, name in named.items() if (root / name).is_dir()}
     return parts if "train" in parts and len(parts) > 1 else {}
 
 
@@ -230,9 +190,13 @@ def _dealt(pictures: list[Picture], absent: list[str], *, in_turns: bool) -> dic
 
 def _draw(picture: Picture) -> tuple[int, bytes]:
     """A picture's tenth, and its place in the order, of other bits: within a split, too, the order tells nothing."""
-    path = unicodedata.normalize("NFC", picture.path)
+    path = _composed(picture.path)
     digest = hashlib.sha256(path.encode(errors="surrogateescape")).digest()  # names need not be Unicode
     return int.from_bytes(digest[:8], "big") % 100 // 10, digest[8:]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _visible_folders(folder: Path) -> list[str]:
@@ -240,7 +204,7 @@ def _visible_folders(folder: Path) -> list[str]:
 
 
 def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
-    names = tuple(unicodedata.normalize("NFC", name) for name in _visible_folders(folder))
+    names = tuple(map(_composed, _visible_folders(folder)))
     if len(names) < 2:
         raise DistillError(
             f"{folder} has {len(names)} class folders, and at least 2 are needed: put the pictures of each class into "
@@ -251,16 +215,31 @@ def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
 
 def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[Picture], int]:
     """The pictures below a folder of class folders, in their order, and how many files are not counted."""
-    pictures, others = [], sum(entry.is_file() for entry in os.scandir(folder))
+    pictures, files = list[Picture](), sum(entry.is_file() for entry in os.scandir(folder))
+    trains = folder in (root, root / "train")
     for name in _visible_folders(folder):
-        if unicodedata.normalize("NFC", name) not in classes:
+        if _composed(name) not in classes:
             raise DistillError(f"{folder / name} is a class that has no training pictures: add or remove it.")
-        label = classes.index(unicodedata.normalize("NFC", name))
-        for place, folders, files in os.walk(folder / name, onerror=_raise):
-            links = [inner for inner in folders if os.path.islink(os.path.join(place, inner))]  # may lead in circles
-            folders[:] = [inner for inner in folders if not inner.startswith(".") and inner not in links]
-            chosen = [file for file in files if file.lower().endswith(EXTENSIONS) and not file.startswith(".")]
-            others += len(files) - len(chosen) + len(links)
-            inside = Path(place).relative_to(root).as_posix()
-            pictures += [Picture(f"{inside}/{file}", label) for file in chosen]
-    return sorted(pictures, key=lambda picture: _draw(picture)[1]), others
+        entries = list(_files(str(folder / name)))
+        chosen = [Path(entry).relative_to(root).as_posix() for entry in entries if _is_picture(entry)]
+        if trains and not chosen:
+            raise DistillError(
+                f"class {name!r} has no pictures in {folder / name}: add some (they end in {', '.join(EXTENSIONS)}), "
+                "or remove the folder."
+            )
+        pictures += [Picture(path, classes.index(_composed(name))) for path in chosen]
+        files += len(entries)
+    return sorted(pictures, key=lambda picture: _draw(picture)[1]), files - len(pictures)
+
+
+def _files(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All files below a folder but those in hidden ones, and links to folders, which may lead in circles."""
+    for entry in list(os.scandir(folder)):
+        if not entry.is_dir(follow_symlinks=False):
+            yield entry
+        elif not entry.name.startswith("."):
+            yield from _files(entry.path)
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".") and not os.path.isdir(entry)

@@ -21,30 +21,26 @@ def size_text(number: int | None) -> str:
     return f"{number / MIB:.0f} MiB" if number >= MIB else f"{number / 1024:.0f} KiB" if number else "nothing"
 
 
-def remedy(dataset: Dataset, damaged: Path | None = None, *, register_checksums: bool = False) -> str:
-    """How to get a data set, in one line with the exact command.
+def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
+    """How to get a data set, in one line with the exact command; `damaged` is a folder that is in the way.
 
-    Args:
-        dataset: its card.
-        damaged: a folder that is in the way, if there is one.
-        register_checksums: whether downloads are accepted that are not the ones TFDS knows.
+    With `register_checksums` downloads are accepted that are not the ones TFDS knows.
     """
     if dataset.origin == "embedded":
         return "Install this package again: the files are part of it."
     if dataset.origin == "package":
         return "Install the packages: `pip install scikit-image scikit-learn`."
+    preparing = command(dataset, register_checksums=register_checksums)
     if dataset.origin == "originals":
         return (
-            f"Debian and Ubuntu bring the original files: `{fashion.DEBIAN}`; elsewhere, with TensorFlow: "
-            f"`{command(dataset)}`"
+            f"Debian and Ubuntu bring the original files: `{fashion.DEBIAN}`; elsewhere, with TensorFlow: `{preparing}`"
         )
     first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
     if not needs_tensorflow(dataset.builder):
         return f"{first}Prepare it: `distill data prepare {dataset.name}`"
     return (
-        f"{first}Preparing needs TensorFlow, once, in a throw-away environment (reading does not): "
-        f"`{command(dataset, register_checksums=register_checksums)}`; set TFDS_DATA_DIR first if the data shall lie "
-        "elsewhere."
+        f"{first}Preparing needs TensorFlow, once, in a throw-away environment (reading does not): `{preparing}`; set "
+        "TFDS_DATA_DIR first if the data shall lie elsewhere."
     )
 
 
@@ -53,18 +49,22 @@ def command(dataset: Dataset, *, register_checksums: bool = False) -> str:
     # Not `tfds build`: TFDS 4.9.10's command line does not start without Apache Beam.
     packages = ("tensorflow", "tensorflow-datasets", "array_record", "importlib_resources", *dataset.packages)
     accept = ", download_config=tfds.download.DownloadConfig(register_checksums=True)" if register_checksums else ""
-    script = (
-        f"import tensorflow_datasets as tfds; tfds.builder('{dataset.builder}')"
-        f".download_and_prepare(file_format='array_record'{accept})"
+    return (
+        f"python -m venv tfds-env && tfds-env/bin/pip install {' '.join(packages)} && tfds-env/bin/python -c "
+        f"\"import tensorflow_datasets as tfds; tfds.builder('{dataset.builder}')"
+        f".download_and_prepare(file_format='array_record'{accept})\""
     )
-    install = f"tfds-env/bin/pip install {' '.join(packages)}"
-    return f'python -m venv tfds-env && {install} && tfds-env/bin/python -c "{script}"'
 
 
 def needs_tensorflow(builder: str) -> bool:
     """Whether TensorFlow is needed to prepare a set: TFDS opens archives with it; a user's own builder need not."""
-    code = tfds_sets.builder_class(builder)
-    return code is None or code.__module__.startswith("tensorflow_datasets.")
+    import tensorflow_datasets as tfds
+
+    try:
+        code: type = tfds.builder_cls(builder.partition("/")[0])
+        return code.__module__.startswith("tensorflow_datasets.")
+    except tfds.core.DatasetNotFoundError:
+        return True
 
 
 def manual_folder() -> Path:
@@ -73,14 +73,18 @@ def manual_folder() -> Path:
 
 
 def manual_hints(dataset: Dataset) -> tuple[str, ...]:
-    """Of each file that nobody can fetch but the user: its size, and whether it lies where TFDS looks for it."""
-    hints = []
-    for file, size in dataset.manual_files.items():
-        path = manual_folder() / file
-        held = path.stat().st_size if path.is_file() else None
-        state = "is missing" if held is None else "is there" if held == size else f"has {size_text(held)} instead"
-        hints.append(f"{file} ({size_text(size)}): {state}, in {manual_folder()}")
-    return tuple(hints)
+    """Of each such file: its size, and whether it lies where TFDS looks for it."""
+
+    def state(path: Path, size: int) -> str:
+        if not path.is_file():
+            return "is missing"
+        return "is there" if path.stat().st_size == size else f"has {size_text(path.stat().st_size)} instead"
+
+    folder = manual_folder()
+    return tuple(
+        f"{file} ({size_text(size)}): {state(folder / file, size)}, in {folder}"
+        for file, size in dataset.manual_files.items()
+    )
 
 
 def card_text(dataset: Dataset) -> str:
@@ -91,13 +95,12 @@ def card_text(dataset: Dataset) -> str:
     colours = "grey" if dataset.channels == 1 else "colour"
     shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
     disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
-    disk = "part of the packages" if packaged else disk
     files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
     where = f"images of {dataset.builder}" if packaged else f"TFDS `{dataset.builder}`"
     lines = [
         f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
         f"- **Splits**: {'; '.join(splits)}.",
-        f"- **Size**: {size_text(dataset.download_bytes)} to download, {disk}.",
+        f"- **Size**: {size_text(dataset.download_bytes)} to download, {'part of the packages' if packaged else disk}.",
         *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {' and '.join(files)}."] if files else []),
         f"- **Licence**: {dataset.licence}. **Citation**: {dataset.citation}.",
         *[f"- **Trap**: {trap}" for trap in dataset.traps],

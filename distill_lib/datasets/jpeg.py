@@ -12,8 +12,6 @@ References:
 from __future__ import annotations
 
 import struct
-import threading
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +20,6 @@ _START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
 _BASELINE = (0xC0, 0xC1)  # one pass from top to bottom, unlike progressive files
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the other three are no frame headers
 _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
-KEPT = 2**24  # bytes, at most, that a thread keeps for the next image: one of 2048 x 2048 pixels
-_BYTES = {"RGB": 3, "RGBX": 4, "GRAY": 1}  # a pixel
 _CONTEXT = 2  # rows below a row that smooth upsampling of colour looks at
 PIXELS = 89_478_485  # of the largest image that is decoded: a quarter GiB in colour; it is Pillow's limit too
 
@@ -39,24 +35,15 @@ def check_size(height: int, width: int) -> None:
 
 
 class Header(NamedTuple):
-    """What the markers before the first scan say.
+    """What the markers before the first scan say."""
 
-    Attributes:
-        height, width: in pixels, as stored.
-        components: 1 (grey), 3 (colour) or 4 (CMYK).
-        orientation: of Exif, 1 to 8; 1 is upright.
-        frame: offset of the frame header's height in the bytes.
-        scan: offset of the first scan.
-        one_pass: whether rows are stored from top to bottom in a single baseline scan.
-    """
-
-    height: int
+    height: int  # in pixels, as stored
     width: int
-    components: int
-    orientation: int
-    frame: int
-    scan: int
-    one_pass: bool
+    components: int  # 1 (grey), 3 (colour) or 4 (CMYK)
+    orientation: int  # of Exif, 1 to 8; 1 is upright
+    frame: int  # offset of the frame header's height in the bytes
+    scan: int  # offset of the first scan
+    one_pass: bool  # whether rows are stored from top to bottom in a single baseline scan
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -110,60 +97,18 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-class Space(threading.local):
-    """A thread's memory for what is needed during a call alone: new memory is slow, since it comes page by page."""
-
-    def __init__(self) -> None:
-        self._kept = dict[str, np.ndarray]()
-
-    def bytes(self, count: int, name: str = "image") -> np.ndarray:
-        """So many, uint8 (count,); what was in them under this name is lost."""
-        if count > KEPT:
-            return np.empty(count, np.uint8)
-        if name not in self._kept or len(self._kept[name]) < count:
-            self._kept[name] = np.empty(count, np.uint8)
-        return self._kept[name][:count]
-
-    def square(self, name: str, size: int) -> np.ndarray:
-        """Four bytes for each pixel, uint8 (size, size, 4)."""
-        return self.bytes(size * size * 4, name).reshape(size, size, 4)
-
-
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels (h, w, colours), turned as Exif says; a view of the same memory."""
-    if orientation > 4:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
+    turned = np.rot90(pixels, (0, 0, 2, 2, 3, 3, 1, 1)[orientation - 1])
+    return turned[:, ::-1] if orientation in (2, 4, 5, 7) else turned
 
 
-def decode(
-    data: bytes,
-    header: Header,
-    *,
-    colour: str,
-    bottom: int | None = None,
-    space: Callable[[int], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Decodes a grey or colour JPEG, as it is stored (not turned upright).
+def decode(data: bytes, header: Header, *, colour: str, bottom: int | None = None) -> np.ndarray:
+    """Decodes a grey or colour JPEG, as it is stored (not turned upright); raises ImageError.
 
     As TensorFlow, it takes what the decoder can make of damage within the scan, but not a file that ends too early.
-
-    Args:
-        data: the whole file.
-        header: what `header` reads of it.
-        colour: "RGB", "RGBX" (four bytes a pixel) or "GRAY".
-        bottom: rows from here on are not needed; None for all rows.
-        space: gives at least so many bytes, uint8 (n,), to decode into; None takes new memory.
-
-    Returns:
-        uint8 (rows, width, colours); rows at and below `bottom` may be missing.
-
-    Raises:
-        ImageError: the decoder cannot make pixels of it.
+    `colour` is "RGB", "RGBX" (four bytes a pixel) or "GRAY"; rows from `bottom` on are not needed, and may be missing
+    in the result, uint8 (rows, width, colours).
     """
     import simplejpeg
 
@@ -174,11 +119,8 @@ def decode(
         height = min(height, bottom + _CONTEXT)
     if height < header.height:
         data = b"".join((data[: header.frame], struct.pack(">H", height), data[header.frame + 2 :]))
-    room = space(height * header.width * _BYTES[colour]) if space else None
     try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            data, colorspace=colour, fastdct=True, strict=not complete, buffer=room
-        )
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, colorspace=colour, fastdct=True, strict=not complete)
     except ValueError as error:
         raise ImageError(f"damaged JPEG: {error}") from error
     return pixels

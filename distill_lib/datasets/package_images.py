@@ -1,10 +1,7 @@
 """Images that installed packages bring along, as training images of another domain; they are never judged by.
 
-digits    handwritten digits of scikit-learn, 8 x 8 pixels, grey
-patches   square patches of the photographs of `FILES`, 28 x 28 pixels, in colour
-
-References:
-    Alpaydin, Kaynak: "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998 (digits).
+`digits` are handwritten, of scikit-learn, 8 x 8 pixels, grey (Alpaydin, Kaynak: "Optical recognition of handwritten
+digits", UCI Machine Learning Repository, 1998); `patches` are squares of the photographs of `FILES`, 28 x 28 pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError
 
 FILES = {  # name -> package, file in it
     "coffee": ("skimage", "data/coffee.png"),
@@ -64,24 +61,18 @@ _GREYS = 16  # of the digits
 def read(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads "digits" or "patches": images uint8 (n, side, side[, 3]), and labels int32 (n,), the digit or photograph.
 
-    Raises DistillError for another name, or where the package that ships the images is not installed.
+    Raises DistillError where the package that ships the images is not installed.
     """
-    readers = {"digits": _digits, "patches": _patches}
-    if name not in readers:
-        raise unknown("set of borrowed images", name, readers)
-    return readers[name]()
+    return _digits() if name == "digits" else _patches()
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DistillError(
-            "scikit-learn is not installed, which ships the digits: pip install scikit-learn."
-        ) from error
+    except ImportError:
+        raise DistillError("scikit-learn is not installed, which ships the digits: pip install scikit-learn.") from None
     digits = load_digits()
-    images = np.rint(digits.images * (255 / _GREYS)).astype(np.uint8)
-    return images, digits.target.astype(np.int32)
+    return np.rint(digits.images * (255 / _GREYS)).astype(np.uint8), digits.target.astype(np.int32)
 
 
 def _patches() -> tuple[np.ndarray, np.ndarray]:
@@ -90,13 +81,12 @@ def _patches() -> tuple[np.ndarray, np.ndarray]:
 
     pictures = [Image.fromarray(load(name)) for name in FILES]
     bits = np.random.Philox(key=np.array([0, 0], np.uint64)).random_raw(3 * PATCHES).reshape(PATCHES, 3)
-    draws = bits / 2.0**64
-    images = np.empty((PATCHES, PATCH_SIDE, PATCH_SIDE, 3), np.uint8)
     labels = np.arange(PATCHES, dtype=np.int32) % len(pictures)
-    for number, (size, top, left) in enumerate(draws):
-        picture = pictures[labels[number]]
+    images = []
+    for label, (size, top, left) in zip(labels, bits / 2.0**64, strict=True):
+        picture = pictures[label]
         side = PATCH_SIDE + size * (min(picture.size) / 2 - PATCH_SIDE)
-        box = left * (picture.width - side), top * (picture.height - side)
-        square = (*box, box[0] + side, box[1] + side)
-        images[number] = np.asarray(picture.resize((PATCH_SIDE, PATCH_SIDE), Image.Resampling.BOX, square))
-    return images, labels
+        x, y = left * (picture.width - side), top * (picture.height - side)
+        square = (x, y, x + side, y + side)
+        images.append(np.asarray(picture.resize((PATCH_SIDE, PATCH_SIDE), Image.Resampling.BOX, square)))
+    return np.stack(images), labels

@@ -1,4 +1,8 @@
-"""The data check, and preparing: whether a set is there, where it was looked for, and what to do if it is not."""
+"""The data check, and preparing: whether a set is there, where it was looked for, and what to do if it is not.
+
+distill data check               whether all sets are there, and how to prepare them
+distill data prepare flowers     download and prepare a set
+"""
 
 from __future__ import annotations
 
@@ -6,34 +10,24 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_lib.datasets import fashion, image_folder, registry, tfds_sets
+from distill_lib.datasets import fashion, image_folder, tfds_sets
 from distill_lib.datasets.cards import Dataset
-from distill_lib.datasets.image_folder import FOLDER
 from distill_lib.datasets.instructions import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
+from distill_lib.datasets.source import get
 from distill_lib.errors import DistillError
 
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a data set is there.
-
-    Attributes:
-        name: the data set.
-        state: "present", "absent", or "incomplete" (files are missing or are not what the card says).
-        place: where it was looked for.
-        card: what it should be; None for a folder of pictures that is not as it must be.
-        problem: what is wrong; empty if it is present.
-        remedy: what to do, with the exact command; empty if it is present.
-        hints: what is known to go wrong or to mislead.
-    """
+    """Whether a data set is there."""
 
     name: str
-    state: str
-    place: str
-    card: Dataset | None
-    problem: str = ""
-    remedy: str = ""
-    hints: tuple[str, ...] = ()
+    state: str  #: "present", "absent", or "incomplete" (files are missing or are not what the card says)
+    place: str  #: where it was looked for
+    card: Dataset | None  #: what it should be; None for a folder of pictures that is not as it must be
+    problem: str = ""  #: what is wrong; empty if it is present
+    remedy: str = ""  #: what to do, with the exact command; empty if it is present
+    hints: tuple[str, ...] = ()  #: what is known to go wrong or to mislead
 
     @property
     def present(self) -> bool:
@@ -59,9 +53,9 @@ def status(name: str) -> Status:
     """
     name = str(name)  # a notebook may be given a number
     try:
-        dataset = registry.get(name)
+        dataset = get(name)
     except DistillError as error:
-        if not name.startswith(FOLDER):
+        if not name.startswith(image_folder.FOLDER):
             raise
         place = image_folder.path_of(name)
         state = "incomplete" if place.is_dir() else "absent"
@@ -70,7 +64,7 @@ def status(name: str) -> Status:
     where, problem, state = _looked_for(dataset)
     if not problem:
         return Status(name, "present", where, dataset, hints=dataset.traps)
-    advice = remedy(dataset, Path(where) if state == "incomplete" else None)
+    advice = remedy(dataset, where if state == "incomplete" else "")
     return Status(name, state, where, dataset, problem, advice, manual_hints(dataset) + dataset.traps)
 
 
@@ -87,17 +81,10 @@ def check(name: str, *, mock: bool = False) -> None:
 
 
 def prepare(name: str, *, register_checksums: bool = False) -> Status:
-    """Prepares a set of TFDS as array_record, with TFDS's progress; returns at once if it is present.
+    """Prepares a set of TFDS as array_record, with TFDS's progress, and returns what is there then, or was before.
 
-    Args:
-        name: a data set.
-        register_checksums: accept downloads that are not the ones TFDS knows.
-
-    Returns:
-        What is there afterwards.
-
-    Raises:
-        DistillError: it cannot be prepared here; the message says what to do instead.
+    With `register_checksums` downloads are accepted that are not the ones TFDS knows. Raises DistillError where the set
+    cannot be prepared here, with what to do instead.
     """
     current = status(name)
     if current.present:
@@ -128,10 +115,9 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
     except Exception as error:  # TFDS and its builders raise whatever a download or an archive stumbles over
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if type(error).__name__ == "NonMatchingChecksumError":
-            downloads = tfds_sets.data_folder() / "downloads"
             reason = (
-                f"a download is not the one that TFDS knows ({reason}): delete it from {downloads} and prepare again; "
-                "if it ends so again, add --register-checksums to accept the file as it is now."
+                f"a download is not the one that TFDS knows ({reason}): delete it from {manual_folder().parent} and "
+                "prepare again; if it ends so again, add --register-checksums to accept the file as it is now."
             )
         raise DistillError(f"TFDS could not prepare {dataset.name}: {reason}") from error
 
@@ -149,12 +135,12 @@ def _looked_for(dataset: Dataset) -> tuple[str, str, str]:
         missing = [package for package in ("skimage", "sklearn") if importlib.util.find_spec(package) is None]
         problem = f"{' and '.join(missing)} cannot be imported" if missing else ""
         return f"the packages {dataset.builder}", problem, "absent"
-    embedded, problem = dataset.origin == "embedded", ""
+    embedded = dataset.origin == "embedded"
+    place, state = (fashion.DATA / "fashion", "incomplete") if embedded else (fashion.folder(), "absent")
     try:
         fashion.check(fashion.DATA)
         if not embedded:
             fashion.read_originals()
     except DistillError as error:
-        problem = str(error).removesuffix(fashion.REMEDY).rstrip(". ")
-    place = fashion.DATA / "fashion" if embedded else fashion.folder()
-    return str(place), problem, "incomplete" if embedded else "absent"
+        return str(place), str(error).removesuffix(fashion.REMEDY).rstrip(". "), state
+    return str(place), "", state

@@ -1,12 +1,11 @@
-"""Data sets by name, and their images.
+"""Data sets by name, and their images: `load` gives random access, `arrays` all, `Source.encoded` the stored bytes.
 
-    distill data check               whether all sets are there, and how to prepare them
-    distill data prepare flowers     download and prepare a set
+    flowers               a card in `cards`
+    tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; see `tfds_sets`
+    folder:/path          a folder with a folder of pictures for each class; see `image_folder`
 
-Names are those of `registry`. Sets of TFDS are read through `tfds.data_source` from array_record files, without
-TensorFlow; the embedded `fashion` is a prepared TFDS folder inside the package. Small sets are decoded whole
-(`arrays`); `load` gives random access, and `Source.encoded` the bytes as they are stored. Images of various sizes are
-fitted into a square canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
+Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow. Images of various sizes
+are fitted into a square canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
 """
 
 from __future__ import annotations
@@ -17,36 +16,29 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from distill_lib.datasets import decode, fashion, image_folder, instructions, package_images, tfds_sets
-from distill_lib.datasets.cards import SPLITS, Dataset
+from distill_lib.datasets.cards import CARDS, SPLITS, Dataset
 from distill_lib.datasets.decode import ImageError
-from distill_lib.datasets.registry import get
 from distill_lib.errors import DistillError, unknown
 
 CANVAS = 256  # pixels, side of the square that images of various sizes are brought to
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that `arrays` makes at most
 MOCK_EXAMPLES = 64
 _PROBED = 32  # images whose headers tell how large those of a set are
+_BY_NAME = {dataset.name: dataset for dataset in CARDS}
 Label = int | tuple[int, ...]
 
 
 class Arrays(NamedTuple):
-    """A split in memory; read-only.
+    """A split in memory; read-only."""
 
-    Attributes:
-        images: uint8 (N, H, W, C).
-        labels: int32 (N,), or bool (N, classes) where an image has any number of them.
-        extents: int32 (N, 2), the height and width that each image has in the top left corner of its canvas; None where
-            images fill it.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    extents: np.ndarray | None = None
+    images: np.ndarray  #: uint8 (N, H, W, C)
+    labels: np.ndarray  #: int32 (N,), or bool (N, classes) where an image has any number of them
+    extents: np.ndarray | None = None  #: int32 (N, 2), sides of each image in its canvas; None where images fill it
 
 
 class Encoded(NamedTuple):
@@ -59,21 +51,15 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Random access to a split, in the order of its files.
-
-    Attributes:
-        dataset: the data set.
-        split: "train", "validation" or "test".
-        rows: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these.
-        size: number of examples, at most len(rows).
-        canvas: side in pixels of the square that every image is fitted into, or None to leave sizes as they are.
-    """
+    """Random access to a split, in the order of its files."""
 
     dataset: Dataset
     split: str
-    rows: tfds_sets.Rows
-    size: int
-    canvas: int | None
+    rows: (
+        tfds_sets.Rows
+    )  #: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these
+    size: int  #: number of examples, at most len(rows)
+    canvas: int | None  #: side in pixels of the square that every image is fitted into; None leaves sizes as they are
 
     def __len__(self) -> int:
         return self.size
@@ -81,9 +67,7 @@ class Source:
     def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
         """The image, uint8 (H, W, C), and label of one example: an integer, or several where the card says so.
 
-        Raises:
-            IndexError: no such example.
-            DistillError: its record or its image is damaged.
+        Raises IndexError where there is no such example, and DistillError where its record or image is damaged.
         """
         image, _, label = self.fitted(index)
         return image, label
@@ -101,10 +85,16 @@ class Source:
 
     def encoded(self, index: int) -> Encoded:
         """One example as it is stored; raises as `source[index]` does, but not for a damaged image."""
-        row = self._row(index)
+        if not 0 <= index < self.size:
+            raise IndexError(f"{self.dataset.name} {self.split} has examples 0 to {self.size - 1}, not {index}")
+        try:
+            row = self.rows[int(index)]
+        except RuntimeError as error:
+            raise _mismatch(self.dataset, self.split, str(error).splitlines()[0]) from error
+        image, label = (row[key] for key in self.dataset.keys)
         name = row.get("file_name", f"{self.split}/{index}")
-        name = name.decode() if isinstance(name, bytes) else str(name)
-        return Encoded(row[self.dataset.keys[0]], self._label(row), name)
+        label = tuple(sorted({int(number) for number in label})) if self.dataset.multilabel else int(label)
+        return Encoded(image, label, name.decode() if isinstance(name, bytes) else str(name))
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images uint8 (n, H, W, C) of these examples, which must be of one size."""
@@ -112,19 +102,38 @@ class Source:
 
     def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Labels int32 (n,) of these examples, or bool (n, classes) where an image has any number of them."""
-        return _label_array(self.dataset, [self._label(self._row(int(index))) for index in indices])
+        return _label_array(self.dataset, [self.encoded(int(index)).label for index in indices])
 
-    def _row(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.size:
-            raise IndexError(f"{self.dataset.name} {self.split} has examples 0 to {self.size - 1}, not {index}")
-        try:
-            return self.rows[int(index)]
-        except RuntimeError as error:
-            raise _mismatch(self.dataset, self.split, str(error).splitlines()[0]) from error
 
-    def _label(self, row: dict[str, Any]) -> Label:
-        label = row[self.dataset.keys[1]]
-        return tuple(sorted({int(number) for number in label})) if self.dataset.multilabel else int(label)
+def names() -> tuple[str, ...]:
+    """Names of all data sets that have a card; some are for evaluation or for transfer alone, as their splits tell."""
+    return tuple(_BY_NAME)
+
+
+def get(name: str) -> Dataset:
+    """The card of a data set: one of `names()`, "tfds:" and a TFDS id, or "folder:" and a path.
+
+    Raises DistillError for an unknown name, a TFDS set that is no image classification, and a folder that is none.
+    """
+    if name.startswith(image_folder.FOLDER):
+        return image_folder.card(name, image_folder.path_of(name))
+    if name.startswith(tfds_sets.PREFIX):
+        return tfds_sets.card(name)
+    if name not in _BY_NAME:
+        raise unknown("dataset", name, [*_BY_NAME, "tfds:NAME", "folder:PATH"])
+    return _BY_NAME[name]
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Names of a data set's classes, in the order of the labels; raises as `get`.
+
+    They are TFDS's (ImageNet: WordNet ids), or those of the folders; numbers where there are no names.
+    """
+    dataset = get(name)
+    if dataset.class_names:
+        return dataset.class_names
+    feature = tfds_sets.read_info(dataset.builder).features[dataset.keys[1]]
+    return tuple(getattr(feature, "feature", feature).names)  # a sequence of labels holds the label as its feature
 
 
 def load(
@@ -144,8 +153,7 @@ def load(
         limit: the first `limit` examples only. `fashion` is stored so that any prefix of its train and validation
             splits holds every class equally often, to within one; the others are in shuffled order, but for the
             training images of `fashion_teacher` and `fashion_mnist`, which are in the order of the original file.
-        mock: invented images from `tfds.testing.mock_data` instead of the files, for tests of the machinery. Labels say
-            nothing about them, and all splits hold the same ones.
+        mock: noise instead of the files, for tests of the machinery; all splits hold the same.
         canvas: side in pixels of the square that every image is fitted into (aspect kept, from the top left corner);
             by default 256 where images differ in size, and none where they do not.
         channels: colour channels of the images, 1 or 3; None takes the card's.
@@ -153,10 +161,9 @@ def load(
     Raises:
         DistillError: unknown name, limit too large, or files that are absent or damaged; the message says what to do.
     """
-    dataset = get(name)
-    _check_request(dataset, split, limit)
+    dataset = _requested(name, split, limit)
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
-    rows = _mock_rows(dataset, split, limit or MOCK_EXAMPLES) if mock else _rows(dataset, split)
+    rows = tfds_sets.invented_rows(limit or MOCK_EXAMPLES, dataset) if mock else _rows(dataset, split)
     dataset = dataclasses.replace(dataset, channels=channels or dataset.channels)
     return Source(dataset, split, rows, min(limit or len(rows), len(rows)), canvas)
 
@@ -170,15 +177,12 @@ def arrays(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Arrays:
-    """Decodes a split into memory, in the order of its files; arguments as in `load`. Fashion-MNIST is decoded once.
+    """Decodes a split into memory, in the order of its files; Fashion-MNIST only once.
 
-    Raises:
-        DistillError: as in `load`; also if the images would take more than 8 GiB.
+    Arguments are as in `load`; it raises as `load` does, and if the images would take more than 8 GiB.
     """
-    dataset = get(name)
-    as_stored = canvas is None and channels in (None, dataset.channels)
-    if dataset.origin in ("embedded", "originals") and as_stored and not mock:
-        _check_request(dataset, split, limit)
+    dataset = _requested(name, split, limit)
+    if dataset.origin in ("embedded", "originals") and not mock and canvas is None and channels in (None, 1):
         return first(_whole(name if split == "train" else "fashion", split), limit)
     return _decoded(load(name, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
 
@@ -221,7 +225,7 @@ def training_images(dataset: Dataset, limit: int | None = None, *, mock: bool = 
 def fits(dataset: Dataset) -> bool:
     """Whether all splits, decoded, are small enough to be kept in memory; a set of unknown size is taken to be."""
     side = dataset.size or CANVAS
-    return sum(dataset.counts.values()) * side * side * dataset.channels <= MEMORY_LIMIT
+    return (dataset.examples or 0) * side * side * dataset.channels <= MEMORY_LIMIT
 
 
 def shrunk(dataset: Dataset) -> bool:
@@ -231,9 +235,19 @@ def shrunk(dataset: Dataset) -> bool:
     source = load(dataset.name, next(iter(dataset.splits)))
     for index in range(min(len(source), _PROBED)):
         with contextlib.suppress(ImageError):  # told when it is shown
-            if max(decode.known(source.encoded(index).image)[:2]) > CANVAS:
+            if max(decode.sides(source.encoded(index).image)) > CANVAS:
                 return True
     return False
+
+
+def _requested(name: str, split: str, limit: int | None) -> Dataset:
+    dataset = get(name)
+    if split not in dataset.splits:
+        raise unknown(f"split of {name}" if split in SPLITS else "split", split, dataset.splits)
+    count = dataset.counts.get(split)
+    if limit is not None and not 1 <= limit <= (count or limit):
+        raise DistillError(f"{name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")
+    return dataset
 
 
 def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
@@ -246,36 +260,23 @@ def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
 
 
 def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
-    if dataset.origin == "folder":
-        folder = image_folder.scan(Path(dataset.builder))
-        return image_folder.PictureRows(folder.root, folder.pictures[split])
     rows: tfds_sets.Rows
-    if dataset.origin == "tfds":
+    if dataset.origin == "folder":
+        rows = image_folder.PictureRows(Path(dataset.builder), split)
+    elif dataset.origin == "tfds":
         if problem := tfds_sets.files_problem(tfds_sets.read_info(dataset.builder)):
             raise DistillError(f"{problem}. {instructions.remedy(dataset)}")
         rows = tfds_sets.open_rows(dataset.builder, dataset.splits[split], dataset.keys[0])
     elif dataset.origin == "package":
         rows = tfds_sets.memory_rows(*package_images.read(dataset.name))
     elif dataset.origin == "originals" and split == "train":
-        rows = fashion.training_rows(dataset.name)
+        rows = tfds_sets.memory_rows(*fashion.training_images(dataset.name))
     else:
-        _check_embedded(fashion.DATA)
+        fashion.check(fashion.DATA)
         rows = tfds_sets.open_rows("fashion", split, data=fashion.DATA)
-    expected = dataset.counts.get(split, len(rows))
-    if not expected - dataset.left_out.get(split, 0) <= len(rows) <= expected:
-        raise _mismatch(dataset, split, f"{len(rows)} examples instead of {expected}")
+    if problem := dataset.mismatch(split, len(rows)):
+        raise _mismatch(dataset, split, problem)
     return rows
-
-
-_check_embedded = functools.cache(fashion.check)  # once in a process
-
-
-def _mock_rows(dataset: Dataset, split: str, count: int) -> tfds_sets.Rows:
-    if dataset.origin == "tfds" and tfds_sets.builder_class(dataset.builder):
-        return tfds_sets.mock_rows(dataset.builder, dataset.splits[split], count)
-    if dataset.origin in ("embedded", "originals"):
-        return tfds_sets.mock_rows("fashion", split, count, fashion.DATA)
-    return tfds_sets.invented_rows(count, dataset)
 
 
 def _mismatch(dataset: Dataset, split: str, problem: str) -> DistillError:
@@ -283,11 +284,3 @@ def _mismatch(dataset: Dataset, split: str, problem: str) -> DistillError:
         f"array_record that does not match its card: {dataset.name} {split}: {problem}. Delete the prepared folder of "
         f"{dataset.builder} and prepare it again."
     )
-
-
-def _check_request(dataset: Dataset, split: str, limit: int | None) -> None:
-    if split not in dataset.splits:
-        raise unknown(f"split of {dataset.name}" if split in SPLITS else "split", split, dataset.splits)
-    count = dataset.counts.get(split)
-    if limit is not None and not 1 <= limit <= (count or limit):
-        raise DistillError(f"{dataset.name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")

@@ -28,17 +28,6 @@ def data_folder() -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
 
 
-def builder_class(builder: str) -> type | None:
-    """TFDS's code for a set; None where it has none, and knows the set, if at all, from its prepared files."""
-    import tensorflow_datasets as tfds
-
-    try:
-        code: type = tfds.builder_cls(builder.partition("/")[0])
-    except tfds.core.DatasetNotFoundError:
-        return None
-    return code
-
-
 def read_info(builder: str) -> Any:
     """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
 
@@ -119,8 +108,7 @@ def _features(builder: str, info: Any) -> tuple[tuple[str, str], int, int | None
         held = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items()) or "other things"
         raise DistillError(f"{builder} is no set of images with one label each; it holds {held}: choose another.")
     height, width, channels = features[image].shape
-    size = height if height is not None and height == width else None
-    return (image, label), 1 if channels == 1 else 3, size, features[label].num_classes
+    return (image, label), 1 if channels == 1 else 3, height if height == width else None, features[label].num_classes
 
 
 def files_problem(info: Any) -> str:
@@ -140,11 +128,11 @@ def files_problem(info: Any) -> str:
 def content_problem(dataset: Dataset, info: Any) -> str:
     """What is wrong with a set all of whose files are there, by what they say of themselves."""
     for split, expression in dataset.splits.items():
-        if expression.partition("[")[0] not in info.splits:
-            return f"{info.data_dir} holds no split {expression.partition('[')[0]}"
-        count, expected = info.splits[expression].num_examples, dataset.counts.get(split)
-        if expected is not None and not expected - dataset.left_out.get(split, 0) <= count <= expected:
-            return f"{count:,} instead of {expected:,} {split} images in {info.data_dir}"
+        part, _, _ = expression.partition("[")
+        if part not in info.splits:
+            return f"{info.data_dir} holds no split {part}"
+        if problem := dataset.mismatch(split, info.splits[expression].num_examples):
+            return f"{problem} in {info.data_dir}"
     for split in info.splits.values():
         for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
             if _records(str(path)) != expected:
@@ -176,27 +164,20 @@ def open_rows(builder: str, expression: str, image: str = "image", data: Path | 
     return rows
 
 
-def memory_rows(images: np.ndarray, labels: np.ndarray, keys: tuple[str, str] = ("image", "label")) -> Rows:
+def memory_rows(images: np.ndarray, labels: np.ndarray) -> Rows:
     """Rows of arrays: images uint8 (n, h, w) or (n, h, w, c), labels (n,)."""
-    return [dict(zip(keys, pair, strict=True)) for pair in zip(images, labels, strict=True)]
+    return [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
 
 
-def mock_rows(builder: str, expression: str, num_examples: int, data: Path | None = None) -> Rows:
-    """Invents examples with `tfds.testing.mock_data`, the same for every split, by its code or by files in `data`."""
-    import tensorflow_datasets as tfds
-
-    options = {"data_dir": str(data)} if data else {"policy": tfds.testing.MockPolicy.USE_CODE}
-    with quiet(), tfds.testing.mock_data(num_examples=num_examples, **options):
-        rows: Rows = tfds.data_source(builder, split=expression)
+def invented_rows(count: int, dataset: Dataset) -> Rows:
+    """Invents examples of noise, with labels that say nothing about it."""
+    random, rows = np.random.Generator(np.random.Philox(0)), []  # the first of many are those of few
+    for _ in range(count):
+        height, width = random.integers(24, 48, 2) if dataset.size is None else (dataset.size, dataset.size)
+        image = random.integers(0, 256, (height, width, dataset.channels), np.uint8)
+        labels = random.integers(0, dataset.num_classes, random.integers(4) if dataset.multilabel else None)
+        rows.append(dict(zip(dataset.keys, (image, labels), strict=True)))
     return rows
-
-
-def invented_rows(num_examples: int, dataset: Dataset) -> Rows:
-    """Invents squares of noise: the mock of a set whose code TFDS does not have."""
-    random = np.random.Generator(np.random.Philox(num_examples))
-    side = dataset.size or 40
-    images = random.integers(0, 256, (num_examples, side, side, dataset.channels), np.uint8)
-    return memory_rows(images, random.integers(0, dataset.num_classes, num_examples), dataset.keys)
 
 
 @contextlib.contextmanager

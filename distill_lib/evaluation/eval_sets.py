@@ -1,7 +1,9 @@
-"""Evaluation sets: which images of a split judge a network, and how they are shown."""
+"""Evaluation sets: which images of a split judge a network, how they are shown, and what a network says of them."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,30 +12,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, views
+from distill_lib import datasets, models, sharding, views
 from distill_lib.crops import Range
-from distill_lib.evaluation.predict import output_of, predict
 from distill_lib.input_pipeline.splits import Split, Streamed
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.pixels import Images, Pixels
 
 FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
 CROPPED_IMAGES = 10_000  # the first of a split, that are shown under random crops
+AT_ONCE = 500  # images, over all devices
+
+Network = nn.Module | Ensemble
+"""The module that predicts, or a teacher's ensemble."""
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """The examples of a split that a network is judged by.
-
-    Attributes:
-        split: images and labels.
-        side: of the central square that is shown, as a fraction of the shorter side.
-        limit: the first so many images; None takes all.
-    """
+    """The examples of a split that a network is judged by."""
 
     split: Split
-    side: float = 1.0
-    limit: int | None = None
+    side: float = 1.0  #: of the central square that is shown, as a fraction of the shorter side
+    limit: int | None = None  #: the first so many images; None takes all
 
     def __len__(self) -> int:
         return min(len(self.split), self.limit or len(self.split))
@@ -43,79 +42,67 @@ class EvalSet:
         """Labels int32 (n,), or bool (n, classes) where an image has any number of them."""
         return self.split.labels(self.limit)
 
-    def logits(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
+    def logits(self, network: Network, variables: Any, resolution: int) -> np.ndarray:
         """Logits (n, classes) of the evaluation views, rendered at a resolution, or at the network's own."""
-        return predict(network, variables, self.split, resolution=resolution, side=self.side, count=len(self))
+        return self._said(network, variables, resolution, "logits", len(self))
 
-    def features(self, network: nn.Module | Ensemble, variables: Any, resolution: int) -> np.ndarray:
+    def features(self, network: Network, variables: Any, resolution: int) -> np.ndarray:
         """What the last layer is given, (at most `FEATURE_IMAGES`, width), of the first of the same views."""
-        count, shown = min(FEATURE_IMAGES, len(self)), {"resolution": resolution, "side": self.side}
-        return predict(network, variables, self.split, count=count, output="features", **shown)  # type: ignore[arg-type]
+        return self._said(network, variables, resolution, "features", min(FEATURE_IMAGES, len(self)))
 
     def sound(self, *columns: np.ndarray | None) -> list[Any]:
         """Leaves out the broken images, so that all networks are judged by the same ones.
 
-        Args:
-            *columns: arrays with a row for each of the first images, or None, made after the networks were shown them:
-                broken images are found when they are decoded.
-
-        Returns:
-            The arrays without the rows of broken images, and None as it was.
+        Columns are arrays with a row for each of the first images, or None, which stays. They are made after the
+        networks were shown them: broken images are found when they are decoded.
         """
         if not self.split.bad:
             return list(columns)
         kept = ~np.isin(np.arange(len(self)), list(self.split.bad))
         return [None if column is None else column[kept[: len(column)]] for column in columns]
 
+    def _said(self, network: Network, variables: Any, resolution: int, output: str, count: int) -> np.ndarray:
+        answer = _program(network, resolution, self.side, output)
+        sizes = network.sizes(resolution) if isinstance(network, Ensemble) else [resolution]
+        variables = sharding.on_all_devices(variables)
+        parts = self.split.parts(self.side, sizes, AT_ONCE, count=count)
+        return np.concatenate([sharding.fetch(answer(variables, part)) for part in parts])[:count]
+
 
 def open_split(name: str, split: str, side: float, *, mock: bool = False, limit: int | None = None) -> EvalSet:
-    """Opens a split of any data set; images are decoded on the way, at the sizes in use.
+    """Opens a split of any data set, whose images are decoded on the way; arguments and errors as in `datasets.load`.
 
-    Args:
-        name: data set, as in `datasets.get`.
-        split: "train", "validation" or "test"; sets for evaluation only have just the last.
-        side: side of the central square that is shown, as a fraction of the shorter side.
-        mock: invented images, as in `datasets.load`.
-        limit: the first so many images; None takes all.
-
-    Raises:
-        DistillError: as in `datasets.load`.
+    `side` is that of the central square that is shown, as a fraction of the shorter side.
     """
     return EvalSet(Streamed(datasets.load(name, split, limit=limit, mock=mock)), side)
 
 
 def top1_under_crops(
     name: str,
-    network: nn.Module | Ensemble,
+    network: Network,
     variables: Any,
     *,
     resolution: int,
     area: Range,
     crops: int = 20,
-    batch_size: int = 500,
+    batch_size: int = AT_ONCE,
     mock: bool = False,
 ) -> float:
-    """Mean top-1 over random inception crops with flips: whether a teacher still knows what students will be shown.
+    """Mean top-1, in [0, 1], over random inception crops with flips: whether a teacher still knows what it is shown.
 
     Args:
-        name: data set, as in `datasets.get`; of a large one, the first `CROPPED_IMAGES` test images are taken.
+        name: data set; of a large one, the first `CROPPED_IMAGES` test images are taken.
         network: the module that predicts, or a teacher's ensemble.
         variables: of the network.
         resolution: height and width to render at, in pixels.
         area: smallest and largest area of a crop, as fractions of the image.
         crops: views of each image.
         batch_size: images at a time; a last part that is smaller is left out.
-        mock: invented images, as in `datasets.load`.
-
-    Returns:
-        A share in [0, 1].
-
-    Raises:
-        DistillError: as in `datasets.load`.
+        mock: invented images, as in `datasets.load`, which says what is raised.
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
     images, labels, extents = datasets.arrays(name, "test", count, mock=mock)
-    size, answer = min(batch_size, count), output_of(network, "logits")
+    size, answer = min(batch_size, count), _output_of(network, "logits")
 
     @jax.jit
     def accuracy(variables: Any, pixels: Pixels, labels: jax.Array, key: jax.Array) -> jax.Array:
@@ -130,3 +117,22 @@ def top1_under_crops(
         keys = jax.random.split(jax.random.key(start), crops)
         shares += [accuracy(variables, pixels, jnp.asarray(labels[part]), key) for key in keys]
     return float(np.mean([float(share) for share in shares]))
+
+
+@functools.lru_cache(maxsize=64)
+def _program(network: Network, resolution: int, side: float, output: str) -> Callable[..., jax.Array]:
+    @jax.jit
+    def answer(variables: Any, pixels: Pixels) -> jax.Array:
+        view = views.still(len(jax.tree.leaves(pixels)[0]), side=side, image_aspect=pixels.aspect())
+        show = lambda size: pixels.show(view, size or resolution, teacher=True)  # noqa: E731
+        return _output_of(network, output)(variables, show)
+
+    return answer
+
+
+def _output_of(network: Network, output: str) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:
+    """The function of variables, and of what shows images at a size (None: the network's own), to `output`."""
+    if isinstance(network, Ensemble):
+        return network.features if output == "features" else network.logits
+    ask = models.penultimate if output == "features" else models.logits
+    return lambda variables, show: ask(network, variables, show(None))

@@ -1,13 +1,11 @@
 """A saved student, or a teacher, judged on a data set.
 
     distill evaluate results/imagenet_fast/RUN/student.npz imagenet_v2
-    distill evaluate imagenet_lite0 imagenet_real
     distill evaluate R50x1_224 imagenet_v2 --teacher R152x2_T_224
 
 Images are decoded on the way and shown as evaluation shows them: at the resolution and central square of the student's
-own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. With a
-teacher named, the student is compared with it too: KL, agreement and CKA of the features (see `cka`). A record whose
-images were in memory was made from smaller ones (see `canvas_fidelity`), so its accuracy may differ a little.
+own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. A record
+whose images were in memory was made from smaller ones (see `canvas_fidelity`), so its accuracy may differ a little.
 """
 
 from __future__ import annotations
@@ -15,8 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from distill_lib import datasets, models, records, teachers
 from distill_lib.errors import DistillError, unknown
+=======
+from distill_lib import datasets, records, teachers
+from distill_lib.errors import DistillError
+>>>>>>> main
 from distill_lib.evaluation import eval_sets, metrics
 from distill_lib.recipes import presets
 
@@ -42,29 +45,27 @@ def evaluate(
         dataset: a data set with as many classes.
         teacher: another network, likewise, that the first is compared with.
         split: "train", "validation" or "test".
-        resolution: height and width to render at, in pixels; networks that know their own keep it. None takes the
-            student's record or the preset.
-        side: side of the central square that is shown, as a fraction of the shorter side; None as above.
+        resolution: pixels to render at, for networks without their own; None takes the record's or the preset's.
+        side: of the central square that is shown, as a fraction of the shorter side; None as above.
         limit: the first so many images only.
-        mock: invented images, for tests of the machinery.
+        mock: invented images.
 
     Returns:
-        `images` (that count: broken ones and those without labels do not), `resolution` (pixels) and `side` in use,
-        and the metrics of `metrics.metrics`; with a teacher also `cka`, of the features of the first
-        `eval_sets.FEATURE_IMAGES` images.
+        `images` (that count: broken ones and those without labels do not), `resolution` (pixels) and `side` in use, and
+        the metrics of `metrics.metrics`; with a teacher also `cka`, of the features of the first
+        `eval_sets.FEATURE_IMAGES`.
 
     Raises:
         DistillError: a name is unknown, a file is absent or damaged, or network, data and numbers do not fit together.
     """
     card = datasets.get(dataset)
-    if split not in card.splits:
-        raise unknown(f"split of {dataset}", split, card.splits)
     usual = presets.tables(TRAINED_ON.get(dataset, dataset))[0] | _recorded(network)
     pixels = usual["resolution"] if resolution is None else resolution
     centre = usual.get("eval_side", 1.0) if side is None else side
     if not (1 <= pixels <= models.MOST_PIXELS and 0 < centre <= 1):
         raise DistillError(
-            f"resolution must be from 1 to {models.MOST_PIXELS} and side a fraction above 0, got {pixels} and {centre:g}."
+            f"resolution must be from 1 to {models.MOST_PIXELS} and side a fraction above 0, got {pixels} and "
+            f"{centre:g}."
         )
     eval_set = eval_sets.open_split(dataset, split, centre, mock=mock, limit=limit)
     names = [network] if teacher is None else [network, teacher]

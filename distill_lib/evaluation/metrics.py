@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import losses
-from distill_lib.evaluation.predict import LARGEST_LOGIT, NotFiniteError
+from distill_lib.errors import DistillError
 
 CALIBRATION_BINS = 15
+LARGEST_LOGIT = 1e30  # sums over images of larger ones overflow in float32
+
+
+class NotFiniteError(DistillError):
+    """A network's answers are not numbers, as those of a student that diverged."""
 
 
 def metrics(
@@ -20,8 +25,8 @@ def metrics(
     Args:
         logits: (n, classes) float32, of the student.
         labels: (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
-            if it is one of them, and images without any count for `top1` and `ece` neither way (see
-            `multilabel_accuracy`); None where classes of the images are not those of the student.
+            if it is one of them, and images without any are not counted; None where classes of the images are not those
+            of the student.
         teacher_logits: (n, classes) float32, if there is a teacher.
 
     Returns:
@@ -38,10 +43,10 @@ def metrics(
     if labels is not None:
         result = {"top1": multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}
     if teacher_logits is not None:
-        result["kl"] = float(losses.kl(jnp.asarray(logits), jnp.asarray(teacher_logits)).mean())
-        for name, k in (("agreement", 1), ("agreement@5", 5)):
-            same = losses.agreement(jnp.asarray(logits), jnp.asarray(teacher_logits), k=k)
-            result[name] = float(same.mean())
+        student, teacher = jnp.asarray(logits), jnp.asarray(teacher_logits)
+        result["kl"] = float(losses.kl(student, teacher).mean())
+        result["agreement"] = float(losses.agreement(student, teacher, k=1).mean())
+        result["agreement@5"] = float(losses.agreement(student, teacher, k=5).mean())
     return result
 
 
@@ -71,36 +76,26 @@ def counted(labels: np.ndarray) -> np.ndarray:
 def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Whether the predicted class of each image is its label, or one of them, bool (n,); arguments as in `metrics`."""
     predicted = logits.argmax(-1)
-    if labels.ndim == 2:
-        return np.take_along_axis(labels, predicted[:, None], axis=-1)[:, 0]
-    return np.asarray(predicted == labels)
+    return np.asarray(labels[np.arange(len(labels)), predicted] if labels.ndim == 2 else predicted == labels)
 
 
 def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images whose predicted class is one of their labels; arguments as in `metrics`.
-
-    Images without any label are not counted; nan where no image has one.
+    """Share of the images with a label whose predicted class is one of theirs; arguments as in `metrics`, nan of none.
 
     References:
         Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159, section 3.
     """
-    judged = counted(labels)
-    return float(right(logits, labels)[judged].mean()) if judged.any() else float("nan")
+    hits = right(logits, labels)[counted(labels)]
+    return float(hits.mean()) if len(hits) else float("nan")
 
 
 def linear_cka(features: np.ndarray, others: np.ndarray) -> float:
     """Linear CKA of two networks' features of the same images, exactly, over all images at once.
 
-    `||Y'X||^2 / (||X'X|| ||Y'Y||)` with Frobenius norms and centred columns. It does not change when either is
-    rotated, mirrored or scaled as a whole. With few images for many features it comes out too high: compare values of
-    one split and one pair of widths with each other.
-
-    Args:
-        features: (n, p), one row an image.
-        others: (n, q), of another network, in the same order.
-
-    Returns:
-        A number in [0, 1]; nan where either has no variation over the images.
+    `||Y'X||^2 / (||X'X|| ||Y'Y||)` with Frobenius norms and centred columns, of features (n, p) and others (n, q): in
+    [0, 1], or nan where either has no variation over the images. It does not change when either is rotated, mirrored or
+    scaled as a whole. With few images for many features it comes out too high: compare values of one split and one pair
+    of widths with each other.
 
     References:
         Kornblith, Norouzi, Lee, Hinton: "Similarity of neural network representations revisited", ICML 2019,

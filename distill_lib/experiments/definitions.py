@@ -63,6 +63,10 @@ def _presets(*names: str) -> tuple[Setting, ...]:
     return tuple(Setting(name, variant=name) for name in names)
 
 
+def _than(first: str, *others: str) -> tuple[tuple[str, str], ...]:
+    return tuple((first, other) for other in others)
+
+
 def _lengths(series: str, *epochs: int) -> list[str]:
     return [f"{series}_{length}" for length in epochs]
 
@@ -76,7 +80,6 @@ def _by_length(*policies: str) -> tuple[Setting, ...]:
 _SAME: dict[str, Any] = {"policy": "same/ic"}
 _MIX: dict[str, Any] = {"policy": "mix"}
 _BOTH = {"teacher": "fashion@28 + fashion@36"}
-_PROBABILITIES = {"ensemble": "probabilities"}
 _WARM = "temperature 5"
 _SQUARED = f"{_WARM}, without T\N{SUPERSCRIPT TWO}"
 _RATES = {"learning_rate": (0.01, 0.1, 0.3)}  # beside the preset's .03
@@ -93,8 +96,7 @@ _TRANSFER: dict[str, dict[str, Any]] = {
     "57,960 images": _SAME | {"transfer_set": "fashion_teacher", "epochs": 400 * 1_020 / 57_960},  # as many steps
 }
 _SMALLER = {"learning_rate": (0.01,)}
-_ADAM_RATES = {"learning_rate": (0.1,)}  # beside the preset's .03
-_SGD_RATES = {"learning_rate": (0.3,)}
+_LARGER, _LARGEST = {"learning_rate": (0.1,)}, {"learning_rate": (0.3,)}
 
 EXPERIMENTS: dict[str, Experiment] = {
     "consistency": Experiment(
@@ -104,7 +106,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         settings={
             "fashion": tuple(Setting(views.NAMES[policy], {"policy": policy}, "medium") for policy in views.POLICIES)
         },
-        better=tuple((views.NAMES["same/ic"], views.NAMES[policy]) for policy in ("fix/cc", "fix/ic_ens", "ind/ic")),
+        better=_than(views.NAMES["same/ic"], *(views.NAMES[policy] for policy in ("fix/cc", "fix/ic_ens", "ind/ic"))),
     ),
     "patience": Experiment(
         title="Is the teacher patient?",
@@ -140,7 +142,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 Setting("teacher and student at 28", _MIX),
                 Setting("teacher at 36, student at 28", _MIX | {"teacher": "fashion@36"}),
                 Setting("teachers at 28 and 36, mean of logits", _MIX | _BOTH),
-                Setting("teachers at 28 and 36, mean of probabilities", _MIX | _BOTH | _PROBABILITIES),
+                Setting("teachers at 28 and 36, mean of probabilities", _MIX | _BOTH | {"ensemble": "probabilities"}),
                 Setting("teacher and student at 20", _MIX | {"resolution": 20}),
                 Setting("teacher at 28, student at 20", _MIX | {"teacher": "fashion@28", "resolution": 20}),
             ),
@@ -219,7 +221,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "pets": _presets("mix_1000", "from_food_1000", "from_imagenet_1000"),
             "sun397": _presets("mix_100", "from_food_100", "from_imagenet_100"),
         },
-        better=(("clothes", "patches of photographs"), ("clothes", "handwritten digits")),
+        better=_than("clothes", "patches of photographs", "handwritten digits"),
     ),
     "labels": Experiment(
         title="How far do labels alone get?",
@@ -227,17 +229,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         claim="Labels alone are worse than a teacher, with Adam as with SGD, with mixup and without.",
         settings={
             "fashion": (
-                Setting("consistent teaching", _SAME, tries=_ADAM_RATES),
-                Setting("labels", {"policy": "labels"}, tries=_ADAM_RATES),
-                Setting("labels + mixup", {"policy": "labels/mix"}, tries=_ADAM_RATES),
-                Setting("labels, SGD", {"policy": "labels"} | _SGD, tries=_SGD_RATES),
-                Setting("labels + mixup, SGD", {"policy": "labels/mix"} | _SGD, tries=_SGD_RATES),
+                Setting("consistent teaching", _SAME, tries=_LARGER),
+                Setting("labels", {"policy": "labels"}, tries=_LARGER),
+                Setting("labels + mixup", {"policy": "labels/mix"}, tries=_LARGER),
+                Setting("labels, SGD", {"policy": "labels"} | _SGD, tries=_LARGEST),
+                Setting("labels + mixup, SGD", {"policy": "labels/mix"} | _SGD, tries=_LARGEST),
             ),
             "imagenet": _presets("mix_300", *(f"labels_{name}_300" for name in ("adam", "mix_adam", "sgd", "mix_sgd"))),
         },
-        better=tuple(
-            ("consistent teaching", name) for name in ("labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD")
-        ),
+        better=_than("consistent teaching", "labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD"),
     ),
     "capacity": Experiment(
         title="What keeps a student below its teacher?",
@@ -251,12 +251,9 @@ EXPERIMENTS: dict[str, Experiment] = {
             )
         },
         further=tuple(
-            pair
+            (setting, f"width {width}, 1,020 images")
             for width, wider in ((8, 16), (16, 24))
-            for pair in (
-                (f"width {wider}, 1,020 images", f"width {width}, 1,020 images"),
-                (f"width {width}, 57,960 images", f"width {width}, 1,020 images"),
-            )
+            for setting in (f"width {wider}, 1,020 images", f"width {width}, 57,960 images")
         ),
     ),
     "ablations": Experiment(

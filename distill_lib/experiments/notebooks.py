@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -31,10 +32,11 @@ def refuse_unknown(declared: Iterable[str], present: Iterable[str]) -> None:
         [name for name in names if not name.startswith("_") and name not in _JUPYTER_NAMES]
         for names in (declared, present)
     )
-    _refuse(all_names, own)
+    refuse(all_names, own)
 
 
-def _refuse(names: Iterable[str], known: Iterable[str]) -> None:
+def refuse(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises DistillError for the first of the names that is no known parameter."""
     if other := next((name for name in names if name not in known), None):
         raise unknown("parameter", other, known)
 
@@ -54,6 +56,12 @@ def find(name: str, start: Path | None = None) -> Path:
     if not path.is_file():
         raise unknown("notebook", name, sorted(path.stem for path in folder.glob("*.ipynb")))
     return path
+
+
+def copy_name(notebook: Path) -> str:
+    """The name of an executed copy: each of several processes that train together leaves its own."""
+    number = os.environ.get("JAX_PROCESS_ID") or os.environ.get("SLURM_PROCID") or "0"
+    return notebook.name if number == "0" else f"{notebook.stem}_{number}.ipynb"
 
 
 def listing(start: Path | None = None) -> str:
@@ -167,7 +175,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         DistillError: if a parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
     """
     known = parameters_of(notebook)
-    _refuse(parameters, known)
+    refuse(parameters, known)
     lists = {name: [value] for name, value in parameters.items() if known[name] and not isinstance(value, list | tuple)}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def plan(
     shared_views: bool = True,
     **overrides: Any,
 ) -> list[Recipe]:
-    """The recipes of an experiment: all settings, and of each all values that are tried, with all seeds.
+    """The recipes of an experiment, each once: all settings, and of each all values that are tried, with all seeds.
 
     Args:
         name: a key of `EXPERIMENTS`.
@@ -60,17 +60,12 @@ def plan(
             start from given weights have their own.
         **overrides: fields of `Recipe` for all settings; None keeps each one's value.
 
-    Returns:
-        Recipes, in the order of the settings, each once.
-
     Raises:
         DistillError: for unknown names and settings that make no sense.
     """
-    if not seeds:
-        raise DistillError("there is nothing to run: name at least one seed.")
     planned = []
     for setting in settings(name, dataset):
-        for first in recipes_of(setting, dataset, variant, start=start, seed=seeds[0], **overrides):
+        for first in recipes_of(setting, dataset, variant, start=start, seed=_known(seeds)[0], **overrides):
             # students that start from the same weights would not differ if they saw the same views too
             shared = shared_views and len(seeds) > 1 and first.start is None
             view_seed = first.order_seed if shared else first.view_seed
@@ -79,21 +74,22 @@ def plan(
 
 
 def of_set(dataset: str, variant: str, seeds: Sequence[int] = (0,)) -> list[Recipe]:
-    """What the notebook of a data set runs.
+    """What the notebook of a data set runs: a preset of it, or an experiment, which stands for all of its settings.
 
-    Args:
-        dataset: the set.
-        variant: a preset of it, or an experiment that has settings for it, which stands for all of them.
-        seeds: a run for each; none shares its views with another.
+    There is a run for each seed; none shares its views with another.
 
     Raises:
         DistillError: for an unknown data set or preset, and where there are no seeds.
     """
     if variant in EXPERIMENTS:
         return plan(variant, dataset, seeds=seeds, shared_views=False)
+    return [recipes.get(dataset, variant, seed=seed) for seed in _known(seeds)]
+
+
+def _known(seeds: Sequence[int]) -> Sequence[int]:
     if not seeds:
         raise DistillError("there is nothing to run: name at least one seed.")
-    return [recipes.get(dataset, variant, seed=seed) for seed in seeds]
+    return seeds
 
 
 def pretraining(dataset: str, variant: str | None = None) -> list[Recipe]:
@@ -105,12 +101,10 @@ def pretraining(dataset: str, variant: str | None = None) -> list[Recipe]:
 
 
 def teacher(dataset: str, variant: str | None = None, **overrides: Any) -> Recipe:
-    """The recipe that makes a teacher from labels.
+    """The recipe that makes a teacher of a data set from labels.
 
-    Args:
-        dataset: what it shall know.
-        variant: "smoke" for a tiny run on mock data; another preset than that of teachers; None for that.
-        **overrides: fields of `Recipe`; None keeps the preset's.
+    The variant is "smoke" for a tiny run on mock data, another preset than that of teachers, or None for that;
+    overrides are fields of `Recipe`, and None keeps the preset's.
 
     Raises:
         DistillError: for unknown names and settings that make no sense.
@@ -127,9 +121,11 @@ def recipes_of(
 ) -> list[Recipe]:
     """The recipes of a setting, for each value that is tried; arguments as in `plan`."""
     preset = "smoke" if variant == "smoke" else setting.variant or variant or BUDGET.get(dataset, "")
-    several = _changes(setting, dataset, variant)
-    several = [each | ({"start": start} if each.get("start") == PRETRAINED else {}) for each in several]
-    return [recipes.get(dataset, preset, **(each | _given(overrides))) for each in several]
+    made = []
+    for changes in _changes(setting, dataset, variant):
+        started = {"start": start} if changes.get("start") == PRETRAINED else {}
+        made.append(recipes.get(dataset, preset, **(changes | started | _given(overrides))))
+    return made
 
 
 def _given(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -22,10 +22,7 @@ READ_ONLY = "DISTILL_READ_ONLY"
 def run(plan: Sequence[Recipe], results: str | os.PathLike[str] | None = None, **options: Any) -> pd.DataFrame:
     """Trains what a plan lacks, and says whether its data are there; where `DISTILL_READ_ONLY` is set, only reads.
 
-    Args:
-        plan: what to run; finished runs are reused.
-        results: the results folder; None finds it.
-        **options: of `train.sweep`, such as `loading` and `students_per_step`.
+    Options are those of `train.sweep`, such as `loading`; without a results folder it is found.
 
     Returns:
         All records of that folder, the table of `records.read`; mock ones only where the plan is for mock data.
@@ -46,12 +43,7 @@ def run(plan: Sequence[Recipe], results: str | os.PathLike[str] | None = None, *
 
 
 def select(runs: pd.DataFrame, plan: Sequence[Recipe]) -> pd.DataFrame:
-    """The records that repeat the recipes of a plan, each with its own seed, in the plan's order.
-
-    Args:
-        runs: the table of `records.read`.
-        plan: recipes.
-    """
+    """The rows of `records.read` that repeat the recipes of a plan, each with its own seed, in the plan's order."""
     import pandas as pd
 
     known = [matching.of_recipe(runs, recipe) for recipe in plan]
@@ -62,18 +54,12 @@ def select(runs: pd.DataFrame, plan: Sequence[Recipe]) -> pd.DataFrame:
 def pretrained(dataset: str, variant: str | None = None, results: str | os.PathLike[str] | None = None) -> str | None:
     """Trains the run whose student those of `initialization` start from, and returns what names it as a start.
 
-    Returns:
-        A value for `start` of `experiments.plan`; None where the presets name a published file, and a stand-in for any
-        start where `DISTILL_READ_ONLY` is set.
-
-    Raises:
-        DistillError: as `train.fit`.
+    That is a value for `start` of `experiments.plan`; None where the presets name a published file, and a stand-in for
+    any start where `DISTILL_READ_ONLY` is set. Raises DistillError as `train.fit` does.
     """
     before = plans.pretraining(dataset, variant)
-    if not before:
-        return None
-    if os.environ.get(READ_ONLY):
-        return PRETRAINED
+    if not before or os.environ.get(READ_ONLY):
+        return PRETRAINED if before else None
     from distill_lib import train
 
     return train.fit(before[0], results).reference

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 def network(tree: weights.Tree) -> dict[str, Any]:
     """A network's parameters, a tree as `weights.load_npz` gives it, in half precision for `Play.network.load`.
 
-    Returns:
-        `shapes`, pairs of name and shape, and `weights`, all numbers in that order as base64 of little-endian float16.
+    `shapes`, pairs of name and shape, and `weights`, all numbers in that order as base64 of little-endian float16.
     """
     flat = {name: np.asarray(value) for name, value in sorted(weights.flatten(tree).items())}
     numbers = np.concatenate([value.ravel() for value in flat.values()]).astype("<f2")

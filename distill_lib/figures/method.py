@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from distill_lib import datasets, losses, models, optim
-from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, label_ends, panels, styled
-from distill_lib.figures.views import TEACHER, show
+from distill_lib.figures.style import FAINT, INK, label_ends, panels, styled
+from distill_lib.figures.views import TEACHER
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe
 
@@ -38,13 +38,7 @@ def gradient_sizes(
 ) -> pd.DataFrame:
     """Mean length of the loss's gradient in the student's logits, with the factor T^2 and without it.
 
-    Args:
-        student_logits: (images, classes).
-        teacher_logits: (images, classes).
-        temperatures: values of T.
-
-    Returns:
-        Columns temperature, with_factor, without_factor.
+    Logits are (images, classes); columns temperature, with_factor and without_factor.
     """
     teacher = jnp.asarray(teacher_logits)
     gradient = jax.jit(jax.grad(lambda student, t: losses.kl(student, teacher, temperature=t).sum()))
@@ -69,17 +63,14 @@ def temperature(prediction: pd.DataFrame, gradients: pd.DataFrame) -> Figure:
     left.xaxis.set_major_formatter(PercentFormatter(1))
     left.grid(False, axis="y")
     left.legend(loc="center right")
-    ends = []
+    right.set(xscale="log", yscale="log", xlabel="temperature T", title="size of the gradient")
+    beside = {"xycoords": ("axes fraction", "data"), "va": "center"}
     for column, text, colour in (("with_factor", "with $T^2$", INK), ("without_factor", "without", FAINT)):
         right.plot(gradients["temperature"], gradients[column], color=colour)
-        ends.append((float(np.log10(gradients[column].iloc[-1])), text, colour))
-    right.set(xscale="log", yscale="log", xlabel="temperature T", title="size of the gradient")
-    low, high = np.log10(right.get_ylim())
-    for height, text, colour in ends:
-        right.annotate(text, (1.03, (height - low) / (high - low)), xycoords="axes fraction", va="center", color=colour)
+        right.annotate(text, (1.03, gradients[column].iloc[-1]), color=colour, **beside)
     right.xaxis.set_major_locator(FixedLocator([1, 2, 5, 10, 20]))
     right.xaxis.set_minor_locator(NullLocator())
-    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    right.xaxis.set_major_formatter("{x:g}")
     return figure
 
 
@@ -113,10 +104,7 @@ def schedules(recipes: Mapping[str, Recipe]) -> Figure:
 def between(answers: pd.DataFrame, first: str, second: str) -> Figure:
     """A teacher's answer to a blend of two images, beside the blend of two labels.
 
-    Args:
-        answers: a column `weight` (share of the first image) and a column of probabilities a class.
-        first: class of the first image.
-        second: class of the second image.
+    A column `weight` of the answers is the share of the first image; each class has a column of probabilities.
     """
     figure, (axes,) = panels(1, height=3.0)
     rest = answers.drop(columns=["weight", first, second]).sum(axis=1)
@@ -131,28 +119,4 @@ def between(answers: pd.DataFrame, first: str, second: str) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     label_ends(axes, ends)
-    return figure
-
-
-@styled
-def answers(shown: np.ndarray, probabilities: np.ndarray, names: Sequence[str], *, best: int = 3) -> Figure:
-    """Views of one image, and the teacher's likeliest classes under each.
-
-    Args:
-        shown: rendered views (n, size, size, channels) in [-1, 1].
-        probabilities: (n, classes), the teacher's.
-        names: of the classes.
-        best: classes to list.
-    """
-    figure = Raster(figsize=(WIDTH, 2.25), layout="constrained")
-    grid = figure.subplots(2, len(shown), height_ratios=(1.25, 1), sharex="row")
-    for (upper, lower), view, row in zip(grid.T, shown, probabilities, strict=True):
-        show(upper, view, TEACHER)
-        likely = np.argsort(row)[::-1][:best]
-        lower.barh(range(best), row[likely], 0.35, color=TEACHER)
-        for place, label in enumerate(likely):
-            lower.text(0.0, place - 0.3, f"{names[label]} {100 * row[label]:.0f} %", va="bottom", fontsize=7.5)
-        lower.set(xlim=(0, 1), ylim=(best - 0.6, -0.9), xticks=[], yticks=[])
-        lower.spines[:].set_visible(False)
-        lower.grid(False)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import jax
@@ -65,15 +66,13 @@ def answers(recipe: Recipe, variables: models.Variables, count: int = 5) -> Figu
     source = datasets.load(recipe.dataset, "test", mock=recipe.variant == "smoke")
     pictures: list[NDArray[np.float32]] = []
     for index in range(len(source)):
-        try:
+        with contextlib.suppress(decode.ImageError):
             pixels = decode.decode(source.encoded(index).image)
-        except decode.ImageError:
-            continue
-        pictures.append(central(pixels, recipe.resolution, recipe.eval_side))
+            pictures.append(central(pixels, recipe.resolution, recipe.eval_side)[0])
         if len(pictures) == count:
             break
     if not pictures:
         raise DistillError(f"no test picture of {recipe.dataset} can be decoded: replace or remove them.")
     student = models.create(recipe.student, len(names), recipe.dtype)
-    shares = np.asarray(jax.nn.softmax(models.logits(student, variables, jnp.concatenate(pictures))))
-    return recognised([image[0] for image in pictures], shares, dict(enumerate(names)), colour=STUDENT)
+    shares = np.asarray(jax.nn.softmax(models.logits(student, variables, jnp.stack(pictures))))
+    return recognised(pictures, shares, dict(enumerate(names)), colour=STUDENT)

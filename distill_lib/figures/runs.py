@@ -11,14 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences
-
-End = tuple[float, str, str] | tuple[float, str, str, float]  # see `label_ends`
 
 
 @styled
@@ -37,9 +35,7 @@ def training_curve(rows: list[dict[str, Any]]) -> Figure:
 def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
     """Test accuracy of several settings under one budget; a dot a run, a bar at the mean; one far below as a number.
 
-    Args:
-        runs: rows of `comparisons.of_experiment`, or of `records.read`.
-        by: "setting", in the order of the rows, or "policy".
+    The rows are those of `comparisons.of_experiment`, or with `by` "policy" of `records.read`.
     """
     names = _present(runs) if by == "policy" else list(dict.fromkeys(runs[by]))
     groups = {views.NAMES.get(name, name): runs[runs[by] == name] for name in names}
@@ -81,13 +77,7 @@ def patience(
 
 @styled
 def paper_and_study(paper: pd.DataFrame, runs: pd.DataFrame, teacher: float | None = None) -> Figure:
-    """The paper's numbers on ImageNet beside this study's.
-
-    Args:
-        paper: columns policy, epochs, test_top1 (share) and, in rows of policy "teacher", its accuracy.
-        runs: rows of `records.read`.
-        teacher: the embedded teacher's own test accuracy, a share.
-    """
+    """The paper's numbers on ImageNet, as of `paper_numbers.curves`, beside this study's, as `patience` draws them."""
     figure, (left, right) = panels(2, height=3.5)
     _accuracy_lines(left, paper, None)
     _accuracy_lines(right, runs, teacher)
@@ -96,18 +86,40 @@ def paper_and_study(paper: pd.DataFrame, runs: pd.DataFrame, teacher: float | No
     return figure
 
 
+def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh: pd.DataFrame | None = None) -> None:
+    of_teacher, runs = runs.loc[runs["policy"] == "teacher", "test_top1"], runs[runs["policy"] != "teacher"]
+    teacher = float(of_teacher.iloc[0]) if teacher is None and len(of_teacher) else teacher
+    hollow = runs.iloc[:0] if fresh is None else fresh
+    if runs.empty and hollow.empty:
+        without_data(axes.get_figure(), axes)
+        return
+    ends: list[Any] = []
+    for policy in _present(runs):
+        own, colour = runs[runs["policy"] == policy], COLOURS[policy]
+        means = aggregate.summary(own, by=("epochs",))
+        axes.plot(means["epochs"], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
+        axes.plot(own["epochs"], 100 * own["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
+        ends.append((100 * means["mean"].iloc[-1], _name(runs, policy), colour, means["epochs"].iloc[-1]))
+    for policy, epochs, share in zip(hollow["policy"], hollow["epochs"], hollow["test_top1"], strict=True):
+        axes.plot(epochs, 100 * share, MARKERS[policy], color=COLOURS[policy], mfc="white", markersize=7)
+    if teacher is not None:
+        axes.axhline(100 * teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        ends.append((100 * teacher, "the teacher", INK))
+    _epochs_axis(axes, [*runs["epochs"], *hollow["epochs"]])
+    axes.set_ylabel("test top-1 (%)")
+    label_ends(axes, ends)
+
+
 @styled
 def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """How far each policy lies above or below consistent teaching, against the length of the schedule.
 
-    Args:
-        paper: columns policy, epochs, test_top1 (share).
-        runs: rows of `records.read`; bars are 95 % intervals, each by itself.
+    The paper's columns are policy, epochs and test_top1 (share); bars of runs are 95 % intervals, each by itself.
     """
     figure, (left, right) = panels(2, height=3.4, width_ratios=(1, 1.15))
     for axes, frame, title in ((left, paper, "the paper: ImageNet"), (right, runs, "this book: Fashion-MNIST")):
         axes.set_title(title)
-        ends: list[End] = []
+        ends: list[Any] = []
         for policy in _present(frame):
             compared = differences.at_every_length(frame, policy, "same/ic") if policy != "same/ic" else []
             if not compared:
@@ -130,49 +142,44 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 def fixed_teacher(runs: pd.DataFrame) -> Figure:
     """Training loss against test accuracy; a path from the shortest to the longest schedule for each policy.
 
-    Args:
-        runs: rows of `records.read`; label baselines, whose loss is another, are left out.
+    Label baselines, whose loss is another, are left out.
     """
     figure, (axes,) = panels(1, height=4.0)
     taught = runs[~runs["policy"].isin(list(views.BASELINES))]
     if taught.empty:
         return without_data(figure, axes)
-    metrics = ("train_loss", "test_top1")
-    loss, top1 = (aggregate.summary(taught, metric).set_index(["policy", "epochs"])["mean"] for metric in metrics)
-    lengths = sorted(taught["epochs"].unique())
+    means, lengths = taught.groupby(["policy", "epochs"])[["train_loss", "test_top1"]].mean(), taught["epochs"].unique()
+    sizes = dict(zip(sorted(lengths), 18 + 22 * np.arange(len(lengths)), strict=True))
     for policy in _present(taught):
-        x, y = loss.loc[policy].to_numpy(float), 100 * top1.loc[policy].to_numpy(float)
-        axes.plot(x, y, color=COLOURS[policy], linewidth=1, alpha=0.7)
-        sizes = [18 + 22 * lengths.index(epochs) for epochs in loss.loc[policy].index]
-        label = {"label": views.NAMES[policy]}
-        axes.scatter(x, y, sizes, COLOURS[policy], marker=MARKERS[policy], linewidths=0, zorder=3, **label)
+        own, colour = means.loc[policy], COLOURS[policy]
+        x, y = own["train_loss"], 100 * own["test_top1"]
+        axes.plot(x, y, color=colour, linewidth=1, alpha=0.7)
+        look = {"marker": MARKERS[policy], "linewidths": 0, "zorder": 3, "label": views.NAMES[policy]}
+        axes.scatter(x, y, own.index.map(sizes), colour, **look)
     axes.set(xscale="log", xlabel="training loss, on the views of each policy", ylabel="test top-1 (%)")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor="linecolor")
-    marks = f"{', '.join(f'{length:,.0f}' for length in lengths)} epochs: marks grow with the schedule"
-    axes.set_title(marks, color=FAINT)
+    axes.set_title(f"{', '.join(f'{each:,.0f}' for each in sizes)} epochs: marks grow with the schedule", color=FAINT)
     return figure
 
 
 @styled
 def learning_curves(curves: pd.DataFrame) -> Figure:
     """Validation accuracy during training, from `records.curves`: a panel a schedule, mean and range of the seeds."""
-    if curves.empty:
-        figure, (axes,) = panels(1, height=2.6)
-        return without_data(figure, axes)
-    lengths = sorted(curves["epochs"].unique())
-    figure, several = panels(len(lengths), height=3.9, sharey=True)
+    lengths = sorted(curves["epochs"].unique()) if len(curves) else []
+    figure, several = panels(max(len(lengths), 1), height=3.9 if lengths else 2.6, sharey=True)
+    if not lengths:
+        return without_data(figure, several[0])
     for axes, epochs in zip(several, lengths, strict=True):
         here = curves[curves["epochs"] == epochs]
         for policy in _present(here):
-            steps = aggregate.summary(here[here["policy"] == policy], "validation_top1", ("epoch",)).set_index("epoch")
-            low, mean, high = (100 * steps[name] for name in ("low", "mean", "high"))
-            axes.plot(steps.index, mean, color=COLOURS[policy], linewidth=1.3)
-            axes.fill_between(steps.index, low, high, color=COLOURS[policy], alpha=0.2, lw=0)
+            steps = 100 * here[here["policy"] == policy].groupby("epoch")["validation_top1"].agg(["min", "mean", "max"])
+            axes.plot(steps.index, steps["mean"], color=COLOURS[policy], linewidth=1.3)
+            axes.fill_between(steps.index, steps["min"], steps["max"], color=COLOURS[policy], alpha=0.2, lw=0)
         axes.set(xlabel="epoch", title=f"{epochs:,.0f} epochs", xlim=(0, epochs), xticks=(0, epochs / 2, epochs))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     several[0].set_ylabel("validation top-1 (%)")
     lowest = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
     several[0].set_ylim(bottom=max(0, lowest - 3))
@@ -201,36 +208,9 @@ def _present(runs: pd.DataFrame) -> list[str]:
     return [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]
 
 
-def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh: pd.DataFrame | None = None) -> None:
-    of_teacher, runs = runs.loc[runs["policy"] == "teacher", "test_top1"], runs[runs["policy"] != "teacher"]
-    teacher = float(of_teacher.iloc[0]) if teacher is None and len(of_teacher) else teacher
-    ends = [_line(axes, runs[runs["policy"] == policy], policy) for policy in _present(runs)]
-    hollow = runs.iloc[:0] if fresh is None else fresh
-    for policy, epochs, share in zip(hollow["policy"], hollow["epochs"], hollow["test_top1"], strict=True):
-        axes.plot(epochs, 100 * share, MARKERS[policy], color=COLOURS[policy], mfc="white", markersize=7)
-    lengths = [*runs["epochs"], *hollow["epochs"]]
-    if not lengths:
-        without_data(axes.get_figure(), axes)
-        return
-    if teacher is not None:
-        axes.axhline(100 * teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        ends.append((100 * teacher, "the teacher", INK))
-    _epochs_axis(axes, lengths)
-    axes.set_ylabel("test top-1 (%)")
-    label_ends(axes, ends)
-
-
-def _line(axes: Axes, runs: pd.DataFrame, policy: str) -> End:
-    """Draws runs as dots and their means as a line; returns the label of its end."""
-    means, colour = aggregate.summary(runs, by=("epochs",)), COLOURS[policy]
-    axes.plot(means["epochs"], 100 * means["mean"], "-" + MARKERS[policy], color=colour)
-    axes.plot(runs["epochs"], 100 * runs["test_top1"], ".", color=colour, alpha=0.5, markersize=7, markeredgewidth=0)
-    return 100 * float(means["mean"].iloc[-1]), _name(runs, policy), colour, float(means["epochs"].iloc[-1])
-
-
 def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
     axes.set(xscale="log", xlabel="length of the schedule (epochs)")
-    ticks(axes, sorted(set(lengths)))
+    ticks(axes, lengths)
 
 
 def _name(frame: pd.DataFrame, policy: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from distill_lib.records import NOTHING
 
@@ -50,20 +50,21 @@ class Picture(Figure):
     """A figure that notebooks show as SVG, the same bytes each time."""
 
     def _repr_svg_(self) -> str:
-        text = io.StringIO()
-        with matplotlib.rc_context(STYLE):
-            self.savefig(text, format="svg", metadata={"Date": None})
-        return text.getvalue()
+        return _saved(self, "svg", Date=None).decode()
 
 
 class Raster(Figure):
     """A figure of pixels, which notebooks show as PNG."""
 
     def _repr_png_(self) -> bytes:
-        data = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            self.savefig(data, format="png", metadata={"Software": None})
-        return data.getvalue()
+        return _saved(self, "png", Software=None)
+
+
+def _saved(figure: Figure, kind: str, **metadata: None) -> bytes:
+    data = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(data, format=kind, metadata=metadata)
+    return data.getvalue()
 
 
 def panels(count: int, *, height: float, kind: type[Figure] = Picture, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -79,8 +80,7 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str] | tuple[float, 
     """
     ends = sorted(ends)
     bottom, top = axes.get_ylim()
-    inches = axes.get_figure().get_figheight() * 0.75
-    gap = (top - bottom) * 0.155 / inches
+    gap = (top - bottom) * 0.155 / (axes.get_figure().get_figheight() * 0.75)
     heights = [end[0] for end in ends]
     for _ in range(100):  # pushes neighbours apart, a little at a time, so that a cluster stays around its middle
         for i in range(len(heights) - 1):
@@ -90,39 +90,28 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str] | tuple[float, 
                 heights[i + 1] += overlap / 2
         excess = max(0.0, heights[-1] - top) if heights else 0.0
         heights = [height - excess for height in heights]
-    edge = ("axes fraction", "data")
+    edge, leader = ("axes fraction", "data"), {"arrowstyle": "-", "linewidth": 0.8, "linestyle": ":"}
     for (end, text, colour, *last), height in zip(ends, heights, strict=True):
         axes.annotate(text, (1.02, height), xycoords=edge, color=readable(colour), va="center", annotation_clip=False)
         if last:
-            leader = {
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.8,
-                "linestyle": ":",
-                "shrinkA": 2,
-                "shrinkB": 3,
-            }
-            axes.annotate("", (last[0], end), (1.02, height), textcoords=edge, arrowprops=leader)
+            arrow = leader | {"color": colour, "shrinkA": 2, "shrinkB": 3}
+            axes.annotate("", (last[0], end), (1.02, height), textcoords=edge, arrowprops=arrow)
     axes.set_ylim(bottom, top)
 
 
 def readable(colour: str) -> str:
     """The colour, as dark as its words must be on white: a contrast of 4.5 to 1 (WCAG 2.2, success criterion 1.4.3)."""
     rgb = np.array(to_rgb(colour))
-    while _contrast_to_white(rgb) < 4.5:
+    while True:
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        if 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05) >= 4.5:
+            return str(to_hex(rgb))
         rgb *= 0.98
-    return to_hex(rgb)
-
-
-def _contrast_to_white(rgb: np.ndarray) -> float:
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
 
 
 def ticks(axes: Axes, values: Iterable[float]) -> None:
     """Labels these values of a logarithmic horizontal axis, leaving out those that would touch a neighbour."""
-    values = sorted(set(values))
-    grid = axes.get_gridspec()
+    values, grid = sorted(set(values)), axes.get_gridspec()
     columns = grid.ncols if grid else 1
     share = {1: 0.1, 2: 0.28}.get(columns, 0.1 * columns)  # names at the ends of lines make two panels narrow
     apart = share * np.log(values[-1] / values[0])
@@ -132,7 +121,7 @@ def ticks(axes: Axes, values: Iterable[float]) -> None:
             shown.append(value)
     axes.xaxis.set_major_locator(FixedLocator(sorted({values[0], *shown})))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def without_data(figure: Figure, axes: Axes) -> Figure:

@@ -8,17 +8,12 @@ from matplotlib.figure import Figure
 
 from distill_lib import views
 from distill_lib.figures.style import COLOURS, MARKERS, label_ends, panels, styled, ticks, without_data
-from distill_lib.report import aggregate
 from distill_lib.report.support import POLICIES, Gains
 
 
 @styled
 def gains(known: Gains) -> Figure:
-    """Function matching minus consistent teaching, a line for each number of steps; bars are 95 % intervals.
-
-    Args:
-        known: from `report.support.gains`.
-    """
+    """Function matching minus consistent teaching, a line for each number of steps; bars are 95 % intervals."""
     figure, (axes,) = panels(1, height=3.2)
     if not known:
         return without_data(figure, axes)
@@ -40,10 +35,9 @@ def gains(known: Gains) -> Figure:
 
 @styled
 def divergences(own: pd.DataFrame) -> Figure:
-    """Divergence from the teacher on whole training images and on test images, by images: a panel a number of steps.
+    """Divergence from the teacher on whole training images and on test images: a panel a number of steps.
 
-    Args:
-        own: rows of `report.support.pairs`.
+    The rows are those of `report.support.pairs`.
     """
     lengths = sorted(own["steps"].unique())
     figure, several = panels(max(len(lengths), 1), height=3.0, sharey=True)
@@ -52,14 +46,13 @@ def divergences(own: pd.DataFrame) -> Figure:
     for axes, steps in zip(several, lengths, strict=True):
         ends = []
         for policy in POLICIES:
-            here = own[(own["steps"] == steps) & (own["policy"] == policy)]
+            here = own[(own["steps"] == steps) & (own["policy"] == policy)].groupby("images")
             for split, line in (("train", (0, (2, 2))), ("test", "-")):
-                means = aggregate.summary(here, f"{split}_kl", ("images",))
-                style = {"color": COLOURS[policy], "marker": MARKERS[policy], "linestyle": line}
-                axes.plot(means["images"], means["mean"], **style)
-                ends.append((float(means["mean"].iloc[-1]), f"{policy}, {split}", COLOURS[policy]))
+                means, colour = here[f"{split}_kl"].mean(), COLOURS[policy]
+                axes.plot(means.index, means, color=colour, marker=MARKERS[policy], linestyle=line)
+                ends.append((means.iloc[-1], f"{policy}, {split}", colour))
         axes.set(xscale="log", xlabel="training images", title=f"{steps:,} steps", ylim=(0, None))
-        ticks(axes, set(own["images"]))
+        ticks(axes, own["images"])
         label_ends(axes, ends if axes is several[-1] else [])
     several[0].set_ylabel("KL from the teacher")
     return figure
@@ -67,22 +60,16 @@ def divergences(own: pd.DataFrame) -> Figure:
 
 @styled
 def demonstration(known: pd.DataFrame, fresh: pd.DataFrame) -> Figure:
-    """Validation accuracy during training: runs of the book as thin lines, those of this machine as bold ones.
-
-    Args:
-        known: rows of `records.curves`.
-        fresh: likewise.
-    """
+    """Validation accuracy during training, from `records.curves`: runs of the book thin, those of this machine bold."""
     figure, (axes,) = panels(1, height=3.4)
-    both = [each.assign(width=width) for each, width in ((known, 0.7), (fresh, 2.4)) if len(each)]
-    every = pd.concat(both or [known])
-    if every.empty:
+    if known.empty and fresh.empty:
         return without_data(figure, axes)
     ends = {}
-    for (_, policy, width), run in every.groupby(["run_id", "policy", "width"]):
-        top1 = 100 * run["validation_top1"]
-        axes.plot(run["step"], top1, color=COLOURS[policy], linewidth=width)
-        ends[policy] = (float(top1.iloc[-1]), views.NAMES[policy], COLOURS[policy])
+    for curves, width in ((known, 0.7), (fresh, 2.4)):
+        for (_, policy), run in curves.groupby(["run_id", "policy"]) if len(curves) else ():
+            top1, colour = 100 * run["validation_top1"], COLOURS[policy]
+            axes.plot(run["step"], top1, color=colour, linewidth=width)
+            ends[policy] = (top1.iloc[-1], views.NAMES[policy], colour)
     axes.set(xlabel="step", ylabel="validation top-1 (%)", xlim=(0, None))
     label_ends(axes, ends.values())
     return figure

@@ -29,12 +29,8 @@ MOSAIC = 4  # crops along a side of the picture that stands for a mean over many
 def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, area: Range = (0.05, 1.0)) -> Figure:
     """What teacher and student see of the first image, step after step, under each policy.
 
-    Args:
-        images: (batch, height, width, channels) uint8; the second one is the first one's partner in mixup.
-        seed: of the views; step s draws with this seed folded with s, as training does.
-        steps: pairs of pictures a policy.
-        size: height and width of a view in pixels.
-        area: smallest and largest area of an inception crop.
+    Images are (batch, height, width, channels) uint8; the second one is the first one's partner in mixup. Step s draws
+    with the seed folded with s, as training does; views are `size` pixels wide.
     """
     rows = len(views.POLICIES)
     figure = Raster(figsize=(WIDTH, 0.93 * rows + 0.5))
@@ -80,11 +76,7 @@ def recognised(
 ) -> Figure:
     """Images as a network sees them, each with the three classes that it thinks of first.
 
-    Args:
-        images: (size, size, channels) each, float32 in [-1, 1].
-        predicted: (images, classes) probabilities.
-        names: of classes, by number.
-        colour: of frames and bars: `TEACHER` or `STUDENT`.
+    Images are (size, size, channels), float32 in [-1, 1]; predicted probabilities (images, classes); names by number.
     """
     figure = Raster(figsize=(WIDTH, 2.2))
     place = {"left": 0.005, "right": 0.995, "top": 0.99, "bottom": 0.02, "hspace": 0.06, "wspace": 0.08}

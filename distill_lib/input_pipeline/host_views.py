@@ -1,8 +1,7 @@
 """The views of `views.sample` for single positions of a batch, by NumPy: for crops where images are decoded.
 
-The random numbers are JAX's own (Threefry-2x32 in its partitionable form, the default since JAX 0.5), bit for bit, so
-that a view does not depend on where it was drawn. Nothing here imports JAX. Mixup is absent: it mixes what is on the
-devices, and is drawn there.
+The random numbers are JAX's own (Threefry-2x32 in its partitionable form), bit for bit, so that a view does not depend
+on where it was drawn. Nothing here imports JAX. Mixup is absent: it is drawn on the devices.
 
 References:
     Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Threefry).
@@ -10,13 +9,11 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from distill_lib import crops
-from distill_lib.errors import unknown
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -27,30 +24,6 @@ class Boxes(NamedTuple):
 
     box: np.ndarray
     flip: np.ndarray
-
-
-@dataclass(frozen=True)
-class Crop:
-    """How a network's crops are drawn; arguments of `views.sample`.
-
-    Attributes:
-        kind: one of `crops.CROPS`.
-        flip: whether half of the crops are mirrored.
-        independent: whether the draw is the second one of an independent policy, the teacher's.
-        area, aspect: of inception crops, smallest and largest.
-        whole: share of the images that are shown whole.
-    """
-
-    kind: str = "inception"
-    flip: bool = True
-    independent: bool = False
-    area: crops.Range = (0.05, 1.0)
-    aspect: crops.Range = (3 / 4, 4 / 3)
-    whole: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in crops.CROPS:
-            raise unknown("crop", self.kind, crops.CROPS)
 
 
 def step_key(seed: int, step: int) -> np.ndarray:
@@ -77,27 +50,29 @@ def uniform(keys: np.ndarray, count: int) -> np.ndarray:
     return (mantissa | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
 
 
-def sample(key: np.ndarray, positions: np.ndarray, crop: Crop, image_aspect: np.ndarray) -> Boxes:
-    """Draws what `views.sample` draws for these positions of the global batch.
+def sample(
+    key: np.ndarray,
+    positions: np.ndarray,
+    image_aspect: np.ndarray,
+    *,
+    crop: str = "inception",
+    flip: bool = True,
+    independent: bool = False,
+    area: crops.Range = (0.05, 1.0),
+    aspect: crops.Range = (3 / 4, 4 / 3),
+    whole: float = 0.0,
+) -> Boxes:
+    """Draws what `views.sample` draws for these positions (n,) of the global batch, under a step's key uint32 (2,).
 
-    Args:
-        key: of the training step, uint32 (2,).
-        positions: of the images in the global batch, (n,).
-        crop: how crops are drawn.
-        image_aspect: width / height of the upright images, (n,).
-
-    Returns:
-        Boxes, to 2**-22 of the image since XLA fuses multiplications and additions, and flips.
+    `image_aspect` is width / height of the upright images, (n,); `independent` gives the second draw of an independent
+    policy, the teacher's; the others are as in `views.sample`. Boxes are equal to 2**-22 of the image, since XLA fuses
+    multiplications and additions.
     """
-    if crop.independent:
-        key = fold_in(key, crops.NO_POSITION)
-    numbers = uniform(fold_in(key, positions), crops.DRAWS)
-    ratio = np.asarray(image_aspect, np.float32)
-    box = crops.draw(np, numbers[:, 3:], crop.kind, crop.area, crop.aspect, ratio)
-    if crop.whole:
-        box = np.where(numbers[:, :1] < np.float32(crop.whole), crops.centred(np, len(box), 1.0), box)
-    flip = numbers[:, 1] < 0.5 if crop.flip else np.zeros(len(box), bool)
-    return Boxes(box, flip)
+    numbers = uniform(fold_in(fold_in(key, crops.NO_POSITION) if independent else key, positions), crops.DRAWS)
+    box = crops.draw(np, numbers[:, 3:], crop, area, aspect, np.asarray(image_aspect, np.float32))
+    if whole:
+        box = np.where(numbers[:, :1] < np.float32(whole), crops.centred(np, len(box), 1.0), box)
+    return Boxes(box, numbers[:, 1] < 0.5 if flip else np.zeros(len(box), bool))
 
 
 def _threefry(key: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,44 +29,27 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
-    """The examples of one step.
+    """The examples of one step, counted from 0: int32 (batch_size,), the batch over all devices.
 
-    Args:
-        seed: 0 to 2**64 - 1.
-        step: number of the step, from 0.
-        batch_size: examples in a batch, over all devices and hosts.
-        num_examples: number of examples.
-
-    Returns:
-        Indices int32 (batch_size,) into the examples; an index occurs twice only where the batch straddles two epochs.
-
-    Raises:
-        DistillError: the batch is larger than the data or empty, or step or seed is negative.
+    An index occurs twice only where the batch straddles two epochs. Raises DistillError if the batch is larger than the
+    data or empty, the step is negative, or the seed is not from 0 to 2**64 - 1.
     """
-    _check(seed, step, batch_size, num_examples)
-    epoch, start = divmod(step * batch_size, num_examples)
-    head = epoch_order(seed, epoch, num_examples)[start : start + batch_size]
-    missing = batch_size - len(head)
-    if not missing:
-        return head
-    return np.concatenate([head, epoch_order(seed, epoch + 1, num_examples)[:missing]])
-
-
-def batches(num_examples: int, *, seed: int, batch_size: int, start_step: int = 0) -> Iterator[np.ndarray]:
-    """Endless `batch_indices` from a step on, larger than 0 to resume; raises as it does, at once."""
-    _check(seed, start_step, batch_size, num_examples)
-    return (batch_indices(seed, step, batch_size, num_examples) for step in itertools.count(start_step))
-
-
-def _check(seed: int, step: int, batch_size: int, num_examples: int) -> None:
-    if batch_size > num_examples:
+    if not 1 <= batch_size <= num_examples:
         raise DistillError(
-            f"a batch of {batch_size} is larger than the data of {num_examples} examples: choose batch_size at most "
+            f"a batch of {batch_size} cannot be taken from {num_examples} examples: choose batch_size from 1 to "
             f"{num_examples}."
         )
-    if batch_size < 1:
-        raise DistillError(f"a batch of {batch_size} is empty: choose batch_size from 1 to {num_examples}.")
     if step < 0:
         raise DistillError(f"step {step} is negative: count steps from 0.")
     if not 0 <= seed < 2**64:
         raise DistillError(f"seed {seed} is out of range: choose it from 0 to 2**64 - 1.")
+    epoch, start = divmod(step * batch_size, num_examples)
+    head = epoch_order(seed, epoch, num_examples)[start : start + batch_size]
+    missing = batch_size - len(head)
+    return np.concatenate([head, epoch_order(seed, epoch + 1, num_examples)[:missing]]) if missing else head
+
+
+def batches(num_examples: int, *, seed: int, batch_size: int, start_step: int = 0) -> Iterator[np.ndarray]:
+    """Endless `batch_indices` from a step on, larger than 0 to resume; raises as it does, at once."""
+    batch_indices(seed, start_step, batch_size, num_examples)  # tells bad numbers now
+    return (batch_indices(seed, step, batch_size, num_examples) for step in itertools.count(start_step))

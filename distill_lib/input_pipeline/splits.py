@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -31,8 +29,8 @@ KEPT_BYTES = 2 * 2**30  # evaluation crops of a split that are kept between two 
 Steps = Generator[tuple[int, Pixels], None, None]
 
 
-class Split(Protocol):
-    """The examples of a split.
+class InMemory:
+    """Images that lie whole in memory, from when they are first asked for; a batch is an index.
 
     Attributes:
         streamed: whether images are decoded on the way.
@@ -40,44 +38,9 @@ class Split(Protocol):
         substituted: those that were met in training, likewise.
     """
 
-    streamed: bool = False
-    bad: Collection[int] | None = None
-    substituted: Collection[int] | None = None
-
-    def __len__(self) -> int: ...
-
-    def labels(self, count: int | None = None) -> np.ndarray:
-        """Of the first `count` images, int32 (n,), or bool (n, classes) where an image has any number of them."""
-
-    def parts(
-        self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
-    ) -> Generator[Pixels, None, None]:
-        """The images in their order, `size` at a time over all devices; the last part is filled up.
-
-        Args:
-            side: of the centre that will be shown, as a fraction of the image's.
-            sizes: heights and widths in pixels at which it will be.
-            size: images at a time.
-            square: whether the centre is a square of the shorter side, as in evaluation, rather than of both sides.
-            count: the first so many images; None takes all.
-        """
-
-    def batches(
-        self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
-    ) -> Steps:
-        """Number and pixels of each step, endless; closing it ends what decodes.
-
-        Args:
-            recipe: which images a step sees, and where they are cropped.
-            start: first step.
-            mesh: all devices, along one axis "data".
-            targets: of all images, (n, classes), that stand in for their labels; None takes the labels.
-            teacher_sizes: heights and widths at which teachers are asked in the step.
-        """
-
-
-class InMemory(Split):
-    """Images that lie whole in memory, from when they are first asked for; a batch is an index."""
+    streamed = False
+    bad = None
+    substituted = None
 
     def __init__(self, read: Callable[[], datasets.Arrays]) -> None:
         self._read = read
@@ -91,37 +54,45 @@ class InMemory(Split):
         return len(self.arrays.labels)
 
     def labels(self, count: int | None = None) -> np.ndarray:
-        """See `Split`."""
+        """Of the first `count` images, int32 (n,), or bool (n, classes) where an image has any number of them."""
         return self.arrays.labels[:count]
 
     def parts(
         self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
     ) -> Generator[Pixels, None, None]:
-        """See `Split`."""
+        """The images in their order, `size` at a time over all devices; the last part is filled up.
+
+        Args:
+            side: of the centre that will be shown, as a fraction of the image's.
+            sizes: heights and widths in pixels at which it will be.
+            size: images at a time.
+            square: whether the centre is a square of the shorter side, as in evaluation, rather than of both sides.
+            count: the first so many images; None takes all.
+        """
         first = datasets.first(self.arrays, count)
         yield from sharding.in_parts(Images(first.images, extents=first.extents), size)
 
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
     ) -> Steps:
-        """See `Split`."""
+        """Number and pixels of each step from `start` on, endless; closing it ends what decodes.
+
+        The recipe says which images a step sees, and where they are cropped; `targets` (n, classes) of all images stand
+        in for their labels; `teacher_sizes` are heights and widths at which teachers are asked.
+        """
         arrays, split = self.arrays, sharding.split(mesh)
         whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
-        placed = jax.device_put(whole, sharding.everywhere(mesh))
+        placed = sharding.put(whole, sharding.everywhere(mesh))
         drawn = sampler.batches(len(self), seed=recipe.order_seed, batch_size=recipe.batch_size, start_step=start)
         for number, indices in enumerate(drawn, start):
-            yield number, placed._replace(indices=jax.device_put(indices, split))
+            yield number, placed._replace(indices=sharding.put(indices, split))
 
 
-class Streamed(Split):
-    """Images that stay encoded, and are decoded when they are asked for.
+class Streamed:
+    """Images that stay encoded, and are decoded when they are asked for; public names are those of `InMemory`.
 
-    An image that cannot be decoded is told once; what is said of it in evaluation has no meaning.
-
-    Args:
-        source: the examples.
-        workers: threads that decode; None takes one for each core.
-        on_bad_image: as in `stream.batches`.
+    An image that cannot be decoded is told once; what is said of it in evaluation has no meaning. `workers` and
+    `on_bad_image` are as in `stream.batches`.
     """
 
     streamed = True
@@ -139,31 +110,36 @@ class Streamed(Split):
         return len(self.source)
 
     def labels(self, count: int | None = None) -> np.ndarray:
-        """See `Split`."""
+        """See `InMemory`."""
         return self._labels(min(len(self), count or len(self)))
 
     def parts(
         self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
     ) -> Generator[Pixels, None, None]:
-        """See `Split`; a square is resized by area so that its shorter side is that of the crop, as in the paper."""
+        """See `InMemory`; a square is resized by area so that its shorter side is that of the crop, as in the paper."""
         count = min(len(self), count or len(self))
         size = sharding.part_size(size, count)
         keep = square and count * self.source.dataset.channels * sum(side * side for side in sizes) <= KEPT_BYTES
         for start in range(0, count, size):
             stop = min(start + size, count)
-            crops = {}
+            crops, own = {}, range(start, stop)[sharding.own_rows(size)]
             for pixels in sizes:
                 key = (side, pixels, start, stop, square)
-                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key)
+                crops[pixels] = self._kept[key] if key in self._kept else self._crops(*key, own=own)
                 if keep:
                     self._kept[key] = crops[pixels]
+            broken = np.isin(np.arange(start, stop), list(self.bad))
+            self.bad.update((start + np.flatnonzero(sharding.in_any(broken))).tolist())
             yield sharding.filled(Crops(None, crops), size)
 
-    def _crops(self, side: float, size: int, start: int, stop: int, square: bool) -> np.ndarray:
+    def _crops(self, side: float, size: int, start: int, stop: int, square: bool, own: range) -> np.ndarray:
+        """Crops of the images of this process's own, and black ones in place of the others."""
         channels = self.source.dataset.channels
         (box,) = centred(np, 1, side)
 
         def crop(index: int) -> np.ndarray:
+            if index not in own:
+                return np.zeros((size, size, channels), np.uint8)
             image, _, name = self.source.encoded(index)
             try:
                 if square:
@@ -182,12 +158,13 @@ class Streamed(Split):
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
     ) -> Steps:
-        """See `Split`; each host makes its share of a batch."""
+        """See `InMemory`."""
         sizes = set(teacher_sizes)
         if views.policy(recipe.policy).relation != "independent":
             sizes.discard(recipe.resolution)  # the student's crop is the teacher's
+        self.substituted = {}
         given = stream.batches(
-            self.source if targets is None else _Numbered(self.source),
+            self.source,
             seed=recipe.order_seed,
             batch_size=recipe.batch_size,
             student_size=recipe.resolution,
@@ -197,29 +174,19 @@ class Streamed(Split):
             area=recipe.crop_area,
             whole=recipe.whole,
             channels=self.source.dataset.channels,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            numbered=targets is not None,  # what replaces a broken image brings its own
+            rows=sharding.own_rows(recipe.batch_size),
             workers=self._workers,
             on_bad_image=self._on_bad_image,
+            bad=self.substituted,
         )
-        self.substituted, split = given.bad, sharding.split(mesh)
+        place = functools.partial(jax.make_array_from_process_local_data, sharding.split(mesh))
         with contextlib.closing(given):
             for batch in given:
                 labels = batch.labels if targets is None else targets[batch.labels]
                 crops = Crops(batch.student, batch.teacher, labels)
-                placed = functools.partial(jax.make_array_from_process_local_data, split)
-                yield batch.step, jax.tree.map(placed, crops)
+                yield batch.step, jax.tree.map(place, crops)
 
 
-@dataclass(frozen=True)
-class _Numbered:
-    """A source whose labels are the numbers of its examples: what replaces a broken image brings its own number."""
-
-    source: stream.Source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def encoded(self, index: int) -> Any:
-        """See `stream.Source`."""
-        return self.source.encoded(index)._replace(label=index)
+Split = InMemory | Streamed
+"""The examples of a split, wherever they are."""

@@ -1,8 +1,8 @@
 """Batches of crops for sets that do not fit into memory: images are decoded when they are needed, by threads.
 
 Which examples a step sees says `sampler.batch_indices`, and how each is cropped `host_views`, so a batch is a function
-of (seed, step) here as it is on the device; the number of workers, the hosts and the first step change nothing. Mixup
-is left to the device. Decoding and cropping release Python's lock, so threads use all cores.
+of (seed, step) here as on the device; the number of workers and the first step change nothing. Mixup is left to the
+device. Decoding and cropping release Python's lock, so threads use all cores.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import collections
 import functools
 import itertools
 import os
-import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent import futures
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from distill_lib import crops, views
-from distill_lib.datasets import decode
+from distill_lib.datasets import Encoded, Source, decode
 from distill_lib.errors import DistillError, unknown
 from distill_lib.input_pipeline import host_views, sampler
 from distill_lib.log import logger
@@ -31,23 +31,10 @@ CHUNK = 64  # images that a worker makes at once, at most
 AHEAD = 2  # batches that threads make in advance
 
 
-class Source(Protocol):
-    """What `datasets.Source` is: random access to examples as `datasets.Encoded`."""
-
-    def __len__(self) -> int: ...
-
-    def encoded(self, index: int) -> Any:
-        """An example's `image`, `label` and `name`."""
-
-
 class Batch(NamedTuple):
-    """A host's share of a batch.
+    """A batch of crops: number of the step, labels int32 (n,), and pictures uint8 (n, size, size, channels).
 
-    Attributes:
-        step: number of the step.
-        labels: int32 (n,).
-        student: uint8 (n, size, size, channels).
-        teacher: by size, uint8 (n, size, size, channels); with a shared view of the student's size the very same array.
+    The teacher's are by size; with a shared view of the student's size they are the very same array.
     """
 
     step: int
@@ -56,56 +43,8 @@ class Batch(NamedTuple):
     teacher: dict[int, np.ndarray]
 
 
-class _Broken(NamedTuple):
-    number: int
-    name: str
-    reason: str
-
-
-class _Candidate(NamedTuple):
-    """An example whose header can be read: `number`, the `attempt`-th that is tried in place of `original`."""
-
-    original: int
-    attempt: int
-    number: int
-    example: Any
-    known: decode.Known
-
-
-_Made = tuple[list[np.ndarray], list[list[_Broken]]]  # a batch's labels and pictures, and what is broken in each chunk
-
-
-class Stream(Iterator[Batch]):
-    """Endless batches of a host, in order; made by `batches`. Close it, or use it in `with`, to end its workers.
-
-    Attributes:
-        bad: names of the broken images that were met so far, by index; its length is for the record of the run.
-    """
-
-    def __init__(
-        self, made: Generator[_Made], start_step: int, teacher: dict[int, int], report: Callable[[str], object]
-    ) -> None:
-        self.bad: dict[int, str] = {}
-        self._made, self._teacher, self._report = made, teacher, report
-        self._steps = itertools.count(start_step)
-        # Also where nobody closes it: at exit, before the modules go that the workers are ended with.
-        self.close = weakref.finalize(self, made.close)
-
-    def __next__(self) -> Batch:
-        """The next step's batch; raises DistillError for a broken image if asked to, or if nothing can replace it."""
-        (labels, *pictures), chunks = next(self._made)
-        for index, name, reason in itertools.chain(*chunks):
-            if index not in self.bad:
-                self.bad[index] = name
-                self._report(f"image {index}, {name}, cannot be decoded ({reason}); the next one is shown instead")
-        teacher = {size: pictures[look] for size, look in self._teacher.items()}
-        return Batch(next(self._steps), labels, pictures[0], teacher)
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+_Broken = tuple[int, str, str]  # number of an example, name and reason
+_Task = Callable[[], list[_Broken]]
 
 
 def batches(
@@ -120,18 +59,19 @@ def batches(
     area: crops.Range = (0.05, 1.0),
     whole: float = 0.0,
     channels: int = 3,
-    host: int = 0,
-    hosts: int = 1,
+    numbered: bool = False,
+    rows: slice = slice(None),
     workers: int | None = None,
-    on_bad_image: str = "substitute",
+    on_bad_image: str = ON_BAD_IMAGE[0],
+    bad: dict[int, str] | None = None,
     report: Callable[[str], object] = logger.warning,
-) -> Stream:
-    """Streams the crops that teacher and student are shown, from a step on.
+) -> Generator[Batch]:
+    """Streams the crops that teacher and student are shown, from a step on: endless; closing it ends the threads.
 
     Args:
         source: the examples, random access; read by several threads at once.
         seed: of the run: of the order of examples and of the views.
-        batch_size: images in the global batch, over all hosts.
+        batch_size: images in a batch.
         student_size: side of the student's pictures in pixels.
         teacher_sizes: sides of the teachers' pictures; empty where there is no teacher in the step.
         start_step: first step, larger than 0 to resume; nothing before it is read.
@@ -139,37 +79,38 @@ def batches(
         area: as in `views.sample`.
         whole: as in `views.sample`.
         channels: 1 (grey) or 3.
-        host: number of the equal, contiguous share of the batch that is wanted.
-        hosts: number of shares.
+        numbered: whether labels are the numbers of the examples instead.
+        rows: of the batch that are made, where several processes share it.
         workers: how many threads decode, see `crew`; 0 decodes when a batch is asked for.
         on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
-        report: is given one line for each broken image, once; by default a warning.
-
-    Returns:
-        An endless iterator; it holds the broken images that it met.
+        bad: is given the name of each broken image that is met, by its number.
+        report: is given one line for each of them, once; by default a warning.
 
     Raises:
-        DistillError: a name or a number is wrong, told at once.
+        DistillError: a name or number is wrong, at once; later, for a broken image if asked to, or if none replaces it.
     """
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, ON_BAD_IMAGE)
-    if hosts < 1 or not 0 <= host < hosts or batch_size % hosts:
-        raise DistillError(
-            f"host {host} of {hosts} has no equal share of a batch of {batch_size}: count hosts from 0, and choose a "
-            "batch_size that they divide."
-        )
     sampler.batch_indices(seed, start_step, batch_size, len(source))  # tells bad numbers now
-    draws = [host_views.Crop(row.student, row.flip, area=area, whole=whole)]
+    draw = functools.partial(host_views.sample, flip=row.flip, area=area, whole=whole)
+    draws = [functools.partial(draw, crop=row.student)]
     if row.relation == "independent":
-        draws.append(host_views.Crop(str(row.teacher), row.flip, True, area=area, whole=whole))
+        draws.append(functools.partial(draw, crop=str(row.teacher), independent=True))
     looks = list(dict.fromkeys([(0, student_size), *((len(draws) - 1, size) for size in teacher_sizes)]))
-    share = batch_size // hosts
-    chunks = _Chunks(
-        source, seed, batch_size, host * share, share, draws, looks, channels, stops=on_bad_image == "raise"
-    )
-    made = _made(chunks, start_step, crew(workers))
-    return Stream(made, start_step, {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}, report)
+    maker = _Maker(source, seed, batch_size, range(batch_size)[rows], draws, looks, channels, numbered)
+    teacher = {size: looks.index((len(draws) - 1, size)) for size in teacher_sizes}
+    bad = {} if bad is None else bad
+
+    def note(number: int, name: str, reason: str) -> None:
+        what = f"image {number}, {name}, cannot be decoded ({reason})"
+        if on_bad_image == "raise":
+            raise DistillError(f'{what}: replace the file, or choose on_bad_image="substitute".')
+        if number not in bad:
+            bad[number] = name
+            report(f"{what}; the next one is shown instead")
+
+    return _in_order(maker, start_step, crew(workers), teacher, note)
 
 
 def crew(workers: int | None) -> int:
@@ -184,97 +125,92 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _made(chunks: _Chunks, start_step: int, workers: int) -> Generator[_Made]:
-    """Makes batches in order: some in advance, by threads; without workers each when it is asked for."""
-    size = min(CHUNK, -(-chunks.share // max(workers, 1)))
+def _in_order(
+    maker: _Maker, start_step: int, workers: int, teacher: dict[int, int], note: Callable[[int, str, str], None]
+) -> Generator[Batch]:
+    """Some batches are made in advance, by threads; without workers each when it is asked for."""
+    size = min(CHUNK, -(-len(maker.rows) // max(workers, 1)))
     pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
-    ahead = collections.deque[tuple[list[np.ndarray], list[Callable[[], list[_Broken]]]]]()
+    ahead = collections.deque[tuple[list[np.ndarray], list[_Task]]]()
+    exiting = sys.is_finalizing  # held: then modules are gone, and their threads with them
     try:
         for step in itertools.count(start_step):
-            batch, tasks = chunks.space(), list[Callable[[], list[_Broken]]]()
-            for begin in range(0, chunks.share, size):
-                fill = functools.partial(chunks.fill, step, begin, [array[begin : begin + size] for array in batch])
+            space, tasks = maker.space(), list[_Task]()
+            for begin in range(0, len(maker.rows), size):
+                fill = functools.partial(maker.fill, step, begin, [array[begin : begin + size] for array in space])
                 tasks.append(pool.submit(fill).result if workers else fill)
-            ahead.append((batch, tasks))
-            if len(ahead) > AHEAD or not workers:
-                batch, tasks = ahead.popleft()
-                yield batch, [task() for task in tasks]
+            ahead.append((space, tasks))
+            if workers and len(ahead) <= AHEAD:
+                continue
+            (labels, *pictures), tasks = ahead.popleft()
+            for broken in sorted(itertools.chain.from_iterable([task() for task in tasks])):
+                note(*broken)
+            shown = {size: pictures[look] for size, look in teacher.items()}
+            yield Batch(step - len(ahead), labels, pictures[0], shown)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        if not exiting():
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)
-class _Chunks:
-    """A host's batches in chunks, each read, drawn, decoded and cropped from its number alone."""
+class _Maker:
+    """Batches in chunks, each read, drawn, decoded and cropped from its number alone."""
 
     source: Source
     seed: int
     batch_size: int
-    first: int  # position of the host's first image in the global batch
-    share: int  # how many images it has
-    draws: Sequence[host_views.Crop]  # the student's, and where it is independent the teacher's
+    rows: range  # of the batch that are made
+    draws: Sequence[Callable[..., host_views.Boxes]]  # the student's, and where it is independent the teacher's
     looks: Sequence[tuple[int, int]]  # number in `draws` and size in pixels of all that is shown of an image
     channels: int
-    stops: bool  # whether a broken image raises; else the next one that can be decoded is seen from the same position
+    numbered: bool
 
     def space(self) -> list[np.ndarray]:
         """New memory for a step: labels int32 (n,), and for each of the looks uint8 (n, size, size, channels)."""
-        shapes = [(self.share, size, size, self.channels) for _, size in self.looks]
-        return [np.empty(self.share, np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
+        shapes = [(len(self.rows), size, size, self.channels) for _, size in self.looks]
+        return [np.empty(len(self.rows), np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
 
     def fill(self, step: int, begin: int, space: list[np.ndarray]) -> list[_Broken]:
-        """Writes the images of a step from position `begin` of the host's share on, and tells which are broken."""
+        """Writes the images of a step from position `begin` of the rows on, and tells which are broken.
+
+        In the place of a broken one the next that can be decoded is seen, from the same position.
+        """
         labels, *pictures = space
-        indices = sampler.batch_indices(self.seed, step, self.batch_size, len(self.source))
-        positions = self.first + np.arange(begin, begin + len(labels))
-        key, broken = host_views.step_key(self.seed, step), list[_Broken]()
-        candidates = [self._readable(int(index), 0, broken) for index in indices[positions]]
-        looks = self._looks(key, positions, candidates)  # of all at once: NumPy is slow at single numbers
-        for place, candidate in enumerate(candidates):
-            out = [shown[place] for shown in pictures]
-            while True:
-                image, header = candidate.example.image, candidate.known.header
+        count, key = len(self.source), host_views.step_key(self.seed, step)
+        begin += self.rows.start
+        first = sampler.batch_indices(self.seed, step, self.batch_size, count)[begin:]
+        broken, places = list[_Broken](), list(range(len(labels)))
+        for tried in range(min(ATTEMPTS, count)):
+            numbers = {place: int(first[place] + tried) % count for place in places}
+            examples, ratios = dict[int, Encoded](), list[float]()
+            for place in places:
+                examples[place] = self.source.encoded(numbers[place])
                 try:
-                    decode.crops(image, looks[place], self.channels, header=header, out=out)
-                    break
+                    height, width = decode.sides(examples[place].image)
+                    ratios.append(width / height)
                 except decode.ImageError as error:
-                    self._note(_Broken(candidate.number, candidate.example.name, str(error)), broken)
-                candidate = self._readable(candidate.original, candidate.attempt + 1, broken)
-                (looks[place],) = self._looks(key, positions[place : place + 1], [candidate])
-            labels[place] = candidate.example.label
-        return broken
+                    broken.append((numbers[place], examples.pop(place).name, str(error)))
+            looks = self._looks(key, begin + np.array([*examples], int), np.array(ratios, np.float32))
+            for (place, example), shown in zip(examples.items(), looks, strict=True):
+                try:
+                    crops = decode.crops(example.image, shown, self.channels)
+                except decode.ImageError as error:
+                    broken.append((numbers[place], example.name, str(error)))
+                    continue
+                for picture, crop in zip(pictures, crops, strict=True):
+                    picture[place] = crop
+                labels[place] = numbers[place] if self.numbered else example.label
+                places.remove(place)
+            if not places:
+                return broken
+        _, name, reason = broken[-1]
+        raise DistillError(f"none of {tried + 1} images up to {name} can be decoded ({reason}): check the data set.")
 
-    def _readable(self, original: int, start: int, broken: list[_Broken]) -> _Candidate:
-        """Candidate number `start` in place of an example, or the first after it whose header can be read."""
-        count = len(self.source)
-        for attempt in range(start, min(ATTEMPTS, count)):
-            number = (original + attempt) % count
-            example = self.source.encoded(number)
-            try:
-                return _Candidate(original, attempt, number, example, decode.known(example.image))
-            except decode.ImageError as error:
-                self._note(_Broken(number, example.name, str(error)), broken)
-        raise DistillError(
-            f"none of {min(ATTEMPTS, count)} images up to {broken[-1].name} can be decoded ({broken[-1].reason}): "
-            "check the data set."
-        )
-
-    def _looks(
-        self, key: np.ndarray, positions: np.ndarray, candidates: Sequence[_Candidate]
-    ) -> list[tuple[decode.Look, ...]]:
-        """For each image the looks at it."""
-        ratio = np.array([candidate.known.width / candidate.known.height for candidate in candidates], np.float32)
-        drawn = [host_views.sample(key, positions, draw, ratio) for draw in self.draws]
+    def _looks(self, key: np.ndarray, positions: np.ndarray, ratios: np.ndarray) -> Iterable[tuple[decode.Look, ...]]:
+        """For each image the looks at it, drawn of all at once: NumPy is slow at single numbers."""
+        drawn = [draw(key, positions, ratios) for draw in self.draws]
         by_look = [
             [decode.Look(box, flip, size) for box, flip in zip(*(each.tolist() for each in drawn[draw]), strict=True)]
             for draw, size in self.looks
         ]
-        return list(zip(*by_look, strict=True))
-
-    def _note(self, bad: _Broken, broken: list[_Broken]) -> None:
-        if self.stops:
-            raise DistillError(
-                f"image {bad.number}, {bad.name}, cannot be decoded ({bad.reason}): replace the file, or choose "
-                'on_bad_image="substitute".'
-            )
-        broken.append(bad)
+        return zip(*by_look, strict=True)

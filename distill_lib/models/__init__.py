@@ -31,22 +31,24 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
     """Builds the model of that name.
 
     Args:
-        name: such as "bit_r50x1" or "bit_r11w8"; `names()` lists them.
+        name: such as "bit_r50x1" or "bit_r11w8"; `names()` lists them. DistillError if it is unknown, as is a dtype.
         num_classes: length of the logits.
         dtype: what activations are computed in. Parameters, statistics of normalisation and logits are float32 anyway.
 
     Returns:
         A Flax module for `init`, `logits` and the other functions of this package.
-
-    Raises:
-        DistillError: if the name or the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     for family in FAMILIES:
-        if (module := family.create(name, num_classes, dtype)) is not None:
-            return module
+        if build := family.builders().get(name):
+            return build(num_classes=num_classes, dtype=dtype)
     raise unknown("model", name, names())
+
+
+def names() -> list[str]:
+    """Names of the models that `create` builds."""
+    return [name for family in FAMILIES for name in family.builders()]
 
 
 def check_resolution(name: str, resolution: int) -> None:
@@ -58,11 +60,6 @@ def check_resolution(name: str, resolution: int) -> None:
         raise DistillError(
             f"{name} takes images of whole patches: choose a resolution that {patch} divides, got {resolution}."
         )
-
-
-def names() -> list[str]:
-    """Names of the models that `create` builds."""
-    return [name for family in FAMILIES for name in family.names()]
 
 
 def init(model: nn.Module, key: jax.Array, image_shape: ImageShape) -> Variables:
@@ -79,11 +76,7 @@ def _initialiser(model: nn.Module, image_shape: ImageShape) -> Callable[[jax.Arr
 
 @functools.lru_cache(maxsize=64)
 def shapes(model: nn.Module, image_shape: ImageShape) -> Variables:
-    """Shapes of a model's variables for images of shape (height, width, channels); nothing is computed.
-
-    Raises:
-        DistillError: if the model cannot take images of that shape.
-    """
+    """Shapes of a model's variables for images of shape (height, width, channels), or DistillError if it takes none."""
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 
@@ -96,14 +89,10 @@ def logits(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Arr
 def train_logits(
     model: nn.Module, variables: Variables, images: jax.Array, *, remat: bool = False
 ) -> tuple[jax.Array, Variables]:
-    """Predicts as in training, where BatchNorm uses the statistics of the batch, over all devices.
+    """Predicts as `logits` does in training, where BatchNorm uses the statistics of the batch, over all devices.
 
-    Args:
-        model: the module.
-        variables: its parameters, and with BatchNorm its running statistics.
-        images: (batch, height, width, channels), float32 in [-1, 1].
-        remat: whether only the outputs of residual units are kept for the gradient and the rest is computed again then
-            (rematerialisation); the same gradients, to rounding.
+    With `remat` only the outputs of residual units are kept for the gradient, and the rest is computed again then
+    (rematerialisation); the same gradients, to rounding.
 
     Returns:
         Logits (batch, num_classes) float32, and the other variables after it: {"batch_stats": ...}, or nothing without
@@ -120,11 +109,7 @@ def train_logits(
 
 
 def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
-    """Outputs of the parts of a model, and of their parts.
-
-    Returns:
-        Arrays by name, such as "root_block", "block1", "block1/unit01", and last the "logits".
-    """
+    """Outputs of the parts of a model and of their parts, such as "block1" and "block1/unit01", and last "logits"."""
 
     def near(module: nn.Module, _: str) -> bool:
         return 1 <= len(module.path) <= 2
@@ -135,11 +120,7 @@ def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[
 
 
 def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
-    """What a model's last layer is given: pooled features of images, (batch, features) float32.
-
-    Raises:
-        DistillError: if the model has no layer that is called "head".
-    """
+    """What a model's last layer, which is called "head", is given: pooled features (batch, features), float32."""
     seen: list[jax.Array] = []
 
     def keep(call: Callable[..., Any], arguments: Any, options: Any, context: nn.module.InterceptorContext) -> Any:
@@ -157,7 +138,6 @@ def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> ja
 def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
     """Computes once what a frozen network would compute in every step: standardised weights, BatchNorm at inference.
 
-    Returns:
-        A module and its variables with the same logits, to rounding; it cannot be trained.
+    Gives a module and its variables with the same logits, to rounding; it cannot be trained.
     """
     return model.fold(variables)

@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 import functools
-import re
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -24,19 +24,9 @@ from distill_lib.models.layers import Kernel, Params, convolve, map_kernels, pro
 STAGES = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SMALL_STAGES = {11: (1, 1, 1), 14: (1, 1, 1, 1), 20: (2, 2, 2)}
 
-_LARGE_NAME = re.compile(r"bit_r(\d+)x(\d+)")
-_SMALL_NAME = re.compile(r"bit_r(\d+)w(\d+)")
-
 
 class StandardizedConv(nn.Module):
-    """A convolution without bias, with weights standardised over (H, W, input channels); NHWC to NHWC.
-
-    Attributes:
-        features: output channels.
-        kernel_size: height and width of the kernel.
-        stride: of the convolution.
-        folded: whether the kernel is standardised already.
-    """
+    """A convolution without bias, with weights standardised over (H, W, input channels), or `folded`: already so."""
 
     features: int
     kernel_size: int = 1
@@ -60,12 +50,9 @@ class StandardizedConv(nn.Module):
 
 
 def standardize(kernel: Kernel, epsilon: float = 1e-10) -> Kernel:
-    """Weight standardisation: mean 0 and variance 1 over (H, W, input channels) of a kernel (H, W, in, out).
+    """Weight standardisation (Qiao et al., 2019): mean 0, variance 1 over (H, W, in) of a kernel (H, W, in, out).
 
     NumPy arrays stay NumPy arrays: loading a teacher compiles nothing.
-
-    References:
-        Qiao et al., "Micro-batch training with batch-channel normalization and weight standardization", 2019.
     """
     sqrt = np.sqrt if isinstance(kernel, np.ndarray) else jnp.sqrt
     centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
@@ -131,33 +118,22 @@ class Stage(nn.Module):
 
 
 class BiT(nn.Module):
-    """A BiT ResNet-v2 from images to logits.
-
-    Attributes:
-        num_classes: length of the logits.
-        stages: residual units in each stage.
-        width: bottleneck width of the first stage; it doubles from stage to stage.
-        groups: groups of every GroupNorm.
-        stem: (kernel size, stride, max-pool after it) of the root block.
-        dtype: of the activations.
-        folded: whether the weights are standardised already, as in a frozen teacher.
-    """
+    """A BiT ResNet-v2 from images to logits."""
 
     num_classes: int
-    stages: tuple[int, ...]
-    width: int
-    groups: int = 32
-    stem: tuple[int, int, bool] = (7, 2, True)
-    dtype: str = "float32"
-    folded: bool = False
+    stages: tuple[int, ...]  # residual units in each stage
+    width: int  # of the bottlenecks of the first stage; it doubles from stage to stage
+    groups: int = 32  # of every GroupNorm
+    stem: tuple[int, int, bool] = (7, 2, True)  # kernel size, stride, max-pool after it
+    dtype: str = "float32"  # of the activations
+    folded: bool = False  # whether the weights are standardised already, as in a frozen teacher
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes); `train` changes nothing."""
         x = RootBlock(self.width, *self.stem, self.folded, name="root_block")(images.astype(self.dtype))
         for index, units in enumerate(self.stages):
-            stride = 1 if index == 0 else 2
-            width = self.width * 2**index
+            stride, width = min(index + 1, 2), self.width * 2**index
             x = Stage(units, width, stride, self.groups, self.folded, name=f"block{index + 1}")(x)
         x = nn.relu(GroupNorm(self.groups, name="norm-pre-head")(x))
         features = x.mean(axis=(1, 2), dtype=jnp.float32)
@@ -165,30 +141,24 @@ class BiT(nn.Module):
 
     def fold(self, variables: dict[str, Params]) -> tuple[BiT, dict[str, Params]]:
         """Standardises the weights once; kernels are kept in the dtype they are used in."""
-        return self.clone(folded=True), map_kernels(
-            lambda kernel: standardize(kernel).astype(jnp.dtype(self.dtype)), variables
-        )
+        frozen = map_kernels(lambda kernel: standardize(kernel).astype(jnp.dtype(self.dtype)), variables)
+        return self.clone(folded=True), frozen
 
 
-def create(name: str, num_classes: int, dtype: str = "float32") -> BiT | None:
-    """Builds the BiT model of that name; None if it is not one of this family.
+def builders() -> Mapping[str, Callable[..., BiT]]:
+    """What builds each model of this family, by name.
 
     Names are `bit_r{depth}x{factor}` for the paper's models (width 64 x factor, 7x7/2 stem with pooling) and
     `bit_r{depth}w{width}` for small images (5x5/2 stem without pooling, 8 groups).
     """
-    if match := _LARGE_NAME.fullmatch(name):
-        depth, factor = map(int, match.groups())
-        if depth in STAGES and 1 <= factor <= 4:
-            return BiT(num_classes, STAGES[depth], 64 * factor, dtype=dtype)
-    if match := _SMALL_NAME.fullmatch(name):
-        depth, width = map(int, match.groups())
-        if depth in SMALL_STAGES and width % 8 == 0 and 0 < width <= 64:
-            return BiT(num_classes, SMALL_STAGES[depth], width, groups=8, stem=(5, 2, False), dtype=dtype)
-    return None
-
-
-def names() -> list[str]:
-    """Names that `create` knows, small relatives given for the widths that the study uses."""
-    large = [f"bit_r{depth}x{factor}" for depth in STAGES for factor in (1, 2, 3, 4)]
-    small = [f"bit_r{depth}w{width}" for depth in SMALL_STAGES for width in (8, 16, 24, 32)]
-    return large + small
+    large = {
+        f"bit_r{depth}x{factor}": functools.partial(BiT, stages=stages, width=64 * factor)
+        for depth, stages in STAGES.items()
+        for factor in (1, 2, 3, 4)
+    }
+    small = {
+        f"bit_r{depth}w{width}": functools.partial(BiT, stages=stages, width=width, groups=8, stem=(5, 2, False))
+        for depth, stages in SMALL_STAGES.items()
+        for width in range(8, 65, 8)
+    }
+    return large | small

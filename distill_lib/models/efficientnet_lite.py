@@ -9,6 +9,9 @@ References:
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
+
 from distill_lib.models.mobile_layers import Layers, MobileNet, Row
 
 NAME = "efficientnet_lite0"
@@ -38,22 +41,8 @@ def stages() -> tuple[tuple[Row, ...], ...]:
     return tuple(spelled_out)
 
 
-def create(name: str, num_classes: int, dtype: str = "float32") -> MobileNet | None:
-    """Builds the model of that name; None if it is not one of this family."""
-    if name != NAME:
-        return None
-    return MobileNet(
-        num_classes=num_classes,
-        stem=STEM,
-        stages=stages(),
-        last=LAST,
-        hidden=None,
-        activation=ACTIVATION,
-        layers=Layers(epsilon=1e-3, momentum=0.99, same=True),
-        dtype=dtype,
-    )
-
-
-def names() -> list[str]:
-    """Names that `create` knows."""
-    return [NAME]
+def builders() -> Mapping[str, Callable[..., MobileNet]]:
+    """What builds the model of this family, by name."""
+    layers = Layers(epsilon=1e-3, momentum=0.99, same=True)
+    build = functools.partial(MobileNet, stem=STEM, stages=stages(), last=LAST, activation=ACTIVATION, layers=layers)
+    return {NAME: build}

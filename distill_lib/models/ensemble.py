@@ -7,7 +7,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +23,11 @@ Show = Callable[[int | None], jax.Array]  # renders the view at a resolution; No
 
 @dataclass(frozen=True)
 class Member:
-    """A network and what it wants to see.
+    """A network and what it wants to see."""
 
-    Attributes:
-        model: the module, or what answers like one.
-        resolution: height and width of its images in pixels; None takes whatever the student sees.
-        input_range: the values that a black and a white pixel have for it.
-    """
-
-    model: Any
-    resolution: int | None = None
-    input_range: tuple[float, float] = (-1.0, 1.0)
+    model: Any  # the module, or what answers like one
+    resolution: int | None = None  # height and width of its images in pixels; None takes whatever the student sees
+    input_range: tuple[float, float] = (-1.0, 1.0)  # the values that a black and a white pixel have for it
 
     def logits(self, variables: models.Variables, images: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, classes)."""
@@ -50,12 +44,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks that answer with one voice.
+    """Networks, at least one, that answer with one voice.
 
-    Attributes:
-        members: at least one.
-        mean: "logits" (the paper) or "probabilities" at the temperature of the loss. The released code's sum of one KL
-            for each of n teachers has n times the gradient of the latter.
+    That is the mean of their logits (the paper), or of their probabilities at the temperature of the loss. The released
+    code's sum of one KL for each of n teachers has n times the gradient of the latter.
     """
 
     members: tuple[Member, ...]
@@ -70,20 +62,12 @@ class Ensemble:
         return sorted({member.resolution or resolution for member in self.members})
 
     def logits(
-        self,
-        variables: tuple[models.Variables, ...],
-        show: Show,
-        temperature: jax.Array | float = 1.0,
+        self, variables: Sequence[models.Variables], show: Show, temperature: jax.Array | float = 1.0
     ) -> jax.Array:
-        """Asks all members about one view.
-
-        Args:
-            variables: of each member.
-            show: renders the view at a member's resolution.
-            temperature: at which probabilities are averaged.
+        """Asks all members, each with its variables, about the view that `show` renders at a member's resolution.
 
         Returns:
-            (batch, classes) float32; with "probabilities", numbers whose softmax at that temperature is the mean.
+            (batch, classes) float32; with "probabilities", numbers whose softmax at the temperature is the mean.
         """
         answers = self._each(Member.logits, variables, show)
         if len(answers) == 1:
@@ -93,14 +77,11 @@ class Ensemble:
         log_probabilities = jax.nn.log_softmax(jnp.stack(answers) / temperature)
         return temperature * (jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(float(len(answers))))
 
-    def features(self, variables: tuple[models.Variables, ...], show: Show) -> jax.Array:
+    def features(self, variables: Sequence[models.Variables], show: Show) -> jax.Array:
         """All members' features of one view side by side, (batch, features): their kernels add up."""
         return jnp.concatenate(self._each(Member.features, variables, show), axis=-1)
 
     def _each(
-        self,
-        ask: Callable[[Member, models.Variables, jax.Array], jax.Array],
-        variables: tuple[models.Variables, ...],
-        show: Show,
+        self, ask: Callable[..., jax.Array], variables: Sequence[models.Variables], show: Show
     ) -> list[jax.Array]:
         return [ask(member, own, show(member.resolution)) for member, own in zip(self.members, variables, strict=True)]

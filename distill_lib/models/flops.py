@@ -16,7 +16,6 @@ from distill_lib import models
 from distill_lib.errors import DistillError
 
 
-@functools.lru_cache(maxsize=64)  # tracing a network of 152 layers takes seconds
 def macs(model: nn.Module, image_shape: models.ImageShape) -> int:
     """Counts the multiply-accumulates (two operations each) of convolutions and matrix products for one image.
 
@@ -24,17 +23,22 @@ def macs(model: nn.Module, image_shape: models.ImageShape) -> int:
     (by fvcore) are some percent larger for these networks: they add 5 for each number that GroupNorm or LayerNorm
     normalises, 2 for BatchNorm, and 4 for each weight that is standardised.
 
-    Raises:
-        DistillError: if the network holds a loop whose length is not known in advance.
+    Raises DistillError if the network holds a loop whose length is not known in advance.
     """
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    traced = jax.make_jaxpr(model.init_with_output)(jax.random.key(0), image)  # drawing weights multiplies no matrices
-    return _count(traced.jaxpr)
+    return _traced(model, image_shape)[0]
 
 
 def parameters(model: nn.Module, image_shape: models.ImageShape) -> int:
     """Counts the numbers that are trained; running statistics of BatchNorm are not among them."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.shapes(model, image_shape)["params"]))
+    return _traced(model, image_shape)[1]
+
+
+@functools.lru_cache(maxsize=64)  # tracing a network of 152 layers takes seconds
+def _traced(model: nn.Module, image_shape: models.ImageShape) -> tuple[int, int]:
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    trace = jax.make_jaxpr(model.init_with_output, return_shape=True)  # drawing weights multiplies no matrices
+    program, (_, variables) = trace(jax.random.key(0), image)
+    return _count(program.jaxpr), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 
 def _count(jaxpr: Jaxpr) -> int:

@@ -33,15 +33,9 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, eps
     The activations are never reshaped to groups, which would copy them, and the gradient is written out in the same
     form (two per-channel sums, one fused expression), which XLA does not find by itself.
 
-    Args:
-        x: activations (batch, height, width, channels); sums, means and variances are float32 whatever their dtype.
-        scale: (channels,) float32.
-        bias: (channels,) float32.
-        groups: divides the channels.
-        epsilon: added to the variance (biased, as in Wu and He, "Group normalization", ECCV 2018, equation 1).
-
-    Returns:
-        The normalised activations, of the shape and dtype of `x`.
+    Maps activations (batch, height, width, channels) to normalised ones of that shape and dtype, with scale and bias
+    (channels,) in float32, as are sums, means and variances. `epsilon` is added to the variance (biased, as in Wu and
+    He, "Group normalization", ECCV 2018, equation 1).
     """
     return _group_norm_forward(x, scale, bias, groups, epsilon)[0]
 

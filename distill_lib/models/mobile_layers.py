@@ -33,25 +33,17 @@ GROUPS = 8  # of every GroupNorm: divides all widths of the mobile networks
 
 @dataclass(frozen=True)
 class Layers:
-    """What all convolutions of a network have in common.
+    """What all convolutions of a network have in common."""
 
-    Attributes:
-        norm: "bn" (BatchNorm) or "gn" (GroupNorm).
-        epsilon: added to the variance.
-        momentum: share of the old value in each update of BatchNorm's running statistics.
-        same: pads as TensorFlow's "SAME", where a stride of 2 puts more at the end; otherwise both ends alike.
-        folded: whether BatchNorm is already in the convolutions, as in a frozen teacher; they then have a bias.
-    """
-
-    norm: str = "bn"
-    epsilon: float = 1e-5
-    momentum: float = 0.9
-    same: bool = False
-    folded: bool = False
+    norm: str = "bn"  # BatchNorm; "gn" is GroupNorm
+    epsilon: float = 1e-5  # added to the variance
+    momentum: float = 0.9  # share of the old value in each update of BatchNorm's running statistics
+    same: bool = False  # pads as TensorFlow's "SAME", where a stride of 2 puts more at the end, not both ends alike
+    folded: bool = False  # BatchNorm is in the convolutions already, as in a frozen teacher; they then have a bias
 
 
 class Conv(nn.Module):
-    """A convolution in the dtype of its input; parameters are float32. Fields as in `ConvNorm`."""
+    """A convolution in the dtype of its input; parameters are float32."""
 
     features: int
     layers: Layers
@@ -109,13 +101,7 @@ def _pads(side: int, size: int, stride: int, same: bool) -> tuple[int, int]:
 class ConvNorm(nn.Module):
     """A convolution, its norm and an activation: to (batch, height / stride, width / stride, features).
 
-    Attributes:
-        features: output channels.
-        layers: what the network's convolutions have in common.
-        kernel_size: height and width of the kernel.
-        stride: of the convolution.
-        activation: a name in `ACTIVATIONS`.
-        depthwise: whether every channel has a kernel of its own; `features` is then the number of input channels.
+    A depthwise one has a kernel for every channel; `features` is then the number of input channels.
     """
 
     features: int
@@ -150,21 +136,12 @@ class SqueezeExcite(nn.Module):
 
 
 class Row(NamedTuple):
-    """An inverted residual block, with the columns of MobileNetV3's tables 1 and 2.
+    """An inverted residual block, with the columns of MobileNetV3's tables 1 and 2."""
 
-    Attributes:
-        kernel_size: of the depthwise convolution.
-        expanded: channels of the depthwise convolution; no expansion where the block's input has as many.
-        features: output channels.
-        squeeze: whether there is a squeeze-excite.
-        activation: a name in `ACTIVATIONS`.
-        stride: of the depthwise convolution.
-    """
-
-    kernel_size: int
-    expanded: int
+    kernel_size: int  # of the depthwise convolution, like the stride
+    expanded: int  # channels of the depthwise convolution; no expansion where the block's input has as many
     features: int
-    squeeze: bool
+    squeeze: bool  # whether there is a squeeze-excite
     activation: str
     stride: int
 
@@ -202,27 +179,16 @@ class Stage(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """A mobile network of width 1, from images to logits.
-
-    Attributes:
-        num_classes: length of the logits.
-        stem: channels of the first convolution, 3x3/2.
-        stages: blocks, stage by stage.
-        last: channels of the last convolution.
-        hidden: width of the hidden layer after pooling; None if there is none.
-        activation: of these three, a name in `ACTIVATIONS`.
-        layers: what the convolutions have in common.
-        dtype: of the activations.
-    """
+    """A mobile network of width 1, from images to logits."""
 
     num_classes: int
-    stem: int
+    stem: int  # channels of the first convolution, 3x3/2
     stages: tuple[tuple[Row, ...], ...]
-    last: int
-    hidden: int | None
-    activation: str
-    layers: Layers
-    dtype: str = "float32"
+    last: int  # channels of the last convolution
+    hidden: int | None = None  # width of the hidden layer after pooling, if there is one
+    activation: str = "relu"  # of these three, a name in `ACTIVATIONS`
+    layers: Layers = Layers()
+    dtype: str = "float32"  # of the activations
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

@@ -10,7 +10,9 @@ References:
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from distill_lib.models.mobile_layers import Layers, MobileNet, Row
@@ -19,13 +21,7 @@ RE, HS = "relu", "hard_swish"
 
 
 class Size(NamedTuple):
-    """A published network.
-
-    Attributes:
-        rows: its blocks.
-        last: channels of the last convolution.
-        hidden: width of the hidden layer after pooling.
-    """
+    """A published network: its blocks, channels of the last convolution, width of the hidden layer after pooling."""
 
     rows: tuple[Row, ...]
     last: int
@@ -73,32 +69,18 @@ SMALL = Size(  # table 2; without the squeeze-excite after the last convolution,
     hidden=1024,
 )
 SIZES = {"large": LARGE, "small": SMALL}
-NORMS = ("gn", "bn")
 
 
-def create(name: str, num_classes: int, dtype: str = "float32") -> MobileNet | None:
-    """Builds the model of that name, `mobilenet_v3_{large,small}_{gn,bn}`; None if it is not one of this family."""
-    if name not in names():
-        return None
-    size, norm = name.split("_")[2:]
-    return build(num_classes, SIZES[size], norm, dtype)
+def builders() -> Mapping[str, Callable[..., MobileNet]]:
+    """What builds each model of this family, by name: `mobilenet_v3_{large,small}_{gn,bn}`."""
+    return {
+        f"mobilenet_v3_{name}_{norm}": functools.partial(build, size, norm)
+        for name, size in SIZES.items()
+        for norm in ("gn", "bn")
+    }
 
 
-def build(num_classes: int, size: Size, norm: str, dtype: str = "float32") -> MobileNet:
+def build(size: Size, norm: str, num_classes: int, dtype: str = "float32") -> MobileNet:
     """Builds a network; neighbouring blocks with equally many output channels are one stage."""
     stages = tuple(tuple(rows) for _, rows in itertools.groupby(size.rows, key=lambda row: row.features))
-    return MobileNet(
-        num_classes=num_classes,
-        stem=16,
-        stages=stages,
-        last=size.last,
-        hidden=size.hidden,
-        activation=HS,
-        layers=Layers(norm=norm),
-        dtype=dtype,
-    )
-
-
-def names() -> list[str]:
-    """Names that `create` knows."""
-    return [f"mobilenet_v3_{size}_{norm}" for size in SIZES for norm in NORMS]
+    return MobileNet(num_classes, 16, stages, size.last, size.hidden, HS, Layers(norm=norm), dtype)

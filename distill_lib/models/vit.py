@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -49,22 +50,6 @@ class PositionEmbedding(nn.Module):
         return tokens + self.param("pos_embedding", nn.initializers.normal(0.02), shape).astype(self.dtype)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention over (batch, tokens, width); the softmax is float32 whatever the dtype."""
-
-    heads: int
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        per_head = (self.heads, width // self.heads)
-        dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, **_INITIALISED)
-        query, key, value = (dense(features=per_head, name=name)(x) for name in ("query", "key", "value"))
-        x = jax.nn.dot_product_attention(query, key, value)
-        return dense(features=width, axis=(-2, -1), name="out")(x)
-
-
 class Mlp(nn.Module):
     """Two dense layers for each token, the hidden one four times as wide, with the exact GELU between them."""
 
@@ -72,10 +57,8 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        dense = functools.partial(nn.Dense, dtype=self.dtype, **_INITIALISED)
-        x = nn.gelu(dense(features=4 * width, name="Dense_0")(x), approximate=False)
-        return dense(features=width, name="Dense_1")(x)
+        hidden, output = (nn.Dense(times * x.shape[-1], dtype=self.dtype, **_INITIALISED) for times in (4, 1))
+        return output(nn.gelu(hidden(x), approximate=False))
 
 
 class Block(nn.Module):
@@ -87,7 +70,14 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_0")(x)
-        x = x + Attention(self.heads, self.dtype, name="MultiHeadDotProductAttention_1")(y)
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads,
+            dtype=self.dtype,
+            attention_fn=jax.nn.dot_product_attention,  # its softmax is float32 whatever the dtype
+            name="MultiHeadDotProductAttention_1",
+            **_INITIALISED,
+        )
+        x = x + attention(y)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="LayerNorm_2")(x)
         return unit_output(x + Mlp(self.dtype, name="MlpBlock_3")(y))
 
@@ -108,30 +98,20 @@ class Encoder(nn.Module):
 
 
 class ViT(nn.Module):
-    """A Vision Transformer from images to logits.
-
-    Attributes:
-        num_classes: length of the logits.
-        width: length of a token.
-        heads: attention heads; they divide the width.
-        depth: encoder blocks.
-        patch: side of a patch in pixels.
-        dtype: of the activations; parameters, LayerNorm's statistics, softmax and logits are float32.
-    """
+    """A Vision Transformer from images to logits."""
 
     num_classes: int
-    width: int
-    heads: int
-    depth: int = 12
-    patch: int = 16
-    dtype: str = "float32"
+    width: int  # length of a token
+    heads: int  # of attention; they divide the width
+    depth: int = 12  # encoder blocks
+    patch: int = 16  # side in pixels
+    dtype: str = "float32"  # of the activations; parameters, LayerNorm's statistics, softmax and logits are float32
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images (batch, side, side, channels) to logits (batch, num_classes); `train` changes nothing.
 
-        Raises:
-            DistillError: if the images are not squares of whole patches, or not those of the position embedding.
+        Raises DistillError if the images are not squares of whole patches, or not those of the position embedding.
         """
         batch, height, width = images.shape[:3]
         _check_side(height, width, self.patch)
@@ -149,17 +129,10 @@ class ViT(nn.Module):
 
 
 def resize_positions(params: Params, resolution: int) -> Params:
-    """Resizes the position embedding for images of another side.
+    """The parameters of a ViT, with the position embedding resized for images of a height and width in pixels.
 
     The class token keeps its own; the grid is interpolated bilinearly between the centres of patches, without
-    antialiasing, as timm does for the published files.
-
-    Args:
-        params: parameters of a ViT, which are left as they are; those of other families are returned unchanged.
-        resolution: height and width of the images, in pixels.
-
-    Returns:
-        The parameters, with an embedding (1, 1 + patches, width).
+    antialiasing, as timm does for the published files. Parameters of other families are returned unchanged.
 
     Raises:
         DistillError: if the resolution is not a multiple of the patch, or the stored embedding is not of a square.
@@ -183,16 +156,9 @@ def resize_positions(params: Params, resolution: int) -> Params:
     return params | {"Transformer": encoder | {"posembed_input": {"pos_embedding": resized}}}
 
 
-def create(name: str, num_classes: int, dtype: str = "float32") -> ViT | None:
-    """Builds the Vision Transformer of that name; None if it is not one of this family."""
-    if name not in WIDTHS:
-        return None
-    return ViT(num_classes, WIDTHS[name], WIDTHS[name] // HEAD_WIDTH, dtype=dtype)
-
-
-def names() -> list[str]:
-    """Names that `create` knows."""
-    return list(WIDTHS)
+def builders() -> Mapping[str, Callable[..., ViT]]:
+    """What builds each model of this family, by name."""
+    return {name: functools.partial(ViT, width=width, heads=width // HEAD_WIDTH) for name, width in WIDTHS.items()}
 
 
 def _check_side(height: int, width: int, patch: int) -> None:

@@ -12,10 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "get", "names", "variants"]
 
-__getattr__ = loader(
-    __name__,
-    {
-        "recipe": ["Recipe"],
-        "resolve": ["get", "names", "variants"],
-    },
-)
+__getattr__ = loader(__name__, {"recipe": ["Recipe"], "resolve": ["get", "names", "variants"]})

@@ -47,4 +47,4 @@ def _preset(name: str, images: int, batch: int) -> Preset:
     shown, passes = LENGTHS[name]
     epochs = max(passes, round(shown / images))
     settings = {"epochs": epochs, "batch_size": batch, "warmup_steps": int(WARMUP * epochs * images / batch)}
-    return Preset(settings | (TEACHER if name == "teacher" else {}), "this project", (NOTE,))
+    return Preset(settings | (TEACHER if name == "teacher" else {}), notes=(NOTE,))

@@ -12,8 +12,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_lib.datasets.cards import CARDS
 
@@ -114,8 +113,7 @@ _OTHER_IMAGES = (
 )
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """Settings that have a name.
 
     Attributes:
@@ -125,29 +123,32 @@ class Preset:
     """
 
     settings: dict[str, Any]
-    source: str
+    source: str = "this project"
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Series:
-    """Runs on ImageNet that differ in their length alone.
-
-    Attributes:
-        name: of the presets, before the number of epochs.
-        epochs: the lengths.
-        source: where the results stand.
-        settings: what differs from function matching with the teacher at 224.
-        note: as in `Preset`, for all lengths; empty if there is nothing.
-        notes: further notes, by length.
-    """
+class Series(NamedTuple):
+    """Runs on ImageNet that differ in their length alone: presets of that name and a number of epochs."""
 
     name: str
     epochs: tuple[int, ...]
-    source: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
-    notes: dict[int, str] = field(default_factory=dict)
+    source: str  # where the results stand
+    settings: dict[str, Any] = {}  # noqa: RUF012  # what differs from function matching with the teacher at 224
+    note: str = ""  # for all lengths
+    notes: dict[int, str] = {}  # noqa: RUF012  # for some
+
+    def presets(self) -> dict[str, Preset]:
+        """A preset for each length."""
+        return {
+            f"{self.name}_{epochs}": Preset(
+                self.settings | {"epochs": epochs}, self.source, _full(self.note, self.notes.get(epochs))
+            )
+            for epochs in self.epochs
+        }
+
+
+def _full(*notes: str | None) -> tuple[str, ...]:
+    return tuple(note for note in notes if note)
 
 
 _ALL = (30, 90, 300, 600, 1200, 4800, 9600)
@@ -198,48 +199,30 @@ _NOTES = {  # of function matching on the small sets, by set and epochs
 
 def presets(dataset: str) -> dict[str, Preset]:
     """All presets of one of the paper's data sets: fast, medium and long, and then a row of the paper each."""
-    rows = _imagenet() if dataset == "imagenet" else _small(dataset)
+    rows: dict[str, Preset] = {}
+    if dataset == "imagenet":
+        for series in IMAGENET:
+            rows |= series.presets()
+    else:
+        rows = _small(dataset)
     named = zip(("fast", "medium", "long"), LENGTHS[dataset], strict=True)
     return {name: rows[f"mix_{epochs}"] for name, epochs in named} | rows
-
-
-def _imagenet() -> dict[str, Preset]:
-    return {
-        f"{series.name}_{epochs}": Preset(
-            series.settings | {"epochs": epochs},
-            series.source,
-            _full(series.note, series.notes.get(epochs, "")),
-        )
-        for series in IMAGENET
-        for epochs in series.epochs
-    }
 
 
 def _small(dataset: str) -> dict[str, Preset]:
     columns, rows = ("epochs", "temperature", "learning_rate", "weight_decay"), {}
     for row in TABLE_4[dataset]:
-        settings = dict(zip(columns, row, strict=True))
-        rows[f"mix_{row[0]}"] = Preset(settings, "Table 4 and Fig. 4", _full(_NOTES.get((dataset, row[0]), "")))
-    epochs, scratch, transfer = TABLE_4_LABELS[dataset]
-    rows[f"scratch_{epochs}"] = _labels(epochs, *scratch)
-    rows[f"transfer_{epochs}"] = _labels(epochs, *transfer, start=BITM)
+        settings: dict[str, Any] = dict(zip(columns, row, strict=True))
+        rows[f"mix_{row[0]}"] = Preset(settings, "Table 4 and Fig. 4", _full(_NOTES.get((dataset, row[0]))))
+    epochs, *baselines = TABLE_4_LABELS[dataset]
+    for name, start, (rate, mixed) in zip(("scratch", "transfer"), ({}, {"start": BITM}), baselines, strict=True):
+        settings = {"policy": "labels/mix" if mixed else "labels", "epochs": epochs, "learning_rate": rate}
+        settings |= {"weight_decay": 1e-4, "temperature": 1} | start
+        rows[f"{name}_{epochs}"] = Preset(settings, "Table 4 and Fig. 4 (baseline)", (_TABLE_4_LABELS,))
+    images = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}
     for source in OUT_OF_DOMAIN.get(dataset, ()):
         for length in LENGTHS[dataset]:
-            rows[f"from_{source}_{length}"] = _out_of_domain(dataset, source, length, rows[f"mix_{length}"])
+            other = {"transfer_set": source, "epochs": length * images[dataset] / images[source]}
+            settings = rows[f"mix_{length}"].settings | other
+            rows[f"from_{source}_{length}"] = Preset(settings, "Fig. 6 and section 3.8", (_OTHER_IMAGES,))
     return rows
-
-
-def _out_of_domain(dataset: str, source: str, length: int, own: Preset) -> Preset:
-    images = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}
-    other = {"transfer_set": source, "epochs": length * images[dataset] / images[source]}
-    return Preset(own.settings | other, "Fig. 6 and section 3.8", (_OTHER_IMAGES,))
-
-
-def _labels(epochs: int, learning_rate: float, mixed: bool, **start: str) -> Preset:
-    settings = {"policy": "labels/mix" if mixed else "labels", "epochs": epochs, "learning_rate": learning_rate}
-    settings |= {"weight_decay": 1e-4, "temperature": 1}
-    return Preset(settings | start, "Table 4 and Fig. 4 (baseline)", (_TABLE_4_LABELS,))
-
-
-def _full(*notes: str) -> tuple[str, ...]:
-    return tuple(note for note in notes if note)

@@ -35,10 +35,7 @@ COMMON = {
     | {"learning_rate": 3e-3},
     **paper.COMMON,
 }
-
-
-_PAPER = {dataset: paper.presets(dataset) | {"teacher": bit_hyperrule.preset(dataset)} for dataset in paper.COMMON}
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+_OWN: dict[str, dict[str, dict[str, Any]]] = {
     "fashion": {
         "quick": {"epochs": 100},
         "grid": {"epochs": 30},
@@ -53,7 +50,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     # Not in the paper: about as many steps as `quick` and `long` of fashion, and ten times as many.
     "fashion_mnist": {"fast": {"epochs": 2}, "medium": {"epochs": 20}, "long": {"epochs": 200}},
     "fashion_teacher": {"full": {"epochs": 24, "warmup_steps": 500, "evaluations": 24}},
-    **{dataset: {name: preset.settings for name, preset in rows.items()} for dataset, rows in _PAPER.items()},
+}
+VARIANTS = {
+    **{dataset: {name: Preset(settings) for name, settings in rows.items()} for dataset, rows in _OWN.items()},
+    **{dataset: paper.presets(dataset) | {"teacher": bit_hyperrule.preset(dataset)} for dataset in paper.COMMON},
 }
 SMOKE = {
     "student": "bit_r11w8",
@@ -70,14 +70,12 @@ SMOKE = {
     "dtype": "float32",  # it runs on CPUs, which have to emulate bfloat16
 }
 TEACHERLESS = "none"
-
-
 FOREIGN = ("fast", "medium", "long")
 """Presets of Pets that sets of TFDS without presets of their own have too."""
 
 
-def tables(dataset: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What all presets of a data set have in common, and the presets.
+def tables(dataset: str) -> tuple[dict[str, Any], dict[str, Preset]]:
+    """What all presets of a data set have in common, and the presets; "smoke" runs on made-up data in seconds.
 
     Those of a folder of pictures follow from how many there are; sets of TFDS without a row are treated as Pets.
 
@@ -85,16 +83,16 @@ def tables(dataset: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         DistillError: for an unknown data set, or a folder that is not as it must be.
     """
     if dataset.startswith(image_folder.FOLDER):
-        return folder_presets.COMMON, {name: preset.settings for name, preset in _of_folder(dataset).items()}
-    if is_foreign(dataset):
-        return COMMON["pets"] | {"teacher": TEACHERLESS}, {name: VARIANTS["pets"][name] for name in FOREIGN}
-    if dataset not in VARIANTS:
+        images = len(image_folder.scan(image_folder.path_of(dataset)).pictures["train"])
+        common, rows = folder_presets.COMMON, folder_presets.presets(images)
+    elif is_foreign(dataset):
+        common, note = COMMON["pets"] | {"teacher": TEACHERLESS}, ("The settings of Pets.",)
+        rows = {name: Preset(VARIANTS["pets"][name].settings, notes=note) for name in FOREIGN}
+    elif dataset in VARIANTS:
+        common, rows = COMMON[dataset], VARIANTS[dataset]
+    else:
         raise unknown("dataset", dataset, [*VARIANTS, "tfds:NAME", "folder:PATH"])
-    return COMMON[dataset], VARIANTS[dataset]
-
-
-def _of_folder(dataset: str) -> dict[str, Preset]:
-    return folder_presets.presets(len(image_folder.scan(image_folder.path_of(dataset)).pictures["train"]))
+    return common, rows | {"smoke": Preset(SMOKE, notes=("On made-up data: its numbers mean nothing.",))}
 
 
 def is_foreign(dataset: str) -> bool:
@@ -103,20 +101,8 @@ def is_foreign(dataset: str) -> bool:
 
 
 def describe(dataset: str, variant: str) -> Preset:
-    """A preset with its source, and with what is decided where sources contradict each other or are silent.
-
-    Raises:
-        DistillError: if there is no such preset.
-    """
-    _, rows = tables(dataset)
-    if variant == "smoke":
-        return Preset(SMOKE, "this project", ("On made-up data: its numbers mean nothing.",))
+    """A preset with its source and notes; raises DistillError if there is none of that name."""
+    rows = tables(dataset)[1]
     if variant not in rows:
-        raise unknown(f"variant of {dataset}", variant, [*rows, "smoke"])
-    if dataset.startswith(image_folder.FOLDER):
-        return _of_folder(dataset)[variant]
-    if is_foreign(dataset):
-        return Preset(rows[variant], "this project", ("The settings of Pets.",))
-    if dataset not in _PAPER:
-        return Preset(rows[variant], "this project")
-    return _PAPER[dataset][variant]
+        raise unknown(f"variant of {dataset}", variant, rows)
+    return rows[variant]

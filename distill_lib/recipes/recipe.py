@@ -107,27 +107,11 @@ class Recipe:
         for name, known in _NAMES.items():
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
-        self._check_loss(policy)
         for name, (low, high, reason) in _RANGES.items():
             if (value := getattr(self, name)) is not None and not low <= value <= high:
                 raise DistillError(f"{name} must be from {low:g} to {high:.10g}{reason}, got {value}.")
-        shrunk = self.weight_decay * (self.learning_rate if self.decay == "adamw" else 1)
-        if shrunk >= 1:
-            raise DistillError(
-                f"weight_decay {self.weight_decay:g} takes {shrunk:g} of every weight in a step: it must be below "
-                f"{self.weight_decay / shrunk:g}; those of the paper are 1e-5 to 1e-3."
-            )
-        if self.train_images is not None and self.train_images < self.batch_size:
-            self.check_length(self.train_images)
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise DistillError(f"crop_area must be two fractions 0 < low <= high <= 1, got {self.crop_area}.")
-
-    def _check_loss(self, policy: views.Policy) -> None:
-        """Raises DistillError where the parts of the loss contradict each other or the policy."""
-        if not self.label_share < 1:
-            raise DistillError(f"label_share must be below 1, got {self.label_share}: for labels alone, policy labels.")
-        if not self.label_smoothing < 1:
-            raise DistillError(f"label_smoothing must be below 1, got {self.label_smoothing}.")
         if self.label_share and policy.relation in ("none", "fixed"):
             raise DistillError(
                 f"label_share needs a teacher that is asked in every step; policy {self.policy} has none."
@@ -137,13 +121,19 @@ class Recipe:
                 f"labels of {self.transfer_set} do not name classes of {self.dataset}: a transfer_set needs a policy "
                 "with a teacher, and label_share 0."
             )
+        shrunk = self.weight_decay * (self.learning_rate if self.decay == "adamw" else 1)
+        if shrunk >= 1:
+            raise DistillError(
+                f"weight_decay {self.weight_decay:g} takes {shrunk:g} of every weight in a step: it must be below "
+                f"{self.weight_decay / shrunk:g}; those of the paper are 1e-5 to 1e-3."
+            )
+        if self.train_images is not None and self.train_images < self.batch_size:
+            self.check_length(self.train_images)
 
     def only(self, fields: Sequence[str], **values: Any) -> Recipe:
         """A recipe that is equal for all runs that share some fields: what a compiled program depends on.
 
-        Args:
-            fields: names whose values are kept; of all others some value stands for any.
-            **values: that take the place of further fields' own.
+        Of all other fields some value stands for any, `values` for those that it names.
         """
         kept = {name: getattr(self, name) for name in fields}
         return Recipe(**(_ANY | kept | values))
@@ -203,20 +193,11 @@ class Recipe:
         return f"{policy}_{self.epochs:g}ep_seed{self.seed}_{digest}"
 
 
-_ANY: dict[str, Any] = {
-    "dataset": "",
-    "variant": "",
-    "policy": "labels",
-    "student": "",
-    "teacher": "",
-    "epochs": 1,
-    "batch_size": 1,
-    "resolution": 1,
-    "temperature": 1,
-    "learning_rate": 1,
-    "weight_decay": 0,
-    "warmup_steps": 0,
-}
+_ANY = (
+    dict.fromkeys(("dataset", "variant", "student", "teacher"), "")
+    | dict.fromkeys(("epochs", "batch_size", "resolution", "temperature", "learning_rate"), 1)
+    | {"policy": "labels", "weight_decay": 0, "warmup_steps": 0}
+)
 _RANGES: dict[str, tuple[float, float, str]] = {
     "epochs": (1e-6, 1e9, ""),
     "batch_size": (1, 2**20, ""),
@@ -232,9 +213,9 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "ensemble_crops": (1, 10**6, ""),
     "eval_side": (1e-3, 1, ""),
     "evaluations": (1, MOST_EVALUATIONS, ", since records are small"),
-    "label_share": (0, 1, ""),
+    "label_share": (0, 0.999, ": for labels alone, choose policy labels"),
     "mixup_beta": (1e-3, 1e3, ""),
-    "label_smoothing": (0, 1, ""),
+    "label_smoothing": (0, 0.999, ""),
     "stored": (1, 10**6, " logits that are kept"),
 }
 _NAMES = {

@@ -26,7 +26,7 @@ def names() -> list[str]:
 
 def variants(dataset: str) -> list[str]:
     """Presets of a data set; raises DistillError for an unknown one. "smoke" runs on mock data in seconds."""
-    return [*presets.tables(dataset)[1], "smoke"]
+    return list(presets.tables(dataset)[1])
 
 
 def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
@@ -38,17 +38,12 @@ def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
         variant: one of `variants(dataset)`.
         **overrides: fields of `Recipe` to replace; None keeps the preset's value.
 
-    Returns:
-        The resolved recipe.
-
     Raises:
         DistillError: for an unknown name, a setting that makes no sense, a teacher that nobody named, or a folder that
             is not as it must be.
     """
     dataset = image_folder.absolute(str(dataset))  # one run has one name, from whichever folder it is started
-    common, rows = presets.tables(dataset)
-    if variant not in variants(dataset):
-        raise unknown(f"variant of {dataset}", variant, variants(dataset))
+    common, preset = presets.tables(dataset)[0], presets.describe(dataset, variant).settings
     settable = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("dataset", "variant")]
     for name in overrides:
         if name not in settable:
@@ -56,7 +51,6 @@ def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
     given = {name: value for name, value in overrides.items() if value is not None}
     if "transfer_set" in given:
         given["transfer_set"] = image_folder.absolute(str(given["transfer_set"]))
-    preset = presets.SMOKE if variant == "smoke" else rows[variant]
     recipe = Recipe(dataset=dataset, variant=variant, **(common | preset | given))
     if recipe.has_teacher and recipe.teacher == presets.TEACHERLESS:
         raise DistillError(
@@ -83,11 +77,15 @@ def refuse_impossible(recipe: Recipe) -> None:
             f"label_smoothing smooths a teacher's first guess: choose a policy with a teacher and distance hard, not "
             f"{recipe.distance if recipe.has_teacher else recipe.policy}."
         )
-    if recipe.transfer_set is not None:
-        _check_transfer_set(recipe.transfer_set, recipe.dataset)
+    images, source = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}, recipe.transfer_set
+    if source is not None and source not in images and not presets.is_foreign(source):
+        raise unknown("transfer_set", source, [*images, "tfds:NAME", "folder:PATH"])
+    if source == recipe.dataset:
+        raise DistillError(f"transfer_set {source} is the data set itself: name another, or leave transfer_set out.")
     models.check_resolution(recipe.student, recipe.resolution)
-    if recipe.variant != "smoke" and (images := _training_images(recipe)) is not None:
-        recipe.check_length(images)
+    count = images.get(source or recipe.dataset)
+    if count is not None and recipe.variant != "smoke":
+        recipe.check_length(min(count, recipe.train_images or count))
 
 
 def _check_teachers(recipe: Recipe) -> None:
@@ -109,18 +107,3 @@ def _check_teachers(recipe: Recipe) -> None:
             raise DistillError(
                 f"teacher {name} knows {known.num_classes} classes, and {recipe.dataset} has {classes}: name another."
             )
-
-
-def _check_transfer_set(source: str, dataset: str) -> None:
-    known = [card.name for card in CARDS if "train" in card.counts]
-    if source not in known and not presets.is_foreign(source):
-        raise unknown("transfer_set", source, [*known, "tfds:NAME", "folder:PATH"])
-    if source == dataset:
-        raise DistillError(f"transfer_set {source} is the data set itself: name another, or leave transfer_set out.")
-
-
-def _training_images(recipe: Recipe) -> int | None:
-    """How many images there are to learn from; None where the card does not tell."""
-    name = recipe.transfer_set or recipe.dataset
-    count = {card.name: card.counts.get("train") for card in CARDS}.get(name)
-    return None if count is None else min(count, recipe.train_images or count)

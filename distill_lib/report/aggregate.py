@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from distill_lib import datasets, recipes, records, views
+from distill_lib import recipes, records, views
 from distill_lib.errors import unknown
 from distill_lib.experiments import matching
 from distill_lib.report import differences
@@ -33,24 +33,24 @@ _REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two re
 
 
 def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFrame:
-    """The runs of these presets of `fashion`, in the table of `records.read`, that may be compared."""
-    return comparable(runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])])
+    """The runs of these presets of `fashion`, in the table of `records.read`, that may be averaged.
 
-
-def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs that may be averaged: on all training images, by a teacher that was not replayed.
-
-    Of each preset and policy only the most common settings stay, so that a run with another learning rate is never
-    averaged in; and of those each seed once, whether it was taught alone or in a sweep.
+    They are on all training images, by a teacher that was not replayed. Of each preset and policy only the most common
+    settings stay, so that a run with another learning rate is never averaged in; and of those each seed once, whether
+    it was taught alone or in a sweep.
     """
-    runs = live(runs)
-    return _each_seed_once(runs[runs["train_images"].isna()] if "train_images" in runs else runs)
+    return _comparable(live(_whole(runs)), variants)
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that the hyper-parameters were chosen from: the same in all but these, and each seed once."""
-    runs = live(runs)
-    return _each_seed_once(runs[runs["study"] == "fashion_grid"], apart=CHOSEN)
+    return _comparable(live(runs), ["grid"], CHOSEN)
+
+
+def replays(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the study that replayed stored answers; each seed and number of kept logits once."""
+    stored = runs[runs["stored"].notna()] if "stored" in runs else runs.iloc[:0]
+    return _comparable(_whole(stored), LENGTHS, ["stored"])
 
 
 def live(runs: pd.DataFrame) -> pd.DataFrame:
@@ -58,38 +58,14 @@ def live(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["stored"].isna()] if "stored" in runs else runs
 
 
-def replayed(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs of the study that replayed stored answers, beside those of the same policy and length that did not.
-
-    Returns:
-        One row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`,
-        `test_top1` and `live` (means) and `difference`, a `Difference` of the two, corrected for their number; None
-        where there is no live run.
-    """
-    columns = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
-    asked, stored, rows = study(runs), replays(runs), []
-    if stored.empty:
-        return pd.DataFrame(columns=columns)
-    for (epochs, policy, kept), group in stored.groupby(["epochs", "policy", "stored"]):
-        beside = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]
-        means = [group["bytes_per_view"].mean(), group["test_top1"].mean(), beside["test_top1"].mean()]
-        difference = differences.compare(group, beside, (f"{kept:.0f} logits", "live"))
-        rows.append([epochs, policy, int(kept), len(group), *means, difference])
-    corrected = iter(differences.holm(row[-1] for row in rows if row[-1]))
-    return in_order(pd.DataFrame([[*row[:-1], row[-1] and next(corrected)] for row in rows], columns=columns))
+def _whole(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs on all training images."""
+    return runs[runs["train_images"].isna()] if "train_images" in runs else runs
 
 
-def replays(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the study that replayed stored answers; each seed and number of kept logits once."""
-    if "stored" not in runs:
-        return runs.iloc[:0]
-    stored = runs[runs["stored"].notna() & runs["train_images"].isna()]
-    stored = stored[stored["study"].isin([f"fashion_{variant}" for variant in LENGTHS])]
-    return _each_seed_once(stored, apart=("stored",))
-
-
-def _each_seed_once(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
+def _comparable(runs: pd.DataFrame, variants: Sequence[str], apart: Sequence[str] = ()) -> pd.DataFrame:
     """Runs with the most common settings; runs that differ in the columns `apart` are told apart and all stay."""
+    runs = runs[runs["study"].isin([f"fashion_{variant}" for variant in variants])]
     columns = [name for name in _SETTINGS if name in runs and name not in apart]
     if columns and not runs.empty:
         named = [name for name in columns if name != "teacher_sha256"]  # which is no field of a recipe
@@ -101,9 +77,22 @@ def _each_seed_once(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFra
     return runs.drop_duplicates(same) if "seed" in runs else runs
 
 
-def with_image_counts(runs: pd.DataFrame) -> pd.DataFrame:
-    """Adds the column `images`: how many training images each run of `fashion` used."""
-    return runs.assign(images=runs["train_images"].fillna(datasets.get("fashion").counts["train"]).astype(int))
+def replayed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of the study that replayed stored answers, beside those of the same policy and length that did not.
+
+    A row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`, `test_top1`
+    and `live` (means) and their `difference`, corrected for the number of all; None where there is no live run.
+    """
+    asked, stored, rows = study(runs), replays(runs), []
+    for (epochs, policy, kept), group in stored.groupby(["epochs", "policy", "stored"]) if len(stored) else ():
+        beside = asked[(asked["epochs"] == epochs) & (asked["policy"] == policy)]
+        row = {"epochs": epochs, "policy": policy, "kept": int(kept), "n": len(group)}
+        row |= group[["bytes_per_view", "test_top1"]].mean().to_dict() | {"live": beside["test_top1"].mean()}
+        rows.append(row | {"difference": differences.compare(group, beside, (f"{kept:.0f} logits", "live"))})
+    corrected = differences.holm_of_groups({i: filter(None, [row["difference"]]) for i, row in enumerate(rows)})
+    rows = [row | {"difference": next(iter(corrected[i]), None)} for i, row in enumerate(rows)]
+    names = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
+    return in_order(pd.DataFrame(rows, columns=names))
 
 
 def teacher_top1(runs: pd.DataFrame) -> float | None:
@@ -122,16 +111,10 @@ def teacher_run(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = ("policy", "epochs")) -> pd.DataFrame:
-    """Mean and spread over seeds.
+    """Mean and spread of a column of the table of `records.read` over seeds, a row a group.
 
-    Args:
-        runs: the table of `records.read`.
-        metric: a column of it.
-        by: columns whose values make a group.
-
-    Returns:
-        One row a group: the columns of `by`, and `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1),
-        `low` and `high`.
+    Its columns are those of `by`, and `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1), `low` and
+    `high`.
     """
     if runs.empty or metric not in runs:
         return pd.DataFrame(columns=[*by, "n", "mean", "spread", "low", "high"])
@@ -140,12 +123,7 @@ def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = (
 
 
 def expected(runs: pd.DataFrame, epochs: float) -> float | None:
-    """Test accuracy at a length between those of runs of one policy, linear in the logarithm of the epochs; else None.
-
-    Args:
-        runs: rows of `records.read`.
-        epochs: length of the schedule; outside what the runs cover nothing is expected.
-    """
+    """Test accuracy at a length between those of runs of one policy, linear in the logarithm; elsewhere None."""
     means = summary(runs, by=("epochs",)).sort_values("epochs")
     if means.empty or not means["epochs"].min() <= epochs <= means["epochs"].max():
         return None
@@ -176,24 +154,25 @@ def own_seconds(runs: pd.DataFrame) -> pd.Series[float]:
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The study as a table to print: one row a schedule and policy, "mean ± spread" over n seeds."""
-    columns = ["epochs", "policy", "n", "test top-1 (%)", "agreement (%)", "KL to the teacher", "minutes"]
-    if runs.empty:
-        return pd.DataFrame(columns=columns)
-    runs, rows = runs.reindex(columns=[*runs, *{"test_agreement", "test_kl"} - {*runs}]), []
-    groups = dict(iter(runs.groupby(["epochs", "policy"])))
-    for epochs, policy in sorted(groups, key=lambda key: (key[0], ORDER.index(key[1]))):
-        group = groups[epochs, policy]
-        metrics = [mean_spread(100 * group[name]) for name in ("test_top1", "test_agreement")]
-        metrics += [mean_spread(group["test_kl"], digits=3), f"{own_seconds(group).median() / 60:.1f}"]
-        rows.append([f"{epochs:,.0f}", views.NAMES[policy], len(group), *metrics])
-    return pd.DataFrame(rows, columns=columns)
+    rows = []
+    for (epochs, policy), group in runs.groupby(["epochs", "policy"]) if len(runs) else ():
+        group = group.reindex(columns=[*group, *{"test_agreement", "test_kl"} - {*group}])
+        row = {"epochs": epochs, "policy": policy, "n": len(group)}
+        row |= {"test top-1 (%)": mean_spread(100 * group["test_top1"])}
+        row |= {"agreement (%)": mean_spread(100 * group["test_agreement"])}
+        row |= {"KL to the teacher": mean_spread(group["test_kl"], digits=3)}
+        rows.append(row | {"minutes": f"{own_seconds(group).median() / 60:.1f}"})
+    table = in_order(pd.DataFrame(rows))
+    if table.empty:
+        return table
+    table = table.sort_values("epochs", kind="stable", ignore_index=True)
+    return table.assign(epochs=table["epochs"].map("{:,.0f}".format), policy=table["policy"].map(views.NAMES))
 
 
 def selection(grid: pd.DataFrame) -> pd.DataFrame:
     """Settings that were tried, best validation accuracy first within each policy.
 
-    Returns:
-        Columns policy, epochs, learning_rate, weight_decay, temperature, n, validation_top1 (mean over seeds).
+    Columns policy, epochs, learning_rate, weight_decay, temperature, n, validation_top1 (mean over seeds).
     """
     by = ["policy", "epochs", *CHOSEN]
     table = summary(grid, "validation_top1", by).rename(columns={"mean": "validation_top1"})
@@ -239,6 +218,11 @@ def percent(share: float) -> str:
 def rounded(value: float, digits: int = 1) -> str:
     """A number as all pages print it: what arithmetic adds in the last bits does not decide how a half is rounded."""
     return f"{round(value, 9):.{digits}f}"
+
+
+def length(epochs: float) -> str:
+    """Length of a schedule in words."""
+    return f"{epochs:,.0f} epochs"
 
 
 def in_epochs(epochs: float) -> str:

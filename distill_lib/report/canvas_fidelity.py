@@ -10,13 +10,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from distill_lib.crops import Range
 from distill_lib.datasets import decode, package_images
 from distill_lib.input_pipeline import host_views
 
@@ -35,13 +33,8 @@ def crops_from_canvas(
 ) -> pd.DataFrame:
     """Compares inception crops out of canvases with the same crops out of the original, by the crops' area.
 
-    Args:
-        photos: images uint8 (height, width, 3); None takes those of `package_images`.
-        canvases: sides of the canvases, in pixels.
-        size: side of the rendered crops, in pixels.
-        crops: crops of each image in each bin of area.
-        edges: of the bins of area, as fractions of the image, rising; at least two.
-        seed: of the crops.
+    Photographs are uint8 (height, width, 3), usually those of `package_images`; of each there are `crops` in each bin
+    of area between these edges, fractions of the image. Canvases and rendered crops have sides of so many pixels.
 
     Returns:
         A row for each canvas and bin: `canvas`, `area` (low, high), `crops` (how many), `original_pixels` and
@@ -54,27 +47,19 @@ def crops_from_canvas(
         DistillError: a package that ships a photograph is not installed.
     """
     photos = [package_images.load(name) for name in package_images.FILES] if photos is None else photos
-    bins = list(itertools.pairwise(edges))
-    boxes = [
-        [_boxes(each, bins[i], crops, (seed + i, number)) for number, each in enumerate(photos)]
-        for i in range(len(bins))
-    ]
     rows = []
-    for canvas, (area, drawn) in itertools.product(canvases, zip(bins, boxes, strict=True)):
-        pairs = zip(photos, (_in_canvas(each, canvas) for each in photos), drawn, strict=True)
-        compared = pd.concat([_compare(*pair, size) for pair in pairs])
-        means = compared.mean()
-        row = {"canvas": canvas, "area": area, "crops": len(compared)} | means.drop(["squared", "own_detail"]).to_dict()
-        row["psnr"] = 10 * math.log10(255**2 / means["squared"]) if means["squared"] else math.inf
-        rows.append(row | {"detail": means["detail"] / means["own_detail"] if means["own_detail"] else 1.0})
-    return pd.DataFrame(rows)
-
-
-def _boxes(photo: Image, area: Range, crops: int, seed: tuple[int, int]) -> NDArray[np.float32]:
-    """Boxes of inception crops, float32 (crops, 4), drawn as in training."""
-    aspects = np.full(crops, photo.shape[1] / photo.shape[0], np.float32)
-    key = host_views.step_key(*seed)
-    return host_views.sample(key, np.arange(crops), host_views.Crop(area=area), aspects).box
+    for canvas, (i, area) in itertools.product(canvases, enumerate(itertools.pairwise(edges))):
+        for number, photo in enumerate(photos):
+            aspects = np.full(crops, photo.shape[1] / photo.shape[0], np.float32)
+            key = host_views.step_key(seed + i, number)
+            boxes = host_views.sample(key, np.arange(crops), aspects, area=area).box
+            compared = _compare(photo, _in_canvas(photo, canvas), boxes, size)
+            rows += [{"canvas": canvas, "area": area} | row for row in compared]
+    groups = pd.DataFrame(rows).groupby(["canvas", "area"], sort=False)
+    table = groups.mean().assign(crops=groups.size()).reset_index()
+    table["detail"] = (table["detail"] / table["own_detail"]).where(table["own_detail"] > 0, 1.0)
+    with np.errstate(divide="ignore"):
+        return table.assign(psnr=10 * np.log10(255**2 / table["squared"])).drop(columns=["squared", "own_detail"])
 
 
 def _in_canvas(photo: Image, canvas: int) -> Image:
@@ -83,17 +68,16 @@ def _in_canvas(photo: Image, canvas: int) -> Image:
     return fitted[:height, :width]
 
 
-def _compare(original: Image, small: Image, boxes: NDArray[np.float32], size: int) -> pd.DataFrame:
+def _compare(original: Image, small: Image, boxes: NDArray[np.float32], size: int) -> list[dict[str, float]]:
     """A row for each crop of a photograph."""
-    looks = [decode.Look(box, False, size) for box in boxes]
-    rows: list[dict[str, Any]] = []
-    for look, own, other in zip(looks, decode.crops(original, looks), decode.crops(small, looks), strict=True):
-        sides = [math.sqrt(look.box[2] * look.box[3] * math.prod(image.shape[:2])) for image in (original, small)]
-        gap = np.abs(own.astype(np.float32) - other)
-        row = {"original_pixels": sides[0], "canvas_pixels": sides[1], "enlarged": sides[1] < size}
+    looks, rows = [decode.Look(box, False, size) for box in boxes], []
+    for box, own, other in zip(boxes, decode.crops(original, looks), decode.crops(small, looks), strict=True):
+        sides = [math.sqrt(box[2] * box[3] * math.prod(image.shape[:2])) for image in (original, small)]
+        gap, (own_detail, detail) = np.abs(own.astype(np.float32) - other), map(_detail, (own, other))
+        row = {"original_pixels": sides[0], "canvas_pixels": sides[1], "enlarged": float(sides[1] < size)}
         row |= {"difference": float(gap.mean()), "squared": float(np.square(gap).mean())}
-        rows.append(row | {"own_detail": _detail(own), "detail": _detail(other)})
-    return pd.DataFrame(rows)
+        rows.append(row | {"own_detail": own_detail, "detail": detail})
+    return rows
 
 
 def _detail(crop: Image) -> float:

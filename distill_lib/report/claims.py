@@ -24,13 +24,7 @@ BESIDE = {"ind/rc": "same/rc", "ind/ic": "same/ic"}  # the same crops, in one vi
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One statement of the paper beside what the records show.
-
-    Attributes:
-        paper: the statement.
-        wanted: the sign of a difference that bears it out.
-        cases: what was compared.
-    """
+    """One statement of the paper, the sign of a difference that bears it out, and what was compared."""
 
     paper: str
     wanted: int
@@ -48,154 +42,24 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
     fixed = dict.fromkeys(FIXED, TRUNK)
     mix = differences.at_every_length(study, MIX, TRUNK)
     labels = comparisons.differences_of(runs, "labels") or _pairs(study, {TRUNK: "labels"})
-    stated = [
-        ("A student of a fixed teacher fits its training views better.", -1, _pairs(study, fixed, "train_loss")),
-        ("A fixed teacher generalises worse than consistent teaching.", -1, _pairs(study, fixed)),
-        ("Independent views are worse than the same view.", -1, _pairs(study, BESIDE)),
-        ("Labels alone are worse than consistent teaching.", 1, labels),
-        ("Function matching trails consistent teaching in short runs.", -1, mix[:1]),
-        ("Function matching wins in long runs.", 1, mix[-1:]),
-        ("With the same views for both, a longer schedule is better.", 1, _longer(study, (TRUNK, MIX), since=0)),
-        ("A fixed teacher's students peak, and then fall back.", -1, _longer(study, FIXED, since=-2)),
-        ("A patient student comes up to its teacher.", 1, _beside_teacher(study, aggregate.teacher_top1(runs))),
-    ]
-    corrected = iter(differences.holm(difference for _, _, cases in stated for difference in cases))
+    best, teacher, beside_teacher = aggregate.best(study), aggregate.teacher_top1(runs), list[Difference]()
+    if len(best) and teacher is not None:
+        beside_teacher = [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))]
+    stated = {
+        ("A student of a fixed teacher fits its training views better.", -1): _pairs(study, fixed, "train_loss"),
+        ("A fixed teacher generalises worse than consistent teaching.", -1): _pairs(study, fixed),
+        ("Independent views are worse than the same view.", -1): _pairs(study, BESIDE),
+        ("Labels alone are worse than consistent teaching.", 1): labels,
+        ("Function matching trails consistent teaching in short runs.", -1): mix[:1],
+        ("Function matching wins in long runs.", 1): mix[-1:],
+        ("With the same views for both, a longer schedule is better.", 1): _longer(study, (TRUNK, MIX), since=0),
+        ("A fixed teacher's students peak, and then fall back.", -1): _longer(study, FIXED, since=-2),
+        ("A patient student comes up to its teacher.", 1): beside_teacher,
+    }
     return [
-        Claim(paper=paper, wanted=wanted, cases=tuple(next(corrected) for _ in cases))
-        for paper, wanted, cases in stated
+        Claim(paper=paper, wanted=wanted, cases=tuple(cases))
+        for (paper, wanted), cases in differences.holm_of_groups(stated).items()
     ]
-
-
-def table(claims: Iterable[Claim]) -> pd.DataFrame:
-    """Claims as a table to print, a row a comparison; statement and verdict stand in the first row of each."""
-    rows = []
-    for claim in claims:
-        for number, case in enumerate(claim.cases or [None]):
-            paper, verdict = (claim.paper, claim.verdict) if number == 0 else ("", "")
-            row = {"the paper": paper, "here": _in_words(case) if case else ""} | differences.columns(case)
-            rows.append(row | {"verdict": verdict})
-    return pd.DataFrame(rows)
-
-
-def reason(claim: Claim) -> str:
-    """Why a verdict is what it is, in a sentence or two: what is seen, and where what is not seen points."""
-    several = [case for case in claim.cases if not case.single]
-    if not several:
-        return "Each comparison has a side of one run." if claim.cases else ""
-    if len(several) == 1:
-        return f"{_capitalised(_in_words(several[0]))}: {differences.in_words(several[0])}."
-    seen = sum(case.sign == claim.wanted for case in several)
-    otherwise = [case for case in several if case.sign == -claim.wanted]
-    undecided = [case for case in several if not case.sign]
-    parts = [f"Seen in {seen} of {len(several)} comparisons"]
-    if otherwise:
-        named = "; ".join(f"{_in_words(case)}: {differences.value_of(case)}" for case in otherwise)
-        parts.append(f"Seen to be otherwise: {named}")
-    if undecided:
-        toward = sum(case.value * claim.wanted > 0 for case in undecided)
-        alone = sum(case.p < differences.LEVEL for case in undecided)
-        text = f"Undecided: {len(undecided)}, of which {toward} with the paper's sign"
-        parts.append(f"{text} and {alone} with *p* below .05 before correction")
-    return f"{'. '.join(parts)}."
-
-
-def tally(claims: Iterable[Claim]) -> str:
-    """How many claims have each verdict, as part of a sentence."""
-    counts = Counter(claim.verdict for claim in claims)
-    return ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def as_text() -> str:
-    """The claims of the paper and what the records say of each, for a terminal: n, difference, interval and p."""
-    runs = records.read()
-    return str(table(all_claims(runs)).to_string(index=False, max_colwidth=96))
-
-
-def headline(runs: pd.DataFrame) -> str:
-    """The study in one sentence; the best student is the one that validation images choose."""
-    study = aggregate.study(runs)
-    best = aggregate.best(study)
-    if best.empty:
-        return aggregate.NONE
-    policy, epochs = best["policy"].iloc[0], best["epochs"].iloc[0]
-    named = f"{views.NAMES[policy]}, {length(epochs)}, {len(best)} {'run' if len(best) == 1 else 'runs'}"
-    share = percent(best["test_top1"].mean())
-    text = f"The study's student that is best on validation images ({named}) gets {share} of the test images right"
-    others = []
-    if (teacher := aggregate.teacher_top1(runs)) is not None:
-        others.append(f"its teacher {percent(teacher)}")
-    labels = study[(study["policy"] == "labels") & (study["epochs"] == epochs)]
-    if not labels.empty:
-        share = percent(labels["test_top1"].mean())
-        others.append(f"the same network with the same settings, trained as long on labels alone, {share}")
-    return f"{text}; {' and '.join(others)}." if others else f"{text}."
-
-
-def fresh(runs: pd.DataFrame) -> str:
-    """Whether there is a fresh run of this machine, and from when."""
-    own = aggregate.study(runs, [aggregate.FRESH])
-    if own.empty:
-        return (
-            f"There is no fresh run here: `results/fashion_{aggregate.FRESH}` holds no records. "
-            "The command `nox -s study` makes them, and they appear in the chapters on consistency and on patience."
-        )
-    days = sorted({date[:10] for date in own["date"]})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"A fresh run is present: {len(own)} runs from {when}, on {', '.join(sorted(set(own['device'])))}."
-
-
-def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The fresh runs beside what the committed ones lead one to expect at their length.
-
-    The expectation is interpolated between the committed means, linearly in the logarithm of the epochs.
-    """
-    study, rows = aggregate.study(runs), []
-    for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).to_dict("records"):
-        share = aggregate.expected(study[study["policy"] == own["policy"]], own["epochs"])
-        expected = difference = aggregate.ABSENT
-        if share is not None:
-            expected, difference = aggregate.rounded(100 * share), differences.signed(100 * (own["mean"] - share))
-        row = {"policy": views.NAMES[own["policy"]], "epochs": f"{own['epochs']:,.0f}", "n": int(own["n"])}
-        row |= {"fresh run (%)": aggregate.rounded(100 * own["mean"])}
-        rows.append(row | {"expected (%)": expected, "difference": difference})
-    return pd.DataFrame(rows)
-
-
-def chosen(runs: pd.DataFrame) -> pd.DataFrame:
-    """What the grid chooses for each policy by validation accuracy, beside what the study uses.
-
-    Returns:
-        Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out
-        where there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried. All of
-        the grid's shortest schedule.
-    """
-    grid = aggregate.selection(aggregate.grid(runs))
-    study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)
-    for policy, group in grid[grid["epochs"] == grid["epochs"].min()].groupby("policy", sort=False):
-        best, used = group.iloc[0], study[study["policy"] == policy].head(1)
-        lost = pd.Series(dtype=float)
-        if len(used):
-            tried = (group[names] == used.iloc[0][names].astype(float)).all(axis=1)
-            lost = 100 * (best["validation_top1"] - group.loc[tried, "validation_top1"])
-        row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": _settings(best)}
-        row |= {"validation top-1 (%)": f"{100 * best['validation_top1']:.1f}"}
-        row |= {"the study uses": _settings(used.iloc[0]) if len(used) else aggregate.ABSENT}
-        rows.append(row | {"cost": f"{lost.iloc[0]:.1f}" if len(lost) else aggregate.ABSENT})
-    return pd.DataFrame(rows)
-
-
-def length(epochs: float) -> str:
-    """Length of a schedule in words."""
-    return f"{epochs:,.0f} epochs"
-
-
-def _settings(run: pd.Series[float]) -> str:
-    names = aggregate.CHOSEN[:2] if run["policy"] in views.BASELINES else aggregate.CHOSEN
-    return f"{aggregate.BLANK}/{aggregate.BLANK}".join(f"{run[name]:g}" for name in names)
 
 
 def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1") -> list[Difference]:
@@ -209,20 +73,128 @@ def _longer(study: pd.DataFrame, policies: Iterable[str], since: int) -> list[Di
     for policy in policies:
         lengths = [group for _, group in study[study["policy"] == policy].groupby("epochs")]
         if len(lengths) > 1:
-            shorter = lengths[since]
-            names = (policy, f"that of {length(shorter['epochs'].iloc[0])}")
-            gains.append(differences.compare(lengths[-1], shorter, names))
+            names = (policy, f"that of {aggregate.length(lengths[since]['epochs'].iloc[0])}")
+            gains.append(differences.compare(lengths[-1], lengths[since], names))
     return [gain for gain in gains if gain is not None]
 
 
-def _beside_teacher(study: pd.DataFrame, teacher: float | None) -> list[Difference]:
-    best = aggregate.best(study)
-    if best.empty or teacher is None:
-        return []
-    return [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))]
+def table(claims: Iterable[Claim]) -> pd.DataFrame:
+    """Claims as a table to print, a row a comparison; statement and verdict stand in the first row of each."""
+    rows = []
+    for claim in claims:
+        for number, case in enumerate(claim.cases or [None]):
+            paper, verdict = ("", "") if number else (claim.paper, claim.verdict)
+            row = {"the paper": paper, "here": _in_words(case) if case else ""} | differences.columns(case)
+            rows.append(row | {"verdict": verdict})
+    return pd.DataFrame(rows)
+
+
+def reason(claim: Claim) -> str:
+    """Why a verdict is what it is, in a sentence or two: what is seen, and where what is not seen points."""
+    several = [case for case in claim.cases if not case.single]
+    if not several:
+        return "Each comparison has a side of one run." if claim.cases else ""
+    if len(several) == 1:
+        named = _in_words(several[0])
+        return f"{named[:1].upper()}{named[1:]}: {differences.in_words(several[0])}."
+    signs = [case.sign * claim.wanted for case in several]
+    parts = [f"Seen in {signs.count(1)} of {len(several)} comparisons"]
+    if -1 in signs:
+        otherwise = [case for case, sign in zip(several, signs, strict=True) if sign == -1]
+        named = "; ".join(f"{_in_words(case)}: {differences.value_of(case)}" for case in otherwise)
+        parts.append(f"Seen to be otherwise: {named}")
+    if undecided := [case for case in several if not case.sign]:
+        toward = sum(case.value * claim.wanted > 0 for case in undecided)
+        alone = sum(case.p < differences.LEVEL for case in undecided)
+        text = f"Undecided: {len(undecided)}, of which {toward} with the paper's sign"
+        parts.append(f"{text} and {alone} with *p* below .05 before correction")
+    return f"{'. '.join(parts)}."
 
 
 def _in_words(difference: Difference) -> str:
     """What was compared; policies have their names."""
     first, second = (views.NAMES.get(name, name) for name in (difference.first, difference.second))
-    return f"{first}, {length(difference.epochs)}, minus {second}"
+    return f"{first}, {aggregate.length(difference.epochs)}, minus {second}"
+
+
+def tally(claims: Iterable[Claim]) -> str:
+    """How many claims have each verdict, as part of a sentence."""
+    counts = Counter(claim.verdict for claim in claims)
+    return ", ".join(f"{verdict}: {count}" for verdict, count in counts.most_common())
+
+
+def as_text() -> str:
+    """The claims of the paper and what the records say of each, for a terminal: n, difference, interval and p."""
+    runs = records.read()
+    return str(table(all_claims(runs)).to_string(index=False, max_colwidth=96))
+
+
+def headline(runs: pd.DataFrame) -> str:
+    """The study in one sentence; the best student is the one that validation images choose."""
+    study, teacher = aggregate.study(runs), aggregate.teacher_top1(runs)
+    best = aggregate.best(study)
+    if best.empty:
+        return aggregate.NONE
+    policy, epochs = best["policy"].iloc[0], best["epochs"].iloc[0]
+    count = f"{len(best)} {'run' if len(best) == 1 else 'runs'}"
+    text = (
+        f"The study's student that is best on validation images ({views.NAMES[policy]}, {aggregate.length(epochs)}, "
+        f"{count}) gets {percent(best['test_top1'].mean())} of the test images right"
+    )
+    labels = study.loc[(study["policy"] == "labels") & (study["epochs"] == epochs), "test_top1"]
+    others = [] if teacher is None else [f"its teacher {percent(teacher)}"]
+    if len(labels):
+        share = percent(labels.mean())
+        others.append(f"the same network with the same settings, trained as long on labels alone, {share}")
+    return f"{'; '.join(filter(None, [text, ' and '.join(others)]))}."
+
+
+def fresh(runs: pd.DataFrame) -> str:
+    """Whether there is a fresh run of this machine, and from when."""
+    own = aggregate.study(runs, [aggregate.FRESH])
+    if own.empty:
+        return (
+            f"There is no fresh run here: `results/fashion_{aggregate.FRESH}` holds no records. "
+            "The command `nox -s study` makes them, and they appear in the chapters on consistency and on patience."
+        )
+    return f"A fresh run is present: {records.provenance(own).partition(' Runs:')[0]}"
+
+
+def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The fresh runs beside what the committed ones lead one to expect at their length.
+
+    The expectation is interpolated between the committed means, linearly in the logarithm of the epochs.
+    """
+    study, rows = aggregate.study(runs), []
+    for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).itertuples():
+        share = aggregate.expected(study[study["policy"] == own.policy], own.epochs)
+        row = {"policy": views.NAMES[own.policy], "epochs": f"{own.epochs:,.0f}", "n": own.n}
+        row |= {"fresh run (%)": aggregate.rounded(100 * own.mean)}
+        row |= dict.fromkeys(("expected (%)", "difference"), aggregate.ABSENT)
+        if share is not None:
+            gap = differences.signed(100 * (own.mean - share))
+            row |= {"expected (%)": aggregate.rounded(100 * share), "difference": gap}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def chosen(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the grid's shortest schedule chooses for each policy by validation accuracy, beside what the study uses.
+
+    Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out where
+    there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried.
+    """
+    tried = aggregate.selection(aggregate.grid(runs))
+    study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)
+    for policy, group in tried[tried["epochs"] == tried["epochs"].min()].groupby("policy", sort=False):
+        shown = 2 if policy in views.BASELINES else 3
+        used, top1 = study[study["policy"] == policy].head(1), 100 * group["validation_top1"]
+        several = pd.concat([group.head(1)[names], used[names]]).to_numpy(float)
+        settings = [f"{aggregate.BLANK}/{aggregate.BLANK}".join(map("{:g}".format, each[:shown])) for each in several]
+        lost = (
+            (top1.iloc[0] - top1[(group[names] == several[-1]).all(axis=1)]).map("{:.1f}".format) if len(used) else ()
+        )
+        row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": settings[0]}
+        row |= {"validation top-1 (%)": f"{top1.iloc[0]:.1f}", "the study uses": [*settings, aggregate.ABSENT][1]}
+        rows.append(row | {"cost": [*lost, aggregate.ABSENT][0]})
+    return pd.DataFrame(rows)

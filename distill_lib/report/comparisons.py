@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from distill_lib import experiments, records
-from distill_lib.experiments import PRETRAINED, Setting, matching
+from distill_lib.experiments import PRETRAINED, matching
 from distill_lib.report import aggregate, differences
 from distill_lib.report.differences import Difference
 from distill_lib.report.tables import html_table
@@ -20,35 +20,24 @@ Compared = Mapping[str, list[Difference]]  # by experiment, corrected for all of
 
 
 def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:
-    """The records of an experiment.
+    """The rows of `records.read` that are of an experiment on a data set, in the order of the settings.
 
-    Args:
-        runs: the table of `records.read`.
-        name: a key of `experiments.EXPERIMENTS`.
-        dataset: one that it has settings for.
-
-    Returns:
-        Their rows in the order of the settings, with the columns `setting` and `tried`: of a setting with several
-        values to try those that validation images choose, and how many there were to choose from.
+    The columns `setting` and `tried` are added: of a setting with several values to try the rows are those that
+    validation images choose, and `tried` is how many there were to choose from.
     """
-    parts = [_of_setting(runs, setting, dataset) for setting in experiments.settings(name, dataset)]
+    parts = []
+    for setting in experiments.settings(name, dataset):
+        recipes = experiments.recipes_of(setting, dataset, start=PRETRAINED)
+        candidates = [rows for rows in (matching.of_recipe(runs, recipe) for recipe in recipes) if len(rows)]
+        best = max(candidates, key=lambda rows: rows["validation_top1"].mean(), default=runs.iloc[:0])
+        parts.append(best.assign(setting=setting.name, tried=len(candidates)))
     return pd.concat(parts, ignore_index=True)
-
-
-def _of_setting(runs: pd.DataFrame, setting: Setting, dataset: str) -> pd.DataFrame:
-    candidates = [
-        matching.of_recipe(runs, recipe) for recipe in experiments.recipes_of(setting, dataset, start=PRETRAINED)
-    ]
-    candidates = [candidate for candidate in candidates if len(candidate)]
-    if not candidates:
-        return runs.iloc[:0].assign(setting=setting.name, tried=0)
-    best = max(candidates, key=lambda rows: rows["validation_top1"].mean())
-    return best.assign(setting=setting.name, tried=len(candidates))
 
 
 def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:
     """An experiment as a table to print, a row a setting; one without records says so."""
-    groups, rows = dict(iter(of_experiment(runs, name, dataset).groupby("setting"))), []
+    frame, rows = of_experiment(runs, name, dataset), []
+    groups = dict(iter(frame.groupby("setting")))
     for setting in experiments.settings(name, dataset):
         row = {"setting": setting.name, "test top-1 (%)": records.NOTHING}
         if (own := groups.get(setting.name)) is not None:
@@ -56,26 +45,24 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
             if "test_agreement" in own and own["test_agreement"].notna().any():
                 row["agreement (%)"] = aggregate.mean_spread(100 * own["test_agreement"])
             row |= {"epochs": f"{own['epochs'].iloc[0]:,.0f}", "n": str(len(own))}
-            row["values tried"] = str(own["tried"].iloc[0])
+            if frame["tried"].max() > 1:
+                row["values tried"] = str(own["tried"].iloc[0])
         rows.append(row)
-    made = pd.DataFrame(rows).fillna("")
-    tried = made.get("values tried", pd.Series(dtype=str))
-    return made.drop(columns="values tried", errors="ignore") if set(tried) <= {"", "1"} else made
+    return pd.DataFrame(rows).fillna("")
 
 
 def compared(runs: pd.DataFrame) -> Compared:
     """What all experiments on the embedded set compare, by experiment, corrected for the number of all of them."""
-    every = {name: differences_of(runs, name) for name in experiments.EXPERIMENTS}
-    corrected = iter(differences.holm(each for own in every.values() for each in own))
-    return {name: [next(corrected) for _ in own] for name, own in every.items()}
+    return differences.holm_of_groups({name: differences_of(runs, name) for name in experiments.EXPERIMENTS})
 
 
 def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
     """What an experiment on the embedded set compares, where both settings have records; not corrected."""
-    own = of_experiment(runs, name)
-    sides = {pair: [own[own["setting"] == setting] for setting in pair] for pair in _pairs(name)}
-    every = [differences.compare(first, second, pair) for pair, (first, second) in sides.items()]
-    return [difference for difference in every if difference is not None]
+    own, several = of_experiment(runs, name), []
+    for pair in _pairs(name):
+        first, second = (own[own["setting"] == setting] for setting in pair)
+        several.append(differences.compare(first, second, pair))
+    return [difference for difference in several if difference]
 
 
 def overview(every: Compared) -> pd.DataFrame:

@@ -3,6 +3,10 @@
 Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
 from the operations, the device's stated peak for the recipe's dtype and a stated utilisation. Evaluation and
 compilation are in the first and not in the second.
+
+What JAX makes of a product in float32 is its default precision: TensorFloat-32 on NVIDIA's GPUs since the A100, half as
+fast as bfloat16; float32 on older ones; and one pass of bfloat16 on a TPU, as fast as bfloat16. So it is in its
+documentation, "Matmul precision" (docs.jax.dev, 201/precision), and products are summed in float32 in all of them.
 """
 
 from __future__ import annotations
@@ -11,23 +15,65 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from distill_lib import datasets, models, recipes, teachers, views, weights
-from distill_lib.bench import timing
+from distill_lib import datasets, models, recipes, teachers, views
+from distill_lib.bench import programs, tables
 from distill_lib.errors import DistillError, unknown
 from distill_lib.experiments import matching
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe, presets
-from distill_lib.report import devices
-from distill_lib.teachers import published
 
 DEVICE = "H100 SXM"
 """The device that hours are given for if none is named."""
 UTILISATION = 0.45
 """The share of the stated peak that this project aims at in a step."""
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
+_PAPER = "NVIDIA, white paper on the {}"
+_SHEET = "NVIDIA, data sheet of the {} TFLOPS in bfloat16 and TF32 with sparsity, half of it without"
+_GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
+
+
+class Device(NamedTuple):
+    """Peaks of an accelerator, of a TPU of a chip, and their source.
+
+    They are floating-point operations a second of dense matrix products, two for each multiply-accumulate; that of
+    float32 is at JAX's default precision.
+    """
+
+    bfloat16: float
+    float32: float
+    source: str
+
+    def peak(self, dtype: str) -> float:
+        """That of networks that compute in "bfloat16" or "float32"."""
+        return self.bfloat16 if dtype == "bfloat16" else self.float32
+
+
+DEVICES = {
+    "H200 SXM": Device(989.4e12, 494.7e12, _SHEET.format("H200: 1,979 and 989")),
+    "H100 SXM": Device(989.4e12, 494.7e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
+    "A100": Device(312e12, 156e12, _PAPER.format("A100 architecture, table 4")),
+    "B200 SXM": Device(2_250e12, 1_125e12, _SHEET.format("HGX B200: 4,500 and 2,250")),
+    "L4": Device(121e12, 60e12, _SHEET.format("L4: 242 and 120")),
+    "RTX 4090": Device(165.2e12, 82.6e12, _PAPER.format("Ada architecture, appendix A")),
+    "V100": Device(15.7e12, 15.7e12, _PAPER.format("V100 architecture (SXM2; float32, as it has no bfloat16)")),
+    "TPU v3": Device(123e12, 123e12, _GOOGLE.format("TPU v3")),
+    "TPU v4": Device(275e12, 275e12, _GOOGLE.format("TPU v4")),
+    "TPU v5e": Device(197e12, 197e12, _GOOGLE.format("TPU v5e")),
+    "TPU v5p": Device(459e12, 459e12, _GOOGLE.format("TPU v5p")),
+    "TPU v6e": Device(918e12, 918e12, _GOOGLE.format("TPU v6e")),
+}
+"""By the names that their makers write."""
+
+
+def peaks(name: str) -> Device:
+    """Looks a device up by name; raises DistillError if it is none of `DEVICES`."""
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    return DEVICES[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,30 +106,26 @@ class Cost:
 def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = None) -> Cost:
     """Says what a run would take; a fixed teacher answers once for each image and crop.
 
-    Args:
-        recipe: what would run.
-        device: a name in `devices.DEVICES`, or as records name a device.
-        runs: the table of `records.read`, for measured speeds; None uses operations alone.
+    The device is one of `DEVICES`, or named as in `runs`, the table of `records.read`, whose speeds are taken
+    where there are any.
 
     Raises:
         DistillError: if device, teacher or the number of training images is unknown.
     """
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
-    if device not in devices.DEVICES and device not in recorded:
-        raise unknown("device", device, [*devices.DEVICES, *sorted(recorded)])
-    images = training_images(recipe)
-    steps, policy = recipe.steps(images), views.policy(recipe.policy)
-    rendered = steps * recipe.batch_size
-    crops = recipe.ensemble_crops if policy.teacher == "inception_mean" else 1
-    answers = images * crops if policy.relation == "fixed" else rendered
+    if device not in DEVICES and device not in recorded:
+        raise unknown("device", device, [*DEVICES, *sorted(recorded)])
+    images, policy = training_images(recipe), views.policy(recipe.policy)
+    rendered = answers = recipe.steps(images) * recipe.batch_size
+    if policy.relation == "fixed":
+        answers = images * (recipe.ensemble_crops if policy.teacher == "inception_mean" else 1)
     teacher, student = answers * teacher_operations(recipe), rendered * student_operations(recipe)
-    speed = None if runs is None else _images_per_second(recipe, device, runs)
+    hours, speed = None, None if runs is None else _images_per_second(recipe, device, runs)
     if speed is not None:
-        hours: float | None = rendered / speed / 3600
-    elif device in devices.DEVICES:
+        hours = rendered / speed / 3600
+    elif device in DEVICES:
         hours = device_hours(teacher + student, device, recipe.dtype)
-    else:
-        hours = None
+    steps = recipe.steps(images)
     return Cost(steps=steps, teacher=teacher, student=student, hours=hours, measured=speed is not None)
 
 
@@ -102,7 +144,7 @@ def device_hours(operations: float, device: str, dtype: str, utilisation: float 
     """
     if not 0 < utilisation <= 1:
         raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
-    return operations / (devices.get(device).peak(dtype) * utilisation) / 3600
+    return operations / (peaks(device).peak(dtype) * utilisation) / 3600
 
 
 def operations_per_image(recipe: Recipe) -> float:
@@ -116,8 +158,7 @@ def student_operations(recipe: Recipe) -> float:
 
     Convolutions and matrix products only, as `flops.macs` counts them.
     """
-    classes, shape = _sizes(recipe)
-    return 2.0 * STUDENT_PASSES * flops.macs(models.create(recipe.student, classes), shape)
+    return 2.0 * STUDENT_PASSES * _macs(recipe, recipe.student, recipe.resolution)
 
 
 def teacher_operations(recipe: Recipe) -> float:
@@ -126,9 +167,17 @@ def teacher_operations(recipe: Recipe) -> float:
     Raises:
         DistillError: if a teacher is neither embedded nor published: its network is not known without its file.
     """
-    if not recipe.has_teacher:
-        return 0.0
-    return 2.0 * sum(_teacher_macs(name, side, *_sizes(recipe)) for name, side in teachers.parts(recipe.teacher))
+    total = 0
+    for name, side in teachers.parts(recipe.teacher) if recipe.has_teacher else ():
+        model, own = programs.network_of(name)
+        total += _macs(recipe, model, side or own or recipe.resolution)
+    return 2.0 * total
+
+
+def _macs(recipe: Recipe, model: str, side: int) -> int:
+    """Multiply-accumulates of a network's answer to an image of the recipe's data set."""
+    dataset = datasets.get(recipe.dataset)
+    return flops.macs(models.create(model, dataset.num_classes), (side, side, dataset.channels))
 
 
 def training_images(recipe: Recipe) -> int:
@@ -147,7 +196,7 @@ def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: flo
         DistillError: if the number of images, a teacher's network or the utilisation is not usable.
     """
     rows, operations = [], operations_per_image(recipe)
-    for name, device in devices.DEVICES.items():
+    for name, device in DEVICES.items():
         total = recipe.steps(training_images(recipe)) * recipe.batch_size * operations
         hours, peak = device_hours(total, name, recipe.dtype, utilisation), device.peak(recipe.dtype)
         speed = peak * utilisation * counts[0] / operations
@@ -162,54 +211,30 @@ def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: flo
 def host_cores(recipe: Recipe, images_per_second: float) -> str:
     """Cores of the host that decode and crop so many images a second, by what one core does in the record `input`.
 
-    Returns:
-        A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
-        measured" without a record.
+    A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
+    measured" without a record.
     """
     if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
         return "none"
-    record = timing.read("input") or {"rows": []}
-    cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in record["rows"] if row["cores"] == 1})
+    cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in tables.rows("input", cores=1)})
     return " to ".join(f"{count:,}" for count in dict.fromkeys((cores[0], cores[-1]))) if cores else "not measured"
 
 
 def memory(recipe: Recipe, device: str, count: int) -> str:
     """Whether the programs of a recipe's step fit into the memory of each of so many devices, by the record `compile`.
 
-    Returns:
-        Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record, whose cases are
-        the data sets with the networks and sizes of most presets, has no such case.
+    Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record, whose cases are the
+    data sets with the networks and sizes of most presets, has no such case.
     """
-    record, usual = timing.read("compile") or {"rows": []}, presets.tables(recipe.dataset)[0]
-    settings = {name: usual[name] for name in ("student", "teacher", "resolution", "batch_size")} | {
-        "optimizer": "adam"
-    }
-    case = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
-    case["target"] = f"{device.removesuffix(' SXM')} x {count}"
-    rows = [row for row in record["rows"] if case.items() <= row.items()]
+    usual = presets.tables(recipe.dataset)[0] | {"optimizer": "adam"}
+    same = ("student", "teacher", "resolution", "batch_size", "optimizer")
+    case: dict[str, Any] = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
+    rows = tables.rows("compile", **case, target=f"{device.removesuffix(' SXM')} x {count}")
     rows = [row for row in rows if row["program"] in ("views and teacher", "student")]
-    if not rows or any(getattr(recipe, name) != value for name, value in settings.items()):
+    if not rows or any(getattr(recipe, name) != usual[name] for name in same):
         return "not compiled"
     peak, fits = max(row["peak (GiB)"] for row in rows), all(row["fits"] for row in rows)
     return f"fits: {'yes' if fits else 'no'}, {peak:.1f} of {rows[0]['device (GiB)']:g} GiB"
-
-
-def _sizes(recipe: Recipe) -> tuple[int, tuple[int, int, int]]:
-    """Classes, and the shape of an image as the student is shown it."""
-    dataset = datasets.get(recipe.dataset)
-    return dataset.num_classes, (recipe.resolution, recipe.resolution, dataset.channels)
-
-
-def _teacher_macs(name: str, side: int | None, classes: int, shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one answer; a teacher that wants a size of its own gets it."""
-    if name in teachers.EMBEDDED:
-        facts = weights.load_metadata(teachers.EMBEDDED[name])
-        model, own = facts["model"], facts.get("resolution") or shape[0]
-    elif name in published.CHECKPOINTS:
-        model, own = published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
-    else:
-        raise unknown("teacher", name, [*teachers.EMBEDDED, *published.CHECKPOINTS])
-    return flops.macs(models.create(model, classes), (side or own, side or own, shape[2]))
 
 
 def _images_per_second(recipe: Recipe, device: str, runs: pd.DataFrame) -> float | None:

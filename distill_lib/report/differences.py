@@ -10,14 +10,17 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+Key = TypeVar("Key")
 
 LEVEL = 0.05
 """A corrected p-value below this one is called seen."""
@@ -69,73 +72,81 @@ class Difference:
 def compare(
     first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str], metric: str = "test_top1"
 ) -> Difference | None:
-    """Compares two groups of runs; None where one is empty.
+    """Compares a metric of two named groups of runs, rows of `records.read`; None where one is empty.
 
     At least two pairs of runs with common seed and views are compared as pairs, and the runs without a partner are left
     out. With fewer, all runs are compared by Welch's test.
-
-    Args:
-        first: rows of `records.read`, each seed once.
-        second: likewise.
-        names: what the groups are called.
-        metric: a column that both have.
     """
     a, b = (_by_chance(group, metric) for group in (first, second))
     if a.empty or b.empty:
         return None
     common = a.index.intersection(b.index)
-    paired = len(common) > 1
-    if paired:
+    if paired := len(common) > 1:
         a, b = a[common], b[common]
     about: dict[str, Any] = {
-        "first": names[0],
-        "second": names[1],
+        "value": float(a.mean() - b.mean()),
+        "runs": (len(a), len(b)),
+        "paired": paired,
         "metric": metric,
-        "epochs": float(first["epochs"].iloc[0]),
     }
-    known = Difference(**about, value=float(a.mean() - b.mean()), runs=(len(a), len(b)), paired=paired)
-    if paired:
-        return _tested(known, [a - b], lambda: stats.ttest_rel(a, b))
-    return _tested(known, [a, b], lambda: stats.ttest_ind(a, b, equal_var=False))
+    if min(len(a), len(b)) > 1:
+        test = stats.ttest_rel if paired else functools.partial(stats.ttest_ind, equal_var=False)
+        about |= _tested([a - b] if paired else [a, b], test, a, b)
+    return Difference(first=names[0], second=names[1], epochs=float(first["epochs"].iloc[0]), **about)
 
 
 def against(runs: pd.DataFrame, value: float, names: tuple[str, str]) -> Difference:
     """Compares the test accuracy of runs with that of one given network, a share, which is taken as it is."""
-    above = runs["test_top1"] - value
-    about: dict[str, Any] = {"first": names[0], "second": names[1], "epochs": float(runs["epochs"].iloc[0])}
-    known = Difference(**about, value=float(above.mean()), runs=(len(above), len(above)))
-    return _tested(known, [above], lambda: stats.ttest_1samp(above, 0.0))
+    above, epochs = runs["test_top1"] - value, float(runs["epochs"].iloc[0])
+    about: dict[str, Any] = {"value": float(above.mean()), "runs": (len(above), len(above))}
+    about |= _tested([above], stats.ttest_1samp, above, 0.0) if len(above) > 1 else {}
+    return Difference(first=names[0], second=names[1], epochs=epochs, **about)
+
+
+def _by_chance(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """Values of a metric by seed and views; a table without seeds, such as the paper's, has single runs."""
+    if metric not in runs:
+        return pd.Series(dtype=float)
+    runs = runs.dropna(subset=[metric])
+    values = runs[metric].astype(float)
+    return values.set_axis(pd.MultiIndex.from_arrays([runs["seed"], views_of(runs)])) if "seed" in runs else values
+
+
+def _tested(spreads: Sequence[pd.Series], test: Any, *sides: Any) -> dict[str, float]:
+    """Fields of a difference that SciPy's test tells; none where no spread is known."""
+    if max(map(np.ptp, spreads)) < _NO_SPREAD:
+        return {}
+    result = test(*sides)
+    low, high = map(float, result.confidence_interval(0.95))
+    return {"error": math.hypot(*map(stats.sem, spreads)), "low": low, "high": high, "p": float(result.pvalue)}
 
 
 def at_every_length(runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1") -> list[Difference]:
     """Compares two policies at every length of schedule that has both, the shortest first."""
-    names = (first, second)
-    sides = ([group[group["policy"] == policy] for policy in names] for _, group in runs.groupby("epochs"))
-    return [each for one, other in sides if (each := compare(one, other, names, metric))]
+    several = []
+    for _, group in runs.groupby("epochs"):
+        own, other = (group[group["policy"] == policy] for policy in (first, second))
+        several.append(compare(own, other, (first, second), metric))
+    return [difference for difference in several if difference]
 
 
 def holm(differences: Iterable[Difference]) -> list[Difference]:
     """Fills in the corrected p-values of all that a page compares; what has none is no test, and does not count."""
     every = list(differences)
-    known = (place for place, each in enumerate(every) if not math.isnan(each.p))
-    order, largest = sorted(known, key=lambda place: every[place].p), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * every[place].p))
-        every[place] = dataclasses.replace(every[place], corrected=largest)
+    order = sorted((place for place, each in enumerate(every) if each.p == each.p), key=lambda place: every[place].p)
+    multiplied = [left * every[place].p for left, place in zip(range(len(order), 0, -1), order, strict=True)]
+    for place, corrected in zip(order, np.maximum.accumulate(np.minimum(1.0, multiplied)), strict=True):
+        every[place] = dataclasses.replace(every[place], corrected=float(corrected))
     return every
 
 
-def negated(difference: Difference) -> Difference:
-    """The same difference the other way round: `second` minus `first`."""
-    return dataclasses.replace(
-        difference,
-        first=difference.second,
-        second=difference.first,
-        runs=difference.runs[::-1],
-        value=-difference.value,
-        low=-difference.high,
-        high=-difference.low,
-    )
+def holm_of_groups(groups: Mapping[Key, Iterable[Difference]]) -> dict[Key, list[Difference]]:
+    """Groups of differences, corrected for the number of all of them together."""
+    owners = [(key, each) for key, own in groups.items() for each in own]
+    corrected: dict[Key, list[Difference]] = {key: [] for key in groups}
+    for (key, _), each in zip(owners, holm(each for _, each in owners), strict=True):
+        corrected[key].append(each)
+    return corrected
 
 
 def tested(differences: Iterable[Difference]) -> int:
@@ -156,22 +167,15 @@ def verdict(differences: Iterable[Difference], wanted: int) -> str:
 
 
 def seeds_needed(difference: Difference, value: float, power: float = 0.8) -> int | None:
-    """Seeds of either side with which a difference of `value` would be seen, of one comparison at the level of 5 %.
+    """Seeds of either side with which `value`, in the metric's unit, would be seen with `power`, at the level of 5 %.
 
-    Args:
-        difference: tells the spread, of its pairs or of its two sides.
-        value: in the unit of its metric.
-        power: how often it is to be seen.
-
-    Returns:
-        At least 2; None where the spread is not known.
+    The spread is that of `difference`, of its pairs or of its two sides. At least 2; None where it is not known.
     """
     if math.isnan(difference.error) or not difference.error:
         return None
     ratio = difference.error * math.sqrt(min(difference.runs)) / value
-    shares = (1 - LEVEL / 2, power)
+    shares, sides = (1 - LEVEL / 2, power), 1 if difference.paired else 2
     seeds: int = max(2, math.ceil((stats.norm.ppf(shares).sum() * ratio) ** 2))  # Student's quantiles are never less
-    sides = 1 if difference.paired else 2
     while seeds < (stats.t.ppf(shares, sides * (seeds - 1)).sum() * ratio) ** 2:
         seeds += 1
     return seeds
@@ -179,9 +183,12 @@ def seeds_needed(difference: Difference, value: float, power: float = 0.8) -> in
 
 def shared_views(runs: pd.DataFrame) -> str:
     """Says of which lengths all runs had the same views, so that seeds differ in the first weights alone."""
-    groups = {} if "seed" not in runs else dict(list(runs.groupby("epochs")))
-    several = {epochs: group for epochs, group in groups.items() if group["seed"].nunique() > 1}
-    shared = [f"{epochs:,.0f}" for epochs, group in several.items() if views_of(group).nunique() == 1]
+    groups = dict(list(runs.groupby("epochs"))) if "seed" in runs else {}
+    shared = [
+        f"{epochs:,.0f}"
+        for epochs, group in groups.items()
+        if group["seed"].nunique() > 1 and views_of(group).nunique() == 1
+    ]
     if not shared:
         return ""
     which = "All these runs" if len(shared) == len(groups) else f"All runs of {' and '.join(shared)} epochs"
@@ -195,31 +202,29 @@ def views_of(runs: pd.DataFrame) -> pd.Series:
 
 def in_words(difference: Difference) -> str:
     """A difference as part of a sentence: value, interval, runs and corrected p."""
+    text = columns(difference)
     if math.isnan(difference.p):
-        return f"{value_of(difference)} ({'one run' if difference.single else 'runs without spread'}: noise unknown)"
+        return f"{text['difference']} ({text['95 % interval'] or 'runs without spread'}: noise unknown)"
     sure = f"p {p_in_words(difference.corrected)} after correction"
-    rest = f"95\N{NO-BREAK SPACE}% {interval(difference)}, n = {_runs(difference)}, {sure}"
-    return f"{value_of(difference)} ({rest})"
+    return f"{text['difference']} (95\N{NO-BREAK SPACE}% {text['95 % interval']}, n = {text['n']}, {sure})"
 
 
 def columns(difference: Difference | None) -> dict[str, str]:
     """A difference as columns of a table to print, named by `COLUMNS`; what is not known is empty."""
     if difference is None:
         return dict.fromkeys(COLUMNS, "")
-    sure = (interval(difference), p_in_words(difference.corrected).removeprefix("= "))
+    first, second = difference.runs
+    n = f"{first} pairs" if difference.paired else str(first) if first == second else f"{first} and {second}"
+    interval = f"{_scaled(difference, difference.low)} to {_scaled(difference, difference.high)}"
+    sure = (interval, p_in_words(difference.corrected).removeprefix("= "))
     if math.isnan(difference.p):
         sure = ("one run" if difference.single else "", "")
-    return dict(zip(COLUMNS, (_runs(difference), value_of(difference), *sure), strict=True))
+    return dict(zip(COLUMNS, (n, value_of(difference), *sure), strict=True))
 
 
 def value_of(difference: Difference) -> str:
     """Its value: accuracies in points."""
     return f"{_scaled(difference, difference.value)} {'points' if difference.metric == 'test_top1' else 'of loss'}"
-
-
-def interval(difference: Difference) -> str:
-    """Its 95 % interval, in the unit of `value_of`."""
-    return f"{_scaled(difference, difference.low)} to {_scaled(difference, difference.high)}"
 
 
 def p_in_words(value: float) -> str:
@@ -234,29 +239,3 @@ def signed(value: float, digits: int = 1) -> str:
 
 def _scaled(difference: Difference, value: float) -> str:
     return signed(100 * value) if difference.metric == "test_top1" else signed(value, 3)
-
-
-def _by_chance(runs: pd.DataFrame, metric: str) -> pd.Series:
-    """Values of a metric by seed and views; a table without seeds, such as the paper's, has single runs."""
-    if metric not in runs:
-        return pd.Series(dtype=float)
-    runs = runs.dropna(subset=[metric])
-    if "seed" not in runs:
-        return runs[metric].astype(float)
-    return runs[metric].astype(float).set_axis(pd.MultiIndex.from_arrays([runs["seed"], views_of(runs)]))
-
-
-def _tested(known: Difference, spreads: Sequence[pd.Series], test: Callable[[], Any]) -> Difference:
-    """A difference with what SciPy's test tells of it; as it is where no spread is known."""
-    if known.single or max(map(np.ptp, spreads)) < _NO_SPREAD:
-        return known
-    result, error = test(), math.hypot(*map(stats.sem, spreads))
-    low, high = map(float, result.confidence_interval(0.95))
-    return dataclasses.replace(known, error=error, low=low, high=high, p=float(result.pvalue))
-
-
-def _runs(difference: Difference) -> str:
-    first, second = difference.runs
-    if difference.paired:
-        return f"{first} pairs"
-    return str(first) if first == second else f"{first} and {second}"

@@ -30,34 +30,26 @@ def command(name: str, dataset: str) -> str:
 
 def told(runs: pd.DataFrame, name: str) -> str:
     """How to repeat an experiment on the embedded set and what that takes, in Markdown."""
-    own = _records(runs, name)
-    text = f"To repeat it: `{command(name, EMBEDDED)}`. That is {len(SEEDS) * len(own)} students"
-    devices = sorted({device for rows in own if len(rows) for device in rows["device"]})
+    students, absent, minutes, devices = _embedded(runs, name)
+    text = f"To repeat it: `{command(name, EMBEDDED)}`. That is {students} students"
     if not devices:
         return f"{text}; there are no records yet that say how long they take."
-    absent = _without_records(own)
     rest = f", without {absent} of them, of which there are no records yet" if absent else ""
-    return f"{text}, and took {_minutes(own)} on {', '.join(devices)}{rest}."
+    return f"{text}, and took {minutes} on {', '.join(devices)}{rest}."
 
 
 def table(runs: pd.DataFrame, device: str = cost.DEVICE, dataset: str | None = None) -> pd.DataFrame:
-    """Every experiment on every data set: what to type and what it costs.
+    """Every experiment on every data set, or on this one: what to type and what it costs, as text.
 
-    Args:
-        runs: the table of `records.read`.
-        device: what the hours of the paper's sets are given for.
-        dataset: only this one; None takes all.
-
-    Returns:
-        Text, a row for each experiment and data set: experiment, data, students, time, type.
+    Columns experiment, data, students, time and type; the hours of the paper's sets are of `device`.
     """
     rows = []
     for name, experiment in experiments.EXPERIMENTS.items():
         for each in [each for each in experiment.settings if dataset in (None, each)]:
-            plan = experiments.plan(name, each, start=PRETRAINED)
             if each == EMBEDDED:
-                students, time = len(SEEDS) * len(plan), _minutes(_records(runs, name))
+                students, _, time, _ = _embedded(runs, name)
             else:  # each student by itself
+                plan = experiments.plan(name, each, start=PRETRAINED)
                 hours = [cost.of_recipe(recipe, device, runs).hours for recipe in plan]
                 total = math.fsum(math.nan if known is None else known for known in hours)
                 time = "unknown" if math.isnan(total) else f"{total:,.{0 if total >= 10 else 1}f} hours"
@@ -67,19 +59,12 @@ def table(runs: pd.DataFrame, device: str = cost.DEVICE, dataset: str | None = N
     return pd.DataFrame(rows)
 
 
-def _records(runs: pd.DataFrame, name: str) -> list[pd.DataFrame]:
-    """The records of each recipe that an experiment tries on the embedded set."""
-    return [matching.of_recipe(runs, recipe) for recipe in experiments.plan(name, EMBEDDED, start=PRETRAINED)]
-
-
-def _without_records(own: list[pd.DataFrame]) -> int:
-    """How many of the planned students have no record."""
-    return sum(len(set(SEEDS) - set(rows["seed"])) for rows in own)
-
-
-def _minutes(own: list[pd.DataFrame]) -> str:
-    """Wall time of all seeds, which students of a sweep share; a plus if some are missing."""
-    each = [
-        aggregate.own_seconds(rows).median() for rows in own if len(rows)
-    ]  # one that was put to sleep tells nothing
-    return f"{len(SEEDS) * sum(each) / 60:,.0f}{'+' if _without_records(own) else ''} minutes" if each else "unknown"
+def _embedded(runs: pd.DataFrame, name: str) -> tuple[int, int, str, list[str]]:
+    """Students of an experiment on the embedded set, how many have no record, minutes of the others, and devices."""
+    own = [matching.of_recipe(runs, recipe) for recipe in experiments.plan(name, EMBEDDED, start=PRETRAINED)]
+    absent = sum(len(set(SEEDS) - set(rows["seed"])) for rows in own)
+    devices = sorted({device for rows in own if len(rows) for device in rows["device"]})
+    # the median, because one that was put to sleep tells nothing
+    seconds = [aggregate.own_seconds(rows).median() for rows in own if len(rows)]
+    minutes = f"{len(SEEDS) * sum(seconds) / 60:,.0f}{'+' if absent else ''} minutes" if seconds else "unknown"
+    return len(SEEDS) * len(own), absent, minutes, devices

@@ -39,46 +39,34 @@ _CURVES = {"imagenet": ("fixed", "same", "mix")}  # series of presets that a fig
 
 
 def numbers() -> pd.DataFrame:
-    """All numbers, as text, and what repeats each of them here.
+    """All numbers, a row each, as text, and what repeats each of them here.
 
-    Returns:
-        A row for each number, with the columns experiment, table, dataset, teacher, student, setting, epochs,
-        resolution, temperature, learning_rate, weight_decay, metric, value, source, note, and of its repetition:
-        `kind`, "train" (a preset), "judge" (a published network on test images), "check" (a data set's card) or "none";
-        `on`, the data set; `name`, of the preset or the network; and `command`, what to type. The last three are empty
-        for "none".
+    Columns experiment, table, dataset, teacher, student, setting, epochs, resolution, temperature, learning_rate,
+    weight_decay, metric, value, source, note, and of its repetition `kind`, "train" (a preset), "judge" (a published
+    network on test images), "check" (a data set's card) or "none"; `on`, the data set; `name`, of the preset or the
+    network; and `command`, what to type. The last three are empty for "none".
     """
     table = pd.read_csv(FILE, dtype=str, keep_default_na=False)
-    typed = [_COMMANDS[row["kind"]].format_map(row) for row in table.to_dict("records")]
-    return table.assign(command=typed)
+    return table.assign(command=[_COMMANDS[row["kind"]].format_map(row) for row in table.to_dict("records")])
 
 
 def curves(dataset: str = "imagenet") -> pd.DataFrame:
     """What the paper's figures of a data set show: accuracy by length of schedule, and the teacher itself.
 
     Of ImageNet these are Table 3's fixed teacher, consistent teaching and function matching with the teacher at 224, of
-    the other sets Table 4's function matching.
-
-    Returns:
-        Columns policy ("teacher" for the teacher itself), name, epochs (NaN for it), test_top1 (share) and source.
+    the other sets Table 4's function matching. Columns policy ("teacher" for the teacher itself), name, epochs (NaN for
+    it), test_top1 (share) and source.
     """
     table = numbers()
     table = table[(table["on"] == dataset) & table["table"].str.startswith(("Table 3", "Table 4", "section 3.2"))]
-    taught = table["kind"].eq("train") & table["name"].str.replace(r"_\d+$", "", regex=True).isin(
-        _CURVES.get(dataset, ("mix",))
-    )
+    series = table["name"].str.replace(r"_\d+$", "", regex=True)
+    taught = table["kind"].eq("train") & series.isin(_CURVES.get(dataset, ("mix",)))
     table = table[taught | table["kind"].eq("judge")]
     names = table["name"].where(table["kind"] == "train")
     policies = names.map(lambda name: recipes.get(dataset, name).policy, na_action="ignore").fillna("teacher")
-    return pd.DataFrame(
-        {
-            "policy": policies,
-            "name": table["setting"],
-            "epochs": pd.to_numeric(table["epochs"]),
-            "test_top1": table["value"].astype(float) / 100,
-            "source": AUTHORS + " (" + table["source"] + ")",
-        }
-    ).reset_index(drop=True)
+    columns = {"policy": policies, "name": table["setting"], "epochs": pd.to_numeric(table["epochs"])}
+    columns |= {"test_top1": table["value"].astype(float) / 100, "source": f"{AUTHORS} (" + table["source"] + ")"}
+    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def repeats(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
@@ -87,62 +75,16 @@ def repeats(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 
 
 def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd.DataFrame:
-    """The paper's numbers beside ours, in the order of its tables.
+    """The paper's numbers beside ours, in the order of its tables, of rows with these columns, such as `on="pets"`.
 
-    Args:
-        runs: the table of `records.read`.
-        device: what hours are given for.
-        **columns: values that columns of `numbers` must have, such as `on="pets"`. Costs are counted for no others.
-
-    Returns:
-        The rows of `numbers` with the further columns `here` (ours as mean ± standard deviation with the number of
-        runs, or empty where there is none), `verdict` (`AGREES`, `DISAGREES`, `NOT_RUN`, or empty where nothing can be
-        compared), `hours` (device-hours as text) and `notes` (a list of what is decided, inferred or contradictory).
+    To the columns of `numbers` come `here` (ours as mean ± standard deviation with the number of runs, or empty where
+    there is none), `verdict` (`AGREES`, `DISAGREES`, `NOT_RUN`, or empty where nothing can be compared), `hours` (of
+    the device, as text) and `notes` (a list of what is decided, inferred or contradictory).
     """
     table = numbers()
-    for column, value in columns.items():
-        table = table[table[column] == value]
+    table = table[(table[list(columns)] == pd.Series(columns, dtype=str)).all(axis=1)]
     added = [_about(row, runs, device) for row in table.to_dict("records")]
     return table.assign(**{name: [row[name] for row in added] for name in ("here", "verdict", "hours", "notes")})
-
-
-def reference(table: pd.DataFrame) -> HTML:
-    """Rows of `entries` as the table of a page: notes unfold at each name, and `filter.js` adds a search field."""
-    titles, origins = [], []
-    for row in table.to_dict("records"):
-        titles.append(f"{row['setting']}, {int(row['epochs']):,} epochs" if row["epochs"] else row["setting"])
-        networks = [f"{role} {row[role]}" for role in ("student", "teacher") if row[role]]
-        origins.append(f"{'; '.join([row['table'], *networks])}. {row['source']}.")
-    return html_table(
-        pd.DataFrame(
-            {
-                "set": table["on"].where(table["on"] != "", "imagenet"),
-                "row": [[*each[:2], *each[2]] for each in zip(titles, origins, table["notes"], strict=True)],
-                "paper": table["value"],
-                "here": table["here"],
-                "verdict": table["verdict"].replace(DISAGREES, f"**{DISAGREES}**"),
-                "hours": table["hours"],
-                "type": [f"`{command}`" if command else "" for command in table["command"]],
-            }
-        ),
-        css="wide filterable",
-    )
-
-
-def measured(own: pd.DataFrame, value: str) -> tuple[str, str]:
-    """Our mean in percent with spread and number of runs, and whether it agrees with the paper's number.
-
-    Args:
-        own: at least one row of `repeats`.
-        value: the paper's number, as text. If it is none, since the paper's own run failed, the verdict is empty.
-    """
-    percent = 100 * own["test_top1"]
-    here = f"{aggregate.mean_spread(percent, 2)} (n = {len(own)})"
-    try:
-        agrees = abs(percent.mean() - float(value.lstrip("~"))) <= TOLERANCE
-    except ValueError:
-        return here, ""
-    return here, AGREES if agrees else DISAGREES
 
 
 def _about(row: dict[str, Any], runs: pd.DataFrame, device: str) -> dict[str, Any]:
@@ -164,3 +106,27 @@ def _about(row: dict[str, Any], runs: pd.DataFrame, device: str) -> dict[str, An
             about["here"], about["verdict"] = measured(own, row["value"])
             notes.append(f"Runs: {', '.join(sorted(own['run_id']))}")
     return about | {"notes": [f"{note[0].upper()}{note[1:]}{'' if note.endswith('.') else '.'}" for note in notes]}
+
+
+def measured(own: pd.DataFrame, value: str) -> tuple[str, str]:
+    """Our mean in percent with spread and number of runs, rows of `repeats`, and whether it agrees with the paper's.
+
+    Where the paper's value is no number, since its own run failed, the verdict is empty.
+    """
+    percent = 100 * own["test_top1"]
+    gap = abs(percent.mean() - pd.to_numeric(value.lstrip("~"), errors="coerce"))
+    verdict = "" if pd.isna(gap) else AGREES if gap <= TOLERANCE else DISAGREES
+    return f"{aggregate.mean_spread(percent, 2)} (n = {len(own)})", verdict
+
+
+def reference(table: pd.DataFrame) -> HTML:
+    """Rows of `entries` as the table of a page: notes unfold at each name, and `filter.js` adds a search field."""
+    names = []
+    for row in table.to_dict("records"):
+        title = f"{row['setting']}, {int(row['epochs']):,} epochs" if row["epochs"] else row["setting"]
+        networks = [f"{role} {row[role]}" for role in ("student", "teacher") if row[role]]
+        names.append([title, f"{'; '.join([row['table'], *networks])}. {row['source']}.", *row["notes"]])
+    columns = {"set": table["on"].replace("", "imagenet"), "row": names, "paper": table["value"], "here": table["here"]}
+    columns |= {"verdict": table["verdict"].replace(DISAGREES, f"**{DISAGREES}**"), "hours": table["hours"]}
+    columns |= {"type": ("`" + table["command"] + "`").replace("``", "")}
+    return html_table(pd.DataFrame(columns), css="wide filterable")

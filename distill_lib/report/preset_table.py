@@ -10,55 +10,42 @@ import pandas as pd
 from distill_lib import recipes, records, views
 from distill_lib.bench import timing
 from distill_lib.recipes import Recipe, paper, presets
-from distill_lib.report import aggregate, cost, devices, paper_numbers
+from distill_lib.report import aggregate, cost, paper_numbers
 from distill_lib.report.tables import html_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
 _NOT_TOLD = ("dataset", "variant", "policy", "epochs", "evaluations")
-"""Fields that `in_words` has other words for, or that decide no result."""
+"""Fields that tables have other words for, or that decide no result."""
 
 
 def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = None) -> pd.DataFrame:
     """All presets of a data set but the smoke test; those with the same settings share a row.
 
-    Args:
-        dataset: as in `recipes.get`.
-        device: what hours are given for, as in `cost.of_recipe`.
-        runs: the table of `records.read`, for measured speeds.
-
-    Returns:
-        Text: preset (its names), what it is, steps, teacher PFLOP and student PFLOP (10^15 operations), hours (with a
-        star where they were measured) and source; and `recipe`, and `notes`, a list of sentences.
-
-    Raises:
-        DistillError: if data set or device is unknown.
+    Text: preset (its names), what it is, steps, teacher PFLOP and student PFLOP (10^15 operations), hours (with a star
+    where they were measured) and source; and `recipe`, and `notes`, a list of sentences. Arguments and errors are those
+    of `cost.of_recipe`.
     """
     alike: dict[Recipe, list[str]] = {}
     for variant in recipes.variants(dataset):
         if variant != "smoke":
             alike.setdefault(dataclasses.replace(recipes.get(dataset, variant), variant=""), []).append(variant)
+    usual = {field.name: field.default for field in dataclasses.fields(Recipe)} | presets.tables(dataset)[0]
     rows = []
     for recipe, names in alike.items():
+        silent = _NOT_TOLD if recipe.has_teacher else (*_NOT_TOLD, "teacher", "temperature", "ensemble")
+        own = {name: getattr(recipe, name) for name in usual if name not in silent}
+        words = f"{views.NAMES[recipe.policy]} for {aggregate.in_epochs(recipe.epochs)} epochs"
+        changed = _listed({name: value for name, value in own.items() if value != usual[name]})
         spent, about = cost.of_recipe(recipe, device, runs), presets.describe(dataset, names[-1])
-        row: dict[str, Any] = {"preset": ", ".join(names), "what it is": in_words(recipe), "steps": f"{spent.steps:,}"}
+        row: dict[str, Any] = {"preset": ", ".join(names), "what it is": "; ".join(filter(None, [words, changed]))}
+        row["steps"] = f"{spent.steps:,}"
         for role, operations in (("teacher", spent.teacher), ("student", spent.student)):
             row[f"{role} PFLOP"] = f"{operations / 1e15:,{'.3g' if operations < 1e18 else '.0f'}}"
         row |= {"hours": spent.hours_text, "source": about.source}
         rows.append(row | {"recipe": dataclasses.replace(recipe, variant=names[-1]), "notes": list(about.notes)})
     return pd.DataFrame(rows)
-
-
-def in_words(recipe: Recipe) -> str:
-    """Policy and length of a recipe, and its settings that are not those of all presets of the data set."""
-    usual = {field.name: field.default for field in dataclasses.fields(Recipe)} | presets.tables(recipe.dataset)[0]
-    usual = {name: value for name, value in usual.items() if name not in _NOT_TOLD}
-    if not recipe.has_teacher:
-        usual = {name: value for name, value in usual.items() if name not in ("teacher", "temperature", "ensemble")}
-    settings = {name: getattr(recipe, name) for name, value in usual.items() if getattr(recipe, name) != value}
-    named = f"{views.NAMES[recipe.policy]} for {aggregate.in_epochs(recipe.epochs)} epochs"
-    return "; ".join(filter(None, [named, _listed(settings)]))
 
 
 def shared(dataset: str) -> list[str]:
@@ -69,11 +56,16 @@ def shared(dataset: str) -> list[str]:
     return [f"Where a row says nothing else: {_listed(common)}.", *notes]
 
 
+def _listed(settings: dict[str, Any]) -> str:
+    values = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
 def basis(device: str) -> str:
     """One sentence about where the hours come from."""
-    if device not in devices.DEVICES:
+    if device not in cost.DEVICES:
         return f"Hours are of {device}, from the images a second of records with the same networks (*)."
-    own = devices.get(device)
+    own = cost.peaks(device)
     return (
         f"Hours are of one {device}. With a star they come from the images a second of records with the same networks, "
         f"else from operations at {cost.UTILISATION:.0%} of {own.bfloat16 / 1e12:,.0f} TFLOP/s in bfloat16 "
@@ -87,46 +79,30 @@ def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
     Raises:
         DistillError: as `table`.
     """
-    runs, parts = records.read(), []
+    runs, parts = records.read(), list[str]()
     for name in [dataset] if dataset else recipes.names():
         rows = table(name, device, runs).drop(columns="recipe")
         notes = list(dict.fromkeys(note for several in rows["notes"] for note in several))
         rows["notes"] = [", ".join(str(notes.index(note) + 1) for note in several) for several in rows["notes"]]
         numbered = "\n".join(f"{number}. {note}" for number, note in enumerate(notes, 1))
-        text = timing.table(rows.to_dict("records"))
-        parts += [part for part in (name, text, numbered, "\n".join(shared(name))) if part]
+        parts += filter(None, [name, timing.table(rows.to_dict("records")), numbered, "\n".join(shared(name))])
     return "\n\n".join([*parts, basis(device)])
 
 
 def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> HTML:
     """The presets as a table of a page: what each is, the paper's number beside ours, and hours; notes unfold.
 
-    Args:
-        dataset: a data set with presets.
-        runs: the table of `records.read`, for results and measured speeds.
-        device: what hours are given for.
+    Arguments and errors are those of `cost.of_recipe`; results come from `runs`, too.
     """
     reported = paper_numbers.numbers().query("kind == 'train' and on == @dataset").groupby("name")["value"].unique()
-    rows = table(dataset, device, runs)
-    rows["paper"] = [", ".join(reported.get(recipe.variant, ())) for recipe in rows["recipe"]]
-    rows["here"] = [_ours(runs, recipe, value) for recipe, value in zip(rows["recipe"], rows["paper"], strict=True)]
-    sources = ("" if source == "this project" else f"{source}." for source in rows["source"])
-    rows["preset"] = [
-        [name, *filter(None, [source, *notes])]
-        for name, source, notes in zip(rows["preset"], sources, rows["notes"], strict=True)
-    ]
-    columns = [name for name in ("preset", "what it is", "paper", "here", "hours") if rows[name].astype(bool).any()]
-    return html_table(rows[columns], " ".join([*shared(dataset), basis(device)]), css="wide presets")
-
-
-def _ours(runs: pd.DataFrame, recipe: Recipe, reported: str) -> str:
-    """Our mean in percent with its spread and number of runs, and whether it agrees with the paper's number."""
-    own = paper_numbers.repeats(runs, recipe)
-    return (
-        paper_numbers.NOT_RUN if own.empty else " ".join(paper_numbers.measured(own, reported.split(", ")[0])).strip()
-    )
-
-
-def _listed(settings: dict[str, Any]) -> str:
-    values = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+    rows = []
+    for row in table(dataset, device, runs).to_dict("records"):
+        source = "" if row["source"] == "this project" else f"{row['source']}."
+        values, own = reported.get(row["recipe"].variant, ()), paper_numbers.repeats(runs, row["recipe"])
+        here = " ".join(paper_numbers.measured(own, [*values, ""][0])).strip() if len(own) else paper_numbers.NOT_RUN
+        names = [row["preset"], *filter(None, [source, *row["notes"]])]
+        row |= {"preset": names, "paper": ", ".join(values), "here": here}
+        rows.append({name: row[name] for name in ("preset", "what it is", "paper", "here", "hours")})
+    shown = pd.DataFrame(rows)
+    shown = shown.loc[:, shown.astype(bool).any()]
+    return html_table(shown, " ".join([*shared(dataset), basis(device)]), css="wide presets")

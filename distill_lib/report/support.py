@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from distill_lib import views
+from distill_lib import datasets, views
 from distill_lib.report import aggregate, differences
 from distill_lib.report.differences import Difference
 
@@ -19,29 +19,25 @@ Gains = Mapping[tuple[int, int], Difference]  # by steps and images, corrected f
 def pairs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the preset `support` at every place, steps and images, that both policies have.
 
-    Args:
-        runs: the table of `records.read`.
-
-    Returns:
-        Its rows with the column `images`; each seed and views once.
+    Rows of `records.read` with the column `images`, how many of them were for training; each seed and views once.
     """
     own = aggregate.live(runs)
     own = own[(own["study"] == "fashion_support") & own["policy"].isin(POLICIES)]
     if own.empty:
         return pd.DataFrame(columns=["steps", "images", "policy", "seed", "view_seed", "run_id"])
-    own = aggregate.with_image_counts(own[own["mixup"] == "batch"])
+    images = own["train_images"].fillna(datasets.get("fashion").counts["train"]).astype(int)
+    own = own.assign(images=images)[own["mixup"] == "batch"]
     own = own.drop_duplicates(["steps", "images", "policy", "seed", "view_seed"])
     return own[own.groupby(["steps", "images"])["policy"].transform("nunique") == len(POLICIES)]
 
 
 def gains(own: pd.DataFrame, metric: str = "test_top1") -> Gains:
     """How much mixup adds at each place of the table of `pairs`."""
-    names, known = (views.NAMES[POLICIES[0]], views.NAMES[POLICIES[1]]), {}
+    known, names = {}, (views.NAMES[POLICIES[0]], views.NAMES[POLICIES[1]])
     for place, group in own.groupby(["steps", "images"]):
         first, second = (group[group["policy"] == policy] for policy in POLICIES)
-        known[place] = differences.compare(first, second, names, metric)
-    tested = {place: gain for place, gain in known.items() if gain is not None}
-    return dict(zip(tested, differences.holm(tested.values()), strict=True))
+        known[place] = list(filter(None, [differences.compare(first, second, names, metric)]))
+    return {place: gain for place, several in differences.holm_of_groups(known).items() for gain in several}
 
 
 def table(known: Gains) -> pd.DataFrame:
@@ -54,17 +50,14 @@ def table(known: Gains) -> pd.DataFrame:
 
 def verdict(known: Gains) -> str:
     """Where mixup is seen to pay, seen to cost, and where neither, as a sentence."""
-    named = {sign: _places(place for place, gain in known.items() if gain.sign == sign) for sign in (1, -1, 0)}
-    return f"Seen to pay: {named[1]}. Seen to cost: {named[-1]}. Undecided: {named[0]}."
-
-
-def _places(places: Iterable[tuple[int, int]]) -> str:
-    by_steps: dict[int, list[str]] = {}
-    for steps, images in places:
-        by_steps.setdefault(steps, []).append(f"{images:,}")
-    return "; ".join(f"with {', '.join(names)} images after {steps:,} steps" for steps, names in by_steps.items()) or (
-        "nowhere"
-    )
+    texts = []
+    for sign, text in ((1, "Seen to pay"), (-1, "Seen to cost"), (0, "Undecided")):
+        by_steps: dict[int, list[str]] = {}
+        for steps, images in (place for place, gain in known.items() if gain.sign == sign):
+            by_steps.setdefault(steps, []).append(f"{images:,}")
+        places = [f"with {', '.join(names)} images after {steps:,} steps" for steps, names in by_steps.items()]
+        texts.append(f"{text}: {'; '.join(places) or 'nowhere'}.")
+    return " ".join(texts)
 
 
 def trends(own: pd.DataFrame) -> list[str]:
@@ -79,7 +72,7 @@ def trends(own: pd.DataFrame) -> list[str]:
             continue
         fit = stats.linregress(np.log2(each["images"]), 100 * (each["mix"] - each["same/ic"]))
         reach = stats.t.ppf(0.975, len(each) - 2) * fit.stderr
-        ends = f"95 % {differences.signed(fit.slope - reach)} to {differences.signed(fit.slope + reach)}"
-        slope, sure = differences.signed(fit.slope), differences.p_in_words(fit.pvalue)
-        texts.append(f"by {slope} points after {steps:,} steps ({ends}, {len(each)} pairs, *p* {sure})")
+        slope, low, high = map(differences.signed, (fit.slope, fit.slope - reach, fit.slope + reach))
+        sure = f"95 % {low} to {high}, {len(each)} pairs, *p* {differences.p_in_words(fit.pvalue)}"
+        texts.append(f"by {slope} points after {steps:,} steps ({sure})")
     return texts

@@ -11,9 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED", "Teacher", "load", "names", "parts", "resolve"]
 
-__getattr__ = loader(
-    __name__,
-    {
-        "teacher": ["EMBEDDED", "Teacher", "load", "names", "parts", "resolve"],
-    },
-)
+__getattr__ = loader(__name__, {"teacher": __all__})

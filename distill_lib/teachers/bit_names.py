@@ -1,13 +1,12 @@
 """Names of published BiT parameters, and the head of another number of classes.
 
-Two namings are in use for the same arrays. This library and big_vision write `block1/unit01/conv1/kernel`; the files
-of big_transfer, and the paper's ImageNet files as timm reads them, write
-`resnet/block1/unit01/a/standardized_conv2d/kernel`. There, `a`, `b` and `c` each hold a convolution and the
-normalisation *before* it, `a/proj` is the shortcut's convolution, which starts from what `a` normalised, and the head
-is a 1x1 convolution. Functions map flat dicts (name to array) to flat dicts and leave their arguments as they are.
+This library and big_vision write `block1/unit01/conv1/kernel`; the files of big_transfer, and the paper's ImageNet
+files as timm reads them, `resnet/block1/unit01/a/standardized_conv2d/kernel`. There `a`, `b` and `c` each hold a
+convolution and the normalisation *before* it, `a/proj` is the shortcut's convolution, which starts from what `a`
+normalised, and the head is a 1x1 convolution. Functions map flat dicts to flat dicts and leave arguments as they are.
 
 References:
-    Names: github.com/google-research/big_transfer (bit_pytorch/models.py, bit_jax/tf2jax.py) and
+    github.com/google-research/big_transfer (bit_pytorch/models.py, bit_jax/tf2jax.py) and
     github.com/google-research/big_vision (models/bit_paper.py).
 """
 
@@ -24,22 +23,14 @@ from distill_lib.errors import DistillError
 _PREFIX = "resnet/"
 _CONV = "standardized_conv2d/kernel"
 _NORM = {"group_norm/gamma": "scale", "group_norm/beta": "bias"}
+_LAYERS = {_CONV: "conv{}/kernel"} | {theirs: f"gn{{}}/{ours}" for theirs, ours in _NORM.items()}
 
 # Theirs to ours: inside a unit, and outside.
-_UNIT = (
-    {f"{part}/{_CONV}": f"conv{number}/kernel" for number, part in enumerate("abc", 1)}
-    | {
-        f"{part}/{theirs}": f"gn{number}/{ours}"
-        for number, part in enumerate("abc", 1)
-        for theirs, ours in _NORM.items()
-    }
-    | {f"a/proj/{_CONV}": "conv_proj/kernel"}
-)
-_TOP = (
-    {f"root_block/{_CONV}": "root_block/conv_root/kernel"}
-    | {theirs: f"norm-pre-head/{ours}" for theirs, ours in _NORM.items()}
-    | {f"head/conv2d/{kind}": f"head/{kind}" for kind in ("kernel", "bias")}
-)
+_UNIT = {f"{part}/{theirs}": ours.format(i) for i, part in enumerate("abc", 1) for theirs, ours in _LAYERS.items()}
+_UNIT |= {f"a/proj/{_CONV}": "conv_proj/kernel"}
+_TOP = {f"root_block/{_CONV}": "root_block/conv_root/kernel"}
+_TOP |= {theirs: f"norm-pre-head/{ours}" for theirs, ours in _NORM.items()}
+_TOP |= {f"head/conv2d/{kind}": f"head/{kind}" for kind in ("kernel", "bias")}
 
 _IN_UNIT = re.compile(r"(block\d+/unit\d+/)(.+)")
 _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  # other families have other names
@@ -48,15 +39,9 @@ _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  #
 def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames the parameters of a BiT file, and gives them this library's shapes.
 
-    Args:
-        flat: arrays in either naming; the scale and bias of a GroupNorm may be (C,) or (1, 1, 1, C). Names of other
-            families, and unknown ones, are kept.
-
-    Returns:
-        Arrays by this library's names: normalisation (1, 1, 1, C), head (C, classes).
-
-    Raises:
-        DistillError: if two arrays would get one name.
+    The scale and bias of a GroupNorm may be (C,) or (1, 1, 1, C), and become the latter; the head becomes (C, classes).
+    Names in this library's naming, of other families, and unknown ones are kept. Raises DistillError if two arrays
+    would get one name.
     """
     ours: dict[str, np.ndarray] = {}
     for theirs, value in flat.items():
@@ -73,39 +58,26 @@ def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def fit_head(
     params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any], source: str, *, replace: bool
-) -> tuple[dict[str, np.ndarray], str | None]:
-    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, or refuses it.
+) -> dict[str, np.ndarray]:
+    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, and prints so.
 
-    Returns:
-        The flat parameters, and one line that says what was replaced, or None if nothing was. Whatever else does not
-        fit, the head's width among it, is left for `weights.match` to tell.
-
-    Raises:
-        DistillError: if there is such a head, and it is not to be replaced.
+    Whatever else does not fit, the head's width among it, is left for `weights.match` to tell. Raises DistillError if
+    there is such a head, and it is not to be replaced.
     """
-    have, want = _class_counts(params, expected_shapes)
-    if have == want:
-        return dict(params), None
+    names = ("head/kernel", "head/bias")
+    kernel, bias = (params[name].shape if name in params else () for name in names)
+    wanted: list[tuple[int, ...]] = [expected_shapes[name].shape if name in expected_shapes else () for name in names]
+    comparable = len(bias) == len(wanted[1]) == 1 and kernel == (*wanted[0][:1], *bias)
+    if not comparable or bias == wanted[1]:
+        return dict(params)
+    told = f"{source} has a head of {bias[0]} classes"
     if not replace:
         raise DistillError(
-            f"{source} has a head of {have} classes, the model one of {want}; "
-            "choose a file for these classes (`published.load` can start from a head of zeros: replace_head=True)."
+            f"{told}, the model one of {wanted[1][0]}; choose a file for these classes (`published.load` can start "
+            "from a head of zeros: replace_head=True)."
         )
-    heads = {name: np.zeros(expected_shapes[name].shape, np.float32) for name in ("head/kernel", "head/bias")}
-    return {**params, **heads}, f"{source} has a head of {have} classes; it was replaced by zeros for {want} classes."
-
-
-def _class_counts(params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any]) -> tuple[int, int]:
-    """Classes of the head in a file and in a model; equal too where the heads differ in more than that."""
-    shapes = [
-        [tree[name].shape if name in tree else () for name in ("head/kernel", "head/bias")]
-        for tree in (params, expected_shapes)
-    ]
-    (kernel, bias), (want_kernel, want_bias) = shapes
-    comparable = [len(shape) for shape in (kernel, bias, want_kernel, want_bias)] == [2, 1, 2, 1]
-    if comparable and kernel == (want_kernel[0], *bias):
-        return bias[0], want_bias[0]
-    return 0, 0
+    print(f"{told}; it was replaced by zeros for {wanted[1][0]} classes.")
+    return {**params, **{name: np.zeros(shape, np.float32) for name, shape in zip(names, wanted, strict=True)}}
 
 
 def _our_name(name: str) -> str:

@@ -1,9 +1,7 @@
 """Large .npz files over https: checked before they get their name, and the same ones ever after.
 
-Pooch downloads into a temporary file beside the place, which is removed where anything goes wrong. It does not go on
-where a cut download stopped: after one more try, the next call starts anew. What a first use saw is recorded in a lock
-file, a JSON object of names and SHA-256 digests. It is written atomically; of two processes that record at the same
-moment one may lose its entry, which its next use records.
+Pooch downloads into a temporary file beside the place, which is removed where anything goes wrong; after one more try,
+the next call starts anew. What a first use saw is recorded in a lock file, a JSON object of names and SHA-256 digests.
 """
 
 from __future__ import annotations
@@ -11,8 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,24 +22,16 @@ MOST_BYTES = 4 * 2**30  # three times the largest file, so that no download take
 
 
 def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
-    """Downloads a file, and gives it its name once it is whole and accepted; a file that is there is left as it is.
+    """Downloads a file to a path, which is returned; one that is there stays.
 
-    Args:
-        url: where it is published.
-        path: where the file goes.
-        accept: is called with the path of the whole download before that gets its name; may refuse it by raising.
-        by_hand: folder that errors ask the user to put the file into; None is that of `path`.
-
-    Returns:
-        `path`.
-
-    Raises:
-        DistillError: if the server cannot be reached, refuses, leads nowhere, is too slow or ends too early, if there
-            are more than `MOST_BYTES`, or if the file cannot be written.
+    It gets its name once it is whole and `accept`, which is called with the path of the download, has not raised.
+    Raises DistillError if the server cannot be reached, refuses, leads nowhere, is too slow, ends too early or sends
+    more than `MOST_BYTES`, or if the file cannot be written; it asks the user to put the file into `by_hand`, by
+    default the path's folder.
     """
     import pooch
 
-    def download(url: str, target: Any, mover: Any) -> None:
+    def download(url: str, target: Any, _: Any) -> None:
         _download(url, target)
         accept(Path(target))
 
@@ -61,17 +49,18 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
     return path
 
 
-def check_digest(name: str, path: Path, lock: Path) -> str:
-    """Compares a file's SHA-256, which it returns, with what the lock recorded at the first use of its name.
+def check_digest(name: str, path: Path, lock: Path) -> None:
+    """Compares a file's SHA-256 with what the lock recorded at the first use of its name.
 
-    Raises:
-        DistillError: if the digests differ, with both of them; if a file whose name is new is no whole .npz; or if the
-            lock file is damaged or cannot be written.
+    Raises DistillError if they differ, with both of them; if a file whose name is new is no whole .npz; or if the lock
+    file is damaged or cannot be written.
     """
     digest, entries = weights.sha256(path), _read_lock(lock)
     if name not in entries:
-        if (damage := _damage(path)) is not None:
-            raise DistillError(f"the file of {name} in {path.parent} is not a whole .npz ({damage}); get it again.")
+        try:
+            weights.load_npz(path)
+        except DistillError as error:
+            raise DistillError(f"the file of {name} in {path.parent} is not a whole .npz: {error}") from error
         entries[name] = digest
         weights.write_atomically(lock, (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode())
     if digest != entries[name]:
@@ -79,7 +68,6 @@ def check_digest(name: str, path: Path, lock: Path) -> str:
             f"the file of {name} in {path.parent} has SHA-256 {digest}, but {entries[name]} was recorded; if the new "
             f"file is the right one, remove {name} from {lock}, else remove the file, and call again."
         )
-    return digest
 
 
 def _download(url: str, target: str) -> None:
@@ -114,21 +102,9 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _damage(path: Path) -> str | None:
-    """Which array has a wrong checksum, or that it is no archive at all; None if all is well."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # NotImplementedError is a RuntimeError
-        return "it is no archive"
-    return f"{damaged} is damaged" if damaged else None
-
-
 def _read_lock(lock: Path) -> dict[str, str]:
-    if not lock.exists():
-        return {}
     try:
-        entries = json.loads(lock.read_text(encoding="utf-8"))
+        entries = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else {}
     except (OSError, ValueError):
         entries = None
     if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):

@@ -1,15 +1,10 @@
 """Teachers of any framework: a Python function that gives logits for images, in the place of a network.
 
-    distill soft-labels answers/mine --teacher my_teacher:logits -p dataset pets -p variant fast
-
-asks the function `logits` of the module `my_teacher`, which lies in the working folder or is installed:
-
-    def logits(images):  # NumPy float32 (batch, size, size, channels) in [-1, 1], 1 is white
-        return network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy(force=True)  # (batch, classes)
-
-It is shown the very views that students see, so it is as consistent as a teacher of this library. Whatever else it
-depends on, such as its checkpoint, belongs into an attribute, `logits.version = "..."`: soft labels and runs are known
-by it and by the source of the module.
+`--teacher my_teacher:logits` asks the function `logits` of the module `my_teacher`, which lies in the working folder or
+is installed. Of images, NumPy float32 (batch, size, size, channels) in [-1, 1], where 1 is white, it gives logits
+(batch, classes). It is shown the very views that students see, so it is as consistent as a teacher of this library.
+Whatever else it depends on, such as its checkpoint, belongs into an attribute, `logits.version = "..."`: soft labels
+and runs are known by it and by the source of the module.
 """
 
 from __future__ import annotations
@@ -31,44 +26,36 @@ import numpy as np
 from distill_lib.errors import DistillError
 from distill_lib.log import logger
 
-Function = Callable[[np.ndarray], Any]
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # MODULE:FUNCTION
 
 
 @dataclass(eq=False)
 class FunctionModel:
-    """Asks a function of the host from within a jitted program, as `models.logits` asks a module.
+    """Asks a function of the host from within a jitted program, as `models.logits` asks a module."""
 
-    Attributes:
-        name: what it is asked for by.
-        function: of images (batch, size, size, channels), NumPy float32 in [-1, 1], to logits (batch, classes).
-        num_classes: length of the logits.
-        failed: whether it has failed; it is not asked again.
-    """
-
-    name: str
-    function: Function
+    name: str  #: what it is asked for by
+    function: Callable[[np.ndarray], Any]  #: of images (batch, size, size, channels), float32 in [-1, 1], to logits
     num_classes: int
-    failed: bool = False
+    failed: bool = False  #: whether it has failed; it is not asked again
 
     def ask(self, images: np.ndarray) -> np.ndarray:
         """Logits (batch, classes) float32; raises DistillError where the function fails or gives anything else."""
         try:
             answers = np.asarray(self.function(images), np.float32)
         except Exception as error:  # a stranger's code
-            reason = " ".join(str(error).split())
-            raise DistillError(f"teacher {self.name} failed: {type(error).__name__}: {reason}; mend it.") from error
-        if answers.shape != (len(images), self.num_classes) or not np.isfinite(answers).all():
+            raise DistillError(f"teacher {self.name} failed: {_reason(error)}; mend it.") from error
+        finite = np.isfinite(answers).all()
+        if answers.shape != (len(images), self.num_classes) or not finite:
             raise DistillError(
                 f"teacher {self.name} is to give {self.num_classes} finite logits for each of {len(images)} images, "
-                f"and gave an array of shape {answers.shape}{'' if np.isfinite(answers).all() else ', not all finite'}."
+                f"and gave an array of shape {answers.shape}{'' if finite else ', not all finite'}."
             )
         return answers
 
     def apply(self, variables: Any, images: jax.Array) -> jax.Array:
         """Maps images to logits as a Flax module does; where the function fails, which is logged, to NaN."""
         shape = jax.ShapeDtypeStruct((len(images), self.num_classes), jnp.float32)
-        return jax.pure_callback(self._or_nan, shape, images, vmap_method="sequential")
+        return jnp.asarray(jax.pure_callback(self._or_nan, shape, images, vmap_method="sequential"))
 
     def _or_nan(self, images: jax.Array) -> np.ndarray:
         if not self.failed:
@@ -83,15 +70,15 @@ class FunctionModel:
 def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tuple[FunctionModel, str]:
     """Imports the function MODULE:FUNCTION, and asks it once, of two grey images.
 
-    Returns:
-        The model, and its digest: of the module's source, the name and the function's `version`.
-
-    Raises:
-        DistillError: if it cannot be imported, fails, or gives anything but finite logits of that shape; or on several
-            devices that are simulated on a CPU, where XLA would wait for itself.
+    Returns the model, and a digest of the module's source, the name and the function's `version`. Raises DistillError
+    if it cannot be imported, fails, or gives anything but finite logits of that shape; or on several devices that are
+    simulated on a CPU, where XLA would wait for itself.
     """
-    if jax.default_backend() == "cpu" and jax.device_count() > 1:
-        raise DistillError(f"teacher {name} is a Python function, which several CPU devices cannot ask: use one.")
+    if jax.process_count() > 1 or (jax.default_backend() == "cpu" and jax.device_count() > 1):
+        raise DistillError(
+            f"teacher {name} is a Python function, which several CPU devices cannot ask, nor several processes: use "
+            "one, or store its soft labels with one (distill soft-labels)."
+        )
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -99,16 +86,17 @@ def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tupl
         module = importlib.import_module(module_name)
         function = getattr(module, attribute)
     except Exception as error:  # a stranger's code
-        reason = " ".join(str(error).split())
         raise DistillError(
-            f"teacher {name} cannot be imported ({type(error).__name__}: {reason}); name MODULE:FUNCTION, where MODULE "
-            "lies in the working folder or is installed."
+            f"teacher {name} cannot be imported ({_reason(error)}); name MODULE:FUNCTION, where MODULE lies in the "
+            "working folder or is installed."
         ) from error
     if not callable(function):
         raise DistillError(f"teacher {name} is no function but {type(function).__name__}; name a function of images.")
     model = FunctionModel(name, function, num_classes)
     model.ask(np.zeros((2, *image_shape), np.float32))
-    file = getattr(module, "__file__", None)
-    source = Path(file).read_bytes() if file else b""
-    version = f"{name} {getattr(function, 'version', '')} "
-    return model, hashlib.sha256(version.encode() + source).hexdigest()
+    file, version = getattr(module, "__file__", None), f"{name} {getattr(function, 'version', '')} "
+    return model, hashlib.sha256(version.encode() + (Path(file).read_bytes() if file else b"")).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,13 +1,9 @@
 """Published checkpoints by name: what they are, where they lie, and their parameters in a model.
 
-From a shell, the table, and files of it:
-
-    distill teachers
-    distill teachers R50x1_224 R152x2_T_flowers128
-
-Files are looked for in the folder that DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else
-downloaded into the latter. The publishers give no digests: the first use of a name records the file's SHA-256 in
-~/.cache/distill_lib/checkpoints.lock.json, and every later use of that name must find the same file.
+`distill teachers` prints the table, `distill teachers NAME` gets a file. Files are looked for in the folder that
+DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else downloaded into the latter. The publishers
+give no digests: the first use of a name records the file's SHA-256 in ~/.cache/distill_lib/checkpoints.lock.json, and
+every later use of that name must find the same file.
 
 References:
     Files: github.com/google-research/big_vision, configs/proj/distill (README.md and common.py);
@@ -41,27 +37,16 @@ _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One published file.
+    """One published file."""
 
-    Attributes:
-        name: what it is asked for by.
-        model: name of the model that it holds.
-        url: where it is published.
-        num_classes: length of its logits.
-        resolution: height and width in pixels of the images that it was trained or fine-tuned on.
-        parameters: how many numbers it holds.
-        top1: accuracy in percent that its evaluation should come to; None where there is nothing to compare with.
-        source: of `top1`, and what contradicts it.
-    """
-
-    name: str
-    model: str
+    name: str  #: what it is asked for by
+    model: str  #: name of the model that it holds
     url: str
     num_classes: int
-    resolution: int
-    parameters: int
-    top1: float | None
-    source: str
+    resolution: int  #: height and width in pixels of the images that it was trained or fine-tuned on
+    parameters: int  #: how many numbers it holds
+    top1: float | None  #: accuracy in percent that its evaluation should come to, if there is one to compare with
+    source: str  #: of `top1`, and what contradicts it
 
     @property
     def file(self) -> str:
@@ -75,28 +60,24 @@ class Checkpoint:
 
 
 def _teacher(data: str, num_classes: int, resolution: int, parameters: int, top1: float, source: str) -> Checkpoint:
-    name = f"R152x2_T_{data}"
-    url = f"{_BIT}/distill/{name}.npz"
-    return Checkpoint(name, "bit_r152x2", url, num_classes, resolution, parameters, top1, source)
+    url = f"{_BIT}/distill/R152x2_T_{data}.npz"
+    return Checkpoint(f"R152x2_T_{data}", "bit_r152x2", url, num_classes, resolution, parameters, top1, source)
 
 
 def _student(resolution: int, top1: float, source: str) -> Checkpoint:
-    name = f"R50x1_{resolution}"
-    return Checkpoint(name, "bit_r50x1", f"{_BIT}/distill/{name}.npz", 1000, resolution, 25_549_352, top1, source)
+    url = f"{_BIT}/distill/R50x1_{resolution}.npz"
+    return Checkpoint(f"R50x1_{resolution}", "bit_r50x1", url, 1000, resolution, 25_549_352, top1, source)
 
 
 def _bitm(network: str, parameters: int) -> Checkpoint:
-    source = "none: pre-trained on ImageNet-21k (21,843 classes), to start from"
-    name, model = f"BiT-M-{network}", f"bit_{network.lower()}"
-    return Checkpoint(name, model, f"{_BIT}/{name}.npz", 21_843, 224, parameters, None, source)
+    name, source = f"BiT-M-{network}", "none: pre-trained on ImageNet-21k (21,843 classes), to start from"
+    return Checkpoint(name, f"bit_{network.lower()}", f"{_BIT}/{name}.npz", 21_843, 224, parameters, None, source)
 
 
 def _augreg(size: str, parameters: int, top1: float, settings: str, learning_rate: str) -> Checkpoint:
-    file = (
-        f"{size}_16-i21k-300ep-lr_0.001-{settings}-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_{learning_rate}-res_224.npz"
-    )
-    model = f"vit_{size.lower()}16"
-    return Checkpoint(f"AugReg_{size}16_224", model, f"{_AUGREG}/{file}", 1000, 224, parameters, top1, _TIMM)
+    pretrained = f"{size}_16-i21k-300ep-lr_0.001-{settings}-do_0.0-sd_0.0"
+    url = f"{_AUGREG}/{pretrained}--imagenet2012-steps_20k-lr_{learning_rate}-res_224.npz"
+    return Checkpoint(f"AugReg_{size}16_224", f"vit_{size.lower()}16", url, 1000, 224, parameters, top1, _TIMM)
 
 
 # Where the sources of a top-1 contradict each other, the paper's is taken (at 384: the one that timm comes nearest to).
@@ -125,37 +106,19 @@ def cache() -> Path:
     return Path.home() / ".cache" / "distill_lib" / "checkpoints"
 
 
-def default_lock() -> Path:
-    """The file that records the SHA-256 of every checkpoint at its first use."""
-    return cache().with_name("checkpoints.lock.json")
+def resolve(name_or_path: weights.File, *, folder: Path | None = None) -> Path:
+    """The file of a name in `CHECKPOINTS`, downloaded if need be, or the path of any other file, as it is.
 
-
-def resolve(
-    name_or_path: weights.File, *, folder: Path | None = None, download: bool = True, lock: Path | None = None
-) -> Path:
-    """Finds a checkpoint's file, downloading it if need be.
-
-    Args:
-        name_or_path: a name in `CHECKPOINTS`, or the path of a file, which is taken as it is.
-        folder: the only folder to look in, and to download into; None looks into DISTILL_CHECKPOINTS and the cache.
-        download: whether to download what is not at hand.
-        lock: where digests are recorded; None is `default_lock()`.
-
-    Returns:
-        The path of the file; a published one is the same as at its first use.
-
-    Raises:
-        DistillError: if the name is unknown, the file is not there and cannot be had, or it is another than before.
+    `folder` is the only one to look in, and to download into; None looks into DISTILL_CHECKPOINTS and the cache. Raises
+    DistillError if the name is unknown, the file is not there and cannot be had, or it is not that of its first use.
     """
     text = os.fspath(name_or_path)
     if text not in CHECKPOINTS:
         return _local(text)
-    checkpoint, lock = CHECKPOINTS[text], lock or default_lock()
-    path, by_hand = at_hand(checkpoint, folder), _folders(folder)[0]
-    if path is None and not download:
-        raise DistillError(f"{text} is not at hand; get {checkpoint.url} and put it into {by_hand}.")
+    checkpoint, lock = CHECKPOINTS[text], cache().with_name("checkpoints.lock.json")
+    path = at_hand(checkpoint, folder)
     if path is None:
-        target = (folder or cache()) / checkpoint.file
+        target, by_hand = (folder or cache()) / checkpoint.file, _folders(folder)[0]
         return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
     check_digest(text, path, lock)
     return path
@@ -184,16 +147,13 @@ def load(
 
     path = resolve(name_or_path)
     expected = models.shapes(model, image_shape)
-    flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
-    flat = {name: _float32(name, value, path) for name, value in flat.items()}
-    shapes = weights.flatten(expected["params"])
-    flat, notice = bit_names.fit_head(
-        _positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head
-    )
-    if notice:
-        print(notice)
-    tree = weights.match(weights.unflatten(flat), weights.pack(expected), str(path))
-    return weights.unpack(tree)
+    flat, shapes = bit_names.to_ours(weights.flatten(weights.load_npz(path))), weights.flatten(expected["params"])
+    for name, value in flat.items():
+        if not np.issubdtype(value.dtype, np.floating):
+            raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
+        flat[name] = value.astype(np.float32, copy=False)
+    flat = bit_names.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
+    return weights.unpack(weights.match(weights.unflatten(flat), weights.pack(expected), str(path)))
 
 
 def _folders(folder: Path | None) -> list[Path]:
@@ -210,6 +170,7 @@ def _local(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_file():
         return path
+<<<<<<< HEAD
     if path.stem in CHECKPOINTS:
         raise DistillError(
             f"no checkpoint at {text}; check the path, or give the name {path.stem} to have it downloaded."
@@ -225,6 +186,12 @@ def _float32(name: str, value: np.ndarray, path: Path) -> np.ndarray:
     if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
         raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
     return value.astype(np.float32, copy=False)
+=======
+    if path.suffix != ".npz" and len(path.parts) == 1:
+        raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
+    hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
+    raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
+>>>>>>> main
 
 
 def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: int) -> dict[str, np.ndarray]:
@@ -243,10 +210,8 @@ def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: 
 def table(folder: Path | None = None) -> str:
     """All published checkpoints in columns: name, model, size, top-1, where it is at hand, source of top-1."""
     rows = [("name", "model", "size", "top-1 %", "at hand", "source of top-1")]
-    for checkpoint in CHECKPOINTS.values():
-        size = f"about {checkpoint.about_bytes / 1e6:.0f} MB"
-        top1 = "-" if checkpoint.top1 is None else f"{checkpoint.top1:g}"
-        where = str(at_hand(checkpoint, folder) or "no")
-        rows.append((checkpoint.name, checkpoint.model, size, top1, where, checkpoint.source))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for each in CHECKPOINTS.values():
+        top1, where = "-" if each.top1 is None else f"{each.top1:g}", str(at_hand(each, folder) or "no")
+        rows.append((each.name, each.model, f"about {each.about_bytes / 1e6:.0f} MB", top1, where, each.source))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import weights
+from distill_lib import sharding, weights
 from distill_lib.errors import DistillError
 from distill_lib.teachers import soft_labels
 from distill_lib.teachers.soft_labels import SoftLabels
@@ -32,48 +32,38 @@ SAME_VIEW = 1e-3  # largest difference of mean pixels, in [-1, 1], between two r
 _HEADER = "header.json"
 _LOCK = ".lock"  # of `checkpoint.alone`, while soft labels are stored
 Fields = Mapping[str, Any]
+_FIELDS = dict.fromkeys(("format", "kept", "steps", "views", "shard_steps"), int) | {"about": dict}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Store:
-    """A folder of stored soft labels.
-
-    Attributes:
-        folder: where it lies.
-        header: content of header.json: `about` (whose, of which views), `kept` (logits of each), `steps`
-            (that are covered, from the first), `views`, `bytes` (of all shards) and `shard_steps`.
-    """
+    """A folder of stored soft labels, and what its header says of them."""
 
     folder: Path
-    header: Mapping[str, Any]
+    about: Fields  #: whose they are and of which views
+    kept: int  #: logits that are kept of each answer
+    shard_steps: int  #: steps a shard
+    steps: int = 0  #: that are covered, from the first
+    views: int = 0  #: that they are of
 
     @property
-    def kept(self) -> int:
-        """Logits that are kept of each answer."""
-        return self.header["kept"]
-
-    @property
-    def steps(self) -> int:
-        """Steps that are covered, from the first."""
-        return self.header["steps"]
+    def bytes(self) -> int:
+        """Size of all shards."""
+        shards = range(-(-self.steps // self.shard_steps))
+        return sum(_path(self.folder, shard).stat().st_size for shard in shards)
 
     @property
     def bytes_per_view(self) -> float:
         """Size of the shards, divided by the views that they are of."""
-        return self.header["bytes"] / max(self.header["views"], 1)
+        return self.bytes / max(self.views, 1)
 
     def require(self, about: Fields, steps: int) -> None:
-        """Refuses a run that these soft labels are not for.
+        """Refuses a run of so many steps that these soft labels are not for, by a DistillError.
 
-        Args:
-            about: what those of the run depend on.
-            steps: length of its schedule.
-
-        Raises:
-            DistillError: naming the first setting that differs and both values, or how many steps are missing.
+        It names the first setting that differs and both values, or how many steps are missing.
         """
         for name, value in _plain(about).items():
-            if (held := self.header["about"].get(name)) != value:
+            if (held := self.about.get(name)) != value:
                 raise DistillError(
                     f"{self.folder} holds soft labels for {name} {held}, this run has {name} {value}: replay with the "
                     "same, or store those of this run in another folder (distill soft-labels)."
@@ -86,32 +76,25 @@ class Store:
 
     def read(self, step: int) -> SoftLabels:
         """The soft labels of a step, counted from 0, NumPy arrays; raises DistillError where their file is damaged."""
-        shard, place = divmod(step, self.header["shard_steps"])
+        shard, place = divmod(step, self.shard_steps)
         held = self._shard(shard)
         if place >= len(held["logits"]):
             raise DistillError(
                 f"{_path(self.folder, shard)} does not hold step {step}; delete {self.folder} and store it again."
             )
-        columns: list[Any] = [held[name][place] if name in held else None for name in SoftLabels._fields]
-        return SoftLabels(*columns)
+        return SoftLabels(**{name: held[name][place] for name in SoftLabels._fields if name in held})
 
     def check(self, step: int, images: jax.Array) -> None:
-        """Compares what a student is shown with what the teacher was shown, at the first step of some shards only.
+        """Compares what a student is shown, (batch, size, size, channels), with what the teacher was shown.
 
         The header cannot know whether JAX still draws the same random numbers, or whether pictures were exchanged. To
-        look waits for the device, so of small shards only one in each `SHARD_STEPS` steps is looked at.
-
-        Args:
-            step: counted from 0.
-            images: (batch, size, size, channels), the student's views.
-
-        Raises:
-            DistillError: if they are others.
+        look waits for the device, so only the first step of a shard is looked at, and of small shards one in
+        `SHARD_STEPS` steps.
         """
-        shard, place = divmod(step, self.header["shard_steps"])
-        if place or step % SHARD_STEPS >= self.header["shard_steps"]:
+        shard, place = divmod(step, self.shard_steps)
+        if place or step % SHARD_STEPS >= self.shard_steps:
             return
-        difference = float(np.abs(mean_pixels(images) - self._shard(shard)["means"]).max())
+        difference = float(np.abs(sharding.fetch(mean_pixels(images)) - self._shard(shard)["means"]).max())
         if difference > SAME_VIEW:
             raise DistillError(
                 f"the views of step {step} are not those that {self.folder} holds soft labels for (their mean pixels "
@@ -119,38 +102,24 @@ class Store:
             )
 
     def add(self, batches: list[SoftLabels], means: np.ndarray) -> Store:
-        """Writes the next shard, and then the header that covers it.
+        """Writes the soft labels of the next shard's steps, NumPy arrays, and then the header that covers it.
 
-        Args:
-            batches: the soft labels of its steps, NumPy arrays.
-            means: `mean_pixels` of the first step's views, as the student is shown them.
-
-        Returns:
-            The store with them.
-
-        Raises:
-            DistillError: if one is not finite, or the folder cannot be written.
+        `means` are the `mean_pixels` of the first step's views. Returns the store with them; raises DistillError if one
+        is not finite, or the folder cannot be written.
         """
-        shard = self.steps // self.header["shard_steps"]
-        columns = zip(*batches, strict=True)
-        arrays = {
-            name: np.stack(column)
-            for name, column in zip(SoftLabels._fields, columns, strict=True)
-            if column[0] is not None
-        }
+        shard = self.steps // self.shard_steps
+        columns = zip(SoftLabels._fields, zip(*batches, strict=True), strict=True)
+        arrays = {name: np.stack(column) for name, column in columns if column[0] is not None}
         if not np.isfinite(arrays["logits"]).all():
             raise DistillError(f"the teacher's logits from step {self.steps} on are not finite: mend the teacher.")
-        path = _path(self.folder, shard)
-        weights.save_npz(path, arrays | {"means": means}, {"holds": self._digest(shard)})
-        counts = {"steps": self.steps + len(batches)}
-        counts["views"] = self.header["views"] + len(batches) * len(means)
-        counts["bytes"] = self.header["bytes"] + path.stat().st_size
-        return _written(Store(self.folder, dict(self.header) | counts))
+        weights.save_npz(_path(self.folder, shard), arrays | {"means": means}, {"holds": self._digest(shard)})
+        steps, views = self.steps + len(batches), self.views + len(batches) * len(means)
+        return _written(replace(self, steps=steps, views=views))
 
     def _digest(self, shard: int) -> str:
         """Of everything that decides what a shard holds."""
-        facts = [self.header[name] for name in ("format", "about", "kept", "shard_steps")]
-        return hashlib.sha256(json.dumps([*facts, shard], sort_keys=True).encode()).hexdigest()
+        facts = [FORMAT, self.about, self.kept, self.shard_steps, shard]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _shard(self, shard: int) -> dict[str, np.ndarray]:
         path = _path(self.folder, shard)
@@ -168,40 +137,26 @@ def begin(
 ) -> Store:
     """Starts a store, or goes on with one whose writing was stopped or that shall cover more steps.
 
-    Args:
-        folder: an empty or absent one, or one with soft labels of the same kind.
-        about: what the soft labels depend on; JSON-able.
-        kept: logits that are kept of each.
-        steps: that shall be covered.
-        num_classes: length of the logits.
-        batch_size: images a step.
-
-    Returns:
-        The store as far as it is whole.
-
-    Raises:
-        DistillError: if the folder holds anything else, or cannot be written.
+    The folder is empty, absent, or holds soft labels that depend on the same, JSON-able `about` and keep as many
+    logits. Returns the store as far as it is whole; raises DistillError if the folder holds anything else, or cannot be
+    written.
     """
     folder = Path(folder)
     if not (folder / _HEADER).is_file():
-        if folder.exists() and (
-            not folder.is_dir() or set(folder.iterdir()) - {folder / _LOCK, *weights.unfinished(folder)}
-        ):
+        own = {folder / _LOCK, *weights.unfinished(folder)}
+        if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - own):
             raise DistillError(f"{folder} holds something else; name an empty folder for the soft labels.")
         shard_steps = max(1, min(SHARD_STEPS, SHARD_BYTES // (batch_size * soft_labels.size(kept, num_classes))))
-        facts = {"format": FORMAT, "kept": kept, "steps": 0, "views": 0, "bytes": 0, "shard_steps": shard_steps}
-        return _written(Store(folder, facts | {"about": _plain(about)}))
+        return _written(Store(folder=folder, about=_plain(about), kept=kept, shard_steps=shard_steps))
     store = load(folder)
     if store.kept != kept:
         raise DistillError(f"{folder} keeps {store.kept} logits of each, not {kept}; name another folder.")
     store.require(about, 0)
-    spare = store.steps % store.header["shard_steps"]
+    spare = store.steps % store.shard_steps
     if store.steps >= steps or not spare:
         return store
     # The last shard is not full and is made again; until it is, the folder stays as it is.
-    counts = {"steps": store.steps - spare, "views": store.header["views"] - spare * batch_size}
-    counts["bytes"] = _bytes(folder, store.steps // store.header["shard_steps"])
-    return Store(folder, dict(store.header) | counts)
+    return replace(store, steps=store.steps - spare, views=store.views - spare * batch_size)
 
 
 def load(folder: str | os.PathLike[str]) -> Store:
@@ -214,19 +169,17 @@ def load(folder: str | os.PathLike[str]) -> Store:
         )
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
-        version = header["format"]
-        whole = all(isinstance(header[name], int) for name in ("kept", "steps", "views", "bytes", "shard_steps"))
-        if not whole or not isinstance(header["about"], dict):
-            raise TypeError("its parts have other types")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DistillError(
-            f"{path} is damaged ({error!r}); delete {folder} and store the soft labels again."
-        ) from error
-    if version != FORMAT:
+        kinds = {name: type(header[name]) for name in _FIELDS}
+    except (ValueError, KeyError, TypeError):
+        kinds = {}
+    if kinds != _FIELDS:
+        raise DistillError(f"{path} is damaged; delete {folder} and store the soft labels again.")
+    if (version := header["format"]) != FORMAT:
         raise DistillError(f"{path} has format {version}, this version reads {FORMAT}; store the soft labels again.")
-    return Store(folder, header)
+    return Store(folder=folder, **{name: header[name] for name in _FIELDS if name != "format"})
 
 
+@jax.jit
 def mean_pixels(images: jax.Array | np.ndarray) -> jax.Array:
     """The mean of each image (batch, size, size, channels) of a batch, (batch,) float32: it tells views apart."""
     return jnp.mean(jnp.asarray(images), axis=(1, 2, 3))
@@ -234,18 +187,14 @@ def mean_pixels(images: jax.Array | np.ndarray) -> jax.Array:
 
 def _plain(about: Fields) -> dict[str, Any]:
     """As JSON gives it back."""
-    return json.loads(json.dumps(dict(about)))
+    return dict(json.loads(json.dumps(dict(about))))
 
 
 def _written(store: Store) -> Store:
-    content = json.dumps(dict(store.header), indent=1, sort_keys=True) + "\n"
+    header = {name: getattr(store, name) for name in _FIELDS if name != "format"} | {"format": FORMAT}
+    content = json.dumps(header, indent=1, sort_keys=True) + "\n"
     weights.write_atomically(store.folder / _HEADER, content.encode())
     return store
-
-
-def _bytes(folder: Path, shards: int) -> int:
-    """Size of the first shards. A header alone does not tell it: the last shard may be newer than the header is."""
-    return sum(path.stat().st_size for path in (_path(folder, shard) for shard in range(shards)) if path.is_file())
 
 
 def _path(folder: Path, shard: int) -> Path:

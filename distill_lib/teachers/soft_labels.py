@@ -21,17 +21,15 @@ _LOWEST = float(np.finfo(np.float16).min)
 
 
 class SoftLabels(NamedTuple):
-    """What is kept of the logits of a batch: differences to the largest one, which is all that a softmax sees.
+    """What is kept of the logits of a batch: differences to the largest one, which is all that a softmax sees."""
 
-    Attributes:
-        logits: (batch, kept) float16, at most 0; of all classes in their order, or of the likeliest ones.
-        classes: (batch, kept) unsigned integers; None where all classes are kept.
-        rest: (batch,) float16, the logit that every other class gets; None where all classes are kept.
-    """
-
-    logits: jax.Array | np.ndarray
-    classes: jax.Array | np.ndarray | None = None
-    rest: jax.Array | np.ndarray | None = None
+    logits: (
+        jax.Array | np.ndarray
+    )  #: (batch, kept) float16, at most 0; of all classes in order, or of the likeliest ones
+    classes: jax.Array | np.ndarray | None = None  #: (batch, kept) unsigned integers; None where all classes are kept
+    rest: jax.Array | np.ndarray | None = (
+        None  #: (batch,) float16, what every other class gets; None where all are kept
+    )
 
 
 @functools.partial(jax.jit, static_argnames="kept")
@@ -43,9 +41,6 @@ def keep(logits: jax.Array, kept: int, temperature: jax.Array | float = 1.0) -> 
         kept: how many; all where there are no more classes.
         temperature: T at which the probability of the others is exact. Spread evenly, they weigh too much at any higher
             temperature and too little at any lower one.
-
-    Returns:
-        The soft labels.
     """
     num_classes = logits.shape[-1]
     logits = logits - logits.max(axis=-1, keepdims=True)
@@ -62,9 +57,8 @@ def restore(soft: SoftLabels, num_classes: int) -> jax.Array:
     logits = jnp.asarray(soft.logits, jnp.float32)
     if soft.classes is None or soft.rest is None:
         return logits
-    rest = jnp.asarray(soft.rest, jnp.float32)[:, None]
-    level = jnp.broadcast_to(rest, (len(logits), num_classes))
-    return jax.vmap(lambda row, at, own: row.at[at].set(own))(level, jnp.asarray(soft.classes, jnp.int32), logits)
+    rest = jnp.repeat(jnp.asarray(soft.rest, jnp.float32)[:, None], num_classes, axis=1)
+    return jnp.asarray(jax.vmap(lambda row, at, own: row.at[at].set(own))(rest, jnp.asarray(soft.classes), logits))
 
 
 def size(kept: int, num_classes: int) -> int:
@@ -85,11 +79,7 @@ def _index(num_classes: int) -> np.dtype:
 
 @dataclass(frozen=True)
 class StoredTeacher:
-    """A teacher that is not asked again: it takes the place of an `Ensemble`, and soft labels that of variables.
-
-    Attributes:
-        num_classes: length of the logits.
-    """
+    """A teacher that is not asked again: it takes the place of an `Ensemble`, and soft labels that of variables."""
 
     num_classes: int
 

@@ -36,21 +36,13 @@ Variables = tuple[models.Variables, ...]
 
 @dataclass(frozen=True)
 class Teacher:
-    """Frozen networks that answer with one voice; most often it is one network.
+    """Frozen networks that answer with one voice; most often it is one network."""
 
-    Attributes:
-        name: how it was asked for.
-        ensemble: the networks, and what each wants to see.
-        variables: of each network.
-        sha256: of the checkpoint file, or of all of them; part of the identity of every run that learns from it.
-        channels: channels that it was made for; None takes any.
-    """
-
-    name: str
-    ensemble: Ensemble
-    variables: Variables
-    sha256: str
-    channels: int | None = None
+    name: str  #: how it was asked for
+    ensemble: Ensemble  #: the networks, and what each wants to see
+    variables: Variables  #: of each network
+    sha256: str  #: of the checkpoint file, or of all of them; part of the identity of every run that learns from it
+    channels: int | None = None  #: channels that it was made for; None takes any
 
     @property
     def has_features(self) -> bool:
@@ -61,9 +53,7 @@ class Teacher:
         """Maps images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits (batch, classes).
 
         A network that wants another size is shown the images resized, one that wants another range of values gets it.
-
-        Raises:
-            DistillError: if the images have another shape or number of channels.
+        Raises DistillError if the images have another shape or number of channels.
         """
         shown = views.normalize(images)
         if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.channels not in (None, shown.shape[3]):
@@ -96,9 +86,6 @@ def load(
         ensemble: "logits" or "probabilities": what several teachers average.
         dtype: what they compute in, "float32" or "bfloat16".
 
-    Returns:
-        The teacher.
-
     Raises:
         DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
     """
@@ -116,9 +103,8 @@ def names() -> list[str]:
 def parts(name: str) -> list[tuple[str, int | None]]:
     """The networks that a teacher's name stands for: of each its own name, and the side in pixels behind an "@".
 
-    Raises:
-        DistillError: if one of them is neither a known name, an .npz nor a function, or is to be shown an image that is
-            too large; whether the file is there is not looked at.
+    Whether files are there is not looked at. Raises DistillError if one is neither a known name, an .npz nor a
+    function, or is to be shown an image that is too large.
     """
     named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
@@ -139,29 +125,29 @@ def resolve(name: str) -> Path:
 def _member(
     name: str, side: int | None, num_classes: int, image_shape: tuple[int, int, int], dtype: str
 ) -> tuple[Member, models.Variables, str]:
-    shown = (side, side, image_shape[2]) if side else image_shape
     if function.NAME.fullmatch(name):
-        asked, sha256 = function.load(name, num_classes, shown)
+        asked, sha256 = function.load(name, num_classes, (side, side, image_shape[2]) if side else image_shape)
         return Member(asked, side), {}, sha256
     if name == MOCK:
-        return _folded(*_mock(num_classes, image_shape, dtype), _ANY | {"resolution": side}, "mock")
-    path = resolve(name)
-    facts = facts_of(path) | ({"resolution": side} if side else {})
-    model = models.create(facts["model"], num_classes, dtype)
-    own_size = facts["resolution"]
-    shape = (own_size, own_size, image_shape[2]) if own_size else image_shape
-    return _folded(model, published.load(path, model, shape), facts, weights.sha256(path))
+        model, variables, sha256 = *_mock(num_classes, image_shape, dtype), "mock"
+        facts = _ANY | {"resolution": side}
+    else:
+        path = resolve(name)
+        facts = facts_of(path) | ({"resolution": side} if side else {})
+        model, own = models.create(facts["model"], num_classes, dtype), facts["resolution"]
+        variables = published.load(path, model, (own, own, image_shape[2]) if own else image_shape)
+        sha256 = weights.sha256(path)
+    model, variables = models.fold(model, variables)
+    low, high = facts["input_range"]
+    member = Member(model, facts["resolution"], (float(low), float(high)))
+    return member, jax.tree.map(jnp.asarray, variables), sha256
 
 
 def facts_of(path: Path) -> dict[str, Any]:
     """What a checkpoint says of itself, or the table of published ones of it.
 
-    Returns:
-        Its facts, among them `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a
-        black and a white pixel).
-
-    Raises:
-        DistillError: if it does not say which model it holds, or one of these is of another kind.
+    Among its facts are `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a black
+    and a white pixel). Raises DistillError if it does not say which model it holds, or one of these is of another kind.
     """
     facts = weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
@@ -180,15 +166,6 @@ def facts_of(path: Path) -> dict[str, Any]:
     for name in (name for name, right in sound.items() if not right):
         raise DistillError(f"{path} says that its {name} is {str(facts[name])[:40]!r}: save it with a right one.")
     return facts
-
-
-def _folded(
-    model: Any, variables: models.Variables, facts: dict[str, Any], sha256: str
-) -> tuple[Member, models.Variables, str]:
-    model, variables = models.fold(model, variables)
-    variables = jax.tree.map(jnp.asarray, variables)
-    low, high = facts["input_range"]
-    return Member(model, facts["resolution"], (float(low), float(high))), variables, sha256
 
 
 @functools.lru_cache(maxsize=8)

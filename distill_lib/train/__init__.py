@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING
 from distill_lib.lazy import loader
 
 if TYPE_CHECKING:
-    from distill_lib.train.loop import fit
     from distill_lib.train.student import Run
-    from distill_lib.train.sweeps import GRIDS, finished, grid, sweep
+    from distill_lib.train.sweeps import GRIDS, finished, fit, grid, sweep
 
 __all__ = ["GRIDS", "Run", "finished", "fit", "grid", "sweep"]
 
-__getattr__ = loader(
-    __name__,
-    {
-        "loop": ["fit"],
-        "student": ["Run"],
-        "sweeps": ["GRIDS", "finished", "grid", "sweep"],
-    },
-)
+__getattr__ = loader(__name__, {"student": ["Run"], "sweeps": ["GRIDS", "finished", "fit", "grid", "sweep"]})

@@ -27,27 +27,21 @@ def most_ahead() -> int:
 
 
 def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
-    """Makes the batches of a task, endless; closing it ends the threads that decode.
-
-    Args:
-        task: whose batches.
-        start: steps that are done.
-        mesh: all devices, along one axis "data".
+    """Makes the batches of a task from a step on, endless, on a mesh; closing it ends the threads that decode.
 
     Raises:
         DistillError: if stored soft labels are damaged, or belong to other views.
     """
-    recipe, store = task.recipe, task.store
-    everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
-    teacher = task.asked_teacher
+    recipe, store, (teacher, variables) = task.recipe, task.store, task.asked
     teach = step.teach(recipe, teacher, task.num_classes)
-    key = jax.device_put(step.view_key(recipe.order_seed), everywhere)
-    variables: Any = () if store is not None else jax.device_put(task.asked_variables, everywhere)
+    everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
+    key = jax.jit(lambda: step.view_key(recipe.order_seed), out_shardings=everywhere)()
+    variables = sharding.put(variables, everywhere)
     sizes = teacher.sizes(recipe.resolution) if teacher else []
     temperature = np.float32(recipe.temperature)
     with contextlib.closing(task.train.batches(recipe, start, mesh, task.fixed_targets(), sizes)) as given:
         for number, pixels in given:
-            asked = variables if store is None else jax.device_put(store.read(number), split)
+            asked: Any = variables if store is None else sharding.put(store.read(number), split)
             batch = teach(key, np.int32(number), pixels, asked, temperature)
             if store is not None:
                 store.check(number, batch.images)

@@ -28,12 +28,10 @@ CHECKSUM = 4  # bytes
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Keeps other processes from writing a run, or soft labels, into a folder at the same time; a kill sets it free.
-
-    Does nothing where the system has no such locks.
+    """Keeps other processes from writing into a folder at the same time, where the system has locks; a kill frees it.
 
     Raises:
-        DistillError: if another process trains it, or the folder cannot be written.
+        DistillError: if another process has it, or the folder cannot be written.
     """
     try:
         import fcntl
@@ -67,11 +65,7 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
-    """Writes a state (any tree of arrays) and JSON-able facts; a kill at any moment leaves it or the one before whole.
-
-    Raises:
-        DistillError: if it cannot be written.
-    """
+    """Writes a state (a tree of arrays) and JSON-able facts; a kill at any moment leaves it or the one before whole."""
     leaves = {str(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state))}
     content = io.BytesIO()
     np.savez(content, facts=np.array(json.dumps(facts)), **leaves)  # type: ignore[arg-type]
@@ -80,14 +74,15 @@ def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
 
 
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-    """Reads the newest state that is whole; a damaged one is told, and set aside where there is one before it.
+    """Reads the leaves (for `restored`) and facts of the newest state that is whole; None where there is none.
 
-    Returns:
-        The leaves of the state, for `restored`, and its facts; None where there is no checkpoint.
+    A damaged one is told, and set aside where there is one before it. What a kill left half-written is removed.
 
     Raises:
         DistillError: if no checkpoint is whole, or there is only one of an earlier version.
     """
+    for leftover in weights.unfinished(directory):
+        leftover.unlink(missing_ok=True)
     if (directory / "checkpoint").is_dir():
         raise DistillError(f"{directory}/checkpoint is of an earlier version: finish that run with it, or delete this.")
     paths = [path for path in (directory / NEWEST, directory / BEFORE) if path.is_file()]
@@ -117,6 +112,8 @@ def restored(leaves: list[np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(tree, typed)
 
 
-def leftovers(directory: Path) -> list[Path]:
-    """What a finished run needs no more, and what kills left."""
-    return [directory / name for name in (*KEPT, "recipe.json")] + weights.unfinished(directory)
+def tidy(directory: Path) -> None:
+    """Removes what a finished run needs no more; what is half-written may be another process's addition to it."""
+    for name in (*KEPT, LOCK, "recipe.json"):
+        with contextlib.suppress(OSError):  # of a folder that may only be read
+            (directory / name).unlink(missing_ok=True)

@@ -7,7 +7,6 @@ import numpy as np
 
 from distill_lib import sharding, views
 from distill_lib.crops import MILD_CROP_SIDE
-from distill_lib.errors import DistillError
 from distill_lib.input_pipeline.splits import Split
 from distill_lib.log import logger
 from distill_lib.pixels import Pixels
@@ -21,25 +20,16 @@ SIDES = {"whole": 1.0, "central": MILD_CROP_SIDE}
 
 
 def fixed_targets(teacher: Teacher, split: Split, recipe: Recipe) -> np.ndarray:
-    """A fixed teacher's logits, computed once for each image (the paper's `fix/*`).
+    """A fixed teacher's logits, computed once for each image (the paper's `fix/*`), for the crops of a recipe's policy.
 
-    A mean over crops is the mean of the predictions at the recipe's temperature; it is returned as logits whose softmax
-    at that temperature is this mean.
-
-    Args:
-        teacher: the teacher.
-        split: the images; for a mean over crops, in memory.
-        recipe: a policy with a fixed teacher, and what crops and loss depend on.
+    A mean over crops, of images in memory, is the mean of the predictions at the recipe's temperature; it is returned
+    as logits whose softmax at that temperature is this mean.
 
     Returns:
         (n, classes) float32. Of an image that cannot be decoded, what is said of a black one: no step shows it.
-
-    Raises:
-        DistillError: if the policy is a baseline without a teacher.
     """
     crop = views.policy(recipe.policy).teacher
-    if crop is None:
-        raise DistillError("a baseline without a teacher has no fixed outputs.")
+    assert crop is not None, "a baseline has no teacher"
     mean_over_crops, temperature = crop == "inception_mean", recipe.temperature
     kind = "inception" if mean_over_crops else crop
 
@@ -60,6 +50,6 @@ def fixed_targets(teacher: Teacher, split: Split, recipe: Recipe) -> np.ndarray:
             logger.info("the teacher's fixed outputs: %d of %d images", number * AT_ONCE, len(split))
         first = jax.random.key(number * AT_ONCE)
         keys = (jax.random.fold_in(first, crop_number) for crop_number in range(crops))
-        parts.append(np.asarray(sum(answer(variables, pixels, key) for key in keys)) / crops)
+        parts.append(sharding.fetch(sum(answer(variables, pixels, key) for key in keys)) / crops)
     means = np.concatenate(parts)[: len(split)]
     return temperature * np.log(np.maximum(means, np.finfo(np.float32).tiny)) if mean_over_crops else means

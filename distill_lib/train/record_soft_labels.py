@@ -11,6 +11,7 @@ the notebooks `distill` and `sweep`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import time
@@ -27,7 +28,7 @@ from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_label_store, soft_labels
 from distill_lib.teachers.soft_label_store import Store
 from distill_lib.teachers.soft_labels import SoftLabels
-from distill_lib.train import batches, checkpoint
+from distill_lib.train import batches, checkpoint, processes
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
 from distill_lib.train.step import Batch
@@ -48,28 +49,28 @@ def store(
         folder: where they go; one that was begun for the same views is completed.
         kept: logits that are kept of each; as many as there are classes keep all.
         loading: how images come, as in `setup.prepare`.
-        workers: threads that decode, where images are decoded on the way.
-
-    Returns:
-        The store.
+        workers: threads that decode, likewise.
 
     Raises:
         DistillError: if there is nothing to store, or the folder holds something else or cannot be written.
     """
     if kept < 1:
         raise DistillError(f"at least 1 logit of each has to be kept, got {kept}.")
+    processes.start()
     sharding.use_compilation_cache()
-    task = prepare(recipe, loading=loading, workers=workers)
+    task = processes.together(lambda: prepare(recipe, loading=loading, workers=workers))
     if not task.asks_teacher:
         raise DistillError(
             f"policy {recipe.policy} asks no teacher in its steps: there is nothing to store. Choose same/ic, mix or "
             "another policy whose teacher sees every view."
         )
     kept = min(kept, task.num_classes)
-    facts, sizes = task.soft_label_facts(kept), {"num_classes": task.num_classes, "batch_size": recipe.batch_size}
-    with checkpoint.alone(Path(folder)):
-        begun = soft_label_store.begin(folder, facts, kept, steps=task.total_steps, **sizes)
-        return _completed(begun, task)
+    facts = task.batch_facts(tempered=kept < task.num_classes)
+    sizes = {"num_classes": task.num_classes, "batch_size": recipe.batch_size}
+    with contextlib.ExitStack() as held:
+        processes.from_first(lambda: held.enter_context(checkpoint.alone(Path(folder))))
+        begin = lambda: soft_label_store.begin(folder, facts, kept, steps=task.total_steps, **sizes)  # noqa: E731
+        return _completed(processes.from_first(begin), task)
 
 
 def _completed(begun: Store, task: Task) -> Store:
@@ -83,8 +84,8 @@ def _completed(begun: Store, task: Task) -> Store:
         soft = _kept(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
         made = fetched(soft, batches.most_ahead())
         while begun.steps < total:
-            labels, means = zip(*itertools.islice(made, begun.header["shard_steps"]), strict=True)
-            begun = begun.add(list(labels), means[0])
+            labels, means = zip(*itertools.islice(made, begun.shard_steps), strict=True)
+            begun = processes.from_first(functools.partial(begun.add, list(labels), means[0]))
             if time.perf_counter() - reported > REPORT_SECONDS or begun.steps == total:
                 reported = time.perf_counter()
                 progress.report(begun.steps)
@@ -94,7 +95,7 @@ def _completed(begun: Store, task: Task) -> Store:
 def _kept(given: Iterable[Batch], begun: Store, temperature: float) -> Iterator[tuple[SoftLabels, jax.Array | None]]:
     """The soft labels of batches, and of the first of each shard the mean pixels of its views."""
     for number, batch in enumerate(given):
-        means = None if number % begun.header["shard_steps"] else soft_label_store.mean_pixels(batch.images)
+        means = None if number % begun.shard_steps else soft_label_store.mean_pixels(batch.images)
         yield soft_labels.keep(batch.targets, begun.kept, temperature), means
 
 
@@ -104,5 +105,5 @@ def fetched(given: Iterable[Item], ahead: int) -> Iterator[Item]:
     for item in given:
         waiting.append(item)
         if len(waiting) > ahead:
-            yield jax.device_get(waiting.popleft())
-    yield from (jax.device_get(item) for item in waiting)
+            yield sharding.fetch(waiting.popleft())
+    yield from (sharding.fetch(item) for item in waiting)

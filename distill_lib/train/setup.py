@@ -40,7 +40,7 @@ def prepare(
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
     replay: str | os.PathLike[str] | None = None,
 ) -> Task:
-    """Loads and checks data and teacher; nothing is computed.
+    """Loads and checks data and teacher; nothing is computed. Raises DistillError where something is not, or not right.
 
     Args:
         recipe: what shall run.
@@ -51,43 +51,69 @@ def prepare(
         results: the results folder, for a student that continues a run in it; None finds it.
         on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
         replay: folder of stored soft labels, instead of asking the teacher in the steps; the recipe's `stored` follows.
-
-    Raises:
-        DistillError: if the recipe asks for what there is not, or for what does not fit; if the soft labels are
-            for another run.
     """
     if on_bad_image not in stream.ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
     stream.crew(workers)  # tells a bad number now
     dataset = datasets.get(recipe.dataset)
-    student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
-    models.shapes(student, (recipe.resolution, recipe.resolution, dataset.channels))  # told before images are decoded
     transfer = datasets.get(recipe.transfer_set) if recipe.transfer_set else dataset
+    student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+    models.shapes(student, shape)  # tells a bad size before images are decoded
     _check_size(recipe, transfer)
     streams, reason = _streams(recipe, (dataset, transfer), loading)
     if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == like.train.streamed:
-        task = dataclasses.replace(like, recipe=recipe, teacher=None, store=None, start=None, start_sha256="")
+        task = like
     else:
         _say_once(f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
-        names = tuple(dict.fromkeys((recipe.dataset, transfer.name)))
-        splits = _splits(recipe, dataset, streams, {"workers": workers, "on_bad_image": on_bad_image})
-        task = Task(
-            recipe=recipe,
-            dataset=dataset,
-            train=splits["train"],
-            eval_sets={
-                name: EvalSet(split, recipe.eval_side, TRAIN_EVALUATION_IMAGES if name == "train" else None)
-                for name, split in splits.items()
-            },
-            fingerprint="".join(map(datasets.fingerprint, names)),
-            data="".join(datasets.digest(name, mock=recipe.variant == "smoke") for name in names),
-        )
-    task = _started(task, results)
+        task = _opened(recipe, dataset, streams, {"workers": workers, "on_bad_image": on_bad_image})
+    path = _start(recipe, results)
+    task = dataclasses.replace(
+        task,
+        recipe=recipe,
+        teacher=_teacher(recipe, dataset, like),
+        start=published.load(path, student, shape, replace_head=True) if path else None,
+        start_sha256=weights.sha256(path) if path else "",
+        store=None,
+    )
+    return task if replay is None and recipe.stored is None else _replaying(task, replay)
+
+
+def _opened(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: dict[str, Any]) -> Task:
+    """A task with its images alone."""
+    mock = recipe.variant == "smoke"
+    options: dict[str, dict[str, Any]] = {
+        split: {"name": recipe.dataset, "split": split, "mock": mock} for split in SPLITS
+    }
+    options["train"]["limit"] = recipe.train_images
+    if recipe.transfer_set is not None:
+        options["train"] |= {"name": recipe.transfer_set, "channels": dataset.channels}
+    splits: dict[str, Split] = {}
+    for split, own in options.items():
+        if streams:
+            splits[split] = Streamed(datasets.load(**own), **decoding)
+            continue
+        splits[split] = resident = InMemory(functools.partial(datasets.arrays, **own))
+        if split == "train" or dataset.origin != "embedded":  # the package's own are read when they are due
+            _ = resident.arrays  # a broken image stops a run before it trains
+    names = dict.fromkeys((recipe.dataset, recipe.transfer_set or recipe.dataset))
+    limits = {"train": TRAIN_EVALUATION_IMAGES}
+    return Task(
+        recipe=recipe,
+        dataset=dataset,
+        train=splits["train"],
+        eval_sets={name: EvalSet(split, recipe.eval_side, limits.get(name)) for name, split in splits.items()},
+        fingerprint="".join(map(datasets.fingerprint, names)),
+        data="".join(datasets.digest(name, mock=mock) for name in names),
+    )
+
+
+def _teacher(recipe: Recipe, dataset: datasets.Dataset, like: Task | None) -> teachers.Teacher | None:
     if not recipe.has_teacher:
-        return _replaying(task, replay)
+        return None
     if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
-        return _replaying(dataclasses.replace(task, teacher=like.teacher), replay)
-    teacher = teachers.load(
+        return like.teacher
+    return teachers.load(
         recipe.teacher,
         num_classes=dataset.num_classes,
         channels=dataset.channels,
@@ -95,14 +121,29 @@ def prepare(
         ensemble=recipe.ensemble,
         dtype=recipe.dtype,
     )
-    return _replaying(dataclasses.replace(task, teacher=teacher), replay)
+
+
+def _start(recipe: Recipe, results: str | os.PathLike[str] | None) -> Path | None:
+    """The checkpoint that the student begins from, if its recipe names one."""
+    name = recipe.start
+    if name is None:
+        return None
+    of_run = Path(results or records.find_results(), name.removeprefix(RUN), "student.npz")
+    path = of_run if name.startswith(RUN) else teachers.resolve(name)
+    if not path.is_file():
+        raise DistillError(
+            f"{name} has no student at {path}: train that run first (where its record came without a student, in "
+            "another folder, as in `-p results again`), or name a checkpoint."
+        )
+    held = weights.load_metadata(path).get("model", recipe.student)
+    if held != recipe.student:
+        raise DistillError(f"start {name} holds {held}, not {recipe.student}: choose student {held}, or no start.")
+    return path
 
 
 def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
-    """The task with the soft labels that lie in a folder, if one is named."""
+    """The task with the soft labels that lie in a folder."""
     recipe = task.recipe
-    if folder is None and recipe.stored is None:
-        return task
     if folder is None:
         raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder (replay).")
     if not task.asks_teacher:
@@ -115,7 +156,7 @@ def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
         )
     if recipe.stored not in (None, store.kept):
         raise DistillError(f"{folder} keeps {store.kept} logits of each answer, not {recipe.stored}: leave out stored.")
-    store.require(task.soft_label_facts(store.kept), task.total_steps)
+    store.require(task.batch_facts(tempered=store.kept < task.num_classes), task.total_steps)
     return dataclasses.replace(task, recipe=dataclasses.replace(recipe, stored=store.kept), store=store)
 
 
@@ -153,50 +194,11 @@ def _say_once(line: str) -> None:
     logger.info("%s", line)
 
 
-def _started(task: Task, results: str | os.PathLike[str] | None) -> Task:
-    """The task with the variables that its student begins from, if its recipe names some."""
-    name = task.recipe.start
-    if name is None:
-        return task
-    if name.startswith(RUN):
-        path = Path(results or records.find_results(), name.removeprefix(RUN), "student.npz")
-        if not path.is_file():
-            raise DistillError(
-                f"{name} has no student at {path}: train that run first (where its record came without a student, in "
-                "another folder, as in `-p results again`), or name a checkpoint."
-            )
-    else:
-        path = teachers.resolve(name)
-    held = weights.load_metadata(path).get("model", task.recipe.student)
-    if held != task.recipe.student:
-        raise DistillError(f"start {name} holds {held}, not {task.recipe.student}: choose student {held}, or no start.")
-    start = published.load(path, task.student, task.image_shape, replace_head=True)
-    return dataclasses.replace(task, start=start, start_sha256=weights.sha256(path))
-
-
-def _splits(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: dict[str, Any]) -> dict[str, Split]:
-    options: dict[str, dict[str, Any]] = {
-        split: {"name": recipe.dataset, "split": split, "mock": recipe.variant == "smoke"} for split in SPLITS
-    }
-    options["train"]["limit"] = recipe.train_images
-    if recipe.transfer_set is not None:
-        options["train"] |= {"name": recipe.transfer_set, "channels": dataset.channels}
-    if streams:
-        return {split: Streamed(datasets.load(**own), **decoding) for split, own in options.items()}
-    splits = {split: InMemory(functools.partial(datasets.arrays, **own)) for split, own in options.items()}
-    for split, images in splits.items():
-        if split == "train" or dataset.origin != "embedded":  # the package's own are read when they are due
-            _ = images.arrays  # a broken image stops a run before it trains
-    return {**splits}
-
-
 def _check_size(recipe: Recipe, transfer: datasets.Dataset) -> None:
     """Raises DistillError if batch or schedule do not fit the training images, as far as known, or the devices."""
     images = datasets.training_images(transfer, recipe.train_images, mock=recipe.variant == "smoke")
     if images is not None:
         recipe.check_length(images)
-    if jax.process_count() > 1:
-        raise DistillError("training on several hosts is not supported yet: start one process with all devices of one.")
     if recipe.batch_size % jax.device_count():
         raise DistillError(
             f"batch_size {recipe.batch_size} cannot be shared by {jax.device_count()} devices; choose a multiple."

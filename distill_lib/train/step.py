@@ -67,14 +67,10 @@ class Settings(NamedTuple):
     @classmethod
     def of(cls, recipe: Recipe, total_steps: int) -> Settings:
         """Those of a run of so many steps."""
-        return cls(
-            learning_rate=jnp.float32(recipe.learning_rate),
-            weight_decay=jnp.float32(recipe.weight_decay),
-            temperature=jnp.float32(recipe.temperature),
-            label_share=jnp.float32(recipe.label_share),
-            total_steps=jnp.int32(total_steps),
-            warmup_steps=jnp.int32(recipe.warmup_steps),
+        rate, decay, temperature, share = map(
+            jnp.float32, (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
         )
+        return cls(rate, decay, temperature, share, jnp.int32(total_steps), jnp.int32(recipe.warmup_steps))
 
 
 def view_key(seed: int) -> jax.Array:
@@ -142,8 +138,8 @@ def learn(
         student: the module that is trained.
         recipe: what it minimises, and how; runs that share `LOSS_FIELDS` share the program.
         remat: as in `models.train_logits`.
-        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; the states are
-            then those of `state.spread`. None has each device do all of it.
+        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; None has each
+            device do all of it.
 
     Returns:
         A function of (state, settings, batch) to the next state.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import models, optim, records, weights
+from distill_lib import models, optim, records, sharding, weights
 from distill_lib.errors import DistillError
-from distill_lib.evaluation import metrics, predict
+from distill_lib.evaluation import metrics
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.train import checkpoint
-from distill_lib.train.state import State, gathered, spread
+from distill_lib.train import checkpoint, processes
+from distill_lib.train.state import State
 from distill_lib.train.task import RUN, SPLITS, Task
 
 
@@ -31,16 +31,20 @@ class Run:
     Attributes:
         record: content of run.json.
         rows: content of metrics.csv.
-        variables: the student as `models.logits` wants it, arrays of NumPy; empty where only the record was kept.
-        directory: where the record lies.
+        directory: where they lie, and the student beside them.
         reused: whether it was finished before and only read now.
     """
 
     record: dict[str, Any]
     rows: list[dict[str, Any]]
-    variables: dict[str, Any]
     directory: Path
     reused: bool
+
+    @functools.cached_property
+    def variables(self) -> models.Variables:
+        """The student as `models.logits` wants it, arrays of NumPy; empty where only the record was kept."""
+        path = self.directory / "student.npz"
+        return weights.unpack(weights.load_npz(path)) if path.is_file() else {}
 
     @property
     def reference(self) -> str:
@@ -52,9 +56,9 @@ class Run:
 class StudentRun:
     """One student in training.
 
-    `origin` says what its result depends on (see the function), and `parts` at which steps it was taken up under other
-    circumstances. Earlier processes brought it to step `start` in so many `seconds`; this one took it up when it
-    `began`, and last `saved` it then, in seconds of `time.perf_counter`.
+    `origin` says what its result depends on, and `parts` at which steps it was taken up under other circumstances.
+    Earlier processes brought it to step `start`. In seconds of `time.perf_counter`, without the time between processes,
+    it `began` then, and was last `saved` then.
     """
 
     task: Task
@@ -63,7 +67,6 @@ class StudentRun:
     state: State
     rows: list[dict[str, Any]] = field(default_factory=list)
     start: int = 0
-    seconds: float = 0.0
     resumed: int = 0
     parts: list[dict[str, Any]] = field(default_factory=list)
     error: DistillError | None = None
@@ -81,7 +84,7 @@ class StudentRun:
         loss = float(self.state.loss_sum) / (done - (self.rows[-1]["step"] if self.rows else 0))
         if not np.isfinite(loss):
             if task.teacher:
-                task.teacher_logits("validation")  # which tells where the teacher is the cause
+                task.output("validation")  # which tells where the teacher is the cause
             self._diverged(f"the loss is {loss}")
             return
         schedule = optim.multiplier(recipe.schedule, task.total_steps, recipe.warmup_steps)
@@ -93,7 +96,7 @@ class StudentRun:
         }
         try:
             self.rows.append(row | evaluate(task, self.state.variables, "validation"))
-        except predict.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
+        except metrics.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
             self._diverged("the student's logits are not finite")
             return
         self.state = self.state._replace(loss_sum=jnp.zeros_like(self.state.loss_sum))
@@ -101,48 +104,58 @@ class StudentRun:
     def save(self) -> None:
         """Writes a training checkpoint, from which `take_up` goes on."""
         facts: dict[str, Any] = {"origin": self.origin, "rows": self.rows, "parts": self.parts}
-        facts |= {"seconds": self._spent(), "resumed": self.resumed}
-        checkpoint.save(self.directory, gathered(self.state, self.task.recipe.optimizer), facts)
+        facts |= {"seconds": time.perf_counter() - self.began, "resumed": self.resumed}
+        checkpoint.save(self.directory, self.state, facts)
         self.saved = time.perf_counter()
 
-    def finish(self, students_per_step: int, bad_images: int | None = None) -> Run | DistillError:
+    def finish(self, students_per_step: int, substituted: Collection[int] | None = None) -> Run | DistillError:
         """Evaluates the student on all splits, and writes its parameters and its record.
 
-        Returns the run; or this run's `error`, with nothing written, where logits are not finite.
+        Args:
+            students_per_step: how many were taught together.
+            substituted: broken images that were met in training; None where there can be none.
+
+        Returns:
+            The run; or this run's `error`, with nothing written, where logits are not finite.
         """
-        task, seconds = self.task, self._spent()
-        variables = self.state.variables
+        task, recipe, variables = self.task, self.task.recipe, self.state.variables
+        seconds = time.perf_counter() - self.began
         result = {"train_loss": self.rows[-1]["loss"]}
         try:
             for split in SPLITS:
                 result |= evaluate(task, variables, split)
-        except predict.NotFiniteError:
+        except metrics.NotFiniteError:
             return self._diverged("the student's logits are not finite")
         result |= similarity(task, variables)
         variables = jax.device_get(variables)
-        metadata = {"model": task.recipe.student, "dataset": task.recipe.dataset, "run_id": task.run_id}
-        weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
-        about: dict[str, Any] = {
+        broken = {"bad_images": substituted}
+        broken |= {f"{split}_bad_images": eval_set.split.bad for split, eval_set in task.eval_sets.items()}
+        record = {
+            "run_id": task.run_id,
+            "study": recipe.study,
+            "mock": task.mock,
+            "teacher": _teacher(task),
+            "recipe": dataclasses.asdict(recipe),
+            "result": result,
             "steps": task.total_steps,
             "wall_seconds": round(seconds, 2),
-            "images_per_second": round(task.total_steps * task.recipe.batch_size / seconds, 1),
+            "images_per_second": round(task.total_steps * recipe.batch_size / seconds, 1),
             "students_per_step": students_per_step,
             "resumed": self.resumed,
             "data": self.origin["data"],
         }
-        about |= {"parts": self.parts} if self.parts else {}
-        about |= {} if bad_images is None else {"bad_images": bad_images}
-        about |= {
-            f"{split}_bad_images": len(eval_set.split.bad)
-            for split, eval_set in task.eval_sets.items()
-            if eval_set.split.bad is not None
-        }
-        record = records.describe(
-            task.recipe, run_id=task.run_id, mock=task.mock, result=result, about=about, teacher=_teacher(task)
-        )
+        record |= {name: len(images) for name, images in broken.items() if images is not None}
+        record |= {"parts": self.parts} if self.parts else {}
+        record = processes.from_first(lambda: self._write(record | records.environment(), variables))
+        return Run(record, self.rows, self.directory, reused=False)
+
+    def _write(self, record: records.Record, variables: models.Variables) -> records.Record:
+        """Writes the student, and then its record; returns that as it is written."""
+        metadata = {"model": self.task.recipe.student, "dataset": self.task.recipe.dataset, "run_id": self.task.run_id}
+        weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
         record = records.write(self.directory, record, self.rows)
-        _tidy(checkpoint.leftovers(self.directory))
-        return Run(record, self.rows, variables, self.directory, False)
+        checkpoint.tidy(self.directory)
+        return record
 
     def _diverged(self, what: str) -> DistillError:
         """Ends this run; returns its `error`."""
@@ -151,9 +164,6 @@ class StudentRun:
             f"(now {self.task.recipe.learning_rate:g}) or raise warmup_steps. No record was written."
         )
         return self.error
-
-    def _spent(self) -> float:
-        return self.seconds + time.perf_counter() - self.began
 
 
 def _teacher(task: Task) -> dict[str, Any] | None:
@@ -164,7 +174,7 @@ def _teacher(task: Task) -> dict[str, Any] | None:
     if task.store is None:
         return teacher
     stored = {"kept": task.store.kept, "bytes_per_view": round(task.store.bytes_per_view, 2)}
-    return teacher | {"stored": stored | {"bytes": task.store.header["bytes"], "views": task.store.header["views"]}}
+    return teacher | {"stored": stored | {"bytes": task.store.bytes, "views": task.store.views}}
 
 
 def origin(task: Task, remat: bool = False) -> dict[str, Any]:
@@ -177,16 +187,15 @@ def origin(task: Task, remat: bool = False) -> dict[str, Any]:
 def take_up(
     task: Task, directory: Path, mesh: jax.sharding.Mesh, *, remat: bool = False, resume_changed: bool = False
 ) -> StudentRun:
-    """Starts a student, or goes on from its newest training checkpoint; arguments as of `fit` and `loop.train`.
+    """Starts a student, or goes on from its newest training checkpoint; arguments as of `loop.train`.
 
     Raises:
         DistillError: if the checkpoint is damaged, is another run's, or was made under other circumstances.
     """
-    for leftover in weights.unfinished(directory):
-        leftover.unlink(missing_ok=True)
-    state, now, saved = task.initial_state(), origin(task, remat), checkpoint.load(directory)
+    now, everywhere = processes.same(origin(task, remat)), sharding.everywhere(mesh)
+    state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), checkpoint.load(directory)))
     if saved is None:
-        return StudentRun(task, directory, now, spread(state, task.recipe.optimizer, mesh))
+        return StudentRun(task, directory, now, sharding.put(state, everywhere))
     leaves, facts = saved
     _refuse_another(task, directory, facts["origin"]["recipe"], "checkpoint")
     changed = records.differences(facts["origin"], now)
@@ -195,13 +204,12 @@ def take_up(
             f"{directory} was begun otherwise ({records.in_words(changed)}): go on as it was begun, delete the "
             "folder, or say resume_changed=True; the record will tell."
         )
-    state = spread(checkpoint.restored(leaves, state), task.recipe.optimizer, mesh)
-    start, parts = int(state.step), facts["parts"]
-    if changed:
-        parts = [*parts, {"step": start, "changed": changed}]
+    state = sharding.put(checkpoint.restored(leaves, state), everywhere)
+    start = int(state.step)
+    facts["parts"] += [{"step": start, "changed": changed}] if changed else []
     logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
-    began = {"start": start, "seconds": facts["seconds"], "resumed": facts["resumed"] + 1}
-    return StudentRun(task, directory, now, state, facts["rows"], parts=parts, **began)
+    before = {"rows": facts["rows"], "parts": facts["parts"], "resumed": facts["resumed"] + 1, "start": start}
+    return StudentRun(task, directory, now, state, began=time.perf_counter() - facts["seconds"], **before)
 
 
 def finished(task: Task, directory: Path) -> Run | None:
@@ -214,11 +222,10 @@ def finished(task: Task, directory: Path) -> Run | None:
             f"the record in {directory} is of other data of this name (digest {record['data']}, and now {task.data}): "
             "move that folder away."
         )
-    rows, student = records.read_rows(directory, record), directory / "student.npz"
-    _tidy(directory / name for name in (*checkpoint.KEPT, checkpoint.LOCK))  # of one that was killed after its record
+    rows = records.read_rows(directory, record)
+    checkpoint.tidy(directory)  # the process that wrote the record may have been killed before
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])
-    variables = weights.unpack(weights.load_npz(student)) if student.is_file() else {}
-    return Run(record, rows, variables, directory, True)
+    return Run(record, rows, directory, reused=True)
 
 
 def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: str) -> None:
@@ -230,26 +237,19 @@ def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: s
         )
 
 
-def _tidy(leftovers: Iterable[Path]) -> None:
-    """Removes what a finished run needs no more."""
-    for leftover in leftovers:
-        with contextlib.suppress(OSError):  # of a folder that may only be read
-            leftover.unlink(missing_ok=True)
-
-
 def similarity(task: Task, variables: models.Variables) -> dict[str, float]:
     """Linear CKA between the student's features and its teacher's on validation and test; left out where undefined."""
     splits = ("validation", "test") if task.teacher and task.teacher.has_features else ()
-    pairs = {split: (task.features(variables, split), task.teacher_features(split)) for split in splits}
-    values = {
-        f"{split}_cka": metrics.linear_cka(*task.eval_sets[split].sound(*features)) for split, features in pairs.items()
-    }
+    values = {}
+    for split in splits:
+        features = [task.output(split, whose, "features") for whose in (variables, None)]
+        values[f"{split}_cka"] = metrics.linear_cka(*task.eval_sets[split].sound(*features))
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def evaluate(task: Task, variables: models.Variables, split: str) -> dict[str, float]:
     """Metrics of a student on the sound images of a split, and its fidelity to the teacher if it has one."""
-    eval_set, expected = task.eval_sets[split], task.teacher_logits(split) if task.teacher else None
+    eval_set, expected = task.eval_sets[split], task.output(split) if task.teacher else None
     labels = None if split == "train" and task.recipe.transfer_set else eval_set.labels
-    values = metrics.metrics(*eval_set.sound(task.logits(variables, split), labels, expected))
+    values = metrics.metrics(*eval_set.sound(task.output(split, variables), labels, expected))
     return {f"{split}_{name}": value for name, value in values.items()}

@@ -15,12 +15,12 @@ from typing import Any
 
 import jax
 
-from distill_lib import sharding
+from distill_lib import records, sharding
 from distill_lib.errors import DistillError, unknown
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.train import state, student
-from distill_lib.train.loop import folder, train
+from distill_lib.train import processes, state, student
+from distill_lib.train.loop import train
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run
 from distill_lib.train.task import Task
@@ -42,60 +42,78 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
 STATE_SHARE = 0.5  # of a device's memory that the states of students may take; the rest is for one step at work
 
 
+def fit(recipe: Recipe, workdir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
+    """Trains a student, or takes up the run where it was killed, or reuses the finished run.
+
+    Args:
+        recipe: what to run.
+        workdir: the results folder; None finds it (see `records.find_results`).
+        **options: of `sweep`.
+
+    Returns:
+        The run; its record lies in `workdir/<study>/<run id>/`.
+
+    Raises:
+        DistillError: as `sweep`, and if the student diverges.
+    """
+    (run,) = sweep([recipe], workdir, **options)
+    if isinstance(run, Run):
+        return run
+    raise run
+
+
 def sweep(
     recipes: Sequence[Recipe],
     workdir: str | os.PathLike[str] | None = None,
     *,
     students_per_step: int | None = None,
     checkpoint_seconds: float = 60.0,
-    loading: str = "auto",
-    workers: int | None = None,
-    replay: str | os.PathLike[str] | None = None,
     remat: bool = False,
     resume_changed: bool = False,
+    **loading: Any,
 ) -> list[Run | DistillError]:
     """Trains students, as many together as share their batches and as memory allows.
 
     Args:
         recipes: what to run; finished ones are reused, and those that can share batches do.
         workdir: the results folder; None finds it.
-        students_per_step: students that are taught together at most; None chooses it from the device's memory.
-        checkpoint_seconds: as in `fit`, and so are all others; of `replay` all students take their soft labels.
-        loading: how images come.
-        workers: threads that decode.
-        replay: folder of soft labels.
-        remat: less memory, more work.
-        resume_changed: whether what was begun otherwise goes on.
+        students_per_step: how many learn from a batch at most; None takes what memory allows, see `affordable`.
+        checkpoint_seconds: time between two training checkpoints; more where they would take over 1 % of it.
+        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
+        resume_changed: whether a run goes on that was begun with other code, versions, devices, settings or data; the
+            record then tells which, and at which step.
+        **loading: how images and soft labels come: `loading`, `workers`, `on_bad_image` and `replay` of
+            `setup.prepare`. Runs that stream, and those that replay soft labels, have names of their own.
 
     Returns:
-        For each recipe its run (without the student's variables, which lie beside its record), or the error that ended
-        it (a loss or logits that are not finite) while the others went on.
+        For each recipe its run, or the error that ended it (a loss or logits that are not finite) while the others
+        went on.
 
     Raises:
-        DistillError: if data, teacher or folder are not usable. Earlier records stay intact.
+        DistillError: if data, teacher or folder are not usable, or a run was begun otherwise. Earlier records stay
+            intact.
     """
     if not recipes:
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
     if students_per_step is not None and students_per_step < 1:
         raise DistillError(f"students_per_step must be at least 1, got {students_per_step}.")
+    processes.start()
     sharding.use_compilation_cache()
-    tasks = _prepared(recipes, {"loading": loading, "workers": workers, "replay": replay, "results": workdir})
-    folders = [folder(task, workdir) for task in tasks]
+    root = Path(workdir) if workdir is not None else records.find_results()
+    prepared = processes.together(lambda: _prepared(recipes, loading | {"results": workdir}))
+    folders = [root / task.recipe.study / task.run_id for task in prepared]
     ended: dict[Path, Run | DistillError] = {}
-    waiting: dict[Hashable, dict[Path, Task]] = {}
-    for task, directory in zip(tasks, folders, strict=True):
-        if directory in ended:
-            continue
-        if (run := student.finished(task, directory)) is not None:
-            ended[directory] = _light(run)
+    waiting: dict[Hashable, list[tuple[Task, Path]]] = {}
+    for directory, task in dict(zip(folders, prepared, strict=True)).items():
+        if (run := processes.from_first(lambda: student.finished(task, directory))) is not None:  # noqa: B023
+            ended[directory] = run
         else:
-            waiting.setdefault(task.shared_batches, {})[directory] = task
+            waiting.setdefault(task.shared_batches, []).append((task, directory))
     for group in waiting.values():
-        size = students_per_step or affordable(next(iter(group.values())))
-        for part in _parts(list(group.items()), size):
-            taught = [(task, directory) for directory, task in part]
-            runs = train(taught, checkpoint_seconds=checkpoint_seconds, remat=remat, resume_changed=resume_changed)
-            ended |= {directory: _light(run) for (directory, _), run in zip(part, runs, strict=True)}
+        size = students_per_step or min(processes.exchanged(affordable(group[0][0])))
+        for part in (group[start : start + size] for start in range(0, len(group), size)):
+            runs = train(part, checkpoint_seconds=checkpoint_seconds, remat=remat, resume_changed=resume_changed)
+            ended |= zip((directory for _, directory in part), runs, strict=True)
     return [ended[directory] for directory in folders]
 
 
@@ -143,31 +161,20 @@ def affordable(task: Task) -> int:
     Students learn one after the other, so activations are needed for one at a time; what grows with their number is
     parameters and optimiser state.
     """
-    of_each = state.state_bytes(task.student, task.image_shape, task.recipe.optimizer)
-    return max(1, int(STATE_SHARE * _memory() / of_each))
+    leaves = jax.tree.leaves(state.state_shapes(task.student, task.image_shape, task.recipe.optimizer))
+    return max(1, int(STATE_SHARE * _memory() / sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)))
 
 
 def _memory() -> int:
     """Bytes of the first device, or of the host if it is a CPU."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    stats: dict[str, int] = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _prepared(recipes: Sequence[Recipe], options: dict[str, Any]) -> list[Task]:
     tasks: list[Task] = []
+    like: Task | None = None
     for recipe in recipes:
-        taught = [task for task in tasks if task.teacher is not None]  # so that a teacher is loaded once
-        like = taught[-1:] or tasks[-1:]
-        tasks.append(prepare(recipe, like=like[0] if like else None, **options))
+        tasks.append(prepare(recipe, like, **options))
+        like = like if like and like.teacher and not tasks[-1].teacher else tasks[-1]  # a teacher is loaded once
     return tasks
-
-
-def _light(run: Run | DistillError) -> Run | DistillError:
-    """A run without its student: hundreds of them would not fit into memory."""
-    return dataclasses.replace(run, variables={}) if isinstance(run, Run) else run
-
-
-def _parts(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from distill_lib import recipes, sharding, views
+from distill_lib import recipes, sharding, teachers, views
 from distill_lib.bench import compile as compiling
 from distill_lib.bench import programs, timing
 from distill_lib.errors import DistillError
@@ -36,7 +36,7 @@ def test_cases_name_what_there_is() -> None:
     rows = [(case.name, case.recipe().policy, case.recipe().dtype) for case in compiling.CASES]
     assert len(set(rows)) == len(rows)
     assert {policy for name, policy, _ in rows if name == "fashion"} >= set(views.POLICIES)
-    sides = {case.name: programs.teacher_model(case.recipe())[1] for case in compiling.CASES}
+    sides = {case.name: teachers.parts(case.recipe().teacher)[0][1] for case in compiling.CASES}
     assert {name for name, side in sides.items() if side} == {"imagenet, teacher at 384"}
 
 
@@ -107,7 +107,7 @@ def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     with pytest.raises(DistillError, match="not as they should be") as raised:
-        compiling.measure(python=str(python), size="quick", target="H100 x 8")
+        compiling.measure(python=str(python), size="quick", targets=("H100 x 8",))
     assert f"student: it does not compile ({failed})" in str(raised.value)
     assert "first: as it should be" in capsys.readouterr().out
     content = timing.read("compile")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from makers import fashion_build
 
 from distill_lib import datasets
-from distill_lib.datasets import decode, fashion, registry
+from distill_lib.datasets import decode, fashion
 from distill_lib.datasets import source as dataset_source
 from distill_lib.errors import DistillError
 
@@ -131,15 +131,15 @@ def photos(**counts: int) -> datasets.Dataset:
 
 
 def test_prepared_sets_are_read_by_split_expression(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._BY_NAME, "photos", photos(train=918))
+    monkeypatch.setitem(dataset_source._BY_NAME, "photos", photos(train=918))
     images, labels, *_ = datasets.arrays("photos", "train", canvas=28)
     np.testing.assert_array_equal(images, datasets.arrays("fashion", "train", 918).images)
     np.testing.assert_array_equal(labels, datasets.arrays("fashion", "train", 918).labels)
 
 
 def test_wrong_number_of_examples_is_told(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._BY_NAME, "photos", photos(train=919))
-    with pytest.raises(DistillError, match="does not match its card: photos train: 918 examples instead of 919"):
+    monkeypatch.setitem(dataset_source._BY_NAME, "photos", photos(train=919))
+    with pytest.raises(DistillError, match="does not match its card: photos train: 918 instead of 919 train images"):
         datasets.load("photos", "train")
 
 
@@ -152,7 +152,7 @@ def test_a_missing_shard_is_told(prepared: Path) -> None:
 def test_a_truncated_shard_is_told(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = next(prepared.glob("fashion-train*"))
     shard.write_bytes(shard.read_bytes()[:300_000])
-    monkeypatch.setitem(registry._BY_NAME, "photos", photos(train=918))
+    monkeypatch.setitem(dataset_source._BY_NAME, "photos", photos(train=918))
     with pytest.raises(DistillError, match="array_record that does not match its card: photos train: ") as caught:
         datasets.arrays("photos", "train")
     assert "\n" not in str(caught.value)
@@ -188,9 +188,9 @@ def test_a_split_may_lack_only_what_cannot_be_decoded(prepared: Path, monkeypatc
     """TFDS leaves one image of sun397 out today and did not once: both are right, any other number is not."""
     for count, allowed in ((919, 1), (918, 1), (920, 1)):
         card = dataclasses.replace(photos(train=count), left_out={"train": allowed})
-        monkeypatch.setitem(registry._BY_NAME, "photos", card)
+        monkeypatch.setitem(dataset_source._BY_NAME, "photos", card)
         if count == 920:
-            with pytest.raises(DistillError, match="918 examples instead of 920"):
+            with pytest.raises(DistillError, match="918 instead of 920 train images"):
                 datasets.load("photos", "train")
         else:
             assert len(datasets.load("photos", "train")) == 918

@@ -86,11 +86,11 @@ def test_an_odd_file_is_a_broken_image_whatever_is_wrong_with_it(odd: tuple[data
     source, reason = odd
     lines: list[str] = []
     options = {"seed": 0, "batch_size": len(source), "student_size": 8, "workers": 0}
-    with stream.batches(source, **options, report=lines.append) as batches:
-        next(batches)
-        assert list(batches.bad) == [0] and reason in lines[0]
-    with stream.batches(source, **options, on_bad_image="raise") as batches, pytest.raises(DistillError, match=reason):
-        next(batches)
+    bad: dict[int, str] = {}
+    next(stream.batches(source, **options, report=lines.append, bad=bad))
+    assert list(bad) == [0] and reason in lines[0]
+    with pytest.raises(DistillError, match=reason):
+        next(stream.batches(source, **options, on_bad_image="raise"))
     with pytest.raises(DistillError, match=rf"(?s)cannot be decoded \(.*{reason}.*replace or remove it"):
         source[0]
     assert datasets.digest(source.dataset.name) and datasets.fingerprint(source.dataset.name)
@@ -105,7 +105,7 @@ def test_one_limit_on_pixels_holds_for_all_formats(kind: str, sides: tuple[int, 
     data = declared(kind, *sides)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for read in (decode.known, decode.decode, lambda image: decode.evaluation(image, 256, 224)):
+        for read in (decode.sides, decode.decode, lambda image: decode.evaluation(image, 256, 224)):
             with pytest.raises(
                 decode.ImageError, match="pixels are more than 89,478,485: make it smaller|exceeds limit"
             ):

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from distill_lib import cli, datasets, recipes, train, weights
-from distill_lib.datasets import cards, fashion, instructions, prepare, registry
+from distill_lib.datasets import cards, fashion, instructions, prepare, source
 from distill_lib.errors import DistillError
 
 INSTALLED = ("fashion", "digits", "patches")  # part of this package, or of others
@@ -103,9 +103,9 @@ def test_another_number_of_images_is_incomplete(clothes: Path, monkeypatch: pyte
     card = datasets.Dataset(
         "cloth", "clothes", {"train": "train[:90%]"}, {"train": 919}, 10, 1, 28, licence="", citation=""
     )
-    monkeypatch.setitem(registry._BY_NAME, "cloth", card)
+    monkeypatch.setitem(source._BY_NAME, "cloth", card)
     assert "918 instead of 919 train images" in datasets.status("cloth").lines()[0]
-    monkeypatch.setitem(registry._BY_NAME, "cloth", datasets.Dataset(**vars(card) | {"splits": {"train": "lessons"}}))
+    monkeypatch.setitem(source._BY_NAME, "cloth", datasets.Dataset(**vars(card) | {"splits": {"train": "lessons"}}))
     assert "holds no split lessons" in datasets.status("cloth").lines()[0]
 
 

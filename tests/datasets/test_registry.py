@@ -175,11 +175,11 @@ def test_fashion_mnist_is_all_but_the_validation_images(monkeypatch: pytest.Monk
     images = random.integers(0, 256, (60_000, 2, 2), np.uint8)
     originals = fashion.Originals(images, labels, images[:10_000], labels[:10_000])
     monkeypatch.setattr(fashion, "read_originals", lambda: originals)
-    rows = fashion.training_rows("fashion_mnist")
-    assert len(rows) == datasets.get("fashion_mnist").counts["train"] == 58_980
+    kept, kept_labels = fashion.training_images("fashion_mnist")
+    assert len(kept) == datasets.get("fashion_mnist").counts["train"] == 58_980
     held_out = fashion.choose(labels)["validation"]
-    np.testing.assert_array_equal([row["image"] for row in rows], np.delete(images, held_out, axis=0))
-    np.testing.assert_array_equal(np.bincount([row["label"] for row in rows]), np.full(10, 5_898))
+    np.testing.assert_array_equal(kept, np.delete(images, held_out, axis=0))
+    np.testing.assert_array_equal(np.bincount(kept_labels), np.full(10, 5_898))
     validation = datasets.load("fashion_mnist", "validation", limit=3)
     np.testing.assert_array_equal(validation.images(range(3)), datasets.load("fashion", "validation").images(range(3)))
 
@@ -206,9 +206,7 @@ def test_studies_are_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.Mo
     def study(name: str) -> str:
         return recipes.get(name, "fast", teacher="t.npz").study
 
-    some = image_folder.Folder(
-        tmp_path, ("a", "b"), dict.fromkeys(datasets.SPLITS, 16 * (image_folder.Picture("", 0),)), 0, ""
-    )
+    some = image_folder.Folder(("a", "b"), dict.fromkeys(datasets.SPLITS, 16 * (image_folder.Picture("", 0),)), 0, "")
     monkeypatch.setattr(image_folder, "scan", lambda root: some)
 
     digest = hashlib.sha256(b"/a/b").hexdigest()[:6]

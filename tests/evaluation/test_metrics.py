@@ -15,8 +15,8 @@ from flax import linen as nn
 
 from distill_lib import datasets
 from distill_lib.evaluation import eval_sets, metrics
-from distill_lib.evaluation import predict as predict_module
-from distill_lib.evaluation.predict import NotFiniteError, predict
+from distill_lib.evaluation.eval_sets import EvalSet
+from distill_lib.evaluation.metrics import NotFiniteError
 from distill_lib.input_pipeline.splits import InMemory
 
 
@@ -31,19 +31,21 @@ def pictures(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 1), np.uint8)
 
 
-def split(images: np.ndarray, labels: np.ndarray | None = None, extents: np.ndarray | None = None) -> InMemory:
-    """A split of these images."""
-    labels = np.zeros(len(images), int) if labels is None else labels
-    return InMemory(lambda: datasets.Arrays(images, labels, extents=extents))
+def of(images: np.ndarray, side: float = 1.0) -> EvalSet:
+    """These images, to be judged by."""
+    return EvalSet(InMemory(lambda: datasets.Arrays(images, np.zeros(len(images), int))), side)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (7, 7), (2, 500), (6, 3)])
-def test_predictions_do_not_depend_on_the_batch_size(count: int, batch_size: int) -> None:
+def test_predictions_do_not_depend_on_the_batch_size(
+    count: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last images are padded to a full batch; the padding must neither show nor change anything."""
     model, variables = tiny.linear(5, 64)
     images = pictures(count, 8)
     expected = (images / 127.5 - 1).reshape(count, -1) @ variables["params"]["kernel"]
-    found = predict(model, variables, split(images), resolution=8, batch_size=batch_size)
+    monkeypatch.setattr(eval_sets, "AT_ONCE", batch_size)
+    found = of(images).logits(model, variables, 8)
     assert found.shape == (count, 5) and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -52,7 +54,7 @@ def test_evaluation_sees_the_central_square() -> None:
     """`side` 0.8 of 10 pixels are the 8 in the middle; resizing them to 8 changes nothing."""
     model, variables = tiny.linear(5, 64)
     images = pictures(3, 10)
-    found = predict(model, variables, split(images), resolution=8, side=0.8)
+    found = of(images, side=0.8).logits(model, variables, 8)
     expected = (images[:, 1:9, 1:9] / 127.5 - 1).reshape(3, -1) @ variables["params"]["kernel"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -60,10 +62,10 @@ def test_evaluation_sees_the_central_square() -> None:
 def test_a_prediction_is_compiled_once() -> None:
     """The same model and settings give the same program; its parameters are arguments, not constants."""
     model, variables = tiny.linear(5, 64)
-    program = functools.partial(predict_module._program, resolution=8, side=1.0, output="logits")
+    program = functools.partial(eval_sets._program, resolution=8, side=1.0, output="logits")
     assert program(tiny.Linear(5)) is program(model) is not program(model, side=0.5)
     _, others = tiny.linear(5, 64, seed=1)
-    ours, theirs = (predict(model, each, split(pictures(2, 8)), resolution=8) for each in (variables, others))
+    ours, theirs = (of(pictures(2, 8)).logits(model, each, 8) for each in (variables, others))
     assert not np.allclose(ours, theirs)
 
 

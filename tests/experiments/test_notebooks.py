@@ -297,3 +297,21 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
     assert (first, last) == ("start", "end")
     assert half.startswith("mix_1 [##########..........] 5/10, 90 images/s")
     assert full.startswith("mix_1 [####################] 10/10, rest")
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "sweep.ipynb"),
+        ({"JAX_PROCESS_ID": "0"}, "sweep.ipynb"),
+        ({"JAX_PROCESS_ID": "3"}, "sweep_3.ipynb"),
+        ({"SLURM_PROCID": "1"}, "sweep_1.ipynb"),
+    ],
+)
+def test_processes_leave_executed_copies_of_their_own(
+    variables: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that train together would write one file at the same time."""
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert notebooks.copy_name(EXPERIMENTS / "sweep.ipynb") == name

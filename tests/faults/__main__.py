@@ -43,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(timing.table(rows))
     print(f"{sum(row['cases'] for row in rows)} cases in {time.perf_counter() - began:.0f} s")
     if table.bad():
-        raise DistillError(
-            f"{table.bad()} cases lost something, changed it unseen, or ended in a traceback: see above."
-        )
+        raise DistillError(f"{table.bad()} cases lost something, changed it unseen or ended in a traceback: see above.")
     if not options.check:
         print(timing.write("faults", rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import signal
@@ -88,18 +89,20 @@ def second_process(work: Work, root: Path, expected: Files, calls: Iterable[int]
     for at in calls:
         folder, came = root / f"second{at}", [(SAME, "")]
         work.begin(folder)
-
-        def come(folder: Path = folder, came: list[tuple[str, str]] = came) -> None:
-            counter.kinds = ("none",)  # its own calls are not counted
-            with mock.patch("os.getpid", lambda: 1):  # whose number is part of the names of unfinished files
-                came[0] = outcome(lambda: (work.do(folder), len(work.made(folder)))[0], [None])
-
-        counter = disk.Disk(folder, at, come)
+        counter = disk.Disk(folder, at, lambda: None)
+        counter.strike = functools.partial(come, counter, work, folder, came)
         with disk.faulty(counter):
             ended, about = finished(work, folder, expected)
         if came[0][0] in (OTHER, TRACEBACK):
             ended, about = came[0]
         table.add("second process at a call", work.name, ended, f"call {at}: {about}")
+
+
+def come(counter: disk.Disk, work: Work, folder: Path, came: list[tuple[str, str]]) -> None:
+    """What a second process does, and what comes of it."""
+    counter.kinds = ("none",)  # its own calls are not counted
+    with mock.patch("os.getpid", return_value=1):  # whose number is part of the names of unfinished files
+        came[0] = outcome(lambda: (work.do(folder), len(work.made(folder)))[0], [None])
 
 
 def child(act: Callable[[], object]) -> int:

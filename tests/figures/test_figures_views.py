@@ -96,8 +96,6 @@ def test_explaining_figures_draw() -> None:
     ]
     blend = table.T.reset_index(drop=True).assign(weight=[0.0, 0.3, 0.6, 1.0])
     figures.method.between(blend, "Ankle boot", "Trouser").draw_without_rendering()
-    shown, likely = np.zeros((4, 28, 28, 1)), np.asarray(jax.nn.softmax(logits))
-    figures.method.answers(shown, likely, names)._repr_png_()
 
 
 def test_parameters_are_counted() -> None:

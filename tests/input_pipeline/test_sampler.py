@@ -99,7 +99,7 @@ def test_a_batch_of_the_whole_data_is_an_epoch() -> None:
 @pytest.mark.parametrize(
     ("seed", "step", "batch_size", "message"),
     [
-        (0, 0, 11, "a batch of 11 is larger than the data of 10 examples: choose batch_size at most 10"),
+        (0, 0, 11, "a batch of 11 cannot be taken from 10 examples: choose batch_size from 1 to 10"),
         (0, 0, 0, "choose batch_size from 1 to 10"),
         (0, -1, 5, "step -1 is negative"),
         (-1, 0, 5, "seed -1 is out of range"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import io
@@ -68,7 +69,7 @@ def photo(index: int) -> bytes:
 def take(count: int, source: Photos | None = None, **options) -> list[stream.Batch]:
     """The first batches of a stream."""
     usual = {"seed": 5, "batch_size": BATCH, "student_size": SIZE, "workers": 0}
-    with stream.batches(source or Photos(), **(usual | options)) as found:
+    with contextlib.closing(stream.batches(source or Photos(), **(usual | options))) as found:
         return list(itertools.islice(found, count))
 
 
@@ -161,18 +162,6 @@ def test_a_stream_that_nobody_closes_ends_its_threads() -> None:
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_share_a_batch(hosts: int) -> None:
-    """Their shares one after the other are the batch of a single host."""
-    whole = take(6, teacher_sizes=(16,))
-    shares = [take(6, teacher_sizes=(16,), host=host, hosts=hosts) for host in range(hosts)]
-    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
-        assert all(len(part.labels) == BATCH // hosts for part in parts)
-        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "student")]
-        teacher = {16: np.concatenate([part.teacher[16] for part in parts])}
-        assert_equal(batch, stream.Batch(batch.step, *joined, teacher))
-
-
 def test_starting_later_equals_skipping() -> None:
     """Across the end of an epoch, which is at 37 of 8 x 5 images; nothing before is read."""
     read = []
@@ -205,14 +194,23 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_equal(ours, theirs)
 
 
+def test_the_rows_of_several_processes_are_a_batch() -> None:
+    """Each makes the rows of its own devices, and no others; together they are what one process makes."""
+    (whole,) = take(1, batch_size=10)
+    shares = [take(1, batch_size=10, rows=slice(start, start + 5))[0] for start in (0, 5)]
+    assert [len(share.labels) for share in shares] == [5, 5]
+    np.testing.assert_array_equal(np.concatenate([share.labels for share in shares]), whole.labels)
+    np.testing.assert_array_equal(np.concatenate([share.student for share in shares]), whole.student)
+
+
 @pytest.mark.parametrize("kind", ["broken", "cut"])
 def test_a_broken_image_is_told_once_and_the_next_one_is_shown(kind: str) -> None:
     """With file name and index; 36 and 0 are neighbours. It is counted, and the others are as they were."""
     source, lines = Photos(**{kind: (36, 0, 7)}), []
     options = {"seed": 5, "batch_size": COUNT, "student_size": SIZE, "workers": 0}
-    with stream.batches(source, report=lines.append, **options) as found:
-        batches = [next(found) for _ in range(3)]
-        assert found.bad == {index: f"photo_{index}.jpg" for index in (36, 0, 7)}
+    bad: dict[int, str] = {}
+    batches = list(itertools.islice(stream.batches(source, report=lines.append, bad=bad, **options), 3))
+    assert bad == {index: f"photo_{index}.jpg" for index in (36, 0, 7)}
     assert len(lines) == 3 and "image 7, photo_7.jpg, cannot be decoded (" in "\n".join(lines)
     for batch, good in zip(batches, take(3, batch_size=COUNT), strict=True):
         indices = sampler.batch_indices(5, batch.step, COUNT, COUNT)
@@ -264,9 +262,7 @@ def test_grey_images_have_one_channel() -> None:
     [
         ({"policy": "same/xx"}, "unknown policy 'same/xx'"),
         ({"on_bad_image": "skip"}, "unknown on_bad_image 'skip'.*Valid: substitute, raise"),
-        ({"hosts": 3}, "host 0 of 3 has no equal share of a batch of 8"),
-        ({"hosts": 2, "host": 2}, "host 2 of 2"),
-        ({"batch_size": 38}, "a batch of 38 is larger than the data of 37 examples"),
+        ({"batch_size": 38}, "a batch of 38 cannot be taken from 37 examples"),
         ({"start_step": -1}, "step -1 is negative"),
         ({"workers": -1}, "workers must not be negative, got -1"),
     ],
@@ -289,10 +285,9 @@ def test_memory_stays_flat_over_an_epoch() -> None:
     """4,000 images, of which decoded ones would take 55 MB: nothing is kept of what was shown."""
     source = Photos(count=4000)
     options = {"seed": 0, "batch_size": 100, "student_size": 64, "workers": 0}
-    with stream.batches(source, **options) as found:
-        held = []
-        for batch in itertools.islice(found, 40):
-            del batch
-            gc.collect(0)
-            held.append(resident())
+    held = []
+    for batch in itertools.islice(stream.batches(source, **options), 40):
+        del batch
+        gc.collect(0)
+        held.append(resident())
     assert max(held[10:]) - held[9] < 8 * 2**20, [size // 2**20 for size in held]

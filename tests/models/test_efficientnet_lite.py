@@ -50,12 +50,6 @@ def test_blocks() -> None:
     assert not any(row.squeeze for rows in stages for row in rows)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet", "lite0", ""])
-def test_names_of_others_are_left_to_others(name: str) -> None:
-    """A family answers None, and `models.create` asks the next one."""
-    assert efficientnet_lite.create(name, 10) is None
-
-
 @pytest.mark.usefixtures("few_blocks")
 def test_training_changes_all_statistics_by_a_hundredth() -> None:
     """Running statistics move by 1 % of the difference, as this family was trained; inference leaves them."""

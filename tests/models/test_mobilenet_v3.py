@@ -27,7 +27,7 @@ TINY = mobilenet_v3.Size(  # every kind of block once, so that nothing takes lon
 
 def tiny(norm: str, dtype: str = "float32") -> MobileNet:
     """A network of three blocks and ten classes."""
-    return mobilenet_v3.build(10, TINY, norm, dtype)
+    return mobilenet_v3.build(TINY, norm, 10, dtype)
 
 
 def drawn(model, side: int = SIDE) -> tuple[dict, np.ndarray]:
@@ -59,14 +59,6 @@ def test_published_sizes(size: str, norm: str, count: int) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
     assert ("batch_stats" in shapes) == (norm == "bn")
-
-
-@pytest.mark.parametrize(
-    "name", ["mobilenet_v3_large", "mobilenet_v3_medium_gn", "mobilenet_v3_large_ln", "large_gn", ""]
-)
-def test_names_of_others_are_left_to_others(name: str) -> None:
-    """A family answers None, and `models.create` asks the next one."""
-    assert mobilenet_v3.create(name, 10, "float32") is None
 
 
 def test_widths_are_multiples_of_8_as_in_the_paper() -> None:

@@ -60,10 +60,14 @@ def test_every_name_can_be_created() -> None:
     """`names()` promises nothing that `create` refuses, and the number of classes is that of the head."""
     assert {"bit_r26x1", "bit_r50x1", "bit_r101x1", "bit_r152x2", "bit_r11w8", "bit_r11w24"} <= set(models.names())
     for name in models.names():
-        assert models.create(name, num_classes=37).num_classes == 37
+        model = models.create(name, num_classes=37, dtype="bfloat16")
+        assert (model.num_classes, model.dtype) == (37, "bfloat16")
 
 
-@pytest.mark.parametrize("name", ["bit_r51x1", "bit_r50x9", "bit_r50", "bit_r11w7", "bit_r11w0", "resnet", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["bit_r51x1", "bit_r50x9", "bit_r11w7", "bit_r11w0", "vit_l16", "mobilenet_v3_large", "lite0", ""],
+)
 def test_unknown_names_are_told_with_the_known_ones(name: str) -> None:
     """One line, and it lists what there is."""
     with pytest.raises(DistillError, match=f"unknown model '{name}'.*Valid: .*bit_r50x1.*bit_r11w8") as caught:

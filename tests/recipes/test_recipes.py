@@ -188,8 +188,8 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"distance": "cosine"}, "unknown distance 'cosine'.*Valid: kl, .*hard"),
         ({"temperature_squared": 1}, "temperature_squared must be true or false, got 1"),
         ({"mixup_beta": 0}, "mixup_beta must be from 0.001 to 1000, got 0"),
-        ({"label_share": 1}, "label_share must be below 1, got 1"),
-        ({"label_smoothing": 1, "distance": "hard"}, "label_smoothing must be below 1, got 1"),
+        ({"label_share": 1}, "label_share must be from 0 to 0.999: for labels alone, choose policy labels, got 1"),
+        ({"label_smoothing": 1, "distance": "hard"}, "label_smoothing must be from 0 to 0.999, got 1"),
         ({"label_smoothing": 0.1}, "label_smoothing smooths .* distance hard, not kl"),
         (
             {"label_smoothing": 0.1, "distance": "hard", "policy": "labels"},

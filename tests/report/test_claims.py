@@ -161,7 +161,7 @@ def test_a_fresh_run_is_told_or_missed(tmp_path: Path) -> None:
     assert "nox -s study" in claims.fresh(records.read(tmp_path))
     made_up.write_everything(tmp_path)
     runs = records.read(tmp_path)
-    assert "5 runs from 2001-02-01" in claims.fresh(runs)
+    assert "5 runs; seeds 0; no device; 2001-02-01" in claims.fresh(runs)
     table = claims.fresh_table(runs)
     assert len(table) == 5 and (table["expected (%)"] != "").all()
 

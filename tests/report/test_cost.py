@@ -11,16 +11,16 @@ from distill_lib import models, recipes
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 from distill_lib.models import flops
-from distill_lib.report import cost, devices
+from distill_lib.report import cost
 
 SHAPE = (28, 28, 1)
 
 
 @pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
+def made_up(monkeypatch: pytest.MonkeyPatch) -> cost.Device:
     """A device with round peaks, of the name "made up"."""
-    device = devices.Device(1e15, 2.5e14, "nobody")
-    monkeypatch.setitem(devices.DEVICES, "made up", device)
+    device = cost.Device(1e15, 2.5e14, "nobody")
+    monkeypatch.setitem(cost.DEVICES, "made up", device)
     return device
 
 
@@ -60,7 +60,7 @@ def test_images_of_another_set_are_counted() -> None:
     assert cost.of_recipe(recipe).student == rendered * cost.student_operations(recipe)
 
 
-def test_hours_follow_from_operations_peak_and_utilisation(made_up: devices.Device) -> None:
+def test_hours_follow_from_operations_peak_and_utilisation(made_up: cost.Device) -> None:
     """More devices take fewer days and as many device-hours; half the utilisation takes twice as long."""
     recipe = _light()
     operations = recipe.steps(1_255_544) * recipe.batch_size * cost.operations_per_image(recipe)
@@ -72,7 +72,7 @@ def test_hours_follow_from_operations_peak_and_utilisation(made_up: devices.Devi
     assert row["images/s on 8"] == f"{8 * 0.25 * 1e15 / cost.operations_per_image(recipe):,.0f}"
 
 
-def test_a_recipe_is_priced_at_the_peak_of_its_dtype(made_up: devices.Device) -> None:
+def test_a_recipe_is_priced_at_the_peak_of_its_dtype(made_up: cost.Device) -> None:
     """The paper's presets compute in bfloat16, which is twice as fast on an H100; the embedded set's are float32."""
     names = ("flowers", "pets", "food", "sun397", "imagenet")
     assert {recipes.get(name, variant).dtype for name in names for variant in ("long", "teacher")} == {"bfloat16"}
@@ -126,7 +126,7 @@ def test_what_is_not_known_is_told() -> None:
     with pytest.raises(DistillError, match="unknown teacher"):
         cost.operations_per_image(recipes.get("fashion", "quick", teacher="mine.npz"))
     with pytest.raises(DistillError, match="unknown device"):
-        devices.get("H1000")
+        cost.peaks("H1000")
 
 
 def macs(name: str) -> int:
@@ -150,7 +150,7 @@ def test_operations_of_teacher_and_student_are_counted_apart(policy: str, answer
     assert found.steps == 797
     assert found.student == 2 * 3 * macs("bit_r11w8") * 797 * 128
     assert found.teacher == 2 * macs("bit_r11w24") * answers
-    per_second = devices.get(cost.DEVICE).float32 * cost.UTILISATION
+    per_second = cost.peaks(cost.DEVICE).float32 * cost.UTILISATION
     assert not found.measured and found.hours == pytest.approx((found.teacher + found.student) / per_second / 3600)
 
 

@@ -34,8 +34,8 @@ CROSSING = {("same/ic", 10.0): 0.7, ("mix", 10.0): 0.6, ("same/ic", 99.0): 0.8, 
 
 def test_a_pair_is_told_from_the_side_that_is_ahead_at_the_end() -> None:
     (ranking,) = lengths.rankings(study(CROSSING))
-    assert (ranking.ahead, ranking.behind, ranking.since) == ("mix", "same/ic", 99.0)
-    early, late = ranking.cases
+    early, late = ranking
+    assert (late.first, late.second) == ("mix", "same/ic")
     assert early.sign == -1 and late.sign == 1 and early.low < early.value < early.high < 0
     (row,) = lengths.ranking_table([ranking]).to_dict("records")
     assert row["ahead at the end"] == "`mix`" and row["in this order from"] == "99 epochs"
@@ -44,7 +44,7 @@ def test_a_pair_is_told_from_the_side_that_is_ahead_at_the_end() -> None:
 
 def test_an_order_that_holds_from_the_start_is_counted() -> None:
     ranked = lengths.rankings(study(CROSSING | {("labels", 10.0): 0.5, ("labels", 99.0): 0.55}))
-    assert sorted(ranking.since for ranking in ranked) == [10.0, 10.0, 99.0]
+    assert sorted(lengths.ranking_table(ranked)["in this order from"]) == ["10 epochs", "10 epochs", "99 epochs"]
     (text,) = lengths.ranking_summary(ranked)
     assert text.endswith("is that of 2 of 3 pairs. Where the latter is seen: 2 of 3.")
 

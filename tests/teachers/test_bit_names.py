@@ -175,11 +175,11 @@ def test_unknown_names_are_left_for_the_match(params: Flat) -> None:
     assert bit_names.to_ours(surplus).keys() - params.keys() == {"resnet/block1/unit01/d/standardized_conv2d/kernel"}
 
 
-def test_a_head_of_other_classes_becomes_zeros_and_is_told(params: Flat) -> None:
+def test_a_head_of_other_classes_becomes_zeros_and_is_told(params: Flat, capsys: pytest.CaptureFixture) -> None:
     """Fine-tuning starts from the body alone; the file's own arrays stay as they are."""
     expected = bit_params("bit_r11w8", 3)
-    fitted, notice = bit_names.fit_head(params, expected, "bit.npz", replace=True)
-    assert notice == "bit.npz has a head of 5 classes; it was replaced by zeros for 3 classes."
+    fitted = bit_names.fit_head(params, expected, "bit.npz", replace=True)
+    assert capsys.readouterr().out == "bit.npz has a head of 5 classes; it was replaced by zeros for 3 classes.\n"
     assert fitted["head/kernel"].shape == expected["head/kernel"].shape and fitted["head/bias"].shape == (3,)
     assert not fitted["head/kernel"].any() and not fitted["head/bias"].any()
     with pytest.raises(DistillError, match="bit.npz has a head of 5 classes, the model one of 3; choose a file"):
@@ -188,10 +188,9 @@ def test_a_head_of_other_classes_becomes_zeros_and_is_told(params: Flat) -> None
     assert params["head/bias"].shape == (5,)
 
 
-def test_a_fitting_head_is_kept(params: Flat) -> None:
-    fitted, notice = bit_names.fit_head(params, params, "bit.npz", replace=True)
-    assert notice is None
-    assert_same(fitted, params)
+def test_a_fitting_head_is_kept(params: Flat, capsys: pytest.CaptureFixture) -> None:
+    assert_same(bit_names.fit_head(params, params, "bit.npz", replace=True), params)
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -207,11 +206,12 @@ def test_what_is_wrong_in_other_ways_is_never_replaced(params: Flat, wrong: Flat
     """Zeros would hide a file of another model."""
     broken = params | wrong
     for classes in (5, 3):
-        fitted, _ = bit_names.fit_head(broken, bit_params("bit_r11w8", classes), "bit.npz", replace=True)
+        fitted = bit_names.fit_head(broken, bit_params("bit_r11w8", classes), "bit.npz", replace=True)
         (name,) = wrong
         assert fitted[name] is wrong[name]
 
 
 def test_a_missing_head_is_left_for_the_match(params: Flat) -> None:
     body = {name: value for name, value in params.items() if not name.startswith("head/")}
-    assert bit_names.fit_head(body, params, "bit.npz", replace=True) == (body, None)
+    assert bit_names.fit_head(body, params, "bit.npz", replace=True) == body
+    assert_same(bit_names.fit_head(params, body, "bit.npz", replace=True), params)

@@ -123,18 +123,11 @@ def test_the_named_folder_is_looked_into_before_the_cache(
     assert published.resolve(NAME, folder=home) == home / FILE
 
 
-def test_without_leave_to_download_the_error_says_what_to_get(home: Path) -> None:
-    message = error_of(lambda: published.resolve(NAME, download=False))
-    assert message == f"{NAME} is not at hand; get {published.CHECKPOINTS[NAME].url} and put it into {home}."
-    assert not home.exists()
-
-
 def test_offline_errors_name_the_folder_that_the_user_chose(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the cache, where downloads go; with leave to download and without."""
+    """Not the cache, where downloads go."""
     monkeypatch.setenv("DISTILL_CHECKPOINTS", str(tmp_path))
-    assert error_of(lambda: published.resolve(NAME, download=False)).endswith(f"put it into {tmp_path}.")
     nowhere = dataclasses.replace(published.CHECKPOINTS[NAME], url=f"https://127.0.0.1:1/{FILE}")
     monkeypatch.setitem(published.CHECKPOINTS, NAME, nowhere)
     assert error_of(lambda: published.resolve(NAME)).endswith(f"put it into {tmp_path} as {FILE}.")
@@ -161,13 +154,11 @@ def test_a_damaged_file_is_never_recorded(tmp_path: Path, lock: Path) -> None:
     assert not lock.exists()
 
 
-def test_the_lock_is_sorted_and_can_lie_elsewhere(tmp_path: Path, lock: Path) -> None:
-    own = tmp_path / "own.lock.json"
+def test_the_lock_is_sorted(tmp_path: Path, lock: Path) -> None:
     for name in ("R50x1_224", "BiT-M-R50x1"):
         (tmp_path / f"{name}.npz").write_bytes(CONTENT)
-        published.resolve(name, folder=tmp_path, lock=own)
-    assert list(json.loads(own.read_text()).items()) == [("BiT-M-R50x1", DIGEST), ("R50x1_224", DIGEST)]
-    assert not lock.exists()
+        published.resolve(name, folder=tmp_path)
+    assert list(json.loads(lock.read_text()).items()) == [("BiT-M-R50x1", DIGEST), ("R50x1_224", DIGEST)]
 
 
 SHAPE = (16, 16, 3)
@@ -261,9 +252,12 @@ def test_numbers_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_pickled_objects_in_a_published_file_are_refused(tmp_path: Path, lock: Path) -> None:
     """A pickle runs what it likes when it is loaded; its checksum may well be the recorded one."""
     (tmp_path / FILE).write_bytes(npz(**{"head/bias": np.array([print], object)}))
-    path = published.resolve(NAME, folder=tmp_path)
-    message = error_of(lambda: published.load(path, models.create("bit_r11w8", 5), SHAPE))
-    assert "holds pickled objects, which are never loaded" in message
+    for ask in (
+        lambda: published.resolve(NAME, folder=tmp_path),
+        lambda: published.load(tmp_path / FILE, models.create("bit_r11w8", 5), SHAPE),
+    ):
+        assert "holds pickled objects, which are never loaded" in error_of(ask)
+    assert not lock.exists()
 
 
 def test_without_names_the_table_is_printed(home: Path, capsys: pytest.CaptureFixture) -> None:

@@ -62,7 +62,7 @@ def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert_holds(store, 5)
     store.require(ABOUT, 5)
     size = sum(path.stat().st_size for path in tmp_path.glob("*.npz"))
-    assert store.header["bytes"] == size and store.bytes_per_view == size / (5 * BATCH)
+    assert store.bytes == size and store.bytes_per_view == size / (5 * BATCH)
 
 
 def test_writing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_kill_leaves_sizes_right(tmp_path: Path) -> None:
     filled(begun(folder, 4), 4)
     (folder / "header.json").write_bytes(old)
     filled(begun(folder, 5), 5)
-    assert soft_label_store.load(folder).header["bytes"] == sum(path.stat().st_size for path in folder.glob("*.npz"))
+    assert soft_label_store.load(folder).bytes == sum(path.stat().st_size for path in folder.glob("*.npz"))
 
 
 def test_a_store_can_be_lengthened(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_a_store_can_be_lengthened(tmp_path: Path) -> None:
     assert_holds(soft_label_store.load(tmp_path), 3)
     assert_holds(filled(longer, 5), 5)
     found = soft_label_store.load(tmp_path)
-    assert found.header["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*.npz"))
-    assert found.header["views"] == 5 * BATCH
+    assert found.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.npz"))
+    assert found.views == 5 * BATCH
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_shards_of_one_step_are_looked_at_now_and_then(tmp_path: Path, monkeypat
     store = begun(tmp_path, 5)
     for step in range(5):
         store = store.add([said(step)], means(step))
-    assert store.header["shard_steps"] == 1
+    assert store.shard_steps == 1
     looks: list[int] = []
     monkeypatch.setattr(soft_label_store, "mean_pixels", lambda shown: looks.append(step) or means(step))
     for step in range(5):
@@ -197,7 +197,7 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
         soft_label_store.load(folder)
     for damaged in (text[:50], "[]", text.replace('"steps": 4', '"steps": "4"')):
         header.write_text(damaged)
-        with pytest.raises(DistillError, match=r"header.json is damaged .*; delete .* and store the soft labels again"):
+        with pytest.raises(DistillError, match=r"header.json is damaged; delete .* and store the soft labels again"):
             soft_label_store.load(folder)
 
 

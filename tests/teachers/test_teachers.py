@@ -137,13 +137,6 @@ def test_a_sure_teacher_gives_finite_logits(teacher: Teacher) -> None:
     assert np.isfinite(said_once(sure, pictures(3), "fix/cc", **options)).all()
 
 
-def test_a_baseline_has_no_fixed_teacher(teacher: Teacher) -> None:
-    """Hard labels have nothing to compute."""
-    options = {"crops": 1, "temperature": 1.0}
-    with pytest.raises(DistillError, match="baseline without a teacher"):
-        said_once(teacher, pictures(3), "labels", **options)
-
-
 @pytest.mark.slow
 def test_a_checkpoint_is_loaded_with_its_model(path: Path) -> None:
     """The file names its model, and its hash goes into the name of every run."""

@@ -69,14 +69,14 @@ def test_broken_images_are_counted(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Told once each with its name, replaced, and counted in the record."""
-    sound = decode.known
+    sound = decode.sides
 
-    def known(image: bytes | np.ndarray) -> decode.Known:
+    def sides(image: bytes | np.ndarray) -> tuple[int, int]:
         if np.asarray(image).sum() % 13 == 0:
             raise decode.ImageError("made up")
         return sound(image)
 
-    monkeypatch.setattr(decode, "known", known)
+    monkeypatch.setattr(decode, "sides", sides)
     run = train.fit(tiny.recipe(teacher, epochs=4), tmp_path, loading="stream", workers=0)
     assert isinstance(run, Run) and run.record["bad_images"] > 0
     told = [line for line in capsys.readouterr().err.splitlines() if "cannot be decoded (made up)" in line]
@@ -100,7 +100,7 @@ def test_broken_images_of_exams_are_counted_and_left_out(
 
     task = setup.prepare(recipe, loading="stream", workers=0)
     kept = np.arange(len(task.eval_sets["test"].labels)) != 5
-    said, wanted = task.logits(expected.variables, "test")[kept], task.teacher_logits("test")[kept]
+    said, wanted = task.output("test", expected.variables)[kept], task.output("test")[kept]
     monkeypatch.setattr(decode, "evaluation", evaluation)
     run = train.fit(recipe, tmp_path, loading="stream", workers=0)
     assert [run.record[f"{split}_bad_images"] for split in ("train", "validation", "test")] == [1, 1, 1]  # alike
@@ -115,19 +115,19 @@ def test_a_fixed_teacher_says_of_each_image_shown_what_it_said_of_that_one(
     teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where an image stands in for a broken one, which has no outputs that make sense."""
-    recipe, sound = tiny.recipe(teacher, policy="fix/cc"), decode.known
+    recipe, sound = tiny.recipe(teacher, policy="fix/cc"), decode.sides
     (before,) = some(recipe, "stream", count=1)
     task = setup.prepare(recipe, loading="stream")
     first, *_ = sampler.batch_indices(recipe.order_seed, 0, recipe.batch_size, len(task.train))
     assert task.train.source is not None
     broken = task.train.source.encoded(int(first)).image
 
-    def known(image: bytes | np.ndarray) -> decode.Known:
+    def sides(image: bytes | np.ndarray) -> tuple[int, int]:
         if np.array_equal(image, broken):
             raise decode.ImageError("made up")
         return sound(image)
 
-    monkeypatch.setattr(decode, "known", known)
+    monkeypatch.setattr(decode, "sides", sides)
     (after,) = some(recipe, "stream", count=1)
     np.testing.assert_array_equal(after.targets[1:], before.targets[1:])
     np.testing.assert_array_equal(after.targets[0], task.fixed_targets()[(first + 1) % len(task.train)])

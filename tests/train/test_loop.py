@@ -141,7 +141,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (theirs, ours))
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
     indices, train_set = sampler.batch_indices(recipe.seed, 0, 16, 64), task.train.arrays
-    batch = step.teach(recipe, task.asked_teacher, 10)(
+    batch = step.teach(recipe, task.asked[0], 10)(
         step.view_key(recipe.seed), 0, Images(*train_set[:2], indices=indices), task.teacher.variables, 2.0
     )
     after = step.learn(task.student, recipe)(student, task.settings, batch)

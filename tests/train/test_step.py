@@ -51,9 +51,7 @@ def first_lesson(task: Task) -> step.Batch:
     indices = sampler.batch_indices(recipe.seed, 0, recipe.batch_size, 64)
     assert task.teacher is not None
     source = Images(images.images, images.labels, indices=indices)
-    return step.teach(recipe, task.asked_teacher, 10)(
-        step.view_key(recipe.seed), 0, source, task.teacher.variables, 2.0
-    )
+    return step.teach(recipe, task.asked[0], 10)(step.view_key(recipe.seed), 0, source, task.teacher.variables, 2.0)
 
 
 @pytest.mark.slow
