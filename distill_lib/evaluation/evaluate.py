@@ -13,13 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
 from distill_lib import datasets, models, records, teachers
-from distill_lib.errors import DistillError, unknown
-=======
-from distill_lib import datasets, records, teachers
 from distill_lib.errors import DistillError
->>>>>>> main
 from distill_lib.evaluation import eval_sets, metrics
 from distill_lib.recipes import presets
 

@@ -151,6 +151,8 @@ def load(
     for name, value in flat.items():
         if not np.issubdtype(value.dtype, np.floating):
             raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
+        if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
+            raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
         flat[name] = value.astype(np.float32, copy=False)
     flat = bit_names.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
     return weights.unpack(weights.match(weights.unflatten(flat), weights.pack(expected), str(path)))
@@ -170,28 +172,10 @@ def _local(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_file():
         return path
-<<<<<<< HEAD
-    if path.stem in CHECKPOINTS:
-        raise DistillError(
-            f"no checkpoint at {text}; check the path, or give the name {path.stem} to have it downloaded."
-        )
-    if path.suffix == ".npz" or len(path.parts) > 1:
-        raise DistillError(f"no checkpoint at {text}; check the path.")
-    raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
-
-
-def _float32(name: str, value: np.ndarray, path: Path) -> np.ndarray:
-    if not np.issubdtype(value.dtype, np.floating):
-        raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
-    if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
-        raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
-    return value.astype(np.float32, copy=False)
-=======
     if path.suffix != ".npz" and len(path.parts) == 1:
         raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
     hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
     raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
->>>>>>> main
 
 
 def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: int) -> dict[str, np.ndarray]:

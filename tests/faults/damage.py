@@ -124,7 +124,7 @@ def read_labels(folder: Path) -> object:
     """All soft labels of a store, and what its header says."""
     store = soft_label_store.load(folder)
     held = [store.read(step) for step in range(store.steps)]
-    return store.header, [[part.tobytes() for part in labels if part is not None] for labels in held]
+    return store, [[part.tobytes() for part in labels if part is not None] for labels in held]
 
 
 def read_picture(root: Path, path: Path) -> object:
