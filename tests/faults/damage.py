@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -93,12 +94,11 @@ def stored_files(begun: Path, trained: Path, labels: Path, work: Path) -> Iterat
     shard = max(labels.glob("*.npz"))
     for name, path in (("soft labels", shard), ("header of soft labels", labels / "header.json")):
         yield Stored(name, path, lambda: read_labels(labels))
-    picture_files.fill(work, 3)
     for kind in ("png", "jpg"):
-        path = work / "tulips" / f"0.{kind}"
+        path = picture_files.fill(work / kind, 3) / "tulips" / f"0.{kind}"
         pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
         picture_files.write(path, pixels)
-        yield Stored(f"picture ({kind})", path, lambda path=path: read_picture(work, path))
+        yield Stored(f"picture ({kind})", path, functools.partial(read_picture, work / kind, path))
 
 
 def read_checkpoint(folder: Path) -> object:

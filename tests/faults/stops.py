@@ -24,7 +24,6 @@ REMEDY = "make room"
 
 def whole(work: Work, root: Path) -> tuple[Files, dict[str, int]]:
     """What the work makes where nothing stops it, and its calls: all, and those that a full disk refuses."""
-    work.begin(root)
     counts = {}
     for name, kinds in (("all", ()), ("growing", disk.GROWING)):
         folder = root / name
