@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distill_lib import recipes, records, teachers, weights
-from distill_lib.datasets import decode, registry
+from distill_lib.datasets import decode, source
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_label_store, teacher
@@ -88,7 +88,7 @@ def test_any_word_of_the_command_line_is_a_value(text: str) -> None:
 @given(WORDS | st.text(alphabet="abtfds:+@/. 019\0", max_size=30))
 def test_any_name_is_known_or_refused(name: str) -> None:
     """Of data sets, teachers and presets."""
-    taken(lambda: registry.get(name))
+    taken(lambda: source.get(name))
     taken(lambda: teachers.parts(name))
     taken(lambda: recipes.get(name, "quick", teacher=name))
 
@@ -241,7 +241,7 @@ def test_any_picture_is_shown_or_refused(kind: str, data: st.DataObject, channel
     """Whole, as a crop and as evaluation shows it."""
     content = data.draw(damages(PICTURES[kind]))
     ours = decode.ImageError
-    taken(lambda: decode.known(content), ours)
+    taken(lambda: decode.sides(content), ours)
     if (whole := taken(lambda: decode.decode(content, channels), ours)) is not None:
         assert whole.dtype == np.uint8 and whole.ndim == 3 and whole.shape[2] == channels
     look = decode.Look((0.1, 0.2, 0.5, 0.4), True, 8)

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,8 @@ def restored(leaves: list[np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(tree, typed)
 
 
-def tidy(directory: Path) -> None:
-    """Removes what a finished run needs no more; what is half-written may be another process's addition to it."""
-    for name in (*KEPT, LOCK, "recipe.json"):
+def tidy(directory: Path, unfinished: Iterable[Path] = ()) -> None:
+    """Removes what a finished run needs no more, and what kills left unfinished, unless others may be writing it."""
+    for leftover in (*(directory / name for name in (*KEPT, LOCK, "recipe.json")), *unfinished):
         with contextlib.suppress(OSError):  # of a folder that may only be read
-            (directory / name).unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)

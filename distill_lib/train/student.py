@@ -154,7 +154,7 @@ class StudentRun:
         metadata = {"model": self.task.recipe.student, "dataset": self.task.recipe.dataset, "run_id": self.task.run_id}
         weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
         record = records.write(self.directory, record, self.rows)
-        checkpoint.tidy(self.directory)
+        checkpoint.tidy(self.directory, weights.unfinished(self.directory))
         return record
 
     def _diverged(self, what: str) -> DistillError:

@@ -1,4 +1,4 @@
-"""`nox -s faults`: all faults, their table, and its record; `-- long` for more of them, `--check` writes no record."""
+"""`nox -s faults`: all faults, their table and its record; `-- long` is more of them, `--check` writes no record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from faults import damage, stops
 from faults.outcomes import Table
 from faults.work import Files, Work, works
 
-SHORT = {"kills": 10, "disks": 5, "seconds": 6, "damage": 40, "processes": 1}  # of each work or file, at most
+SHORT = {"kills": 12, "disks": 8, "seconds": 6, "damage": 40, "processes": 1}  # of each work or file, at most
 LONG = {"kills": 10**6, "disks": 10**6, "seconds": 10**6, "damage": 2000, "processes": 6}
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(timing.table(rows))
     print(f"{sum(row['cases'] for row in rows)} cases in {time.perf_counter() - began:.0f} s")
     if table.bad():
-        raise DistillError(f"{table.bad()} cases lost something, changed it unseen or ended in a traceback: see above.")
+        raise DistillError(f"{table.bad()} cases lost something, changed it unseen, or ended in a traceback.")
     if not options.check:
         print(timing.write("faults", rows))
 

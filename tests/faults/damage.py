@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -91,14 +90,15 @@ def stored_files(begun: Path, trained: Path, labels: Path, work: Path) -> Iterat
     for name in ("run.json", "metrics.csv"):
         yield Stored(name, trained / name, lambda: read_record(trained))
     yield Stored("student.npz", trained / "student.npz", lambda: read_npz(trained / "student.npz"))
-    shard = max(labels.glob("*.npz"))
+    shard = sorted(labels.glob("*.npz"))[-1]
     for name, path in (("soft labels", shard), ("header of soft labels", labels / "header.json")):
         yield Stored(name, path, lambda: read_labels(labels))
     for kind in ("png", "jpg"):
-        path = picture_files.fill(work / kind, 3) / "tulips" / f"0.{kind}"
+        root = picture_files.fill(work / kind, 3)
+        path = root / "tulips" / f"0.{kind}"
         pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
         picture_files.write(path, pixels)
-        yield Stored(f"picture ({kind})", path, functools.partial(read_picture, work / kind, path))
+        yield Stored(f"picture ({kind})", path, lambda root=root, path=path: read_picture(root, path))
 
 
 def read_checkpoint(folder: Path) -> object:
@@ -124,7 +124,9 @@ def read_labels(folder: Path) -> object:
     """All soft labels of a store, and what its header says."""
     store = soft_label_store.load(folder)
     held = [store.read(step) for step in range(store.steps)]
-    return store, [[part.tobytes() for part in labels if part is not None] for labels in held]
+    return (store.kept, store.steps, store.views, store.about), [
+        [part.tobytes() for part in labels if part is not None] for labels in held
+    ]
 
 
 def read_picture(root: Path, path: Path) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import io
 import os
 import signal
@@ -24,6 +23,7 @@ REMEDY = "make room"
 
 def whole(work: Work, root: Path) -> tuple[Files, dict[str, int]]:
     """What the work makes where nothing stops it, and its calls: all, and those that a full disk refuses."""
+    work.begin(root)
     counts = {}
     for name, kinds in (("all", ()), ("growing", disk.GROWING)):
         folder = root / name
@@ -88,8 +88,15 @@ def second_process(work: Work, root: Path, expected: Files, calls: Iterable[int]
     for at in calls:
         folder, came = root / f"second{at}", [(SAME, "")]
         work.begin(folder)
+
         counter = disk.Disk(folder, at, lambda: None)
-        counter.strike = functools.partial(come, counter, work, folder, came)
+
+        def come(folder: Path = folder, came: list = came, counter: disk.Disk = counter) -> None:
+            counter.kinds = ("none",)  # its own calls are not counted
+            with mock.patch("os.getpid", return_value=os.getpid() + 1):  # names of unfinished files have it
+                came[0] = outcome(lambda: (work.do(folder), complete(work.made(folder)))[1], [expected])
+
+        counter.strike = come
         with disk.faulty(counter):
             ended, about = finished(work, folder, expected)
         if came[0][0] in (OTHER, TRACEBACK):
@@ -97,11 +104,9 @@ def second_process(work: Work, root: Path, expected: Files, calls: Iterable[int]
         table.add("second process at a call", work.name, ended, f"call {at}: {about}")
 
 
-def come(counter: disk.Disk, work: Work, folder: Path, came: list[tuple[str, str]]) -> None:
-    """What a second process does, and what comes of it."""
-    counter.kinds = ("none",)  # its own calls are not counted
-    with mock.patch("os.getpid", return_value=1):  # whose number is part of the names of unfinished files
-        came[0] = outcome(lambda: (work.do(folder), len(work.made(folder)))[0], [None])
+def complete(made: Files) -> Files:
+    """Without the file that the process in whose call we are is writing."""
+    return {name: content for name, content in made.items() if not name.endswith(".tmp")}
 
 
 def child(act: Callable[[], object]) -> int:
