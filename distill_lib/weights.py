@@ -170,6 +170,8 @@ def _read(path: File, only: str | None = None) -> dict[str, np.ndarray]:
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as file:
                 _check_size(path, file.zip)
+                if not file.files:
+                    raise ValueError("it holds nothing")
                 arrays = {name: file[name] for name in file.files if only in (None, name)}
     except DistillError:
         raise

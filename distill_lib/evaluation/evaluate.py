@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill_lib import datasets, records, teachers
+from distill_lib import datasets, models, records, teachers
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import eval_sets, metrics
 from distill_lib.recipes import presets
@@ -57,8 +57,11 @@ def evaluate(
     usual = presets.tables(TRAINED_ON.get(dataset, dataset))[0] | _recorded(network)
     pixels = usual["resolution"] if resolution is None else resolution
     centre = usual.get("eval_side", 1.0) if side is None else side
-    if pixels < 1 or not 0 < centre <= 1:
-        raise DistillError(f"resolution must be above 0 and side a fraction above 0, got {pixels} and {centre:g}.")
+    if not (1 <= pixels <= models.MOST_PIXELS and 0 < centre <= 1):
+        raise DistillError(
+            f"resolution must be from 1 to {models.MOST_PIXELS} and side a fraction above 0, got {pixels} and "
+            f"{centre:g}."
+        )
     eval_set = eval_sets.open_split(dataset, split, centre, mock=mock, limit=limit)
     names = [network] if teacher is None else [network, teacher]
     networks = [

@@ -151,6 +151,8 @@ def load(
     for name, value in flat.items():
         if not np.issubdtype(value.dtype, np.floating):
             raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
+        if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
+            raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
         flat[name] = value.astype(np.float32, copy=False)
     flat = bit_names.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
     return weights.unpack(weights.match(weights.unflatten(flat), weights.pack(expected), str(path)))

@@ -25,7 +25,7 @@ from distill_lib.errors import DistillError
 from distill_lib.teachers import soft_labels
 from distill_lib.teachers.soft_labels import SoftLabels
 
-FORMAT = 2
+FORMAT = 3
 SHARD_STEPS = 64  # at most
 SHARD_BYTES = 8 * 2**20  # before compression, at most
 SAME_VIEW = 1e-3  # largest difference of mean pixels, in [-1, 1], between two renderings of one view
@@ -118,8 +118,8 @@ class Store:
 
     def _digest(self, shard: int) -> str:
         """Of everything that decides what a shard holds."""
-        facts = [FORMAT, self.about, self.kept, self.shard_steps, shard]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        about = {"format": FORMAT, "about": self.about, "kept": self.kept, "shard_steps": self.shard_steps}
+        return _checksum(about | {"shard": shard})
 
     def _shard(self, shard: int) -> dict[str, np.ndarray]:
         path = _path(self.folder, shard)
@@ -170,12 +170,14 @@ def load(folder: str | os.PathLike[str]) -> Store:
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
         kinds = {name: type(header[name]) for name in _FIELDS}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         kinds = {}
     if kinds != _FIELDS:
         raise DistillError(f"{path} is damaged; delete {folder} and store the soft labels again.")
     if (version := header["format"]) != FORMAT:
         raise DistillError(f"{path} has format {version}, this version reads {FORMAT}; store the soft labels again.")
+    if header.pop("checksum", None) != _checksum(header):
+        raise DistillError(f"{path} is damaged; delete {folder} and store the soft labels again.")
     return Store(folder=folder, **{name: header[name] for name in _FIELDS if name != "format"})
 
 
@@ -192,9 +194,13 @@ def _plain(about: Fields) -> dict[str, Any]:
 
 def _written(store: Store) -> Store:
     header = {name: getattr(store, name) for name in _FIELDS if name != "format"} | {"format": FORMAT}
-    content = json.dumps(header, indent=1, sort_keys=True) + "\n"
+    content = json.dumps(header | {"checksum": _checksum(header)}, indent=1, sort_keys=True) + "\n"
     weights.write_atomically(store.folder / _HEADER, content.encode())
     return store
+
+
+def _checksum(header: Fields) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def _path(folder: Path, shard: int) -> Path:

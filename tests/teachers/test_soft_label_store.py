@@ -192,8 +192,8 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(DistillError, match="cannot read .*answers-000001.npz"):
         store.read(2)
     text = header.read_text()
-    header.write_text(text.replace('"format": 2', '"format": 1'))
-    with pytest.raises(DistillError, match="has format 1, this version reads 2"):
+    header.write_text(text.replace('"format": 3', '"format": 2'))
+    with pytest.raises(DistillError, match="has format 2, this version reads 3"):
         soft_label_store.load(folder)
     for damaged in (text[:50], "[]", text.replace('"steps": 4', '"steps": "4"')):
         header.write_text(damaged)
