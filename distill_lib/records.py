@@ -39,6 +39,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "result": (dict,),
     "recipe.train_images": (int, type(None)),
     "recipe.crop_area": (list,),
+    "teacher": (dict, type(None)),
 }
 """What tables and curves need of a record, and its types in JSON; further fields may be missing in old ones."""
 SETTINGS = (
@@ -168,7 +169,9 @@ def _problem(record: Any) -> str | None:
         return f"has schema {record.get('schema')!r}, this version reads 1 to {SCHEMA}"
     result = record.get("result")
     numbers = dict.fromkeys((f"result.{name}" for name in result), (int, float)) if isinstance(result, dict) else {}
-    for name, kinds in ({"recipe": (dict,)} | FIELDS | numbers).items():
+    teacher = record.get("teacher")
+    stored = {"teacher.stored": (dict,)} if isinstance(teacher, dict) and "stored" in teacher else {}
+    for name, kinds in ({"recipe": (dict,)} | FIELDS | stored | numbers).items():
         table, _, field = name.partition(".")
         within = record[table] if field else record
         if (field or table) not in within:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -155,9 +156,14 @@ def write_atomically(path: File, content: bytes | memoryview, keep: Path | None 
         ) from error
 
 
-def unfinished(folder: Path) -> list[Path]:
-    """What kills left in a folder in the middle of `write_atomically`."""
-    return list(folder.glob(".*.tmp"))
+def unfinished(folder: Path, seconds: float = 0) -> list[Path]:
+    """What kills left in a folder in the middle of `write_atomically`, and nobody has written to for so long."""
+    paths = []
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # its process has just finished it
+            if not seconds or time.time() - path.stat().st_mtime > seconds:
+                paths.append(path)
+    return paths
 
 
 def _read(path: File, only: str | None = None) -> dict[str, np.ndarray]:

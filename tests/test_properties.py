@@ -148,10 +148,12 @@ def test_any_record_is_read_or_refused(run: Path, data: st.DataObject) -> None:
         content = data.draw(damages(content))
     (run / name).write_bytes(content)
     results = run.parents[1]
-    if (frame := taken(lambda: records.read(results, mock=True))) is not None:
-        assert len(frame) == 1 and records.provenance(frame)
-    taken(lambda: records.curves(results, mock=True))
-    shutil.copy(run.parents[1] / "before" / name, run / name)
+    try:
+        if (frame := taken(lambda: records.read(results, mock=True))) is not None:
+            assert len(frame) == 1 and records.provenance(frame)
+        taken(lambda: records.curves(results, mock=True))
+    finally:
+        shutil.copy(run.parents[1] / "before" / name, run / name)
 
 
 @pytest.fixture(scope="module")

@@ -241,7 +241,7 @@ def _check_types(recipe: Recipe) -> None:
         value = getattr(recipe, field.name)
         if field.name == "crop_area":
             pair = isinstance(value, (list, tuple)) and len(value) == 2
-            if not pair or not all(isinstance(part, (int, float)) for part in value):
+            if not pair or not all(type(part) in (int, float) and abs(part) < _ENDLESS for part in value):
                 raise DistillError(f"crop_area must be two fractions such as [0.05, 1.0], got {value!r}.")
             object.__setattr__(recipe, field.name, (float(value[0]), float(value[1])))
             continue

@@ -223,7 +223,8 @@ def finished(task: Task, directory: Path) -> Run | None:
             "move that folder away."
         )
     rows = records.read_rows(directory, record)
-    checkpoint.tidy(directory)  # the process that wrote the record may have been killed before
+    # The process that wrote the record may have been killed then; another may be adding to the record now.
+    checkpoint.tidy(directory, weights.unfinished(directory, seconds=600))
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])
     return Run(record, rows, directory, reused=True)
 

@@ -392,10 +392,13 @@ def test_two_processes_do_not_train_one_run(
 
 
 def test_what_a_kill_leaves_beside_a_finished_run_is_removed(teacher: Path, unbroken: Run, tmp_path: Path) -> None:
-    """The record was written, and the checkpoint was not yet dropped."""
+    """The record was written, and the checkpoint not yet dropped; what is new may be another's that adds to it."""
     shutil.copytree(unbroken.directory.parent, tmp_path / "fashion_smoke")
     folder = tmp_path / "fashion_smoke" / unbroken.record["run_id"]
     for name in ("recipe.json", ".metrics.csv.1.tmp", ".lock", *checkpoint.KEPT):
         (folder / name).write_text("left")
+    os.utime(folder / ".metrics.csv.1.tmp", (0, 0))
+    (folder / ".run.json.2.tmp").write_text("being written by another process")
     assert train.fit(tiny.recipe(teacher, policy="mix", epochs=3), tmp_path).reused
+    (folder / ".run.json.2.tmp").unlink()
     assert_same(folder, unbroken)
