@@ -7,18 +7,15 @@ variable LOOKS=all every page is looked at in all four ways.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from built import HTML, LISTED
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-BOOK = Path(__file__).parents[2] / "book"
-HTML = BOOK / "_build" / "html"
-NAMES = [*re.findall(r"(?:root|file): (\S+)", (BOOK / "_toc.yml").read_text()), "search", "genindex"]
+NAMES = [*LISTED, "search", "genindex"]
 WIDE, PHONE = 1280, 390
 LOOKS = [(WIDE, "light"), (PHONE, "dark")]
 if os.environ.get("LOOKS") == "all":
