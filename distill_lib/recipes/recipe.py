@@ -63,6 +63,8 @@ class Recipe:
         label_smoothing: share of the target that the distance "hard" gives to the other classes; the paper's is 0.
         stored: logits that were kept of each of the teacher's answers, where these were stored before the run (see
             `soft_labels`); None asks the teacher in every step.
+        on_divergence: "stop" ends a run whose loss is not finite; "rewind" has it go back to its last report where loss
+            or gradient are not finite or leap, and skip the batches since (see `train.divergence`).
     """
 
     dataset: str
@@ -100,6 +102,7 @@ class Recipe:
     transfer_set: str | None = None
     label_smoothing: float = 0.0
     stored: int | None = None
+    on_divergence: str = "stop"
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -226,6 +229,7 @@ _NAMES = {
     "distance": tuple(losses.DISTANCES),
     "ensemble": ensemble.MEANS,
     "dtype": models.DTYPES,
+    "on_divergence": ("stop", "rewind"),
 }
 _KINDS = {
     "int": (int, "a whole number"),

@@ -21,6 +21,8 @@ class State(NamedTuple):
     statistics: dict[str, Any]  # the student's other variables, such as running means of BatchNorm; often empty
     opt_state: Any
     loss_sum: jax.Array  # since the last report
+    last: jax.Array  # loss and length of the gradient before it is clipped, of the last step
+    largest: jax.Array  # of both, since the last report
 
     @property
     def variables(self) -> models.Variables:
@@ -42,7 +44,7 @@ def initial_state(
     statistics = {name: tree for name, tree in start.items() if name != "params"}
     params = jax.tree.map(jnp.asarray, start["params"])
     untuned = optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0)  # numbers do not change its state's form
-    return State(jnp.zeros((), jnp.int32), params, statistics, untuned.init(params), jnp.zeros(()))
+    return State(jnp.zeros((), jnp.int32), params, statistics, untuned.init(params), jnp.zeros(()), *jnp.zeros((2, 2)))
 
 
 def state_shapes(

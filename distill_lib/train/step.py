@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from distill_lib import allocator, losses, models, optim, views
@@ -171,7 +172,9 @@ def _learn(
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
-        return State(state.step + 1, params, statistics, opt_state, state.loss_sum + value)
+        last = jnp.stack([value, optax.tree.norm(gradients)])
+        sums = state.loss_sum + value, last, jnp.maximum(state.largest, last)
+        return State(state.step + 1, params, statistics, opt_state, *sums)
 
     return jax.jit(moved, donate_argnums=0)
 
