@@ -41,7 +41,7 @@ def imported() -> set[str]:
 def test_what_is_imported_is_declared() -> None:
     """By the library itself, or by the extra that the importing code asks for."""
     extras = PROJECT["optional-dependencies"]
-    parts = (PROJECT["dependencies"], *(extras[name] for name in ("book", "bench", "export", "sweep")))
+    parts = (PROJECT["dependencies"], *(extras[name] for name in ("book", "bench", "export", "sweep", "mirror")))
     declared = {normalized(name) for part in parts for name in part}
     assert imported() - declared == set()
 

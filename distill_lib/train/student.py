@@ -19,7 +19,7 @@ from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics
 from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.train import checkpoint, divergence, processes
+from distill_lib.train import checkpoint, divergence, mirror, processes
 from distill_lib.train.state import State
 from distill_lib.train.task import RUN, SPLITS, Task
 
@@ -134,6 +134,7 @@ class StudentRun:
         facts |= {"seconds": time.perf_counter() - self.began, "resumed": self.resumed}
         facts |= {"before": self.before, "rewinds": self.rewinds}
         checkpoint.save(self.directory, (self.state, self.kept) if self.kept else self.state, facts)
+        mirror.push(self.directory, ended=False)
         self.saved = time.perf_counter()
 
     def finish(self, students_per_step: int, substituted: Collection[int] | None = None) -> Run | DistillError:
@@ -183,6 +184,7 @@ class StudentRun:
         weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
         record = records.write(self.directory, record, self.rows)
         checkpoint.tidy(self.directory, weights.unfinished(self.directory))
+        mirror.push(self.directory, ended=True)
         return record
 
     def _diverged(self, what: str) -> DistillError:
@@ -244,7 +246,8 @@ def take_up(
 
 
 def finished(task: Task, directory: Path) -> Run | None:
-    """The run, if an earlier process finished it; DistillError if that is damaged, or another of equal name."""
+    """The run, if it was finished here or in the mirror; DistillError if that is damaged, or another of equal name."""
+    mirror.fetch(directory)
     if (record := records.load(directory)) is None:
         return None
     _refuse_another(task, directory, record["recipe"], "record")
