@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,12 +14,13 @@ import tiny
 from distill_lib import records, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.train import Run, checkpoint, divergence, setup, step
+from distill_lib.train import Run, batches, checkpoint, divergence, setup, step
+from distill_lib.train.task import Task
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
-BAD = 4  # the number of the batch, from 0, of which no loss is a number; a report comes after each 3 steps
-WENT_BACK = {"step": 5, "back_to": 3, "skipped": 2, "problem": "the loss is nan"}
+BAD = (4, 6)  # the numbers of the batches, from 0, of which no loss is a number; a report comes after each 3 steps
+WENT_BACK = [{"step": 5, "back_to": 3, "skipped": 2, "problem": "the loss is nan"}] * 2
 
 
 def recipe_of(teacher: Path, way: str, **settings: object) -> Recipe:
@@ -46,8 +48,8 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], 
 
 @pytest.fixture
 def rewound(teacher: Path, tmp_path: Path, plant: Callable) -> Run:
-    """The run that meets the bad batch and is not killed."""
-    plant(lambda number: number == BAD)
+    """The run that meets the bad batches, twice after the same report, and is not killed."""
+    plant(lambda number: number in BAD)
     return train.fit(recipe_of(teacher, "rewind"), tmp_path / "rewound")
 
 
@@ -63,15 +65,31 @@ def test_a_run_goes_back_where_it_is_asked_to_and_says_so(teacher: Path, tmp_pat
         train.fit(recipe_of(teacher, "stop"), tmp_path)
     assert [row["step"] for row in rewound.rows] == [3, 6, 9, 12] and np.isfinite(rewound.rows[-1]["largest_loss"])
     record = records.load(rewound.directory)
-    assert record is not None and record["rewinds"] == [WENT_BACK]
+    assert record is not None and record["rewinds"] == WENT_BACK
     assert records.read_rows(rewound.directory, record) == rewound.rows
 
 
-@pytest.mark.parametrize("kill", [4, 5, 8], ids=["before", "just after", "later"])
+def test_it_is_the_run_that_is_shown_other_batches_from_the_report_on(
+    teacher: Path, tmp_path: Path, rewound: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit: nothing of the steps that were taken back is left."""
+    made = batches.batches
+
+    def skipping(task: Task, start: int, mesh: jax.sharding.Mesh) -> Iterator[step.Batch]:
+        yield from itertools.islice(made(task, start, mesh), 3)
+        yield from made(task, 7, mesh)
+
+    monkeypatch.setattr(batches, "batches", skipping)
+    run = train.fit(recipe_of(teacher, "stop"), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, run.variables, rewound.variables)
+    assert run.rows == rewound.rows
+
+
+@pytest.mark.parametrize("kill", [4, 5, 8], ids=["before", "in between", "later"])
 def test_a_run_that_is_killed_goes_back_alike(
     kill: int, teacher: Path, tmp_path: Path, rewound: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the report and the bad batch, when it has gone back, and after the next report: to the last bit."""
+    """Before the first bad batch, before the second, and when it has gone back twice: to the last bit."""
     save, saved = checkpoint.save, []
 
     def saving(folder: Path, *about: object) -> None:
@@ -91,7 +109,7 @@ def test_a_run_that_is_killed_goes_back_alike(
 
 def test_a_run_that_goes_wrong_for_ever_ends(teacher: Path, tmp_path: Path, plant: Callable) -> None:
     """It is told how often it went back."""
-    plant(lambda number: number >= BAD)
+    plant(lambda number: number >= BAD[0])
     message = rf"the loss is nan by step 6 again, after going back {divergence.MOST_REWINDS} times; lower learning_rate"
     with pytest.raises(DistillError, match=message):
         train.fit(recipe_of(teacher, "rewind"), tmp_path)
@@ -103,7 +121,7 @@ def test_students_of_a_sweep_go_back_alone(teacher: Path, tmp_path: Path, rewoun
     runs = [run for run in train.sweep([first, second], tmp_path) if isinstance(run, Run)]
     assert_same(runs[0], rewound)
     assert [run.record["students_per_step"] for run in runs] == [1, 1]
-    assert [run.record["rewinds"] for run in runs] == [[WENT_BACK], [WENT_BACK]]
+    assert [run.record["rewinds"] for run in runs] == [WENT_BACK, WENT_BACK]
 
 
 def test_a_run_that_has_no_cause_to_go_back_is_the_run_without_it(teacher: Path, tmp_path: Path) -> None:
