@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SPIKE = 100.0  # times the median of the steps before
+SPIKE = 30.0  # times the median of the steps before; healthy runs were seen to reach 6
 STEPS = 100  # whose median that is
 FEWEST = 10  # before which no number is a spike
 MOST_REWINDS = 10  # of a run, which then goes on as one that does not go back
