@@ -1,8 +1,4 @@
-"""Crop boxes from uniform random numbers, the same arithmetic for NumPy and for JAX.
-
-`views` draws the boxes of a whole batch inside a jitted step, `host_views` those of single examples where they are
-decoded. Both call `draw`, with the array namespace as its first argument, so that there is one definition of a crop.
-"""
+"""Crop boxes from uniform random numbers, the same arithmetic for NumPy (`host_views`) and for JAX (`views`)."""
 
 from __future__ import annotations
 
@@ -50,11 +46,10 @@ def draw(xp: Any, uniform: Any, crop: str, area: Range, aspect: Range, ratio: An
 
 
 def _inception_extent(xp: Any, uniform: Any, area: Range, aspect: Range, ratio: Any) -> Any:
-    """Height and width (batch, 2) of inception crops of images with width / height `ratio` (batch,).
+    """Height and width (batch, 2) of inception crops, as TensorFlow's sample_distorted_bounding_box.
 
-    As TensorFlow's sample_distorted_bounding_box: the aspect is uniform, then the *height* is uniform between those of
-    the smallest and the largest allowed area that fits; an aspect that cannot fit is drawn again, and after
-    `CROP_ATTEMPTS` failures the whole image is shown.
+    The aspect is uniform, then the *height* between those of the smallest and the largest allowed area that fits; an
+    aspect that cannot fit is drawn again, and after `CROP_ATTEMPTS` failures the whole image is shown.
     """
     aspects = (aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 1:]) / ratio[:, None]
     smallest = xp.sqrt(area[0] / aspects)

@@ -19,12 +19,10 @@ _EPSILON = 1e-12  # under a square root, whose gradient at zero is infinite
 def kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0, scaled: bool = True
 ) -> jax.Array:
-    """Kullback-Leibler divergence from the student's to the teacher's tempered prediction, times temperature squared.
+    """Kullback-Leibler divergence from the student's to the teacher's tempered prediction, if `scaled` times T^2.
 
-    `T^2 * sum_c p_c (log p_c - log q_c)` with `p = softmax(teacher / T)` and `q = softmax(student / T)`. The factor
-    keeps the gradient's size independent of the temperature.
-
-    Maps two (..., classes) to (...,) float32, in nats, times T^2 unless not `scaled`; T > 0.
+    `T^2 * sum_c p_c (log p_c - log q_c)` with `p = softmax(teacher / T)`, `q = softmax(student / T)` and T > 0; the
+    factor keeps the gradient's size independent of T. Maps two (..., classes) to (...,) float32, in nats.
     """
     teacher = jax.nn.log_softmax(teacher_logits / temperature)
     student = jax.nn.log_softmax(student_logits / temperature)
@@ -48,10 +46,10 @@ def log_euclidean(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.A
 
 
 def hard(student_logits: jax.Array, teacher_logits: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
-    """Divergence from the class that the teacher thinks most likely; without smoothing, the cross-entropy with it.
+    """Divergence from the class that the teacher thinks most likely, two (..., classes) to (...,) float32 in nats.
 
-    Maps two (..., classes) to (...,) float32 in nats; 0 where the student's prediction is the target, as in the
-    released code. `smoothing` is the share of the target, from 0 to below 1, that the other classes get in equal parts.
+    It is 0 where the student's prediction is the target, as in the released code. `smoothing` is the share of the
+    target, from 0 to below 1, that the other classes get in equal parts.
     """
     classes = teacher_logits.shape[-1]
     targets = jax.nn.one_hot(teacher_logits.argmax(axis=-1), classes)
@@ -80,7 +78,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 def agreement(student_logits: jax.Array, teacher_logits: jax.Array, *, k: int = 1) -> jax.Array:
     """1.0 where the teacher's prediction is among the student's k >= 1 most likely classes, else 0.0.
 
-    Maps two (..., classes) to (...,) float32; the released code's `agree`. With all classes everything agrees.
+    Maps two (..., classes) to (...,) float32; the released code's `agree`.
     """
     _, likely = jax.lax.top_k(student_logits, min(k, student_logits.shape[-1]))
     return (likely == teacher_logits.argmax(axis=-1, keepdims=True)).any(axis=-1).astype(jnp.float32)

@@ -1,16 +1,13 @@
 """Shampoo: a gradient is preconditioned from both sides by inverse roots of its own second moments, block by block.
 
-An array is seen as a matrix and cut into blocks of at most 128 x 128. A block with gradient G keeps L, the moving
-average of G G^T, and R, that of G^T G, and moves along L^(-1/4) G R^(-1/4). How far the whole array moves is what
-Adam's second moment says (grafting), so steps have the size of Adam's. Scales and biases, which are no matrices, move
-as Adam moves them, but for the momentum.
+A block of at most 128 x 128 with gradient G keeps L, the moving average of G G^T, and R, that of G^T G, and moves along
+L^(-1/4) G R^(-1/4). How far the whole array moves is what Adam's second moment says (grafting).
 
 References:
     Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
     Anil et al., "Scalable second order optimization for deep learning", 2020; released settings for ResNet-50:
     google-research/google-research, scalable_shampoo/README.md.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D: blocks of
-    128 x 128, roots computed in every step and shared out over the devices, Nesterov momentum, grafted step size.
+    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D.
 """
 
 from __future__ import annotations
@@ -31,17 +28,11 @@ TINY = 1e-30  # stands for the size of what is zero: its square root and inverse
 
 
 class ShampooState(NamedTuple):
-    """What Shampoo remembers between steps.
+    """What Shampoo remembers between steps."""
 
-    Attributes:
-        step: steps done.
-        second: moving average of the squared gradient, a tree like the parameters.
-        statistics: L and R, (blocks, rows, rows) and (blocks, columns, columns), of each array that is a matrix.
-    """
-
-    step: jax.Array
-    second: optax.Updates
-    statistics: list[Pair]
+    step: jax.Array  #: steps done
+    second: optax.Updates  #: moving average of the squared gradient, a tree like the parameters
+    statistics: list[Pair]  #: L and R, (blocks, side, side), of each array that is a matrix
 
 
 class Cut(NamedTuple):
@@ -75,8 +66,7 @@ class Cut(NamedTuple):
 def row_axes(shape: tuple[int, ...]) -> int | None:
     """How many leading axes are the rows of an array that is seen as a matrix; None if it is rather a vector.
 
-    The kernel of a convolution (h, w, in, out) is (h w in, out). Arrays with fewer axes become the matrix that is
-    closest to a square: projections of attention are (width, heads x size) and (heads x size, width).
+    A convolution's kernel (h, w, in, out) is (h w in, out); fewer axes become the matrix that is closest to a square.
     """
     splits = range(3, 4) if len(shape) == 4 else range(1, len(shape))
     sides = {axes: (math.prod(shape[:axes]), math.prod(shape[axes:])) for axes in splits}
@@ -94,19 +84,11 @@ def cut(shape: tuple[int, ...], block_size: int) -> Cut | None:
 
 
 def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> jax.Array:
-    """Inverse root of symmetric positive semi-definite matrices, by the coupled Newton iteration in float32.
+    """Inverse root, of an order, of positive semi-definite float32 matrices (..., n, n), by Newton's iteration.
 
-    Each matrix A gets a ridge first: A + epsilon s I, where s is its Schatten 8-norm, at most n^(1/8) times its
-    largest eigenvalue. That bounds the condition number, and so the number of iterations is known beforehand: no
-    test of convergence, and matrix products only, all blocks at once, on any device.
-
-    Args:
-        matrices: (..., n, n) float32.
-        order: p of A^(-1/p).
-        epsilon: ridge, relative to the largest eigenvalue.
-
-    Returns:
-        (..., n, n) float32; a multiple of the identity where the matrix is zero.
+    Each matrix A gets a ridge first: A + epsilon s I, where s is its Schatten 8-norm, at most n^(1/8) times its largest
+    eigenvalue. That bounds the condition number, so that the number of iterations is known beforehand. Where the matrix
+    is zero, a multiple of the identity.
 
     References:
         Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006.

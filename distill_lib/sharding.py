@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,17 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+KEPT = {-1: -1, -2: 256 * 2**20, -4: 0}  # M_TRIM_THRESHOLD (never), M_TOP_PAD and M_MMAP_MAX (nothing) of malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc, where it is, keep large buffers for the next step, unless MALLOC_* or GLIBC_TUNABLES are set."""
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, value in KEPT.items():
+            mallopt(option, value)
 
 
 def use_compilation_cache() -> None:
@@ -20,10 +34,7 @@ def use_compilation_cache() -> None:
 
 
 def data_mesh(count: int | None = None) -> Mesh:
-    """The first `count` devices, or all, along one axis "data": that of the images of a batch.
-
-    Those of a process stand side by side, so that its share of a batch is one piece.
-    """
+    """The first `count` devices, or all, along one axis "data"; those of a process stand side by side."""
     if jax.process_count() > 1:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
@@ -90,10 +101,7 @@ def part_size(size: int, count: int) -> int:
 
 
 def filled(examples: Any, size: int) -> Any:
-    """Splits a tree of NumPy arrays (n, ...) over all devices; ones fill it up to a size that `part_size` gives.
-
-    So one program serves all parts of a set.
-    """
+    """Splits a tree of NumPy arrays (n, ...) over all devices; ones fill it up to a size that `part_size` gives."""
 
     def fill(array: np.ndarray) -> np.ndarray:
         return np.concatenate([array, np.ones((size - len(array), *array.shape[1:]), array.dtype)])

@@ -1,7 +1,6 @@
 """A view is a value: what exactly a network is shown of a batch of images.
 
-`sample` draws a `View`, `render` shows it. Teacher and student are consistent because they render the same `View`;
-independent noise is two views, and one view rendered at two sizes is still one view.
+`sample` draws a `View`, `render` shows it. Teacher and student are consistent because they render the same `View`.
 
 References:
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and Fig. 2.
@@ -11,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,39 +26,22 @@ MIXUPS = ("batch", "example")
 
 
 class View(NamedTuple):
-    """What is shown of each image of a batch.
+    """What is shown of each image of a batch."""
 
-    Attributes:
-        box: (batch, 4) float32, the crop's top, left, height and width as fractions of the image.
-        flip: (batch,) bool, whether the crop is mirrored left-right.
-        weight: (batch,) float32, mixup's lambda: the share of the own image, the rest being the next image of the batch
-            (the first one's for the last); None mixes nothing.
-    """
-
-    box: jax.Array
-    flip: jax.Array
-    weight: jax.Array | None = None
+    box: jax.Array  #: (batch, 4) float32: top, left, height and width of the crop, as fractions of the image
+    flip: jax.Array  #: (batch,) bool, whether the crop is mirrored left-right
+    weight: jax.Array | None = None  #: (batch,) float32, the own image's share (mixup); the next one's is the rest
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What teacher and student see: a row of the paper's Fig. 2.
+    """What teacher and student see: a row of the paper's Fig. 2."""
 
-    Attributes:
-        teacher: the teacher's crop; "inception_mean" is the mean prediction over many inception crops, and None stands
-            for no teacher (hard labels).
-        relation: "none" (no teacher), "fixed" (the teacher's outputs are computed once), "independent" (two draws) or
-            "same" (one draw).
-        student: the student's crop.
-        name: the policy in words, as figures print it.
-        mix: whether images are mixed by mixup.
-    """
-
-    teacher: str | None
-    relation: str
-    student: str
-    name: str
-    mix: bool = False
+    teacher: str | None  #: the teacher's crop; "inception_mean" is the mean prediction over many, None is no teacher
+    relation: str  #: "none" (no teacher), "fixed" (asked once), "independent" (two draws) or "same" (one)
+    student: str  #: the student's crop
+    name: str  #: the policy in words, as figures print it
+    mix: bool = False  #: whether images are mixed by mixup
 
     @property
     def flip(self) -> bool:
@@ -113,10 +96,7 @@ def sample(
     whole: float = 0.0,
     image_aspect: jax.Array | float = 1.0,
 ) -> View:
-    """Draws a view of each image of a batch.
-
-    The draw for an image depends on the key and its position in the global batch alone, so it is the same on any number
-    of devices.
+    """Draws a view of each image of a batch, from the key and its position in the global batch alone.
 
     Args:
         key: a random key, one for each training step.
@@ -152,10 +132,9 @@ def sample(
 
 
 def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float = 1.0) -> View:
-    """The view without randomness: the central square used by evaluation, or with `side=1` of a square image the whole.
+    """The view without randomness: the central square used by evaluation, of images of width / height `image_aspect`.
 
-    The square's side is a fraction of the image's shorter side, of images of width / height `image_aspect`, a number or
-    (batch,).
+    Its side is a fraction of the image's shorter side; with 1, of a square image, it is the whole.
     """
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     height = side * jnp.minimum(ratio, 1.0)
@@ -167,9 +146,8 @@ def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float
 def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options: Any) -> tuple[View, View]:
     """Draws the views of teacher and student for one step; arguments as of `sample`, with `mixup` if the policy mixes.
 
-    Returns:
-        The teacher's and the student's view: the very same object unless the policy is an independent one. A fixed
-        teacher's outputs are computed once, and a baseline has no teacher: their first view is not to be used.
+    They are the very same object unless the policy is an independent one; without a teacher, or with a fixed one, the
+    first is not to be used.
     """
     options |= {"flip": policy.flip, "mixup": mixup if policy.mix else None}
     student = sample(key, batch_size, crop=policy.student, **options)
@@ -184,15 +162,12 @@ def render(
 ) -> jax.Array:
     """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
 
-    Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which
-    accelerators and CPUs run well, and the channel axis rides along.
-
     Args:
         images: (batch, height, width, channels), uint8, or float32 in [-1, 1].
         view: the view, of the same batch.
         size: height and width of the result in pixels.
-        extents: (batch, 2) height and width in pixels that each image really has, from the top left corner of its
-            canvas; None where the images fill theirs. Nothing beyond them is shown.
+        extents: (batch, 2) height and width in pixels of each image in the top left corner of its canvas; None where
+            the images fill it.
 
     Returns:
         (batch, size, size, channels), float32 in [-1, 1].
@@ -209,10 +184,9 @@ def render(
 
 
 def mix(values: jax.Array, view: View) -> jax.Array:
-    """Mixes (batch, ...) values, rendered images or one-hot labels, as the view says.
+    """Mixes (batch, ...) values, rendered images or one-hot labels, as the view says: each with the next of the batch.
 
-    The partner is the next image rather than any other: over many devices a roll sends one image from each to the next,
-    where a gather would send the whole batch to each.
+    Over many devices a roll sends one image from each to the next, where a gather would send the whole batch to each.
     """
     if view.weight is None:
         return values
@@ -232,6 +206,55 @@ def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | Non
     """Width / height of images (batch, height, width, channels): one number, or (batch,) where they have extents."""
     size = jnp.asarray(images.shape[1:3] if extents is None else extents)
     return size[..., 1] / size[..., 0]
+
+
+class Images(NamedTuple):
+    """Images that lie on the device; views are cropped from them in the step."""
+
+    images: jax.Array | np.ndarray  #: (n, height, width, channels) uint8
+    targets: jax.Array | np.ndarray | None = None  #: labels (n,), or a fixed teacher's outputs (n, classes)
+    extents: jax.Array | np.ndarray | None = None  #: (n, 2), see `render`
+    indices: jax.Array | np.ndarray | None = None  #: (batch,) which of them a step uses; None for all
+
+    def batch(self) -> Images:
+        """Those of this step."""
+        if self.indices is None:
+            return self
+        return Images(*jax.tree.map(lambda whole: whole[self.indices], self[:3]))
+
+    def aspect(self) -> jax.Array:
+        """Width / height of the images, a number or (batch,)."""
+        return aspect(self.images, self.extents)
+
+    def show(self, view: View, size: int, *, teacher: bool) -> jax.Array:
+        """What student or teacher see of a view at a size in pixels, (batch, size, size, channels) in [-1, 1]."""
+        return render(self.images, view, size, self.extents)
+
+
+class Crops(NamedTuple):
+    """Crops of the host, made of the same views; what is left to do is mixup."""
+
+    student: jax.Array | np.ndarray | None  #: (batch, size, size, channels) uint8; None where only teachers look
+    teacher: Mapping[int, jax.Array | np.ndarray]  #: by size, where it is another
+    targets: jax.Array | np.ndarray | None = None  #: labels (batch,), or a fixed teacher's outputs
+
+    def batch(self) -> Crops:
+        """Those of this step: all of them."""
+        return self
+
+    def aspect(self) -> jax.Array:
+        """1: the host has seen to it."""
+        return jnp.ones(())
+
+    def show(self, view: View, size: int, *, teacher: bool) -> jax.Array:
+        """As `Images.show`."""
+        pixels = self.teacher[size] if teacher else self.student
+        assert pixels is not None
+        return mix(normalize(pixels), view)
+
+
+Pixels = Images | Crops
+"""The images of a batch before anybody looks at them."""
 
 
 def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:

@@ -27,13 +27,9 @@ _METADATA = "__metadata__"
 
 
 def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *, compressed: bool = True) -> None:
-    """Writes a parameter tree, atomically and byte-for-byte reproducibly; an existing file is replaced.
+    """Writes a parameter tree (nested dict of arrays) and JSON-able facts, atomically and byte-for-byte reproducibly.
 
-    Args:
-        path: file to write; DistillError if it cannot be.
-        params: nested dict of arrays; names may not contain "/".
-        metadata: JSON-able facts to keep with the parameters.
-        compressed: whether to take the time for it.
+    An existing file is replaced. DistillError if it cannot be written.
     """
     arrays: Tree = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
     if metadata is not None:
@@ -46,8 +42,8 @@ def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *
 def load_npz(path: File) -> Tree:
     """Reads NumPy arrays that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
 
-    Raises DistillError if the file is missing, cannot be read, is damaged, expands to many times its size, or holds
-    anything but arrays, pickled objects among them, or numbers that are not finite.
+    Raises DistillError if the file is missing, damaged, expands to many times its size, or holds anything but arrays
+    of finite numbers.
     """
     arrays = _read(path)
     arrays.pop(_METADATA, None)
@@ -115,10 +111,7 @@ def unpack(tree: Tree) -> Tree:
 
 
 def match(params: Tree, expected: Tree, source: str) -> Tree:
-    """Returns a loaded tree if it fits the arrays, or their shapes, that a model wants.
-
-    Raises DistillError naming the source, with every missing, surplus and misshapen array.
-    """
+    """Returns a loaded tree if it fits the arrays, or shapes, of a model; else DistillError names all differences."""
     have, want = flatten(params), flatten(expected)
     problems = [f"missing {name}" for name in want.keys() - have.keys()]
     problems += [f"surplus {name}" for name in have.keys() - want.keys()]
@@ -135,7 +128,7 @@ def match(params: Tree, expected: Tree, source: str) -> Tree:
 def write_atomically(path: File, content: bytes | memoryview, keep: Path | None = None) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot.
 
-    With `keep` the old one gets that name first, and is there whatever becomes of the new one.
+    With `keep` the old one gets that name first.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -14,10 +14,7 @@ import distill_lib
 
 LIBRARY = Path(distill_lib.__file__).parent
 HEAVY = ("jax", "flax", "optax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
-FLAT = (
-    *("errors", "log", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim"),
-    *("views", "pixels"),
-)
+FLAT = (*("errors", "lazy", "values", "sharding", "crops", "weights", "losses", "shampoo", "optim", "views"),)
 MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before all of them
     "models": set(),
     "datasets": set(),

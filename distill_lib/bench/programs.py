@@ -16,11 +16,11 @@ from distill_lib import datasets, models, sharding, teachers, views
 from distill_lib.errors import unknown
 from distill_lib.models import flops
 from distill_lib.models.ensemble import Ensemble, Member
-from distill_lib.pixels import Crops, Images
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published
 from distill_lib.train import step
 from distill_lib.train.state import state_shapes
+from distill_lib.views import Crops, Images
 from distill_lib.weights import load_metadata
 
 Program = tuple[Callable[[], Any], int, int, int]

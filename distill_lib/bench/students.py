@@ -16,10 +16,10 @@ import numpy as np
 
 from distill_lib import datasets, models, recipes, sharding
 from distill_lib.bench import programs
-from distill_lib.pixels import Pixels
 from distill_lib.recipes import Recipe
 from distill_lib.train import batches, step
 from distill_lib.train.task import Task
+from distill_lib.views import Pixels
 from distill_lib.weights import flatten, save_npz, unflatten
 
 BATCHES = 2  # of mock images

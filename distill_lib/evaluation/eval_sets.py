@@ -16,7 +16,7 @@ from distill_lib import datasets, models, sharding, views
 from distill_lib.crops import Range
 from distill_lib.input_pipeline.splits import Split, Streamed
 from distill_lib.models.ensemble import Ensemble
-from distill_lib.pixels import Images, Pixels
+from distill_lib.views import Images, Pixels
 
 FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
 CROPPED_IMAGES = 10_000  # the first of a split, that are shown under random crops

@@ -19,10 +19,10 @@ from jax.sharding import Mesh
 from distill_lib import datasets, sharding, views
 from distill_lib.crops import centred
 from distill_lib.datasets import decode
+from distill_lib.errors import logger
 from distill_lib.input_pipeline import sampler, stream
-from distill_lib.log import logger
-from distill_lib.pixels import Crops, Images, Pixels
 from distill_lib.recipes import Recipe
+from distill_lib.views import Crops, Images, Pixels
 
 KEPT_BYTES = 2 * 2**30  # evaluation crops of a split that are kept between two uses; more are decoded each time
 

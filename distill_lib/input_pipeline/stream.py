@@ -21,9 +21,8 @@ import numpy as np
 
 from distill_lib import crops, views
 from distill_lib.datasets import Encoded, Source, decode
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.input_pipeline import host_views, sampler
-from distill_lib.log import logger
 
 ON_BAD_IMAGE = ("substitute", "raise")
 ATTEMPTS = 100  # images that are tried in place of a broken one

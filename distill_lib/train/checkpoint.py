@@ -18,8 +18,7 @@ import jax
 import numpy as np
 
 from distill_lib import weights
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger
 
 KEPT = NEWEST, BEFORE, DAMAGED = ("checkpoint.npz", "checkpoint_before.npz", "checkpoint_damaged.npz")
 LOCK = ".lock"

@@ -7,12 +7,12 @@ import numpy as np
 
 from distill_lib import sharding, views
 from distill_lib.crops import MILD_CROP_SIDE
+from distill_lib.errors import logger
 from distill_lib.input_pipeline.splits import Split
-from distill_lib.log import logger
-from distill_lib.pixels import Pixels
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import Teacher
 from distill_lib.teachers.teacher import Variables
+from distill_lib.views import Pixels
 
 AT_ONCE = 512  # images
 SIDES = {"whole": 1.0, "central": MILD_CROP_SIDE}

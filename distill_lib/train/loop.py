@@ -17,8 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_lib import records, sharding
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger
 from distill_lib.train import batches, checkpoint, processes, step, student
 from distill_lib.train.progress import Progress
 from distill_lib.train.student import Run, StudentRun

@@ -19,8 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from distill_lib import records
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 HOSTS = "TPU_WORKER_HOSTNAMES"  # of a TPU pod slice, separated by commas

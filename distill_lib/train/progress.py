@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from distill_lib.log import logger
+from distill_lib.errors import logger
 
 
 class Progress:

@@ -12,11 +12,10 @@ from typing import Any
 import jax
 
 from distill_lib import datasets, models, records, teachers, views, weights
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline import stream
 from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
-from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published, soft_label_store
 from distill_lib.train import fixed_targets

@@ -19,16 +19,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from distill_lib import allocator, losses, models, optim, views
+from distill_lib import losses, models, optim, sharding, views
 from distill_lib.models.ensemble import Ensemble
-from distill_lib.pixels import Pixels
 from distill_lib.teachers.soft_labels import StoredTeacher
 from distill_lib.train.state import State
+from distill_lib.views import Pixels
 
 if TYPE_CHECKING:
     from distill_lib.recipes import Recipe
 
-allocator.keep_freed_memory()  # here, so that no way of starting a step is slower than another
+sharding.keep_freed_memory()  # here, so that no way of starting a step is slower than another
 
 VIEW_FIELDS = (
     "policy", "batch_size", "resolution", "mixup", "mixup_beta", "mixup_folded", "crop_area", "whole",

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import models, optim, records, sharding, weights
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, logger
 from distill_lib.evaluation import metrics
-from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint, processes
 from distill_lib.train.state import State

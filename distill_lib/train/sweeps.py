@@ -16,8 +16,7 @@ from typing import Any
 import jax
 
 from distill_lib import records, sharding
-from distill_lib.errors import DistillError, unknown
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.recipes import Recipe
 from distill_lib.train import processes, state, student
 from distill_lib.train.loop import train

@@ -17,8 +17,8 @@ import tiny
 from distill_lib import datasets, optim, records, train, views, weights
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import sampler
-from distill_lib.pixels import Images
 from distill_lib.train import Run, setup, state, step
+from distill_lib.views import Images
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 

@@ -14,11 +14,11 @@ from distill_lib import models, train, weights
 from distill_lib.input_pipeline import sampler
 from distill_lib.models import mobilenet_v3
 from distill_lib.models.mobile_layers import Row
-from distill_lib.pixels import Images
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup, step
 from distill_lib.train import state as train_state
 from distill_lib.train.task import Task
+from distill_lib.views import Images
 
 STUDENT = "mobilenet_v3_tiny_bn"
 
