@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from distill_lib.datasets.cards import SPLITS, Dataset
-from distill_lib.datasets.content import digest, fingerprint
 from distill_lib.datasets.prepare import Status, check, status
 from distill_lib.datasets.source import (
     CANVAS,
@@ -13,6 +12,8 @@ from distill_lib.datasets.source import (
     Source,
     arrays,
     class_names,
+    digest,
+    fingerprint,
     first,
     fits,
     get,

@@ -1,8 +1,7 @@
 """Encoded images to pixels: whole, as random crops, or as evaluation shows them.
 
-Crops are what `views.render` shows of the same box, to within the rounding to uint8: bilinear with half-pixel centres,
-edges repeated, no antialias. TensorFlow ignores the orientation that cameras write into Exif; here it is obeyed, and
-boxes are of the upright image. JPEG is decoded by simplejpeg, CMYK and everything else by Pillow; OpenCV resamples.
+Crops are what `views.render` shows of the same box, to within the rounding to uint8. Unlike TensorFlow, images are
+turned upright as Exif says. JPEG is decoded by simplejpeg, CMYK and all else by Pillow; OpenCV resamples.
 """
 
 from __future__ import annotations
@@ -54,9 +53,7 @@ def sides(image: Encoded) -> tuple[int, int]:
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     """Decodes a whole image, uint8 (h, w, channels), upright; raises ImageError.
 
-    Args:
-        image: a file's bytes in one of `FORMATS`, or pixels uint8 (h, w) or (h, w, c).
-        channels: 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
+    `channels` is 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
     """
     if isinstance(image, ImageError):
         raise image
@@ -71,10 +68,7 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
 
 
 def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.ndarray, ...]:
-    """Decodes an image once, as far as needed: for each look a crop of it, uint8 (size, size, channels).
-
-    Image, channels and what is raised are as in `decode`.
-    """
+    """Decodes an image once, as far as needed: a crop of it for each look, uint8 (size, size, channels)."""
     pixels, height, width = _for_crops(image, looks, channels)
     try:
         return tuple(_crop(pixels, height, width, look) for look in looks)
@@ -83,10 +77,9 @@ def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
-    """What evaluation shows, uint8 (size, size, channels); image and what is raised as in `decode`.
+    """What evaluation shows, uint8 (size, size, channels); as `decode`.
 
-    The shorter side is resized to `small` pixels by area, as `tf.image.resize`, and of that the central square is
-    taken.
+    The shorter side is resized to `small` pixels by area, as `tf.image.resize`, and the central square is taken.
     """
     whole = decode(image, channels)
     scale = small / min(whole.shape[:2])
@@ -104,10 +97,9 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
 
 
 def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes one image and fits it into a square canvas; image and what is raised as in `decode`.
+    """Decodes one image into the top left corner of a square canvas, the rest of which is black; as `decode`.
 
-    The image fills the top left corner of the canvas as far as its aspect allows, and the rest is black; a canvas of
-    None leaves the size as it is. Returns uint8 (H, W, channels), and the height and width that the image has in it.
+    Returns uint8 (H, W, channels), and the height and width of the image in it; without a canvas, as it is.
     """
     from PIL import Image
 

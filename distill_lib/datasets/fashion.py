@@ -1,9 +1,7 @@
 """Fashion-MNIST: the embedded files of `fashion`, the original ones, and who sees which images.
 
-Choice: within each class, the first 102 of the 60,000 original training images (in the order of the original file) are
-the training split and the next 102 the validation split; all others belong to the teacher alone. Both splits run
-through the classes in turn (0, 1, ..., 9, 0, 1, ...), so that any prefix holds every class equally often, to within
-one. The test split is the official one, in its own order.
+Of each class the first 102 original training images are the training split of `fashion`, and the next 102 the
+validation split, both in turns of the classes; all others are the teacher's alone. The test split is the official one.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill_lib.datasets import tfds_sets
-from distill_lib.datasets.cards import NUM_CLASSES, SPLITS
+from distill_lib.datasets.cards import CARDS, SPLITS
 from distill_lib.datasets.decode import decode
 from distill_lib.errors import DistillError
 from distill_lib.weights import sha256
@@ -171,7 +169,9 @@ def _unshuffled(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Row numbers of the original training file that belong to "train", "validation" and "teacher", by its labels."""
-    first = np.stack([np.flatnonzero(labels == label)[: 2 * PER_CLASS] for label in range(NUM_CLASSES)], axis=1)
+    first = np.stack(
+        [np.flatnonzero(labels == label)[: 2 * PER_CLASS] for label in range(CARDS["fashion"].num_classes)], axis=1
+    )
     train, validation = first[:PER_CLASS].ravel(), first[PER_CLASS:].ravel()
     teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
     return {"train": train, "validation": validation, "teacher": teacher}

@@ -3,10 +3,8 @@
     /path/roses/1.jpg, /path/tulips/...                      split 80 / 10 / 10 by a hash of each picture's path
     /path/train/roses/1.jpg, /path/val/..., /path/test/...   split as given; `validation` is as good a name as `val`
 
-Where train has only one of the others beside it, the one that is absent is a tenth of train, taken by the same hash. A
-picture's split depends on its own path inside the folder and on nothing else. Only where pictures are so few that a
-split or a class would have none to learn from, those of each class take turns. Pictures are ordered by that hash too,
-so that the first so many of them are a fair draw.
+Beside train, the split that is absent is a tenth of it by the same hash, which orders pictures, too. Only where
+pictures are so few that a split or a class would have none, those of each class take turns.
 """
 
 from __future__ import annotations
@@ -48,10 +46,9 @@ class Folder:
 
 
 class PictureRows(Sequence[dict[str, Any]]):
-    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split, as it is now.
+    """Rows {"image": bytes or ImageError, "label": int, "file_name": str} of a folder's split, as it is now.
 
-    What is no picture that can be read has an ImageError in the place of its bytes. A picture that is there no more,
-    and a failing disk, raise DistillError.
+    A picture that is there no more, and a failing disk, raise DistillError.
     """
 
     def __init__(self, root: Path, split: str) -> None:
@@ -94,9 +91,8 @@ def absolute(name: str) -> str:
 def scan(root: Path) -> Folder:
     """Finds the classes and pictures of a folder; names are compared in Unicode's composed form, as on any system.
 
-    Raises:
-        DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures, a
-            class that training does not know, or a split without pictures.
+    DistillError for no such folder, one in it that cannot be read, fewer than two classes, a class without pictures or
+    that training does not know, or a split without pictures.
     """
     if not root.is_dir():
         raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")

@@ -1,7 +1,7 @@
 """What to do where a data set is not there: the exact commands, and where files have to lie.
 
-TFDS prepares its sets as array_record, which is read without TensorFlow. Most of its builders need TensorFlow to
-*prepare*, if only to open an archive: then the command for a throw-away environment is given.
+Most of TFDS's builders need TensorFlow to *prepare*, if only to open an archive: then the command for a throw-away
+environment is given.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill_lib.datasets import fashion, tfds_sets
-from distill_lib.datasets.cards import GIB, MIB, Dataset
+from distill_lib.datasets.cards import Dataset
+
+MIB, GIB = 2**20, 2**30
 
 
 def size_text(number: int | None) -> str:

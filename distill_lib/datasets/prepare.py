@@ -47,9 +47,9 @@ class Status:
 
 
 def status(name: str) -> Status:
-    """Looks for a data set, and compares what is there with its card; opens the files, but reads no image.
+    """Looks for a data set, and compares what is there with its card; DistillError for an unknown name.
 
-    Raises DistillError for an unknown name.
+    The files are opened, but no image is read.
     """
     name = str(name)  # a notebook may be given a number
     try:
@@ -69,9 +69,9 @@ def status(name: str) -> Status:
 
 
 def check(name: str, *, mock: bool = False) -> None:
-    """Prints in a line or two whether a data set is there, and how to prepare it if it is not.
+    """Prints in a line or two whether a data set is there, and how to prepare it if it is not; raises as `status`.
 
-    With `mock` the line says that mock data will be used, which need no files. Raises as `status`.
+    With `mock` the line says that mock data will be used, which need no files.
     """
     current = status(name)
     if mock:

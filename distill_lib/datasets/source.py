@@ -1,11 +1,8 @@
 """Data sets by name, and their images: `load` gives random access, `arrays` all, `Source.encoded` the stored bytes.
 
-    flowers               a card in `cards`
-    tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; see `tfds_sets`
-    folder:/path          a folder with a folder of pictures for each class; see `image_folder`
-
-Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow. Images of various sizes
-are fitted into a square canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
+flowers               a card in `cards`
+tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; see `tfds_sets`
+folder:/path          a folder with a folder of pictures for each class; see `image_folder`
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +26,8 @@ from distill_lib.errors import DistillError, unknown
 CANVAS = 256  # pixels, side of the square that images of various sizes are brought to
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that `arrays` makes at most
 MOCK_EXAMPLES = 64
+WHOLE, SAMPLED = 4_096, 1_024  # examples: of larger splits that many are read for a digest, evenly spread
 _PROBED = 32  # images whose headers tell how large those of a set are
-_BY_NAME = {dataset.name: dataset for dataset in CARDS}
 Label = int | tuple[int, ...]
 
 
@@ -67,7 +65,7 @@ class Source:
     def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
         """The image, uint8 (H, W, C), and label of one example: an integer, or several where the card says so.
 
-        Raises IndexError where there is no such example, and DistillError where its record or image is damaged.
+        IndexError where there is no such example, and DistillError where its record or image is damaged.
         """
         image, _, label = self.fitted(index)
         return image, label
@@ -107,21 +105,18 @@ class Source:
 
 def names() -> tuple[str, ...]:
     """Names of all data sets that have a card; some are for evaluation or for transfer alone, as their splits tell."""
-    return tuple(_BY_NAME)
+    return tuple(CARDS)
 
 
 def get(name: str) -> Dataset:
-    """The card of a data set: one of `names()`, "tfds:" and a TFDS id, or "folder:" and a path.
-
-    Raises DistillError for an unknown name, a TFDS set that is no image classification, and a folder that is none.
-    """
+    """The card of one of `names()`, of "tfds:" and a TFDS id, or of "folder:" and a path; DistillError for others."""
     if name.startswith(image_folder.FOLDER):
         return image_folder.card(name, image_folder.path_of(name))
     if name.startswith(tfds_sets.PREFIX):
         return tfds_sets.card(name)
-    if name not in _BY_NAME:
-        raise unknown("dataset", name, [*_BY_NAME, "tfds:NAME", "folder:PATH"])
-    return _BY_NAME[name]
+    if name not in CARDS:
+        raise unknown("dataset", name, [*CARDS, "tfds:NAME", "folder:PATH"])
+    return CARDS[name]
 
 
 def class_names(name: str) -> tuple[str, ...]:
@@ -145,17 +140,14 @@ def load(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Source:
-    """Opens a split for random access.
+    """Opens a split; images are decoded when they are asked for.
 
     Args:
-        name: data set.
+        name: name of the data set.
         split: "train", "validation" or "test".
-        limit: the first `limit` examples only. `fashion` is stored so that any prefix of its train and validation
-            splits holds every class equally often, to within one; the others are in shuffled order, but for the
-            training images of `fashion_teacher` and `fashion_mnist`, which are in the order of the original file.
-        mock: noise instead of the files, for tests of the machinery; all splits hold the same.
-        canvas: side in pixels of the square that every image is fitted into (aspect kept, from the top left corner);
-            by default 256 where images differ in size, and none where they do not.
+        limit: keep only the first so many examples.
+        mock: invent noise of the card's shape and classes, 64 images unless a limit says how many; no file is read.
+        canvas: fit all images into a square of that side; None is 256 where images differ in size.
         channels: colour channels of the images, 1 or 3; None takes the card's.
 
     Raises:
@@ -238,6 +230,34 @@ def shrunk(dataset: Dataset) -> bool:
             if max(decode.sides(source.encoded(index).image)) > CANVAS:
                 return True
     return False
+
+
+def fingerprint(name: str) -> str:
+    """What a run's name must include beside the data set's: the state of a folder of pictures; empty for other sets."""
+    return image_folder.fingerprint(image_folder.path_of(name)) if name.startswith(image_folder.FOLDER) else ""
+
+
+def digest(name: str, *splits: str, mock: bool = False) -> str:
+    """Says in 16 hexadecimal digits what splits of a data set hold (none given: all): stored images, labels and names.
+
+    Of more than `WHOLE` examples `SAMPLED` are read, so that a change of a few others may go unseen; of a folder the
+    paths and sizes of all pictures count too. The same on every machine. Raises as `load`, but not for a bad picture.
+    """
+    content = hashlib.sha256(("" if mock else fingerprint(name)).encode())
+    for split in splits or get(name).splits:
+        source = load(name, split, mock=mock)
+        count = len(source)
+        content.update(f"{split} {count}\n".encode())
+        for index in range(count) if count <= WHOLE else np.linspace(0, count - 1, SAMPLED).astype(int):
+            content.update(_example(source, int(index)))
+    return content.hexdigest()[:16]
+
+
+def _example(source: Source, index: int) -> bytes:
+    image, label, name = source.encoded(index)
+    kind = image.shape if isinstance(image, np.ndarray) else type(image).__name__
+    stored = image.tobytes() if isinstance(image, np.ndarray) else image if isinstance(image, bytes) else b""
+    return f"{name!a} {label} {kind}\n".encode() + hashlib.sha256(stored).digest()
 
 
 def _requested(name: str, split: str, limit: int | None) -> Dataset:

@@ -1,7 +1,4 @@
-"""Image-classification sets of TensorFlow Datasets (TFDS): their cards, files and examples, without TensorFlow.
-
-TFDS prepares its sets as array_record, which is read without TensorFlow; most of its builders need it to *prepare*.
-"""
+"""Image-classification sets of TensorFlow Datasets (TFDS): their cards, files and examples, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ def data_folder() -> Path:
 def read_info(builder: str) -> Any:
     """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
 
-    Raises DistillError where TFDS does not know it, and it is not prepared in TFDS's data folder either.
+    DistillError where TFDS does not know it, and it is not prepared either.
     """
     import tensorflow_datasets as tfds
 
@@ -80,8 +77,8 @@ def card(name: str) -> Dataset:
 def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
     """Expressions for train, validation and test of a TFDS set that has these splits, of these sizes; empty if unknown.
 
-    With all three they are taken as they are; with one beside train that one is test, and validation the last 10 % of
-    train; with train alone, 80, 10 and 10 % of it. Raises DistillError where there is no train.
+    With one beside train that one is test, and validation the last 10 % of train; with train alone, 80, 10 and 10 % of
+    it. DistillError without train.
     """
     if known and "train" not in known:
         raise DistillError(f"{builder} has no split `train`, only {', '.join(known)}: nothing to learn from.")

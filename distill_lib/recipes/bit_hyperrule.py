@@ -66,7 +66,7 @@ def schedule(images: int) -> tuple[int, int]:
 
 def preset(dataset: str) -> Preset:
     """How a teacher of one of the paper's data sets is made."""
-    images = next(card.counts["train"] for card in CARDS if card.name == dataset)
+    images = CARDS[dataset].counts["train"]
     steps, warmup = schedule(images)
     crops, mixed = "labels" if dataset == "imagenet" else "labels/rc", images >= SMALL
     settings = FIXED | {"epochs": steps * BATCH / images, "warmup_steps": warmup}

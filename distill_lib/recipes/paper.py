@@ -219,10 +219,12 @@ def _small(dataset: str) -> dict[str, Preset]:
         settings = {"policy": "labels/mix" if mixed else "labels", "epochs": epochs, "learning_rate": rate}
         settings |= {"weight_decay": 1e-4, "temperature": 1} | start
         rows[f"{name}_{epochs}"] = Preset(settings, "Table 4 and Fig. 4 (baseline)", (_TABLE_4_LABELS,))
-    images = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}
     for source in OUT_OF_DOMAIN.get(dataset, ()):
         for length in LENGTHS[dataset]:
-            other = {"transfer_set": source, "epochs": length * images[dataset] / images[source]}
+            other = {
+                "transfer_set": source,
+                "epochs": length * CARDS[dataset].counts["train"] / CARDS[source].counts["train"],
+            }
             settings = rows[f"mix_{length}"].settings | other
             rows[f"from_{source}_{length}"] = Preset(settings, "Fig. 6 and section 3.8", (_OTHER_IMAGES,))
     return rows

@@ -77,7 +77,8 @@ def refuse_impossible(recipe: Recipe) -> None:
             f"label_smoothing smooths a teacher's first guess: choose a policy with a teacher and distance hard, not "
             f"{recipe.distance if recipe.has_teacher else recipe.policy}."
         )
-    images, source = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}, recipe.transfer_set
+    images = {name: card.counts["train"] for name, card in CARDS.items() if "train" in card.counts}
+    source = recipe.transfer_set
     if source is not None and source not in images and not presets.is_foreign(source):
         raise unknown("transfer_set", source, [*images, "tfds:NAME", "folder:PATH"])
     if source == recipe.dataset:
@@ -98,7 +99,7 @@ def _check_teachers(recipe: Recipe) -> None:
             f"ensemble {recipe.ensemble} is a mean over several teachers, and {recipe.teacher} is one: name others "
             "after ' + ', or leave ensemble out."
         )
-    classes = {card.name: card.num_classes for card in CARDS}.get(recipe.dataset)
+    classes = CARDS[recipe.dataset].num_classes if recipe.dataset in CARDS else None
     for name, side in parts:
         if (known := published.CHECKPOINTS.get(name)) is None:
             continue

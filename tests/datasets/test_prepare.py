@@ -163,7 +163,9 @@ def test_the_command_line(data: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["data", "prepare", "fashion"]) == 0
 
 
-@pytest.mark.parametrize("name", [card.name for card in cards.CARDS if card.origin == "tfds" and not card.manual_files])
+@pytest.mark.parametrize(
+    "name", [card.name for card in cards.CARDS.values() if card.origin == "tfds" and not card.manual_files]
+)
 def test_tensorflow_is_asked_for_before_anything_is_downloaded(name: str, data: Path) -> None:
     """TFDS itself would download for an hour and then fail: all the builders open archives with TensorFlow."""
     builder = datasets.get(name).builder
@@ -189,7 +191,7 @@ class Clothes:
             def _info(self) -> Any:
                 features = {
                     "picture": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
-                    "kind": tfds.features.ClassLabel(names=list(cards.CLASS_NAMES)),
+                    "kind": tfds.features.ClassLabel(names=list(cards.CARDS["fashion"].class_names)),
                     "file_name": tfds.features.Text(),
                 }
                 return tfds.core.DatasetInfo(
@@ -225,7 +227,7 @@ def test_a_set_that_was_just_prepared_is_read_by_name(data: Path) -> None:
     assert dataset.keys == ("picture", "kind") and dataset.class_names == () and dataset.size == 28
     assert dataset.splits == {"train": "train[:90%]", "validation": "train[90%:]", "test": "test"}
     assert dataset.counts == {"train": 64, "validation": 7, "test": 64}
-    assert datasets.class_names("tfds:clothes") == cards.CLASS_NAMES
+    assert datasets.class_names("tfds:clothes") == cards.CARDS["fashion"].class_names
     embedded = datasets.arrays("fashion", "train", 71)
     seen = set()
     for split in ("train", "validation"):

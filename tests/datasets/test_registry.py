@@ -90,7 +90,7 @@ def test_flowers_has_more_test_than_training_images() -> None:
     assert datasets.get("flowers").counts == {"train": 1_020, "validation": 1_020, "test": 6_149}
 
 
-@pytest.mark.parametrize("dataset", cards.CARDS, ids=lambda card: card.name)
+@pytest.mark.parametrize("dataset", cards.CARDS.values(), ids=list(cards.CARDS))
 def test_cards_are_complete(dataset: datasets.Dataset) -> None:
     """Every card says what the data chapter shows."""
     assert dataset.splits.keys() == dataset.counts.keys() and dataset.examples
@@ -226,7 +226,7 @@ def test_a_set_of_tfds_without_code_is_known_by_its_files(tmp_path: Path, monkey
     dataset = datasets.get("tfds:clothes")
     assert dataset.splits == {split: split for split in datasets.SPLITS}
     assert dataset.counts == {"train": 1_020, "validation": 1_020, "test": 10_000}
-    assert datasets.class_names("tfds:clothes") == cards.CLASS_NAMES
+    assert datasets.class_names("tfds:clothes") == datasets.get("fashion").class_names
     assert not datasets.get("tfds:clothes").traps
     np.testing.assert_array_equal(
         datasets.arrays("tfds:clothes", "train", 9).images, datasets.arrays("fashion", "train", 9).images
@@ -238,7 +238,7 @@ def test_every_card_is_in_the_book() -> None:
     """In the chapter on data or in its set's notebook; with its splits, sizes, licence, preparation and traps."""
     book = Path(__file__).parents[2] / "book"
     page, notebooks = (book / "data.md").read_text(encoding="utf-8"), book / "experiments"
-    for dataset in cards.CARDS:
+    for dataset in cards.CARDS.values():
         text = instructions.card_text(dataset)
         own = notebooks / f"{dataset.name}.ipynb"
         there = own.is_file() and "instructions.card_text(datasets.get(dataset))" in own.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from distill_lib.datasets.cards import CARDS
 from distill_lib.recipes import bit_hyperrule, presets
 from distill_lib.teachers import published
 
-IMAGES = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}
+IMAGES = {name: card.counts["train"] for name, card in CARDS.items() if "train" in card.counts}
 RULE = {
     # set: steps, warm-up, resolution, policy, p of mixup
     "flowers": (500, 100, 128, "labels/rc", 1.0),
