@@ -39,8 +39,7 @@ def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
         **overrides: fields of `Recipe` to replace; None keeps the preset's value.
 
     Raises:
-        DistillError: for an unknown name, a setting that makes no sense, a teacher that nobody named, or a folder that
-            is not as it must be.
+        DistillError: for an unknown name, settings that make no sense, a teacher that nobody named, or a bad folder.
     """
     dataset = image_folder.absolute(str(dataset))  # one run has one name, from whichever folder it is started
     common, preset = presets.tables(dataset)[0], presets.describe(dataset, variant).settings
@@ -62,12 +61,7 @@ def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
 
 
 def refuse_impossible(recipe: Recipe) -> None:
-    """Raises DistillError, with the reason, where a recipe's parts cannot work together.
-
-    A teacher of other classes, an ensemble of one, mixup without a second image, smoothing of what is smooth, images of
-    a set that is the student's own, a resolution that a network cannot take, a batch that is larger than the data, or a
-    schedule that ends within its warm-up.
-    """
+    """Raises DistillError, with the reason, where a recipe's parts cannot work together."""
     if recipe.has_teacher:
         _check_teachers(recipe)
     if views.policy(recipe.policy).mix and recipe.batch_size < 2:
