@@ -16,7 +16,7 @@ from distill_lib.bench import timing
 from distill_lib.bench.students import Students, made_up
 from distill_lib.datasets import package_images
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import soft_label_store, soft_labels
+from distill_lib.teachers import soft_labels
 from distill_lib.train import batches, record_soft_labels, setup
 from distill_lib.train.task import Task
 
@@ -106,7 +106,7 @@ def weighed(case: str, logits: list[np.ndarray], several: tuple[int, ...]) -> ti
     for kept in several:
         answers = [jax.device_get(soft_labels.keep(each, kept)) for each in logits]
         with tempfile.TemporaryDirectory() as folder:
-            begun = soft_label_store.begin(folder, {}, kept, steps=len(answers), num_classes=classes, batch_size=batch)
+            begun = soft_labels.begin(folder, {}, kept, steps=len(answers), num_classes=classes, batch_size=batch)
             size = begun.add(answers, np.zeros(batch, np.float32)).bytes_per_view
         back = np.concatenate([soft_labels.restore(each, classes) for each in answers])
         mass = np.sort(np.asarray(jax.nn.softmax(every)), axis=-1)[:, : classes - kept].sum(axis=-1).mean()

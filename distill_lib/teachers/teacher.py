@@ -52,8 +52,7 @@ class Teacher:
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Maps images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits (batch, classes).
 
-        A network that wants another size is shown the images resized, one that wants another range of values gets it.
-        Raises DistillError if the images have another shape or number of channels.
+        They are resized to the size, and brought to the range of values, that a network wants. DistillError for others.
         """
         shown = views.normalize(images)
         if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.channels not in (None, shown.shape[3]):
@@ -73,13 +72,12 @@ class Teacher:
 def load(
     name: str, *, num_classes: int, channels: int, resolution: int, ensemble: str = "logits", dtype: str = "float32"
 ) -> Teacher:
-    """Loads a teacher, and computes once what never changes about it (`models.fold`).
+    """Loads a teacher, and computes once what never changes about it.
 
     Args:
         name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, MODULE:FUNCTION of any
-            Python function (see `teachers.function`), or "mock". With "@" and a number of pixels after it, as in
-            "fashion@36", views are rendered for it in that size, whatever the student sees. Several of them with " + "
-            between are an ensemble.
+            Python function (see `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever
+            the student sees. Several of them with " + " between are an ensemble.
         num_classes: classes of the data set it is to teach.
         channels: channels of the images.
         resolution: height and width of the views that the student will see.
@@ -103,8 +101,7 @@ def names() -> list[str]:
 def parts(name: str) -> list[tuple[str, int | None]]:
     """The networks that a teacher's name stands for: of each its own name, and the side in pixels behind an "@".
 
-    Whether files are there is not looked at. Raises DistillError if one is neither a known name, an .npz nor a
-    function, or is to be shown an image that is too large.
+    DistillError if one is neither a known name, an .npz nor a function, or is to be shown too large an image.
     """
     named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
@@ -144,10 +141,9 @@ def _member(
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, or the table of published ones of it.
+    """What a checkpoint says of itself, or the table of published ones of it; DistillError if it makes no sense.
 
-    Among its facts are `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a black
-    and a white pixel). Raises DistillError if it does not say which model it holds, or one of these is of another kind.
+    `model` (name), `resolution` (pixels, or None for any) and `input_range` (of a black and a white pixel) are there.
     """
     facts = weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}

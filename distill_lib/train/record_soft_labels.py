@@ -25,9 +25,8 @@ import jax
 from distill_lib import sharding
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import soft_label_store, soft_labels
-from distill_lib.teachers.soft_label_store import Store
-from distill_lib.teachers.soft_labels import SoftLabels
+from distill_lib.teachers import soft_labels
+from distill_lib.teachers.soft_labels import SoftLabels, Store
 from distill_lib.train import batches, checkpoint, processes
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
@@ -69,7 +68,7 @@ def store(
     sizes = {"num_classes": task.num_classes, "batch_size": recipe.batch_size}
     with contextlib.ExitStack() as held:
         processes.from_first(lambda: held.enter_context(checkpoint.alone(Path(folder))))
-        begin = lambda: soft_label_store.begin(folder, facts, kept, steps=task.total_steps, **sizes)  # noqa: E731
+        begin = lambda: soft_labels.begin(folder, facts, kept, steps=task.total_steps, **sizes)  # noqa: E731
         return _completed(processes.from_first(begin), task)
 
 
@@ -95,7 +94,7 @@ def _completed(begun: Store, task: Task) -> Store:
 def _kept(given: Iterable[Batch], begun: Store, temperature: float) -> Iterator[tuple[SoftLabels, jax.Array | None]]:
     """The soft labels of batches, and of the first of each shard the mean pixels of its views."""
     for number, batch in enumerate(given):
-        means = None if number % begun.shard_steps else soft_label_store.mean_pixels(batch.images)
+        means = None if number % begun.shard_steps else soft_labels.mean_pixels(batch.images)
         yield soft_labels.keep(batch.targets, begun.kept, temperature), means
 
 

@@ -17,7 +17,7 @@ from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline import stream
 from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import published, soft_label_store
+from distill_lib.teachers import published, soft_labels
 from distill_lib.train import fixed_targets
 from distill_lib.train.task import RUN, SPLITS, Task
 
@@ -147,7 +147,7 @@ def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
         raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder (replay).")
     if not task.asks_teacher:
         raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored soft labels.")
-    store = soft_label_store.load(folder)
+    store = soft_labels.load(folder)
     if recipe.distance not in _OF_PROBABILITIES:
         raise DistillError(
             f"soft labels keep the largest logits up to a constant, which the distance {recipe.distance} cannot do "

@@ -16,8 +16,7 @@ from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
-from distill_lib.teachers.soft_label_store import Store
-from distill_lib.teachers.soft_labels import StoredTeacher
+from distill_lib.teachers.soft_labels import Store, StoredTeacher
 from distill_lib.train import fixed_targets, state, step
 
 SPLITS = ("train", "validation", "test")
