@@ -136,7 +136,7 @@ def _in_timm(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 def _stablehlo(member: Member, variables: models.Variables, shape: models.ImageShape) -> bytes:
     import flatbuffers  # noqa: F401  # that `serialize` imports late
 
-    frozen, constants = models.fold(member.model, variables)
+    frozen, constants = member.model.fold(variables)
     member, constants = replace(member, model=frozen), jax.tree.map(jnp.asarray, constants)
 
     @jax.jit

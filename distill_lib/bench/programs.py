@@ -93,7 +93,7 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
         shape = (side, side, dataset.channels)
         # zeros of NumPy, because BatchNorm is folded on the host
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), models.shapes(network, shape))
-        folded, variables = models.fold(network, zeros)
+        folded, variables = network.fold(zeros)
         asked = (jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), variables),)
         macs, ensemble = flops.macs(network, shape), Ensemble((Member(folded, own),))
     program: Any = step.teach(recipe, ensemble, classes)

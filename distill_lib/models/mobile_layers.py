@@ -19,8 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from distill_lib.models.group_norm import GroupNorm
-from distill_lib.models.layers import Pads, Params, convolve, map_kernels, product, unit_output
+from distill_lib.models.layers import GroupNorm, Pads, Params, convolve, map_kernels, product, unit_output
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda x: x,
@@ -99,10 +98,7 @@ def _pads(side: int, size: int, stride: int, same: bool) -> tuple[int, int]:
 
 
 class ConvNorm(nn.Module):
-    """A convolution, its norm and an activation: to (batch, height / stride, width / stride, features).
-
-    A depthwise one has a kernel for every channel; `features` is then the number of input channels.
-    """
+    """A convolution, its norm and an activation: to (batch, height / stride, width / stride, features)."""
 
     features: int
     layers: Layers
@@ -192,10 +188,7 @@ class MobileNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes).
-
-        With BatchNorm, `train` uses the statistics of the batch and updates the running ones.
-        """
+        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes)."""
         layers, activation = self.layers, self.activation
         x = ConvNorm(self.stem, layers, 3, 2, activation, name="stem")(images.astype(self.dtype), train)
         for number, rows in enumerate(self.stages, 1):

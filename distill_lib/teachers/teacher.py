@@ -134,7 +134,7 @@ def _member(
         model, own = models.create(facts["model"], num_classes, dtype), facts["resolution"]
         variables = published.load(path, model, (own, own, image_shape[2]) if own else image_shape)
         sha256 = weights.sha256(path)
-    model, variables = models.fold(model, variables)
+    model, variables = model.fold(variables)
     low, high = facts["input_range"]
     member = Member(model, facts["resolution"], (float(low), float(high)))
     return member, jax.tree.map(jnp.asarray, variables), sha256

@@ -20,13 +20,13 @@ import contextlib, json, sys
 import jax, jax.numpy as jnp, numpy as np
 import tiny
 from distill_lib import sharding
-from distill_lib.models import mobilenet_v3
+from distill_lib.models import mobilenets
 from distill_lib.train import batches, setup, step
 
 teacher, student, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 tiny.register()
-rows = (mobilenet_v3.Row(3, 16, 16, False, "relu", 1), mobilenet_v3.Row(3, 24, 16, True, "hard_swish", 2))
-mobilenet_v3.SIZES["tiny"] = mobilenet_v3.Size(rows, last=24, hidden=32)
+rows = (mobilenets.Row(3, 16, 16, False, "relu", 1), mobilenets.Row(3, 24, 16, True, "hard_swish", 2))
+mobilenets.SIZES["tiny"] = mobilenets.Size(rows, last=24, hidden=32)
 task = setup.prepare(tiny.recipe(teacher, policy="mix", student=student, epochs=25, warmup_steps=0))
 
 

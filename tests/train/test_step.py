@@ -7,12 +7,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import tiny
 
 from distill_lib import models, train, weights
 from distill_lib.input_pipeline import sampler
-from distill_lib.models import mobilenet_v3
+from distill_lib.models import mobilenets
 from distill_lib.models.mobile_layers import Row
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup, step
@@ -27,7 +28,7 @@ STUDENT = "mobilenet_v3_tiny_bn"
 def with_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `STUDENT` known: two blocks of the mobile network with BatchNorm."""
     rows = (Row(3, 16, 16, False, "relu", 1), Row(3, 24, 16, True, "hard_swish", 2))
-    monkeypatch.setitem(mobilenet_v3.SIZES, "tiny", mobilenet_v3.Size(rows, last=24, hidden=32))
+    monkeypatch.setitem(mobilenets.SIZES, "tiny", mobilenets.Size(rows, last=24, hidden=32))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_running_statistics_follow_the_batches(teacher: Path) -> None:
     assert not np.allclose(new["var"], old["var"])
 
     task = setup.prepare(recipe)
-    put_out = models.features(task.student, before.variables, first_lesson(task).images)["stem/conv"]
+    put_out = parity.features(task.student, before.variables, first_lesson(task).images)["stem/conv"]
     np.testing.assert_allclose(new["mean"], 0.1 * put_out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
 
 
