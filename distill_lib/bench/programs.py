@@ -19,7 +19,6 @@ from distill_lib.models.ensemble import Ensemble, Member
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published
 from distill_lib.train import step
-from distill_lib.train.state import state_shapes
 from distill_lib.views import Crops, Images
 from distill_lib.weights import load_metadata
 
@@ -51,7 +50,7 @@ def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     image = (recipe.resolution, recipe.resolution, dataset.channels)
-    state, (split, whole) = state_shapes(student, image, recipe.optimizer, mesh), _shapes(mesh)
+    state, (split, whole) = step.state_shapes(student, image, recipe.optimizer, mesh), _shapes(mesh)
     real, count = whole((), jnp.float32), whole((), jnp.int32)
     settings = step.Settings(real, real, real, real, count, count)
     shown, wanted = (recipe.batch_size, *image), (recipe.batch_size, dataset.num_classes)

@@ -29,8 +29,7 @@ def most_ahead() -> int:
 def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
     """Makes the batches of a task from a step on, endless, on a mesh; closing it ends the threads that decode.
 
-    Raises:
-        DistillError: if stored soft labels are damaged, or belong to other views.
+    DistillError if stored soft labels are damaged, or belong to other views.
     """
     recipe, store, (teacher, variables) = task.recipe, task.store, task.asked
     teach = step.teach(recipe, teacher, task.num_classes)

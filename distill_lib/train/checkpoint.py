@@ -29,8 +29,7 @@ CHECKSUM = 4  # bytes
 def alone(directory: Path) -> Iterator[None]:
     """Keeps other processes from writing into a folder at the same time, where the system has locks; a kill frees it.
 
-    Raises:
-        DistillError: if another process has it, or the folder cannot be written.
+    DistillError if another process has it, or the folder cannot be written.
     """
     try:
         import fcntl
@@ -75,10 +74,8 @@ def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
     """Reads the leaves (for `restored`) and facts of the newest state that is whole; None where there is none.
 
-    A damaged one is told, and set aside where there is one before it. What a kill left half-written is removed.
-
-    Raises:
-        DistillError: if no checkpoint is whole, or there is only one of an earlier version.
+    A damaged one is told, and set aside where there is one before it; else, or if it is of an earlier version, it is a
+    DistillError. What a kill left half-written is removed.
     """
     for leftover in weights.unfinished(directory):
         leftover.unlink(missing_ok=True)

@@ -20,13 +20,10 @@ SIDES = {"whole": 1.0, "central": MILD_CROP_SIDE}
 
 
 def fixed_targets(teacher: Teacher, split: Split, recipe: Recipe) -> np.ndarray:
-    """A fixed teacher's logits, computed once for each image (the paper's `fix/*`), for the crops of a recipe's policy.
+    """A fixed teacher's logits, (n, classes) float32, computed once for each image, for the crops of a recipe's policy.
 
-    A mean over crops, of images in memory, is the mean of the predictions at the recipe's temperature; it is returned
-    as logits whose softmax at that temperature is this mean.
-
-    Returns:
-        (n, classes) float32. Of an image that cannot be decoded, what is said of a black one: no step shows it.
+    A mean over crops, of images in memory, is returned as logits whose softmax at the recipe's temperature is the mean
+    of the predictions. Of an image that cannot be decoded, what is said of a black one: no step shows it.
     """
     crop = views.policy(recipe.policy).teacher
     assert crop is not None, "a baseline has no teacher"

@@ -1,8 +1,7 @@
 """Training: one loop for one student or a sweep of them, and a record for each at the end.
 
-Deliberately absent: data augmentation outside of `views`, early stopping, weight averaging, and any randomness that is
-not a function of (seed, step, position in the batch). So a run that is killed and started again ends with the same bits
-on the same machine.
+All randomness is a function of (seed, step, position in the batch), so a run that is killed and started again ends with
+the same bits on the same machine.
 """
 
 from __future__ import annotations
@@ -38,11 +37,8 @@ def train(
         resume_changed: see there.
 
     Returns:
-        For each task its run, or the error that ended it while the others went on.
-
-    Raises:
-        DistillError: if a checkpoint is damaged or was made otherwise, a folder cannot be written, or another process
-            trains one of them.
+        For each task its run, or the error that ended it while the others went on. Raises DistillError if a checkpoint
+        is damaged or was made otherwise, a folder cannot be written, or another process trains one of them.
     """
     records.commit()  # of the code that trains: it may be another one by the end
     mesh = sharding.data_mesh()

@@ -1,8 +1,8 @@
 """Several processes that train as one, each with its own devices: they are started, and agree with each other.
 
-Under Slurm, Open MPI and on TPU pods JAX finds the others by itself. Anywhere else three variables name them:
-JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0). All run the same
-command. Process 0 alone reads and writes the results folder, so only data and teachers have to be there for all.
+JAX finds the others under Slurm, Open MPI and on TPU pods. Anywhere else JAX_COORDINATOR_ADDRESS (HOST:PORT of process
+0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) name them. All run the same command; process 0 alone reads and writes
+the results folder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ Value = TypeVar("Value")
 def start() -> None:
     """Joins the other processes, if there are any; to be called before JAX computes anything.
 
-    Raises:
-        DistillError: if the variables make no sense, JAX has computed before, or the others cannot be reached.
+    DistillError if the variables make no sense, JAX has computed before, or the others cannot be reached.
     """
     named, several = _named(), _several()
     if jax.distributed.is_initialized() or not (named or several or _on_tpu()):
@@ -51,7 +50,6 @@ def start() -> None:
 
 
 def _named() -> dict[str, Any] | None:
-    """What the three variables say; None where none is set."""
     values = [os.environ.get(name) for name in VARIABLES]
     if values[1:] == [None, None]:
         return None

@@ -12,7 +12,6 @@ class Progress:
     """Says how far a run is: steps, images/s, loss, time left."""
 
     def __init__(self, label: str, total_steps: int, batch_size: int, start_step: int = 0) -> None:
-        """Starts counting; `label` is put before every message, and an earlier process did `start_step` steps."""
         self._label, self._total, self._batch_size, self._start = label, total_steps, batch_size, start_step
         self._began = time.perf_counter()
         self._bar = None

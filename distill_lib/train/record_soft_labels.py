@@ -2,10 +2,8 @@
 
     distill soft-labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
 
-The teacher may be a function of yours in any framework (`--teacher MODULE:FUNCTION`, see `teachers.function`).
-Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students then replay the
-folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, `train.sweep`, or the parameter `replay` of
-the notebooks `distill` and `sweep`.
+Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students replay the
+folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, or the parameter `replay` of notebooks.
 """
 
 from __future__ import annotations
@@ -73,7 +71,6 @@ def store(
 
 
 def _completed(begun: Store, task: Task) -> Store:
-    """Writes the shards that are missing."""
     mesh = sharding.data_mesh()
     recipe, total, reported = task.recipe, task.total_steps, time.perf_counter()
     with (

@@ -39,7 +39,7 @@ def prepare(
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
     replay: str | os.PathLike[str] | None = None,
 ) -> Task:
-    """Loads and checks data and teacher; nothing is computed. Raises DistillError where something is not, or not right.
+    """Loads and checks data and teacher; nothing is computed. DistillError where something is not, or not right.
 
     Args:
         recipe: what shall run.
@@ -79,7 +79,6 @@ def prepare(
 
 
 def _opened(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: dict[str, Any]) -> Task:
-    """A task with its images alone."""
     mock = recipe.variant == "smoke"
     options: dict[str, dict[str, Any]] = {
         split: {"name": recipe.dataset, "split": split, "mock": mock} for split in SPLITS
@@ -123,7 +122,6 @@ def _teacher(recipe: Recipe, dataset: datasets.Dataset, like: Task | None) -> te
 
 
 def _start(recipe: Recipe, results: str | os.PathLike[str] | None) -> Path | None:
-    """The checkpoint that the student begins from, if its recipe names one."""
     name = recipe.start
     if name is None:
         return None
@@ -141,7 +139,6 @@ def _start(recipe: Recipe, results: str | os.PathLike[str] | None) -> Path | Non
 
 
 def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
-    """The task with the soft labels that lie in a folder."""
     recipe = task.recipe
     if folder is None:
         raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder (replay).")

@@ -1,8 +1,7 @@
 """A sweep: one rendered view and one teacher's answer teach many students, which may differ in everything but that.
 
-Students that are taught together share data, policy, teacher, resolution, batch, length of the schedule and the seed of
-order and views. They may differ in learning rate, weight decay, temperature, initialisation and architecture. Each is a
-run of its own: it has its own record, goes on from its own checkpoint, and ends with the numbers it would have alone.
+They share data, policy, teacher, resolution, batch, length of the schedule and the seed of order and views. Each is a
+run of its own, with its own record and checkpoint, and ends with the numbers it would have alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import jax
 from distill_lib import records, sharding
 from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.recipes import Recipe
-from distill_lib.train import processes, state, student
+from distill_lib.train import processes, step, student
 from distill_lib.train.loop import train
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run
@@ -42,18 +41,10 @@ STATE_SHARE = 0.5  # of a device's memory that the states of students may take; 
 
 
 def fit(recipe: Recipe, workdir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
-    """Trains a student, or takes up the run where it was killed, or reuses the finished run.
+    """Trains a student, or takes up the run where it was killed, or reuses the finished run; options as of `sweep`.
 
-    Args:
-        recipe: what to run.
-        workdir: the results folder; None finds it (see `records.find_results`).
-        **options: of `sweep`.
-
-    Returns:
-        The run; its record lies in `workdir/<study>/<run id>/`.
-
-    Raises:
-        DistillError: as `sweep`, and if the student diverges.
+    Its record lies in `workdir/<study>/<run id>/`; without `workdir`, `records.find_results` finds the results folder.
+    DistillError as `sweep`, and if the student diverges.
     """
     (run,) = sweep([recipe], workdir, **options)
     if isinstance(run, Run):
@@ -85,12 +76,8 @@ def sweep(
             `setup.prepare`. Runs that stream, and those that replay soft labels, have names of their own.
 
     Returns:
-        For each recipe its run, or the error that ended it (a loss or logits that are not finite) while the others
-        went on.
-
-    Raises:
-        DistillError: if data, teacher or folder are not usable, or a run was begun otherwise. Earlier records stay
-            intact.
+        For each recipe its run, or the error that ended it while the others went on. Raises DistillError if data,
+        teacher or folder are not usable, or a run was begun otherwise; earlier records stay intact.
     """
     if not recipes:
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
@@ -133,12 +120,9 @@ def grid(recipe: Recipe, name: str | None = None, **axes: Iterable[Any] | None) 
 
     Args:
         recipe: what all of them share. Without a teacher there is no temperature to vary.
-        name: a key of `GRIDS`; None for the given axes alone.
+        name: a key of `GRIDS`; None for the given axes alone. DistillError for another.
         **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of the named grid's; None or
             no values keep the grid's.
-
-    Raises:
-        DistillError: if the grid is unknown, or a value makes no sense.
     """
     if name is not None and name not in GRIDS:
         raise unknown("grid", name, GRIDS)
@@ -155,12 +139,8 @@ def grid(recipe: Recipe, name: str | None = None, **axes: Iterable[Any] | None) 
 
 
 def affordable(task: Task) -> int:
-    """How many students of a task fit into a device's memory at once.
-
-    Students learn one after the other, so activations are needed for one at a time; what grows with their number is
-    parameters and optimiser state.
-    """
-    leaves = jax.tree.leaves(state.state_shapes(task.student, task.image_shape, task.recipe.optimizer))
+    """How many students of a task fit into a device's memory at once; activations are needed for one at a time."""
+    leaves = jax.tree.leaves(step.state_shapes(task.student, task.image_shape, task.recipe.optimizer))
     return max(1, int(STATE_SHARE * _memory() / sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)))
 
 

@@ -17,7 +17,7 @@ from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
 from distill_lib.teachers.soft_labels import Store, StoredTeacher
-from distill_lib.train import fixed_targets, state, step
+from distill_lib.train import fixed_targets, step
 
 SPLITS = ("train", "validation", "test")
 RUN = "run:"  # before STUDY/RUN_ID in a recipe's `start`
@@ -90,10 +90,10 @@ class Task:
         """The numbers that the student's program is given."""
         return step.Settings.of(self.recipe, self.total_steps)
 
-    def initial_state(self) -> state.State:
+    def initial_state(self) -> step.State:
         """The student before its first step."""
         shape, optimizer = self.image_shape, self.recipe.optimizer
-        return state.initial_state(self.student, self.recipe.seed, shape, optimizer=optimizer, start=self.start)
+        return step.initial_state(self.student, self.recipe.seed, shape, optimizer=optimizer, start=self.start)
 
     @property
     def shared_batches(self) -> Hashable:
@@ -107,8 +107,7 @@ class Task:
     def batch_facts(self, *, tempered: bool) -> dict[str, Any]:
         """What the views of a run depend on, and what its teacher says of them; JSON-able.
 
-        `tempered` says whether that depends on the temperature, as a mean of several teachers' probabilities always
-        does, and soft labels do where not all logits are kept.
+        `tempered` says whether that depends on the temperature: soft labels do where not all logits are kept.
         """
         recipe, members = self.recipe, self.teacher.ensemble.members if self.teacher else ()
         mixes, several = views.policy(recipe.policy).mix, len(members) > 1
@@ -143,8 +142,7 @@ class Task:
     def output(self, split: str, variables: models.Variables | None = None, kind: str = "logits") -> np.ndarray:
         """What a student, or without variables the teacher, says of the evaluation views of a split.
 
-        Returns:
-            Logits (n, classes), or with `kind` "features" what the last layer is given for the first views, (n, width).
+        Logits (n, classes), or with `kind` "features" what the last layer is given for the first views, (n, width).
         """
         ask, recipe, teacher = getattr(self.eval_sets[split], kind), self.recipe, self.teacher
         if variables is not None:

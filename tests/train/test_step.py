@@ -17,7 +17,6 @@ from distill_lib.models import mobilenets
 from distill_lib.models.mobile_layers import Row
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup, step
-from distill_lib.train import state as train_state
 from distill_lib.train.task import Task
 from distill_lib.views import Images
 
@@ -37,10 +36,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_teacher(tmp_path_factory.mktemp("teachers") / "teacher.npz")
 
 
-def taken(recipe: Recipe, *, remat: bool = False) -> tuple[train_state.State, train_state.State]:
+def taken(recipe: Recipe, *, remat: bool = False) -> tuple[step.State, step.State]:
     """The state before and after the first step."""
     task = setup.prepare(recipe)
-    start = train_state.initial_state(task.student, recipe.seed, task.image_shape)
+    start = step.initial_state(task.student, recipe.seed, task.image_shape)
     before = jax.device_get(start)
     learn = step.learn(task.student, recipe, remat=remat)
     return before, jax.device_get(learn(start, task.settings, first_lesson(task)))
@@ -72,7 +71,7 @@ def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) ->
             assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
 
 
-def moments(state: train_state.State) -> dict:
+def moments(state: step.State) -> dict:
     """Adam's first moments: after one step the gradients, but for their size."""
     parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: hasattr(part, "mu"))
     (found,) = [part.mu for part in parts if hasattr(part, "mu")]
