@@ -53,8 +53,8 @@ class EvalSet:
     def sound(self, *columns: np.ndarray | None) -> list[Any]:
         """Leaves out the broken images, so that all networks are judged by the same ones.
 
-        Columns are arrays with a row for each of the first images, or None, which stays. They are made after the
-        networks were shown them: broken images are found when they are decoded.
+        Columns are arrays with a row for each of the first images, or None; they are made before, as decoding finds
+        them.
         """
         if not self.split.bad:
             return list(columns)
@@ -91,14 +91,14 @@ def top1_under_crops(
     """Mean top-1, in [0, 1], over random inception crops with flips: whether a teacher still knows what it is shown.
 
     Args:
-        name: data set; of a large one, the first `CROPPED_IMAGES` test images are taken.
+        name: data set; of a large one, the first `CROPPED_IMAGES` test images are taken. Errors as in `datasets.load`.
         network: the module that predicts, or a teacher's ensemble.
         variables: of the network.
         resolution: height and width to render at, in pixels.
         area: smallest and largest area of a crop, as fractions of the image.
         crops: views of each image.
         batch_size: images at a time; a last part that is smaller is left out.
-        mock: invented images, as in `datasets.load`, which says what is raised.
+        mock: invented images.
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
     images, labels, extents = datasets.arrays(name, "test", count, mock=mock)

@@ -3,9 +3,8 @@
     distill evaluate results/imagenet_fast/RUN/student.npz imagenet_v2
     distill evaluate R50x1_224 imagenet_v2 --teacher R152x2_T_224
 
-Images are decoded on the way and shown as evaluation shows them: at the resolution and central square of the student's
-own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. A record
-whose images were in memory was made from smaller ones (see `canvas_fidelity`), so its accuracy may differ a little.
+Images are decoded on the way and shown at the resolution and central square of the student's own record where it lies
+beside it, else at the network's own resolution, else as the data set's preset says.
 """
 
 from __future__ import annotations
@@ -47,11 +46,8 @@ def evaluate(
 
     Returns:
         `images` (that count: broken ones and those without labels do not), `resolution` (pixels) and `side` in use, and
-        the metrics of `metrics.metrics`; with a teacher also `cka`, of the features of the first
-        `eval_sets.FEATURE_IMAGES`.
-
-    Raises:
-        DistillError: a name is unknown, a file is absent or damaged, or network, data and numbers do not fit together.
+        the metrics of `metrics.metrics`; with a teacher also `cka`. DistillError if a name is unknown, a file absent or
+        damaged, or network, data and numbers do not fit together.
     """
     card = datasets.get(dataset)
     usual = presets.tables(TRAINED_ON.get(dataset, dataset))[0] | _recorded(network)
@@ -79,7 +75,6 @@ def evaluate(
 
 
 def _recorded(network: str) -> dict[str, Any]:
-    """What the record beside a student says of how it was judged there; empty where there is none."""
     path = Path(network)
     record = records.load(path.parent) if path.suffix == ".npz" else None
     return {name: record["recipe"][name] for name in ("resolution", "eval_side")} if record else {}

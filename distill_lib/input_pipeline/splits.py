@@ -1,8 +1,7 @@
 """A split of a data set, in memory or decoded on the way: steps, evaluation and teachers do not know which.
 
 Both give the same batches for the same seed and step, to the rounding of crops to uint8, from images that fill their
-canvas. Larger ones are shrunk to fit into memory (`canvas_fidelity` measures what that costs) and are cropped whole
-otherwise, so the two are different runs.
+canvas. Larger ones are shrunk to fit into memory, and cropped whole otherwise, so the two are different runs.
 """
 
 from __future__ import annotations
@@ -30,17 +29,11 @@ Steps = Generator[tuple[int, Pixels], None, None]
 
 
 class InMemory:
-    """Images that lie whole in memory, from when they are first asked for; a batch is an index.
+    """Images that lie whole in memory, from when they are first asked for; a batch is an index."""
 
-    Attributes:
-        streamed: whether images are decoded on the way.
-        bad: numbers of the broken images among those that were evaluated so far; None where all were decoded before.
-        substituted: those that were met in training, likewise.
-    """
-
-    streamed = False
-    bad = None
-    substituted = None
+    streamed = False  #: whether images are decoded on the way
+    bad = None  #: broken images among those that were evaluated so far, by number; None where all were decoded before
+    substituted = None  #: those that were met in training, likewise
 
     def __init__(self, read: Callable[[], datasets.Arrays]) -> None:
         self._read = read
@@ -77,8 +70,7 @@ class InMemory:
     ) -> Steps:
         """Number and pixels of each step from `start` on, endless; closing it ends what decodes.
 
-        The recipe says which images a step sees, and where they are cropped; `targets` (n, classes) of all images stand
-        in for their labels; `teacher_sizes` are heights and widths at which teachers are asked.
+        `targets` (n, classes) of all images stand in for their labels; teachers are asked at `teacher_sizes` in pixels.
         """
         arrays, split = self.arrays, sharding.split(mesh)
         whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
@@ -91,8 +83,7 @@ class InMemory:
 class Streamed:
     """Images that stay encoded, and are decoded when they are asked for; public names are those of `InMemory`.
 
-    An image that cannot be decoded is told once; what is said of it in evaluation has no meaning. `workers` and
-    `on_bad_image` are as in `stream.batches`.
+    `workers` and `on_bad_image` are as in `stream.batches`.
     """
 
     streamed = True

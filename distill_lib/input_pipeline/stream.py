@@ -1,8 +1,7 @@
 """Batches of crops for sets that do not fit into memory: images are decoded when they are needed, by threads.
 
-Which examples a step sees says `sampler.batch_indices`, and how each is cropped `host_views`, so a batch is a function
-of (seed, step) here as on the device; the number of workers and the first step change nothing. Mixup is left to the
-device. Decoding and cropping release Python's lock, so threads use all cores.
+A batch is a function of (seed, step) here as on the device: `sampler.batch_indices` says which examples it has, and
+`host_views` how each is cropped. Mixup is left to the device.
 """
 
 from __future__ import annotations
