@@ -20,18 +20,10 @@ def centred(xp: Any, batch_size: int, side: float) -> Any:
 
 
 def draw(xp: Any, uniform: Any, crop: str, area: Range, aspect: Range, ratio: Any) -> Any:
-    """Boxes from random numbers.
+    """Boxes (batch, 4) float32: top, left, height and width as fractions of the image, from random numbers.
 
-    Args:
-        xp: `numpy` or `jax.numpy`.
-        uniform: (batch, 3 + CROP_ATTEMPTS) float32, uniform in [0, 1): top, left, height, aspects.
-        crop: one of `CROPS`.
-        area: smallest and largest area of an inception crop, as fractions of the image.
-        aspect: narrowest and widest width / height of an inception crop, in pixels.
-        ratio: width / height of the images, (batch,) float32.
-
-    Returns:
-        (batch, 4) float32: top, left, height and width as fractions of the image.
+    `xp` is `numpy` or `jax.numpy`, and `uniform` (batch, 3 + CROP_ATTEMPTS) float32 in [0, 1): top, left, height,
+    aspects. `area` and `aspect` are as in `views.sample`; `ratio` is width / height of the images, (batch,) float32.
     """
     batch_size = uniform.shape[0]
     if crop == "whole":

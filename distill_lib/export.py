@@ -56,14 +56,9 @@ _TIMM_PARTS = (
 def export(network: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
     """Writes a network for other programs, and returns the file; needs the extra `distill_lib[export]`.
 
-    Args:
-        network: a run's folder, its student.npz, or a teacher that is one network.
-        to: one of `FORMATS`.
-        output: the file; None is beside a run's student, else in the working folder.
-        resolution: height and width in pixels of its images; None takes that of the run, or the network's own.
-
-    Raises:
-        DistillError: if the network is absent or damaged, its size unknown, the extra or the place to write not there.
+    `network` is a run's folder, its student.npz, or a teacher that is one network, and `to` one of `FORMATS`. `output`
+    is beside a run's student, else in the working folder; `resolution`, in pixels, that of the run, or the network's
+    own. DistillError if the network is absent or damaged, its size unknown, or it cannot be written.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)

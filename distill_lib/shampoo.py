@@ -125,12 +125,11 @@ def scale_by_shampoo(
 
     Args:
         block_size: largest side of a block.
-        momentum: of Nesterov, on the preconditioned gradient: m <- momentum m + (1 - momentum) d, and the step is
-            momentum m + (1 - momentum) d.
+        momentum: Nesterov's: m <- momentum m + (1 - momentum) d, and the step is momentum m + (1 - momentum) d.
         decay: of the moving averages of second moments, matrices and squares.
         epsilon: ridge of the matrices, relative to their largest eigenvalue.
         start: steps that take the grafted step itself, while the first statistics are gathered.
-        mesh: devices along one axis "data", each of which computes its share of the roots; None computes all on one.
+        mesh: devices along one axis "data" that share the roots; None computes all on one.
 
     Returns:
         The optax transformation, without learning rate and sign; its state begins with a `ShampooState`.

@@ -69,10 +69,10 @@ def check(data: Path) -> None:
     folder = data / "fashion"
     try:
         sums = read_sums(folder)
-        problem = next((problem for name in FILES if (problem := _problem(folder / name, sums.get(name)))), "")
+        problems = [_problem(folder / name, sums.get(name)) for name in FILES]
     except (OSError, ValueError) as error:
-        problem = f"{SUMS} cannot be read ({error})"
-    if problem:
+        problems = [f"{SUMS} cannot be read ({error})"]
+    if problem := next(filter(None, problems), ""):
         raise DistillError(
             f"array_record that does not match its card in {folder}: {problem}. Install the package again, or rebuild "
             "the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
@@ -84,8 +84,7 @@ def _problem(path: Path, digest: str | None) -> str:
         return f"{path.name} is not listed in {SUMS}"
     if not path.is_file():
         return f"{path.name} is missing"
-    size = path.stat().st_size
-    return "" if sha256(path) == digest else f"{path.name} ({size} bytes) differs from its SHA-256"
+    return "" if sha256(path) == digest else f"{path.name} ({path.stat().st_size} bytes) differs from its SHA-256"
 
 
 def folder() -> Path:

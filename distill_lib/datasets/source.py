@@ -140,18 +140,12 @@ def load(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Source:
-    """Opens a split; images are decoded when they are asked for.
+    """Opens a split, or its first `limit` examples; images are decoded when they are asked for.
 
-    Args:
-        name: name of the data set.
-        split: "train", "validation" or "test".
-        limit: keep only the first so many examples.
-        mock: invent noise of the card's shape and classes, 64 images unless a limit says how many; no file is read.
-        canvas: fit all images into a square of that side; None is 256 where images differ in size.
-        channels: colour channels of the images, 1 or 3; None takes the card's.
-
-    Raises:
-        DistillError: unknown name, limit too large, or files that are absent or damaged; the message says what to do.
+    With `mock` noise of the card's shape and classes is invented, 64 images unless a limit says how many. Images are
+    fitted into a square of side `canvas`; None is 256 where they differ in size. They have `channels` colour channels,
+    1 or 3; None takes the card's. DistillError, with what to do, for an unknown name, a limit that is too large, or
+    files that are absent or damaged.
     """
     dataset = _requested(name, split, limit)
     canvas = CANVAS if canvas is None and dataset.size is None else canvas

@@ -90,15 +90,9 @@ def top1_under_crops(
 ) -> float:
     """Mean top-1, in [0, 1], over random inception crops with flips: whether a teacher still knows what it is shown.
 
-    Args:
-        name: data set; of a large one, the first `CROPPED_IMAGES` test images are taken. Errors as in `datasets.load`.
-        network: the module that predicts, or a teacher's ensemble.
-        variables: of the network.
-        resolution: height and width to render at, in pixels.
-        area: smallest and largest area of a crop, as fractions of the image.
-        crops: views of each image.
-        batch_size: images at a time; a last part that is smaller is left out.
-        mock: invented images.
+    Of a large set the first `CROPPED_IMAGES` test images are taken, `batch_size` at a time; a last part that is smaller
+    is left out. Each is rendered `crops` times, at a resolution in pixels, with crops of smallest and largest `area`.
+    Errors as in `datasets.load`.
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
     images, labels, extents = datasets.arrays(name, "test", count, mock=mock)

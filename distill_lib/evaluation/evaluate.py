@@ -32,21 +32,15 @@ def evaluate(
     limit: int | None = None,
     mock: bool = False,
 ) -> dict[str, Any]:
-    """Judges a network on a split of a data set.
+    """Judges a network on the first `limit` images of a split, or all; `mock` ones are invented.
 
-    Args:
-        network: a student.npz, or whatever else `teachers.load` takes.
-        dataset: a data set with as many classes.
-        teacher: another network, likewise, that the first is compared with.
-        split: "train", "validation" or "test".
-        resolution: pixels to render at, for networks without their own; None takes the record's or the preset's.
-        side: of the central square that is shown, as a fraction of the shorter side; None as above.
-        limit: the first so many images only.
-        mock: invented images.
+    `network`, and `teacher` that it is compared with, are a student.npz or whatever else `teachers.load` takes, with as
+    many classes as the data set. `resolution`, in pixels, is for networks without their own, and `side` that of the
+    central square that is shown, as a fraction of the shorter side; None takes the record's or the preset's.
 
     Returns:
-        `images` (that count: broken ones and those without labels do not), `resolution` (pixels) and `side` in use, and
-        the metrics of `metrics.metrics`; with a teacher also `cka`. DistillError if a name is unknown, a file absent or
+        `images` (that count: broken ones and those without labels do not), `resolution` and `side` in use, and the
+        metrics of `metrics.metrics`; with a teacher also `cka`. DistillError if a name is unknown, a file absent or
         damaged, or network, data and numbers do not fit together.
     """
     card = datasets.get(dataset)

@@ -53,14 +53,10 @@ class InMemory:
     def parts(
         self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
     ) -> Generator[Pixels, None, None]:
-        """The images in their order, `size` at a time over all devices; the last part is filled up.
+        """The first `count` images in their order, or all, in parts of `size` over all devices; the last is filled up.
 
-        Args:
-            side: of the centre that will be shown, as a fraction of the image's.
-            sizes: heights and widths in pixels at which it will be.
-            size: images at a time.
-            square: whether the centre is a square of the shorter side, as in evaluation, rather than of both sides.
-            count: the first so many images; None takes all.
+        They will be shown at `sizes` in pixels, as a centre that has `side` of the image's sides; with `square` it is a
+        square of the shorter one, as in evaluation.
         """
         first = datasets.first(self.arrays, count)
         yield from sharding.in_parts(Images(first.images, extents=first.extents), size)

@@ -26,12 +26,10 @@ ImageShape = tuple[int, int, int]  # height, width, channels
 
 
 def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
-    """Builds the model of that name, a Flax module.
+    """Builds the model of that name, a Flax module with so many logits; DistillError if name or dtype are unknown.
 
-    Args:
-        name: such as "bit_r50x1" or "bit_r11w8"; `names()` lists them. DistillError if it is unknown, as is a dtype.
-        num_classes: length of the logits.
-        dtype: what activations are computed in. Parameters, statistics of normalisation and logits are float32 anyway.
+    Names are such as "bit_r50x1" or "bit_r11w8" (see `names`). Activations are computed in the dtype; parameters,
+    statistics of normalisation and logits are float32 anyway.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)

@@ -30,16 +30,11 @@ def variants(dataset: str) -> list[str]:
 
 
 def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
-    """Looks up a preset and changes single settings of it.
+    """Looks up a preset and changes single settings of it: fields of `Recipe`; None keeps the preset's value.
 
-    Args:
-        dataset: one of `names()`, or "tfds:NAME" (settings of Pets) or "folder:PATH" (settings that follow how many
-            pictures there are), which have no teacher.
-        variant: one of `variants(dataset)`.
-        **overrides: fields of `Recipe` to replace; None keeps the preset's value.
-
-    Raises:
-        DistillError: for an unknown name, settings that make no sense, a teacher that nobody named, or a bad folder.
+    A data set is one of `names()`, or "tfds:NAME" (settings of Pets) or "folder:PATH" (settings that follow how many
+    pictures there are), which have no teacher; a variant is one of `variants(dataset)`. DistillError for an unknown
+    name, settings that make no sense, a teacher that nobody named, or a bad folder.
     """
     dataset = image_folder.absolute(str(dataset))  # one run has one name, from whichever folder it is started
     common, preset = presets.tables(dataset)[0], presets.describe(dataset, variant).settings

@@ -109,16 +109,11 @@ def at_hand(checkpoint: Checkpoint, folder: Path | None = None) -> Path | None:
 def load(
     name_or_path: weights.File, model: nn.Module, image_shape: tuple[int, int, int], *, replace_head: bool = False
 ) -> dict[str, weights.Tree]:
-    """Loads a checkpoint into a model: its variables, as float32 NumPy arrays.
+    """Loads a checkpoint, a name or the path of an .npz, into a model: its variables, as float32 NumPy arrays.
 
-    Args:
-        name_or_path: a name in `CHECKPOINTS`, or the path of an .npz in its naming or this library's.
-        model: the module.
-        image_shape: (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
-        replace_head: whether a head of another number of classes is replaced by zeros, which is then printed.
-
-    Raises:
-        DistillError: as `resolve`, or if the file is damaged or does not fit the model.
+    `image_shape` is (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
+    With `replace_head` a head of another number of classes is replaced by zeros, which is printed. DistillError as
+    `resolve`, or if the file is damaged or does not fit the model.
     """
     from distill_lib import models
 

@@ -78,14 +78,11 @@ def load(
         name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, MODULE:FUNCTION of any
             Python function (see `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever
             the student sees. Several of them with " + " between are an ensemble.
-        num_classes: classes of the data set it is to teach.
+        num_classes: classes of the data set it is to teach; DistillError where it does not fit, as without a file.
         channels: channels of the images.
         resolution: height and width of the views that the student will see.
         ensemble: "logits" or "probabilities": what several teachers average.
         dtype: what they compute in, "float32" or "bfloat16".
-
-    Raises:
-        DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
     """
     loaded = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
     members, variables, hashes = zip(*loaded, strict=True)

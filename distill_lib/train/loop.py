@@ -30,15 +30,9 @@ def train(
 ) -> list[Run | DistillError]:
     """Teaches students together: every batch is made once, and each student learns from it.
 
-    Args:
-        tasks: unfinished tasks of one `shared_batches`, each with the folder of its record.
-        checkpoint_seconds: as in `sweep`, like the others; 0 saves after every step, whatever that takes.
-        remat: see there.
-        resume_changed: see there.
-
-    Returns:
-        For each task its run, or the error that ended it while the others went on. Raises DistillError if a checkpoint
-        is damaged or was made otherwise, a folder cannot be written, or another process trains one of them.
+    `tasks` are unfinished, of one `shared_batches`, each with the folder of its record; the options are those of
+    `sweep`, but 0 `checkpoint_seconds` save after every step. Returns for each task its run, or the error that ended
+    it. DistillError if a checkpoint is damaged or was made otherwise, a folder cannot be written, or is in use.
     """
     records.commit()  # of the code that trains: it may be another one by the end
     mesh = sharding.data_mesh()

@@ -39,17 +39,11 @@ Item = TypeVar("Item")
 def store(
     recipe: Recipe, folder: str | os.PathLike[str], kept: int, *, loading: str = "auto", workers: int | None = None
 ) -> Store:
-    """Makes every batch of a schedule once, and keeps the teacher's soft labels.
+    """Makes every batch of a schedule once, and keeps the teacher's soft labels, `kept` logits of each, in a folder.
 
-    Args:
-        recipe: a run whose teacher is asked in every step; of the student nothing matters but `resolution`.
-        folder: where they go; one that was begun for the same views is completed.
-        kept: logits that are kept of each; as many as there are classes keep all.
-        loading: how images come, as in `setup.prepare`.
-        workers: threads that decode, likewise.
-
-    Raises:
-        DistillError: if there is nothing to store, or the folder holds something else or cannot be written.
+    Of the recipe's student nothing matters but `resolution`; a folder that was begun for the same views is completed.
+    `loading` and `workers` are as in `setup.prepare`. DistillError if there is nothing to store, or the folder holds
+    something else or cannot be written.
     """
     if kept < 1:
         raise DistillError(f"at least 1 logit of each has to be kept, got {kept}.")

@@ -89,13 +89,9 @@ def view_key(seed: int) -> jax.Array:
 def teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes: int) -> Callable[..., Batch]:
     """The first half of a step, jitted: draw the views, render them, ask the teacher.
 
-    Args:
-        recipe: what is shown; runs that share `VIEW_FIELDS` share the program.
-        teacher: who is asked in every step; None for labels, and for fixed teachers.
-        num_classes: length of the logits.
-
-    Returns:
-        A function of (view key, step, `Pixels`, the teacher's variables or soft labels, temperature) to the batch.
+    Recipes that share `VIEW_FIELDS` share the program; the teacher is asked in every step, and None for labels and for
+    fixed teachers. Gives a function of (view key, step, `Pixels`, the teacher's variables or soft labels, temperature)
+    to the batch.
     """
     share = 0.5 if recipe.label_share else 0.0  # any above 0 is the same program
     return _teach(recipe.only(VIEW_FIELDS, label_share=share), teacher, num_classes)
@@ -142,14 +138,8 @@ def learn(
 ) -> Callable[[State, Settings, Batch], State]:
     """The second half of a step, jitted: loss, gradient, update; the state that it is given is donated.
 
-    Args:
-        student: the module that is trained.
-        recipe: what it minimises, and how; runs that share `LOSS_FIELDS` share the program.
-        remat: as in `models.train_logits`.
-        mesh: devices along one axis "data" that share the optimiser's work where that can be; None has each do it all.
-
-    Returns:
-        A function of (state, settings, batch) to the next state.
+    Recipes that share `LOSS_FIELDS` share the program; `remat` is as in `models.train_logits`. Devices of a mesh, along
+    one axis "data", share the optimiser's work where that can be. Gives a function of (state, settings, batch).
     """
     policy = "same/ic" if recipe.has_teacher else "labels"  # whichever it is, it is the same program
     return _learn(student, recipe.only(LOSS_FIELDS, policy=policy), remat, mesh)

@@ -118,11 +118,9 @@ def finished(ended: Sequence[Run | DistillError]) -> list[Run]:
 def grid(recipe: Recipe, name: str | None = None, **axes: Iterable[Any] | None) -> list[Recipe]:
     """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
 
-    Args:
-        recipe: what all of them share. Without a teacher there is no temperature to vary.
-        name: a key of `GRIDS`; None for the given axes alone. DistillError for another.
-        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of the named grid's; None or
-            no values keep the grid's.
+    `axes` are values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of those of `GRIDS[name]`;
+    None or no values keep these. Without a teacher no temperature varies. DistillError for an unknown grid or bad
+    value.
     """
     if name is not None and name not in GRIDS:
         raise unknown("grid", name, GRIDS)

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from distill_lib import cli, datasets, recipes, train, weights
-from distill_lib.datasets import cards, fashion, instructions, prepare, source
+from distill_lib.datasets import cards, fashion, instructions, prepare
 from distill_lib.errors import DistillError
 
 INSTALLED = ("fashion", "digits", "patches")  # part of this package, or of others
@@ -100,12 +100,12 @@ def test_what_is_incomplete_is_told(kind: str, message: str, clothes: Path) -> N
 
 def test_another_number_of_images_is_incomplete(clothes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after preparing ImageNet with one of its two tar files."""
-    card = datasets.Dataset(
-        "cloth", "clothes", {"train": "train[:90%]"}, {"train": 919}, 10, 1, 28, licence="", citation=""
-    )
-    monkeypatch.setitem(source._BY_NAME, "cloth", card)
+    facts = {"num_classes": 10, "channels": 1, "size": 28, "licence": "", "citation": ""}
+    splits, counts = {"train": "train[:90%]"}, {"train": 919}
+    card = datasets.Dataset(name="cloth", builder="clothes", splits=splits, counts=counts, **facts)
+    monkeypatch.setitem(cards.CARDS, "cloth", card)
     assert "918 instead of 919 train images" in datasets.status("cloth").lines()[0]
-    monkeypatch.setitem(source._BY_NAME, "cloth", datasets.Dataset(**vars(card) | {"splits": {"train": "lessons"}}))
+    monkeypatch.setitem(cards.CARDS, "cloth", datasets.Dataset(**vars(card) | {"splits": {"train": "lessons"}}))
     assert "holds no split lessons" in datasets.status("cloth").lines()[0]
 
 
