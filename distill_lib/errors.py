@@ -27,10 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
-    """Makes a command of a function of its arguments (None for the process's): what stops it is told in one line.
-
-    Its exit code is what `main` returns, 0 for None; 1 after an error, and 130 where the user stops it.
-    """
+    """Makes a command of a function of arguments, or the process's: 1 after an error, 130 where the user stops it."""
 
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:

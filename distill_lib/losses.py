@@ -76,9 +76,6 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def agreement(student_logits: jax.Array, teacher_logits: jax.Array, *, k: int = 1) -> jax.Array:
-    """1.0 where the teacher's prediction is among the student's k >= 1 most likely classes, else 0.0.
-
-    Maps two (..., classes) to (...,) float32; the released code's `agree`.
-    """
+    """1.0 where the teacher's prediction is among the student's k >= 1 likeliest classes, else 0.0; (...,) float32."""
     _, likely = jax.lax.top_k(student_logits, min(k, student_logits.shape[-1]))
     return (likely == teacher_logits.argmax(axis=-1, keepdims=True)).any(axis=-1).astype(jnp.float32)

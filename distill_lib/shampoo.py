@@ -64,10 +64,7 @@ class Cut(NamedTuple):
 
 
 def row_axes(shape: tuple[int, ...]) -> int | None:
-    """How many leading axes are the rows of an array that is seen as a matrix; None if it is rather a vector.
-
-    A convolution's kernel (h, w, in, out) is (h w in, out); fewer axes become the matrix that is closest to a square.
-    """
+    """How many leading axes are the rows of an array that is seen as a matrix; None if it is rather a vector."""
     splits = range(3, 4) if len(shape) == 4 else range(1, len(shape))
     sides = {axes: (math.prod(shape[:axes]), math.prod(shape[axes:])) for axes in splits}
     matrices = [axes for axes in splits if min(sides[axes]) > 1]

@@ -132,10 +132,7 @@ def sample(
 
 
 def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float = 1.0) -> View:
-    """The view without randomness: the central square used by evaluation, of images of width / height `image_aspect`.
-
-    Its side is a fraction of the image's shorter side; with 1, of a square image, it is the whole.
-    """
+    """The view without randomness: the central square, its side a fraction of the image's shorter one."""
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     height = side * jnp.minimum(ratio, 1.0)
     width = side * jnp.minimum(1.0 / ratio, 1.0)
@@ -184,10 +181,7 @@ def render(
 
 
 def mix(values: jax.Array, view: View) -> jax.Array:
-    """Mixes (batch, ...) values, rendered images or one-hot labels, as the view says: each with the next of the batch.
-
-    Over many devices a roll sends one image from each to the next, where a gather would send the whole batch to each.
-    """
+    """Mixes (batch, ...) values, images or one-hot labels, each with the next: a roll sends one between devices."""
     if view.weight is None:
         return values
     weight = view.weight.reshape(-1, *[1] * (values.ndim - 1))
@@ -265,10 +259,7 @@ def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
 
 
 def _bilinear(start: jax.Array, extent: jax.Array, length: jax.Array, pixels: int, size: int) -> jax.Array:
-    """Weights (batch, size, pixels) that resize a crop of an axis: half-pixel centres, edges repeated, no antialias.
-
-    Start and extent (batch,) are fractions of the image's length (batch,) or (1,), which is at most `pixels`.
-    """
+    """Weights (batch, size, pixels) that resize a crop of an axis, which is in fractions of its length (batch,)."""
     start, extent = (start * length)[:, None], (extent * length)[:, None]
     centres = start + (jnp.arange(size)[None, :] + 0.5) * extent / size - 0.5
     centres = jnp.clip(centres, start, start + jnp.maximum(extent - 1.0, 0.0))

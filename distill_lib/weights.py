@@ -27,10 +27,7 @@ _METADATA = "__metadata__"
 
 
 def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *, compressed: bool = True) -> None:
-    """Writes a parameter tree (nested dict of arrays) and JSON-able facts, atomically and byte-for-byte reproducibly.
-
-    An existing file is replaced. DistillError if it cannot be written.
-    """
+    """Writes a tree of arrays and JSON-able facts atomically, with equal bytes for equal content; or DistillError."""
     arrays: Tree = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
@@ -40,11 +37,7 @@ def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *
 
 
 def load_npz(path: File) -> Tree:
-    """Reads NumPy arrays that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
-
-    Raises DistillError if the file is missing, damaged, expands to many times its size, or holds anything but arrays
-    of finite numbers.
-    """
+    """Reads an .npz of finite arrays whose names are paths such as "head/kernel"; DistillError for anything else."""
     arrays = _read(path)
     arrays.pop(_METADATA, None)
     for name, value in arrays.items():
@@ -126,10 +119,7 @@ def match(params: Tree, expected: Tree, source: str) -> Tree:
 
 
 def write_atomically(path: File, content: bytes | memoryview, keep: Path | None = None) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot.
-
-    With `keep` the old one gets that name first.
-    """
+    """Writes a file so that a reader sees the old one, which `keep` may name, or the new one; or DistillError."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

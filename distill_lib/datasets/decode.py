@@ -51,10 +51,7 @@ def sides(image: Encoded) -> tuple[int, int]:
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
-    """Decodes a whole image, uint8 (h, w, channels), upright; raises ImageError.
-
-    `channels` is 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
-    """
+    """Decodes a whole image, uint8 (h, w, 1 or 3), upright and without transparency; raises ImageError."""
     if isinstance(image, ImageError):
         raise image
     if isinstance(image, np.ndarray):
@@ -77,10 +74,7 @@ def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
-    """What evaluation shows, uint8 (size, size, channels); as `decode`.
-
-    The shorter side is resized to `small` pixels by area, as `tf.image.resize`, and the central square is taken.
-    """
+    """What evaluation shows: the central square of the image resized by area to a shorter side of `small` pixels."""
     whole = decode(image, channels)
     scale = small / min(whole.shape[:2])
     height, width = (max(small, round(side * scale)) for side in whole.shape[:2])
@@ -97,10 +91,7 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
 
 
 def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes one image into the top left corner of a square canvas, the rest of which is black; as `decode`.
-
-    Returns uint8 (H, W, channels), and the height and width of the image in it; without a canvas, as it is.
-    """
+    """Fits an image into the top left corner of a black square canvas, if there is one; gives its sides there, too."""
     from PIL import Image
 
     pixels = decode(image, channels)

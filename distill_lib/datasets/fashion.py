@@ -93,10 +93,9 @@ def folder() -> Path:
 
 
 def read_originals(source: Path | None = None) -> Originals:
-    """Reads the four IDX files of a folder, gzipped or not, and checks them against their SHA-256.
+    """Reads the four IDX files of a folder, gzipped or not; DistillError where one is missing or not the original.
 
-    By default those of `folder()`, or where that is the Debian package's and absent, of TFDS's prepared
-    `fashion_mnist`. Raises DistillError where a file is missing or is not the original, and says how to get it.
+    By default those of `folder()`, or where that is the Debian package's and absent, of TFDS's prepared set.
     """
     place = source or folder()
     if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):
@@ -105,11 +104,7 @@ def read_originals(source: Path | None = None) -> Originals:
 
 
 def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Training images and labels, in the order of the original file; raises as `read_originals`.
-
-    Those of "fashion_teacher" are the 57,960 that `fashion` does not hold; those of "fashion_mnist" the 58,980 that are
-    not its validation images.
-    """
+    """Training images that `fashion` does not hold, or for "fashion_mnist" not in its validation, and their labels."""
     images, labels, *_ = read_originals()
     rows = choose(labels)
     kept = rows["teacher"] if name == "fashion_teacher" else np.sort(np.concatenate([rows["train"], rows["teacher"]]))

@@ -46,10 +46,7 @@ class Folder:
 
 
 class PictureRows(Sequence[dict[str, Any]]):
-    """Rows {"image": bytes or ImageError, "label": int, "file_name": str} of a folder's split, as it is now.
-
-    A picture that is there no more, and a failing disk, raise DistillError.
-    """
+    """Rows {"image": bytes or ImageError, "label": int, "file_name": str} of a split; DistillError where one is gone."""
 
     def __init__(self, root: Path, split: str) -> None:
         self._root, self._resolved, self._pictures = root, os.path.realpath(root), scan(root).pictures[split]
@@ -89,11 +86,7 @@ def absolute(name: str) -> str:
 
 
 def scan(root: Path) -> Folder:
-    """Finds the classes and pictures of a folder; names are compared in Unicode's composed form, as on any system.
-
-    DistillError for no such folder, one in it that cannot be read, fewer than two classes, a class without pictures or
-    that training does not know, or a split without pictures.
-    """
+    """Finds the classes and pictures of a folder; DistillError where it is not as it must be, or cannot be read."""
     if not root.is_dir():
         raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
     try:
@@ -169,11 +162,7 @@ def _rule(parts: dict[str, Path], absent: list[str], few: bool) -> str:
 
 
 def _dealt(pictures: list[Picture], absent: list[str], *, in_turns: bool) -> dict[str, list[Picture]]:
-    """Pictures for training and for each split that is not given.
-
-    By hash each such split is a tenth, the last one's with the highest hashes. In turns, the first picture of each
-    class is for training and the next ones for the absent splits.
-    """
+    """Pictures for training and for each split that is not given: a tenth each by hash, or in turns within a class."""
     places = ["train", *reversed(absent), "train", "train"] if in_turns else ["train"] * (10 - len(absent)) + absent
     dealt: dict[str, list[Picture]] = {split: [] for split in places}
     turns = Counter[int]()

@@ -24,10 +24,7 @@ def size_text(number: int | None) -> str:
 
 
 def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
-    """How to get a data set, in one line with the exact command; `damaged` is a folder that is in the way.
-
-    With `register_checksums` downloads are accepted that are not the ones TFDS knows.
-    """
+    """How to get a data set, in one line with the exact command; `damaged` is a folder that is in the way."""
     if dataset.origin == "embedded":
         return "Install this package again: the files are part of it."
     if dataset.origin == "package":

@@ -102,10 +102,10 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def decode(data: bytes, header: Header, *, colour: str, bottom: int | None = None) -> np.ndarray:
-    """Decodes a grey or colour JPEG as it is stored, uint8 (rows, width, colours); raises ImageError.
+    """Decodes a JPEG as it is stored, uint8 (rows, width, colours), as "RGB", "RGBX" or "GRAY"; raises ImageError.
 
     As TensorFlow, it takes what the decoder can make of damage within the scan, but not a file that ends too early.
-    `colour` is "RGB", "RGBX" (four bytes a pixel) or "GRAY"; rows from `bottom` on may be missing.
+    Rows from `bottom` on may be missing.
     """
     import simplejpeg
 

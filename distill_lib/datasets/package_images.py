@@ -35,10 +35,7 @@ def load(name: str) -> np.ndarray:
 
 
 def write_folder(root: Path) -> Path:
-    """Writes a small data set of photographs, a folder of pieces of each, and returns its path; raises as `load`.
-
-    Pieces do not overlap; what is there already stays.
-    """
+    """Writes a small data set, a folder of pieces of each photograph, and returns its path; what is there stays."""
     from PIL import Image
 
     for name in FILES:

@@ -47,10 +47,7 @@ class Status:
 
 
 def status(name: str) -> Status:
-    """Looks for a data set, and compares what is there with its card; DistillError for an unknown name.
-
-    The files are opened, but no image is read.
-    """
+    """Looks for a data set, and compares its files with its card; DistillError for an unknown name."""
     name = str(name)  # a notebook may be given a number
     try:
         dataset = get(name)
@@ -69,10 +66,7 @@ def status(name: str) -> Status:
 
 
 def check(name: str, *, mock: bool = False) -> None:
-    """Prints in a line or two whether a data set is there, and how to prepare it if it is not; raises as `status`.
-
-    With `mock` the line says that mock data will be used, which need no files.
-    """
+    """Prints in a line or two whether a data set is there, and how to prepare it, or that mock data will do."""
     current = status(name)
     if mock:
         print(f"{name}: {current.state}, and not needed: mock data (made-up images) are used, and the records say so.")
@@ -81,10 +75,9 @@ def check(name: str, *, mock: bool = False) -> None:
 
 
 def prepare(name: str, *, register_checksums: bool = False) -> Status:
-    """Prepares a set of TFDS as array_record, with TFDS's progress, and returns what is there then, or was before.
+    """Prepares a set of TFDS as array_record, and returns what is there then; DistillError where that cannot be.
 
-    With `register_checksums` downloads are accepted that are not the ones TFDS knows. Raises DistillError where the set
-    cannot be prepared here, with what to do instead.
+    With `register_checksums` downloads are accepted that are not the ones TFDS knows.
     """
     current = status(name)
     if current.present:

@@ -63,10 +63,7 @@ class Source:
         return self.size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
-        """The image, uint8 (H, W, C), and label of one example: an integer, or several where the card says so.
-
-        IndexError where there is no such example, and DistillError where its record or image is damaged.
-        """
+        """Image uint8 (H, W, C) and label, or several, of an example; IndexError, or DistillError if it is damaged."""
         image, _, label = self.fitted(index)
         return image, label
 
@@ -120,10 +117,7 @@ def get(name: str) -> Dataset:
 
 
 def class_names(name: str) -> tuple[str, ...]:
-    """Names of a data set's classes, in the order of the labels; raises as `get`.
-
-    They are TFDS's (ImageNet: WordNet ids), or those of the folders; numbers where there are no names.
-    """
+    """Names of a data set's classes, TFDS's or those of folders, in the order of the labels; raises as `get`."""
     dataset = get(name)
     if dataset.class_names:
         return dataset.class_names
@@ -163,10 +157,7 @@ def arrays(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Arrays:
-    """Decodes a split into memory, in the order of its files; Fashion-MNIST only once.
-
-    Arguments are as in `load`; it raises as `load` does, and if the images would take more than 8 GiB.
-    """
+    """Decodes a split into memory, in the order of its files; as `load`, and DistillError for more than 8 GiB."""
     dataset = _requested(name, split, limit)
     if dataset.origin in ("embedded", "originals") and not mock and canvas is None and channels in (None, 1):
         return first(_whole(name if split == "train" else "fashion", split), limit)

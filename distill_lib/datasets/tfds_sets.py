@@ -26,10 +26,7 @@ def data_folder() -> Path:
 
 
 def read_info(builder: str) -> Any:
-    """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
-
-    DistillError where TFDS does not know it, and it is not prepared either.
-    """
+    """What TFDS knows of a set, prepared or, without splits and sizes, from its code; DistillError where nothing."""
     import tensorflow_datasets as tfds
 
     try:

@@ -51,11 +51,7 @@ class EvalSet:
         return self._said(network, variables, resolution, "features", min(FEATURE_IMAGES, len(self)))
 
     def sound(self, *columns: np.ndarray | None) -> list[Any]:
-        """Leaves out the broken images, so that all networks are judged by the same ones.
-
-        Columns are arrays with a row for each of the first images, or None; they are made before, as decoding finds
-        them.
-        """
+        """Leaves out the broken images, which were found in decoding, of arrays with a row an image, or None."""
         if not self.split.bad:
             return list(columns)
         kept = ~np.isin(np.arange(len(self)), list(self.split.bad))
@@ -70,10 +66,7 @@ class EvalSet:
 
 
 def open_split(name: str, split: str, side: float, *, mock: bool = False, limit: int | None = None) -> EvalSet:
-    """Opens a split of any data set, whose images are decoded on the way; arguments and errors as in `datasets.load`.
-
-    `side` is that of the central square that is shown, as a fraction of the shorter side.
-    """
+    """Opens a split whose images are decoded on the way, to be shown as squares of that side; as `datasets.load`."""
     return EvalSet(Streamed(datasets.load(name, split, limit=limit, mock=mock)), side)
 
 

@@ -48,11 +48,7 @@ def metrics(
 
 
 def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence.
-
-    A share in [0, 1], nan where no image has a label (Guo et al., "On calibration of modern neural networks", ICML
-    2017, equation 3).
-    """
+    """Expected calibration error in [0, 1], nan without labels (Guo et al., ICML 2017, equation 3; 15 equal bins)."""
     judged = counted(labels)
     if not judged.any():
         return float("nan")
@@ -75,10 +71,7 @@ def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the images with a label whose predicted class is one of theirs; arguments as in `metrics`, nan of none.
-
-    Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159, section 3.
-    """
+    """Share of the images with a label whose prediction is one of theirs, or nan (Beyer et al., arXiv 2006.07159)."""
     hits = right(logits, labels)[counted(labels)]
     return float(hits.mean()) if len(hits) else float("nan")
 

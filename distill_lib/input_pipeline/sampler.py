@@ -27,10 +27,7 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
-    """The examples of one step, counted from 0: int32 (batch_size,), the batch over all devices.
-
-    DistillError if the batch is larger than the data or empty, the step negative, or the seed not from 0 to 2**64 - 1.
-    """
+    """The examples of one step, int32 (batch_size,), over all devices; DistillError for numbers that make no sense."""
     if not 1 <= batch_size <= num_examples:
         raise DistillError(
             f"a batch of {batch_size} cannot be taken from {num_examples} examples: choose batch_size from 1 to "

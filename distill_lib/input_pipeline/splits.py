@@ -64,10 +64,7 @@ class InMemory:
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
     ) -> Steps:
-        """Number and pixels of each step from `start` on, endless; closing it ends what decodes.
-
-        `targets` (n, classes) of all images stand in for their labels; teachers are asked at `teacher_sizes` in pixels.
-        """
+        """Number and pixels of each step from `start` on, endless; `targets` (n, classes) replace the labels."""
         arrays, split = self.arrays, sharding.split(mesh)
         whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
         placed = sharding.put(whole, sharding.everywhere(mesh))
@@ -77,10 +74,7 @@ class InMemory:
 
 
 class Streamed:
-    """Images that stay encoded, and are decoded when they are asked for; public names are those of `InMemory`.
-
-    `workers` and `on_bad_image` are as in `stream.batches`.
-    """
+    """Images that stay encoded until they are asked for, as in `stream.batches`; public names as of `InMemory`."""
 
     streamed = True
 

@@ -30,10 +30,7 @@ AHEAD = 2  # batches that threads make in advance
 
 
 class Batch(NamedTuple):
-    """A batch of crops: number of the step, labels int32 (n,), and pictures uint8 (n, size, size, channels).
-
-    The teacher's are by size; with a shared view of the student's size they are the very same array.
-    """
+    """Number of a step, labels int32 (n,), and pictures uint8 (n, size, size, channels), the teacher's by size."""
 
     step: int
     labels: np.ndarray
@@ -169,10 +166,7 @@ class _Maker:
         return [np.empty(len(self.rows), np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
 
     def fill(self, step: int, begin: int, space: list[np.ndarray]) -> list[_Broken]:
-        """Writes the images of a step from position `begin` of the rows on, and tells which are broken.
-
-        In the place of a broken one the next that can be decoded is seen, from the same position.
-        """
+        """Writes the images of a step from position `begin` of the rows on, and tells which are broken and replaced."""
         labels, *pictures = space
         count, key = len(self.source), host_views.step_key(self.seed, step)
         begin += self.rows.start

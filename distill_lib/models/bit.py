@@ -48,10 +48,7 @@ class StandardizedConv(nn.Module):
 
 
 def standardize(kernel: Kernel, epsilon: float = 1e-10) -> Kernel:
-    """Weight standardisation (Qiao et al., 2019): mean 0, variance 1 over (H, W, in) of a kernel (H, W, in, out).
-
-    NumPy arrays stay NumPy arrays: loading a teacher compiles nothing.
-    """
+    """Weight standardisation (Qiao et al., 2019): mean 0, variance 1 over (H, W, in) of a kernel (H, W, in, out)."""
     sqrt = np.sqrt if isinstance(kernel, np.ndarray) else jnp.sqrt
     centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
     return centred / sqrt((centred * centred).mean(axis=(0, 1, 2), keepdims=True) + epsilon)
@@ -144,11 +141,7 @@ class BiT(nn.Module):
 
 
 def builders() -> Mapping[str, Callable[..., BiT]]:
-    """What builds each model of this family, by name.
-
-    `bit_r{depth}x{factor}` are the paper's (width 64 x factor, 7x7/2 stem with pooling), `bit_r{depth}w{width}` for
-    small images (5x5/2 stem without pooling, 8 groups).
-    """
+    """`bit_r{depth}x{factor}`, the paper's, with a 7x7/2 stem and pooling; `bit_r{depth}w{width}` for small images."""
     large = {
         f"bit_r{depth}x{factor}": functools.partial(BiT, stages=stages, width=64 * factor)
         for depth, stages in STAGES.items()

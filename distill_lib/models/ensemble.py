@@ -62,9 +62,9 @@ class Ensemble:
     def logits(
         self, variables: Sequence[models.Variables], show: Show, temperature: jax.Array | float = 1.0
     ) -> jax.Array:
-        """Asks all members, each with its variables, about the view that `show` renders at a member's resolution.
+        """Asks all members about the view that `show` renders at their resolutions: (batch, classes) float32.
 
-        Gives (batch, classes) float32; of "probabilities", numbers whose softmax at the temperature is the mean.
+        Of "probabilities" they are numbers whose softmax at the temperature is the mean.
         """
         answers = self._each(Member.logits, variables, show)
         if len(answers) == 1:

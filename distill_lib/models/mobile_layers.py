@@ -67,10 +67,7 @@ class Conv(nn.Module):
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """A convolution of each channel with a kernel (height, width, 1, channels) of its own.
-
-    XLA:CPU has no fast program for grouped convolutions; there, a sum of shifted images is about ten times as fast.
-    """
+    """A convolution of each channel with a kernel of its own; on CPUs a sum of shifted images is ten times as fast."""
     shifted = functools.partial(_shifted, stride=stride, pads=pads)
     grouped = functools.partial(convolve, stride=stride, pads=pads, groups=x.shape[-1])
     return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)

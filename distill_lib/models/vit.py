@@ -108,10 +108,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, side, side, channels) to logits (batch, num_classes); `train` changes nothing.
-
-        DistillError if the images are not squares of whole patches, or not those of the position embedding.
-        """
+        """Images (batch, side, side, channels) to logits; DistillError unless they are squares of whole patches."""
         batch, height, width = images.shape[:3]
         _check_side(height, width, self.patch)
         size = (self.patch, self.patch)

@@ -90,10 +90,7 @@ class Recipe:
             self.check_length(self.train_images)
 
     def only(self, fields: Sequence[str], **values: Any) -> Recipe:
-        """A recipe that is equal for all runs that share some fields: what a compiled program depends on.
-
-        Of all other fields some value stands for any, `values` for those that it names.
-        """
+        """A recipe that is equal for all runs that share some fields: what a compiled program depends on."""
         kept = {name: getattr(self, name) for name in fields}
         return Recipe(**(_ANY | kept | values))
 
@@ -139,10 +136,7 @@ class Recipe:
         return steps
 
     def run_id(self, teacher_sha256: str = "") -> str:
-        """Name of the run: policy, length and seed in clear, and a hash of everything that decides the result.
-
-        Fields at their default are left out of the hash, so that a field added later does not rename earlier runs.
-        """
+        """Policy, length and seed in clear, and a hash of all that decides the result; defaults are left out of it."""
         fields = dataclasses.fields(self)
         values = {field.name: getattr(self, field.name) for field in fields}
         decided = {field.name: values[field.name] for field in fields if values[field.name] != field.default}

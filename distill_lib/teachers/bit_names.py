@@ -36,11 +36,7 @@ _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  #
 
 
 def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames the parameters of a BiT file, and gives them this library's shapes; other names are kept.
-
-    The scale and bias of a GroupNorm become (1, 1, 1, C), and the head (C, classes). DistillError if two arrays would
-    get one name.
-    """
+    """Renames and reshapes the parameters of a BiT file, keeping others; DistillError if two would get one name."""
     ours: dict[str, np.ndarray] = {}
     for theirs, value in flat.items():
         name = _our_name(theirs)
@@ -57,10 +53,7 @@ def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def fit_head(
     params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any], source: str, *, replace: bool
 ) -> dict[str, np.ndarray]:
-    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, and prints so.
-
-    Whatever else does not fit is left for `weights.match`. DistillError if the head is not to be replaced.
-    """
+    """Replaces a head of another number of classes by zeros, and prints so; DistillError if it is to stay."""
     names = ("head/kernel", "head/bias")
     kernel, bias = (params[name].shape if name in params else () for name in names)
     wanted: list[tuple[int, ...]] = [expected_shapes[name].shape if name in expected_shapes else () for name in names]

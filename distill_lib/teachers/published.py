@@ -84,11 +84,7 @@ def cache() -> Path:
 
 
 def resolve(name_or_path: weights.File, *, folder: Path | None = None) -> Path:
-    """The file of a name in `CHECKPOINTS`, downloaded if need be, or the path of any other file, as it is.
-
-    `folder` is the only one to look in, and to download into. DistillError if the name is unknown, the file cannot be
-    had, or it is not that of its first use.
-    """
+    """The file of a name in `CHECKPOINTS`, looked for or downloaded in a folder, or any other path; DistillError."""
     text = os.fspath(name_or_path)
     if text not in CHECKPOINTS:
         return _local(text)
@@ -157,10 +153,7 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
 
 
 def check_digest(name: str, path: Path, lock: Path) -> None:
-    """Compares a file's SHA-256 with what the lock, a JSON object, recorded at the first use of its name.
-
-    DistillError if they differ, if a file whose name is new is no whole .npz, or if the lock is damaged.
-    """
+    """Compares a file's SHA-256 with what the lock recorded at the first use of its name; DistillError if it differs."""
     digest, entries = weights.sha256(path), _read_lock(lock)
     if name not in entries:
         try:

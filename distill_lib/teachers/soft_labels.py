@@ -52,10 +52,7 @@ class SoftLabels(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="kept")
 def keep(logits: jax.Array, kept: int, temperature: jax.Array | float = 1.0) -> SoftLabels:
-    """Keeps the largest logits of (batch, classes), and of the others the probability that they have together.
-
-    That is exact at the `temperature`: spread evenly, they weigh too much at any higher one, and too little at lower.
-    """
+    """Keeps the largest logits of (batch, classes), and of the others their probability together, at a temperature."""
     num_classes = logits.shape[-1]
     logits = logits - logits.max(axis=-1, keepdims=True)
     if kept >= num_classes:

@@ -50,10 +50,7 @@ class Teacher:
         return not any(isinstance(member.model, function.FunctionModel) for member in self.ensemble.members)
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Maps images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits (batch, classes).
-
-        They are resized to the size, and brought to the range of values, that a network wants. DistillError for others.
-        """
+        """Images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits; DistillError for others."""
         shown = views.normalize(images)
         if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.channels not in (None, shown.shape[3]):
             raise DistillError(
@@ -96,10 +93,7 @@ def names() -> list[str]:
 
 
 def parts(name: str) -> list[tuple[str, int | None]]:
-    """The networks that a teacher's name stands for: of each its own name, and the side in pixels behind an "@".
-
-    DistillError if one is neither a known name, an .npz nor a function, or is to be shown too large an image.
-    """
+    """The networks of a teacher's name: own name, and side in pixels behind an "@"; DistillError if it is none."""
     named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
         own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
@@ -138,10 +132,7 @@ def _member(
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, or the table of published ones of it; DistillError if it makes no sense.
-
-    `model` (name), `resolution` (pixels, or None for any) and `input_range` (of a black and a white pixel) are there.
-    """
+    """`model` (name), `resolution` (pixels or None) and `input_range` of a checkpoint; DistillError if it has none."""
     facts = weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
     if "model" not in facts and path.name in known:

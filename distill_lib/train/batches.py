@@ -19,18 +19,12 @@ BATCHES_AHEAD = 2  # that may wait for students; each holds its images on the de
 
 
 def most_ahead() -> int:
-    """How many batches the host may run ahead of the device.
-
-    Several CPU devices share one pool of threads: where they run ahead, collectives wait for each other for ever.
-    """
+    """How many batches the host may be ahead: none of several CPU devices, which would wait for each other for ever."""
     return 0 if jax.default_backend() == "cpu" and jax.device_count() > 1 else BATCHES_AHEAD
 
 
 def batches(task: Task, start: int, mesh: Mesh) -> Generator[Batch, None, None]:
-    """Makes the batches of a task from a step on, endless, on a mesh; closing it ends the threads that decode.
-
-    DistillError if stored soft labels are damaged, or belong to other views.
-    """
+    """The batches of a task from a step on, endless; DistillError if stored soft labels do not fit. To be closed."""
     recipe, store, (teacher, variables) = task.recipe, task.store, task.asked
     teach = step.teach(recipe, teacher, task.num_classes)
     everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)

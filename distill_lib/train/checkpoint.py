@@ -27,10 +27,7 @@ CHECKSUM = 4  # bytes
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Keeps other processes from writing into a folder at the same time, where the system has locks; a kill frees it.
-
-    DistillError if another process has it, or the folder cannot be written.
-    """
+    """Keeps other processes, where the system has locks, from writing into a folder; DistillError if it is in use."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -72,10 +69,9 @@ def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
 
 
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-    """Reads the leaves (for `restored`) and facts of the newest state that is whole; None where there is none.
+    """Reads leaves (for `restored`) and facts of the newest whole state; None where there is none at all.
 
-    A damaged one is told, and set aside where there is one before it; else, or if it is of an earlier version, it is a
-    DistillError. What a kill left half-written is removed.
+    A damaged one is told, and set aside where there is one before it, else a DistillError; leftovers are removed.
     """
     for leftover in weights.unfinished(directory):
         leftover.unlink(missing_ok=True)

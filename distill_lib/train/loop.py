@@ -88,10 +88,7 @@ def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) ->
 
 
 def save_due(runs: list[StudentRun], checkpoint_seconds: float, allowed: float) -> float:
-    """Saves those whose last checkpoint is so long ago, the oldest first; none is begun after the seconds allowed.
-
-    Returns the seconds that it took. Process 0 does so alone, since each has the whole state.
-    """
+    """Saves in process 0 those whose last checkpoint is too long ago, in the seconds allowed; gives seconds."""
     if not processes.first():
         return 0.0
     began = time.perf_counter()

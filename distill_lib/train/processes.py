@@ -28,10 +28,7 @@ Value = TypeVar("Value")
 
 
 def start() -> None:
-    """Joins the other processes, if there are any; to be called before JAX computes anything.
-
-    DistillError if the variables make no sense, JAX has computed before, or the others cannot be reached.
-    """
+    """Joins the other processes, if there are any, before JAX computes anything; DistillError if they cannot be."""
     named, several = _named(), _several()
     if jax.distributed.is_initialized() or not (named or several or _on_tpu()):
         return

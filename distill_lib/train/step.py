@@ -174,10 +174,7 @@ def _learn(
 
 
 def loss(recipe: Recipe, settings: Settings, logits: jax.Array, batch: Batch) -> jax.Array:
-    """How far a student's logits (batch, classes) are from the targets of a batch, (batch,) float32.
-
-    That is the KL divergence from the teacher at a temperature, and nothing else, unless the recipe asks for it.
-    """
+    """How far logits (batch, classes) are from the targets, (batch,) float32: KL, and what else the recipe asks for."""
     if not recipe.has_teacher:
         return losses.cross_entropy(logits, batch.targets)
     options: dict[str, dict[str, Any]] = {

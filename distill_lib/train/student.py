@@ -96,11 +96,7 @@ class StudentRun:
         self.saved = time.perf_counter()
 
     def finish(self, students_per_step: int, substituted: Collection[int] | None = None) -> Run | DistillError:
-        """Evaluates the student on all splits, and writes its parameters and its record.
-
-        `substituted` are broken images that were met in training; None where there can be none. Returns the run; or
-        this run's `error`, with nothing written, where logits are not finite.
-        """
+        """Evaluates the student, and writes it and its record; gives `error` where logits are not finite."""
         task, recipe, variables = self.task, self.task.recipe, self.state.variables
         seconds = time.perf_counter() - self.began
         result = {"train_loss": self.rows[-1]["loss"]}
@@ -167,10 +163,7 @@ def origin(task: Task, remat: bool = False) -> dict[str, Any]:
 def take_up(
     task: Task, directory: Path, mesh: jax.sharding.Mesh, *, remat: bool = False, resume_changed: bool = False
 ) -> StudentRun:
-    """Starts a student, or goes on from its newest training checkpoint; arguments as of `loop.train`.
-
-    DistillError if the checkpoint is damaged, is another run's, or was made under other circumstances.
-    """
+    """Starts a student, or goes on from its newest checkpoint; DistillError if that is damaged or of another run."""
     now, everywhere = processes.same(origin(task, remat)), sharding.everywhere(mesh)
     state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), checkpoint.load(directory)))
     if saved is None:

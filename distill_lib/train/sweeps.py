@@ -41,11 +41,7 @@ STATE_SHARE = 0.5  # of a device's memory that the states of students may take; 
 
 
 def fit(recipe: Recipe, workdir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
-    """Trains a student, or takes up the run where it was killed, or reuses the finished run; options as of `sweep`.
-
-    Its record lies in `workdir/<study>/<run id>/`; without `workdir`, `records.find_results` finds the results folder.
-    DistillError as `sweep`, and if the student diverges.
-    """
+    """Trains a student, goes on, or reuses the finished run, as `sweep`; DistillError also if the student diverges."""
     (run,) = sweep([recipe], workdir, **options)
     if isinstance(run, Run):
         return run

@@ -105,10 +105,7 @@ class Task:
         return json.dumps(facts, sort_keys=True), self.total_steps, recipe.evaluations
 
     def batch_facts(self, *, tempered: bool) -> dict[str, Any]:
-        """What the views of a run depend on, and what its teacher says of them; JSON-able.
-
-        `tempered` says whether that depends on the temperature: soft labels do where not all logits are kept.
-        """
+        """What views and answers of a run depend on, the temperature too where they are `tempered`; JSON-able."""
         recipe, members = self.recipe, self.teacher.ensemble.members if self.teacher else ()
         mixes, several = views.policy(recipe.policy).mix, len(members) > 1
         tempered |= several and recipe.ensemble == "probabilities"
@@ -140,10 +137,7 @@ class Task:
         return self._once("train", decided, lambda: fixed_targets.fixed_targets(teacher, self.train, recipe))
 
     def output(self, split: str, variables: models.Variables | None = None, kind: str = "logits") -> np.ndarray:
-        """What a student, or without variables the teacher, says of the evaluation views of a split.
-
-        Logits (n, classes), or with `kind` "features" what the last layer is given for the first views, (n, width).
-        """
+        """Logits (n, classes), or features of the first images, of a student or of the teacher, on a split."""
         ask, recipe, teacher = getattr(self.eval_sets[split], kind), self.recipe, self.teacher
         if variables is not None:
             output: np.ndarray = ask(self.student, variables, recipe.resolution)
