@@ -1,7 +1,5 @@
 """Crop boxes from uniform random numbers, the same arithmetic for NumPy (`host_views`) and for JAX (`views`)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 MILD_CROP_SIDE = 0.8  # the paper's "resize to 160, crop 128"

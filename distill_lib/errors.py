@@ -1,7 +1,5 @@
 """What a user is told: errors that can be mended, in one clear line that says what to do, and messages of long work."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import errno

@@ -15,8 +15,6 @@ References:
     github.com/huggingface/pytorch-image-models, timm/models/resnetv2.py (names and layout); docs.jax.dev, `jax.export`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

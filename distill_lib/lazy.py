@@ -1,7 +1,5 @@
 """Public names of packages, each loaded when it is asked for: who needs a step alone loads no data and no records."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -6,8 +6,6 @@ References:
     code: google-research/big_vision, evaluators/proj/distill/distance.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -6,8 +6,6 @@ References:
     Kolesnikov et al., "Big Transfer (BiT): General visual representation learning", ECCV 2020, section 3.3.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

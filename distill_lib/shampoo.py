@@ -10,8 +10,6 @@ References:
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

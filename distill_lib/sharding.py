@@ -1,7 +1,5 @@
 """The devices of a run along one axis, "data": batches are split over it, and all else lies on every device."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

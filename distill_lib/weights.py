@@ -1,7 +1,5 @@
 """Parameter trees in .npz files: no pickles, and a file is either whole or not there."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

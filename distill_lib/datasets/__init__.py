@@ -1,7 +1,5 @@
 """Data sets by name: what they are, whether they are there, and their images."""
 
-from __future__ import annotations
-
 from distill_lib.datasets.cards import SPLITS, Dataset
 from distill_lib.datasets.prepare import Status, check, status
 from distill_lib.datasets.source import (

@@ -1,7 +1,5 @@
 """Cards of the data sets that have a name here: what they are, and the traps that others fell into."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ Crops are what `views.render` shows of the same box, to within the rounding to u
 turned upright as Exif says. JPEG is decoded by simplejpeg, CMYK and all else by Pillow; OpenCV resamples.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

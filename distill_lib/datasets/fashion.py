@@ -4,8 +4,6 @@ Of each class the first 102 original training images are the training split of `
 validation split, both in turns of the classes; all others are the teacher's alone. The test split is the official one.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

@@ -7,8 +7,6 @@ Beside train, the split that is absent is a tenth of it by the same hash, which 
 pictures are so few that a split or a class would have none, those of each class take turns.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat
@@ -46,7 +44,7 @@ class Folder:
 
 
 class PictureRows(Sequence[dict[str, Any]]):
-    """Rows {"image": bytes or ImageError, "label": int, "file_name": str} of a split; DistillError where one is gone."""
+    """Rows {"image": bytes or ImageError, "label": int, "file_name": str} of a split; DistillError where one goes."""
 
     def __init__(self, root: Path, split: str) -> None:
         self._root, self._resolved, self._pictures = root, os.path.realpath(root), scan(root).pictures[split]

@@ -4,8 +4,6 @@ Most of TFDS's builders need TensorFlow to *prepare*, if only to open an archive
 environment is given.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from distill_lib.datasets import fashion, tfds_sets

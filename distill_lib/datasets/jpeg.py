@@ -7,8 +7,6 @@ References:
     ITU-T T.81 (JPEG), annex B (markers); CIPA DC-008 (Exif), tag 0x0112 (orientation).
 """
 
-from __future__ import annotations
-
 import struct
 from typing import NamedTuple
 

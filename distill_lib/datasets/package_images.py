@@ -3,8 +3,6 @@
 `digits` are scikit-learn's (UCI, Alpaydin and Kaynak, 1998), `patches` squares of the photographs of `FILES`.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -4,8 +4,6 @@ distill data check               whether all sets are there, and how to prepare 
 distill data prepare flowers     download and prepare a set
 """
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path

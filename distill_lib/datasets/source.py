@@ -5,8 +5,6 @@ tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; 
 folder:/path          a folder with a folder of pictures for each class; see `image_folder`
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Image-classification sets of TensorFlow Datasets (TFDS): their cards, files and examples, without TensorFlow."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import logging

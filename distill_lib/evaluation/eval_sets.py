@@ -1,7 +1,5 @@
 """Evaluation sets: which images of a split judge a network, how they are shown, and what a network says of them."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ Images are decoded on the way and shown at the resolution and central square of 
 beside it, else at the network's own resolution, else as the data set's preset says.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How good a student is, and how faithful to its teacher: numbers from logits, labels and features."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -6,8 +6,6 @@ References:
     Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Threefry).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ The examples form an endless stream: epoch after epoch, each a permutation of al
 to (s + 1) * batch_size - 1 of it, so batches straddle epochs and no example is dropped.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterator

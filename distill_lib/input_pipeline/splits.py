@@ -4,8 +4,6 @@ Both give the same batches for the same seed and step, to the rounding of crops 
 canvas. Larger ones are shrunk to fit into memory, and cropped whole otherwise, so the two are different runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Generator, Sequence

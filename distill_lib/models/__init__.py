@@ -3,8 +3,6 @@
 A model is a Flax module and its variables a nested dict, `{"params": ...}` and with BatchNorm `{"batch_stats": ...}`.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ References:
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

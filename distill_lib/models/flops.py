@@ -1,7 +1,5 @@
 """What a network costs: multiply-accumulates of one inference, and parameters; both by tracing, nothing is computed."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What the families share: convolutions, group normalisation, what rematerialisation keeps, and frozen kernels."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

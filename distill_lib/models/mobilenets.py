@@ -9,8 +9,6 @@ References:
     Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, March 2020: without squeeze-excite.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Mapping

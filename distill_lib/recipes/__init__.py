@@ -1,7 +1,5 @@
 """Recipes: everything that decides a run's result, as data, and the presets that have a name."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from distill_lib.lazy import loader

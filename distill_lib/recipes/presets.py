@@ -1,7 +1,5 @@
 """Presets: the settings of every recipe that has a name. Those of the paper, and where they stand, are in a table."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple

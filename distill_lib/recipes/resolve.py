@@ -1,7 +1,5 @@
 """Recipes by name, and what a recipe cannot ask for, told before any data or model is loaded."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

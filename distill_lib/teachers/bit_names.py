@@ -9,8 +9,6 @@ References:
     github.com/google-research/big_vision (models/bit_paper.py).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

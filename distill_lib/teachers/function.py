@@ -6,8 +6,6 @@ its checkpoint, belongs into an attribute, `logits.version = "..."`: soft labels
 source of the module.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import os

@@ -153,7 +153,7 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
 
 
 def check_digest(name: str, path: Path, lock: Path) -> None:
-    """Compares a file's SHA-256 with what the lock recorded at the first use of its name; DistillError if it differs."""
+    """Compares a file's SHA-256 with what the lock recorded at the name's first use; DistillError if it differs."""
     digest, entries = weights.sha256(path), _read_lock(lock)
     if name not in entries:
         try:

@@ -1,7 +1,5 @@
 """A teacher is logits(images): frozen networks, folded once, or a table of outputs that were computed once."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """The batches of a run, one a step: what students are shown, and what the teacher says of it."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Generator
 from typing import Any

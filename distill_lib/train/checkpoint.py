@@ -3,8 +3,6 @@
 A checkpoint is an .npz, with a CRC-32 of it at its end: the leaves of the state in order, and facts in JSON.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

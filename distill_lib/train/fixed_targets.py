@@ -1,7 +1,5 @@
 """What a fixed teacher says of every training image, once, before the first step."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

@@ -4,8 +4,6 @@ All randomness is a function of (seed, step, position in the batch), so a run th
 the same bits on the same machine.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import deque

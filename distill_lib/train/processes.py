@@ -5,8 +5,6 @@ JAX finds the others under Slurm, Open MPI and on TPU pods. Anywhere else JAX_CO
 the results folder.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os

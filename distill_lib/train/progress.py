@@ -1,7 +1,5 @@
 """Progress of a run: a bar at a terminal, plain lines in logs and notebooks."""
 
-from __future__ import annotations
-
 import sys
 import time
 

@@ -6,8 +6,6 @@ Called again it goes on where it was stopped, and after more `epochs` it adds wh
 folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, or the parameter `replay` of notebooks.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

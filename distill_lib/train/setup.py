@@ -1,7 +1,5 @@
 """A task is put together: what a recipe names is loaded and checked before anything is computed."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os

@@ -1,7 +1,5 @@
 """One student in training: its state, its rows of metrics, its folder, and how it ends."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import time

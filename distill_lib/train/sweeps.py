@@ -4,8 +4,6 @@ They share data, policy, teacher, resolution, batch, length of the schedule and 
 run of its own, with its own record and checkpoint, and ends with the numbers it would have alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Hashable, Iterable, Sequence

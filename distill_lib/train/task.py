@@ -1,7 +1,5 @@
 """A task is a recipe with everything it needs; `setup` puts it together."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
