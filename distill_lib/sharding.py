@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+BATCHES_AHEAD = 2  # that may wait for students; each holds its images on the device
 KEPT = {-1: -1, -2: 256 * 2**20, -4: 0}  # M_TRIM_THRESHOLD (never), M_TOP_PAD and M_MMAP_MAX (nothing) of malloc.h
 
 
@@ -37,6 +38,11 @@ def data_mesh(count: int | None = None) -> Mesh:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     return jax.make_mesh((count or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def most_ahead() -> int:
+    """How many batches the host may be ahead: none of several CPU devices, which would wait for each other for ever."""
+    return 0 if jax.default_backend() == "cpu" and jax.device_count() > 1 else BATCHES_AHEAD
 
 
 def split(mesh: Mesh) -> NamedSharding:

@@ -17,7 +17,7 @@ from distill_lib.bench.students import Students, made_up
 from distill_lib.datasets import package_images
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_labels
-from distill_lib.train import batches, record_soft_labels, setup
+from distill_lib.train import record_soft_labels, setup
 from distill_lib.train.task import Task
 
 KEPT = {"fashion": (10, 5, 3, 1), "imagenet": (1000, 300, 100, 30, 10, 3, 1), "paper": (10,)}
@@ -42,7 +42,7 @@ def _fashion(rounds: int) -> timing.Rows:
     """The embedded study's networks, function matching: the first steps of the schedule `quick`."""
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
     live = setup.prepare(recipe)
-    given = zip(range(live.total_steps), batches.batches(live, 0, sharding.data_mesh()), strict=False)
+    given = zip(range(live.total_steps), live.batches(0, sharding.data_mesh()), strict=False)
     rows = weighed("Fashion, mix", [np.asarray(batch.targets) for _, batch in given], KEPT["fashion"])
     return [row | seconds for row, seconds in zip(rows, _timed(recipe, KEPT["fashion"], rounds), strict=True)]
 

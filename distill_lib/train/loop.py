@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from distill_lib import records, sharding
 from distill_lib.errors import DistillError, logger
-from distill_lib.train import batches, checkpoint, processes, step, student
+from distill_lib.train import checkpoint, processes, step, student
 from distill_lib.train.progress import Progress
 from distill_lib.train.student import Run, StudentRun
 from distill_lib.train.task import Task
@@ -52,7 +52,7 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
     share, spent = CHECKPOINT_SHARE if checkpoint_seconds else float("inf"), 0.0
     began = time.perf_counter()
     with (
-        contextlib.closing(batches.batches(lead, start, mesh)) as given,
+        contextlib.closing(lead.batches(start, mesh)) as given,
         contextlib.closing(Progress(label, lead.total_steps, lead.recipe.batch_size, start)) as progress,
     ):
         for done, batch in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
@@ -77,11 +77,11 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
 
 def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) -> None:
     """Bounds how far the host runs ahead of the device, so that batches do not pile up in its memory."""
-    if not batches.most_ahead():
+    if not sharding.most_ahead():
         jax.block_until_ready([run.state for run in runs])
         return
     ahead.append(batch.targets)
-    if len(ahead) > batches.most_ahead():
+    if len(ahead) > sharding.most_ahead():
         jax.block_until_ready(ahead.popleft())
 
 

@@ -23,7 +23,7 @@ from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_labels
 from distill_lib.teachers.soft_labels import SoftLabels, Store
-from distill_lib.train import batches, checkpoint, processes
+from distill_lib.train import checkpoint, processes
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
 from distill_lib.train.step import Batch
@@ -66,11 +66,11 @@ def _completed(begun: Store, task: Task) -> Store:
     mesh = sharding.data_mesh()
     recipe, total, reported = task.recipe, task.total_steps, time.perf_counter()
     with (
-        contextlib.closing(batches.batches(task, begun.steps, mesh)) as given,
+        contextlib.closing(task.batches(begun.steps, mesh)) as given,
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
         soft = _kept(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
-        made = fetched(soft, batches.most_ahead())
+        made = fetched(soft, sharding.most_ahead())
         while begun.steps < total:
             labels, means = zip(*itertools.islice(made, begun.shard_steps), strict=True)
             begun = processes.from_first(functools.partial(begun.add, list(labels), means[0]))

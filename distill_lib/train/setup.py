@@ -16,8 +16,7 @@ from distill_lib.input_pipeline import stream
 from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published, soft_labels
-from distill_lib.train import fixed_targets
-from distill_lib.train.task import RUN, SPLITS, Task
+from distill_lib.train.task import RUN, SIDES, SPLITS, Task
 
 LOADING = ("auto", "device", "stream")
 CANVAS_PER_VIEW = 2  # times a view's side: images that are shrunk to no more than that are streamed instead
@@ -159,7 +158,7 @@ def _streams(recipe: Recipe, cards: Sequence[datasets.Dataset], loading: str) ->
     if loading not in LOADING:
         raise unknown("loading", loading, LOADING)
     policy = views.policy(recipe.policy)
-    whole = policy.relation == "fixed" and policy.teacher not in fixed_targets.SIDES
+    whole = policy.relation == "fixed" and policy.teacher not in SIDES
     streams, reason = (loading == "stream", "as asked") if loading != "auto" else _chosen(recipe, cards, whole)
     if streams and whole:
         raise DistillError(

@@ -37,7 +37,7 @@ def course(devices, nudge=1.0):
     state = state._replace(params=jax.tree.map(lambda leaf: leaf * jnp.float32(nudge), state.params))
     state, settings = sharding.put((state, task.settings), sharding.everywhere(mesh))
     learn, sums, first = step.learn(task.student, task.recipe, mesh=mesh), [0.0], None
-    with contextlib.closing(batches.batches(task, 0, mesh)) as given:
+    with contextlib.closing(task.batches(0, mesh)) as given:
         for _, batch in zip(range(steps), given):
             assert len(batch.images.addressable_shards) == devices
             state = jax.block_until_ready(learn(state, settings, batch))

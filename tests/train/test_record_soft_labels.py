@@ -19,7 +19,7 @@ from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
 from distill_lib.report import aggregate
 from distill_lib.teachers import soft_labels
-from distill_lib.train import Run, batches, record_soft_labels, setup, task
+from distill_lib.train import Run, record_soft_labels, setup, task
 from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -46,7 +46,7 @@ def stored(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 def some(work: task.Task, start: int, count: int) -> list[Batch]:
     """A few batches from a step on."""
     mesh = sharding.data_mesh()
-    given = batches.batches(work, start, mesh)
+    given = work.batches(start, mesh)
     found = [jax.device_get(batch) for batch in islice(given, count)]
     given.close()
     return found
