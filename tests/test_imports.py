@@ -77,7 +77,7 @@ def test_the_package_itself_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["recipes.resolve", "records", "weights", "datasets.source", "datasets.prepare", "figures.runs"]
+    "module", ["recipes.presets", "records", "weights", "datasets.source", "datasets.prepare", "figures.runs"]
 )
 def test_modules_load_what_is_heavy_only_when_it_is_used(module: str) -> None:
     """Data sets, tables and figures are loaded by the functions that need them."""
