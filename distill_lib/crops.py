@@ -31,21 +31,14 @@ def draw(xp: Any, uniform: Any, crop: str, area: Range, aspect: Range, ratio: An
     if crop == "mild":
         extent = xp.full((batch_size, 2), MILD_CROP_SIDE, xp.float32)
     else:
-        extent = _inception_extent(xp, uniform[:, 2:], area, aspect, ratio)
+        # As TensorFlow's sample_distorted_bounding_box: the aspect is uniform, then the *height* between those of the
+        # smallest and the largest allowed area that fits. After as many aspects that do not fit the image is whole.
+        aspects = (aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 3:]) / ratio[:, None]
+        smallest = xp.sqrt(area[0] / aspects)
+        largest = xp.minimum(xp.sqrt(area[1] / aspects), xp.minimum(1.0, 1.0 / aspects))
+        fits = smallest <= largest
+        heights = smallest + (largest - smallest) * uniform[:, 2:3]
+        extents = xp.minimum(xp.stack([heights, heights * aspects], axis=-1), 1.0)
+        chosen = xp.take_along_axis(extents, xp.argmax(fits, axis=1)[:, None, None], axis=1)[:, 0]
+        extent = xp.where(fits.any(axis=1, keepdims=True), chosen, 1.0)
     return xp.concatenate([uniform[:, :2] * (1 - extent), extent], axis=-1)
-
-
-def _inception_extent(xp: Any, uniform: Any, area: Range, aspect: Range, ratio: Any) -> Any:
-    """Height and width (batch, 2) of inception crops, as TensorFlow's sample_distorted_bounding_box.
-
-    The aspect is uniform, then the *height* between those of the smallest and the largest allowed area that fits; an
-    aspect that cannot fit is drawn again, and after `CROP_ATTEMPTS` failures the whole image is shown.
-    """
-    aspects = (aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 1:]) / ratio[:, None]
-    smallest = xp.sqrt(area[0] / aspects)
-    largest = xp.minimum(xp.sqrt(area[1] / aspects), xp.minimum(1.0, 1.0 / aspects))
-    fits = smallest <= largest
-    heights = smallest + (largest - smallest) * uniform[:, :1]
-    extents = xp.minimum(xp.stack([heights, heights * aspects], axis=-1), 1.0)
-    chosen = xp.take_along_axis(extents, xp.argmax(fits, axis=1)[:, None, None], axis=1)[:, 0]
-    return xp.where(fits.any(axis=1, keepdims=True), chosen, 1.0)

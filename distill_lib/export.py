@@ -3,16 +3,10 @@
     distill export results/fashion_quick/RUN --to safetensors
     distill export R50x1_224 --to stablehlo --output r50x1.stablehlo
 
-Weights that timm knows are in its names and layout, for `timm.create_model(NAME, checkpoint_path=FILE)` with NAME as
-the metadata's `timm` says. StableHLO needs neither this library nor its weights:
-
-    network = jax.export.deserialize(open("r50x1.stablehlo", "rb").read())
-    logits = network.call(images)  # float32 (batch, resolution, resolution, channels) in [-1, 1]
-
-What it is travels with it: in the metadata of safetensors, and in FILE.json beside StableHLO.
-
-References:
-    github.com/huggingface/pytorch-image-models, timm/models/resnetv2.py (names and layout); docs.jax.dev, `jax.export`.
+Weights that timm knows are in its names and layout (timm, models/resnetv2.py), for `timm.create_model(NAME,
+checkpoint_path=FILE)` with NAME as the metadata's `timm` says. StableHLO needs neither this library nor its weights:
+`jax.export.deserialize(open(FILE, "rb").read()).call(images)`, float32 (batch, resolution, resolution, channels) in
+[-1, 1]. What it is stands in the metadata of safetensors, and in FILE.json beside StableHLO.
 """
 
 import contextlib

@@ -1,9 +1,7 @@
 """Distances between teacher and student, per example, and how often they agree.
 
-References:
-    Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, equation 1; released
-    code: google-research/big_vision, evaluators/proj/distill/distance.py.
+Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2; Beyer et al., CVPR 2022, equation 1;
+released code: google-research/big_vision, evaluators/proj/distill/distance.py.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,7 @@
 """The optimisers of the study: clipped gradients, decoupled weight decay on kernels, linear warm-up and decay to zero.
 
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and
-    appendix; the order of the chain is the released configuration's.
-    Kolesnikov et al., "Big Transfer (BiT): General visual representation learning", ECCV 2020, section 3.3.
+Beyer et al., CVPR 2022, section 3.1 and appendix, and the released configuration for the order of the chain;
+Kolesnikov et al., "Big Transfer (BiT)", ECCV 2020, section 3.3.
 """
 
 from typing import Any
@@ -64,25 +62,20 @@ def create(
 ) -> optax.GradientTransformation:
     """An optimiser in the paper's chain: clip, optimiser, learning rate, weight decay, schedule, minus one.
 
-    In the paper weight decay follows the schedule and is *not* multiplied by the learning rate, so AdamW's coefficient
-    is `weight_decay / learning_rate`.
+    In the paper weight decay, a fraction of each kernel that a step takes off at the schedule's peak, follows the
+    schedule and is *not* multiplied by the learning rate, as it is with the decay "adamw".
 
     Args:
         optimizer: "adam", its first moment in bfloat16; "sgd", momentum of 0.9 in bfloat16; "sgd_unclipped", in float32
             and without clipping, as BiT's fine-tuning; "shampoo", `shampoo.scale_by_shampoo`; "muon",
-            `optax.contrib.muon` with steps of Adam's size for all kernels but the head's, and Adam with Nesterov
-            momentum for the rest.
+            `optax.contrib.muon` with steps of Adam's size for all kernels but the head's, and Adam for the rest.
         learning_rate: peak learning rate.
-        weight_decay: fraction of each kernel that is taken off a step, at the schedule's peak.
+        weight_decay: see above.
         total_steps: steps of the whole run.
         warmup_steps: of them, fewer.
         schedule: one of `SCHEDULES`; see `multiplier`.
-        decay: one of `DECAYS`: as in the paper, or multiplied by the learning rate as in AdamW.
-        mesh: devices along one axis "data" that share the computing of Shampoo's roots; None has one compute all.
-
-    Returns:
-        The optax transformation, whose state's structure does not depend on the numbers; DistillError for an unknown
-        name.
+        decay: one of `DECAYS`.
+        mesh: devices along one axis "data" that share the computing of Shampoo's roots.
     """
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)

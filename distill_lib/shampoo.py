@@ -1,13 +1,8 @@
 """Shampoo: a gradient is preconditioned from both sides by inverse roots of its own second moments, block by block.
 
 A block of at most 128 x 128 with gradient G keeps L, the moving average of G G^T, and R, that of G^T G, and moves along
-L^(-1/4) G R^(-1/4). How far the whole array moves is what Adam's second moment says (grafting).
-
-References:
-    Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
-    Anil et al., "Scalable second order optimization for deep learning", 2020; released settings for ResNet-50:
-    google-research/google-research, scalable_shampoo/README.md.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D.
+L^(-1/4) G R^(-1/4), as far as Adam's second moment says (grafting). Gupta, Koren and Singer, ICML 2018, algorithm 1;
+Anil et al., "Scalable second order optimization for deep learning", 2020; Beyer et al., CVPR 2022, appendix D.
 """
 
 import functools
@@ -82,11 +77,8 @@ def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> 
     """Inverse root, of an order, of positive semi-definite float32 matrices (..., n, n), by Newton's iteration.
 
     Each matrix A gets a ridge first: A + epsilon s I, where s is its Schatten 8-norm, at most n^(1/8) times its largest
-    eigenvalue. That bounds the condition number, so that the number of iterations is known beforehand. Where the matrix
-    is zero, a multiple of the identity.
-
-    References:
-        Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006.
+    eigenvalue, so that the number of iterations is known beforehand (Guo and Higham, "A Schur-Newton method for the
+    matrix pth root and its inverse", 2006). Where the matrix is zero, a multiple of the identity.
     """
     identity = jnp.broadcast_to(jnp.eye(matrices.shape[-1]), matrices.shape)
     start = (1 + order) / 2  # between 0 and 1 + order every eigenvalue converges to 1
@@ -118,16 +110,10 @@ def scale_by_shampoo(
 ) -> optax.GradientTransformation:
     """Preconditions gradients by Shampoo; each array's step is as long as Adam's would be, then averaged over steps.
 
-    Args:
-        block_size: largest side of a block.
-        momentum: Nesterov's: m <- momentum m + (1 - momentum) d, and the step is momentum m + (1 - momentum) d.
-        decay: of the moving averages of second moments, matrices and squares.
-        epsilon: ridge of the matrices, relative to their largest eigenvalue.
-        start: steps that take the grafted step itself, while the first statistics are gathered.
-        mesh: devices along one axis "data" that share the roots; None computes all on one.
-
-    Returns:
-        The optax transformation, without learning rate and sign; its state begins with a `ShampooState`.
+    Second moments, in blocks of at most `block_size`, are averaged with `decay` and get a ridge of `epsilon` times
+    their largest eigenvalue. Momentum is Nesterov's: m <- momentum m + (1 - momentum) d, and the step is momentum m +
+    (1 - momentum) d. The first `start` steps are the grafted ones. Devices of a mesh, along one axis "data", share the
+    roots. The state begins with a `ShampooState`; learning rate and sign are left to the chain.
     """
     find = _shared_roots(functools.partial(inverse_root, epsilon=epsilon), mesh)
 

@@ -1,11 +1,8 @@
 """A view is a value: what exactly a network is shown of a batch of images.
 
 `sample` draws a `View`, `render` shows it. Teacher and student are consistent because they render the same `View`.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and Fig. 2.
-    Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6 (inception crop).
-    Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018.
+Beyer et al., CVPR 2022, section 3.1 and Fig. 2; Szegedy et al., CVPR 2015, section 6 (inception crop); Zhang et al.,
+ICLR 2018 (mixup).
 """
 
 from __future__ import annotations
@@ -157,17 +154,11 @@ def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch
 def render(
     images: jax.Array | np.ndarray, view: View, size: int, extents: jax.Array | np.ndarray | None = None
 ) -> jax.Array:
-    """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
+    """Shows a view of size x size pixels: crops, resizes bilinearly without antialiasing, mirrors and mixes.
 
-    Args:
-        images: (batch, height, width, channels), uint8, or float32 in [-1, 1].
-        view: the view, of the same batch.
-        size: height and width of the result in pixels.
-        extents: (batch, 2) height and width in pixels of each image in the top left corner of its canvas; None where
-            the images fill it.
-
-    Returns:
-        (batch, size, size, channels), float32 in [-1, 1].
+    Maps images (batch, height, width, channels), uint8, or float32 in [-1, 1], to (batch, size, size, channels) float32
+    in [-1, 1]. Extents (batch, 2) are the height and width in pixels of each image in the top left corner of its
+    canvas; None where the images fill it.
     """
     images = normalize(images)
     top, left, height, width = view.box.T

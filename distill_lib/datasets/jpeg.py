@@ -1,10 +1,7 @@
-"""JPEG bytes to pixels: the header, and decoding of no more rows than asked for.
+"""JPEG bytes (ITU-T T.81, annex B) to pixels: the header, and decoding of no more rows than asked for.
 
 Decoding is by libjpeg-turbo (simplejpeg) with the fast integer inverse DCT, TensorFlow's default and so what the
 paper's networks saw. To save the rows below a crop, the height in the header is lowered: the decoder stops there.
-
-References:
-    ITU-T T.81 (JPEG), annex B (markers); CIPA DC-008 (Exif), tag 0x0112 (orientation).
 """
 
 import struct

@@ -1,10 +1,7 @@
 """A saved student, or a teacher, judged on a data set.
 
-    distill evaluate results/imagenet_fast/RUN/student.npz imagenet_v2
-    distill evaluate R50x1_224 imagenet_v2 --teacher R152x2_T_224
-
-Images are decoded on the way and shown at the resolution and central square of the student's own record where it lies
-beside it, else at the network's own resolution, else as the data set's preset says.
+distill evaluate results/imagenet_fast/RUN/student.npz imagenet_v2
+distill evaluate R50x1_224 imagenet_v2 --teacher R152x2_T_224
 """
 
 from pathlib import Path

@@ -18,19 +18,15 @@ class NotFiniteError(DistillError):
 def metrics(
     logits: np.ndarray, labels: np.ndarray | None, teacher_logits: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Summary of predictions.
+    """Summary of predictions, from logits (n, classes) float32 of the student, and of a teacher if there is one.
 
-    Args:
-        logits: (n, classes) float32, of the student.
-        labels: (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
-            if it is one of them, and images without any are not counted; None where the classes are other ones.
-        teacher_logits: (n, classes) float32, if there is a teacher.
+    Labels are (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
+    if it is one of them, and images without any are not counted; None where the classes are other ones.
 
     Returns:
-        With labels `top1` (share of right predictions) and `ece` (expected calibration error, 15 equal bins, share),
-        with a teacher `kl` (nats, temperature 1), `agreement` (share of images with the same prediction) and
-        `agreement@5` (share where the teacher's is among the student's five most likely). NotFiniteError if an answer
-        of the student is not a number, or too large for any metric.
+        With labels `top1` (share of right predictions) and `ece` (expected calibration error), with a teacher `kl`
+        (nats, temperature 1), `agreement` (share of images with the same prediction) and `agreement@5` (share where the
+        teacher's is among the student's five most likely). NotFiniteError if the student's are not numbers.
     """
     if not (np.abs(logits) < LARGEST_LOGIT).all():
         raise NotFiniteError("answers are not finite: the network has diverged, or its checkpoint is damaged.")

@@ -1,9 +1,6 @@
 """The views of `views.sample` for single positions of a batch, by NumPy: for crops where images are decoded.
 
-The random numbers are JAX's own (Threefry-2x32 in its partitionable form), bit for bit. Nothing here imports JAX.
-
-References:
-    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Threefry).
+The random numbers are JAX's own, bit for bit: Threefry-2x32 (Salmon et al., SC 2011) in its partitionable form.
 """
 
 from typing import NamedTuple

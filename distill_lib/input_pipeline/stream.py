@@ -66,23 +66,20 @@ def batches(
     Args:
         source: the examples, random access; read by several threads at once.
         seed: of the run: of the order of examples and of the views.
-        batch_size: images in a batch.
+        batch_size: images in a batch, of which `rows` are made.
         student_size: side of the student's pictures in pixels.
         teacher_sizes: sides of the teachers' pictures; empty where there is no teacher in the step.
         start_step: first step, larger than 0 to resume; nothing before it is read.
         policy: a key of `views.POLICIES` or `views.BASELINES`.
-        area: as in `views.sample`.
-        whole: as in `views.sample`.
+        area: as in `views.sample`, like `whole`.
+        whole: see there.
         channels: 1 (grey) or 3.
         numbered: whether labels are the numbers of the examples instead.
-        rows: of the batch that are made, where several processes share it.
+        rows: where several processes share a batch.
         workers: how many threads decode, see `crew`; 0 decodes when a batch is asked for.
-        on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
+        on_bad_image: "substitute" shows the next example that can be decoded instead, "raise" is a DistillError.
         bad: is given the name of each broken image that is met, by its number.
         report: is given one line for each of them, once; by default a warning.
-
-    Raises:
-        DistillError: a name or number is wrong, at once; later, for a broken image if asked to, or if none replaces it.
     """
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:

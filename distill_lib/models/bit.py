@@ -1,10 +1,7 @@
 """BiT ResNet-v2, the paper's teachers and students: pre-activation bottlenecks, GroupNorm and weight standardisation.
 
-Layer and parameter names are those of the published checkpoints, so loading one is a copy without renaming.
-
-References:
-    Kolesnikov et al., "Big Transfer (BiT)", ECCV 2020, section 3.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 2.
+Layer and parameter names are those of the published checkpoints. Kolesnikov et al., "Big Transfer (BiT)", ECCV 2020,
+section 3; Beyer et al., CVPR 2022, section 2.
 """
 
 from __future__ import annotations

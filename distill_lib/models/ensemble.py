@@ -1,8 +1,4 @@
-"""One frozen network or several that answer together, each shown the view in its own size and range of values.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 1.
-"""
+"""One frozen network or several (Beyer et al., CVPR 2022, Table 1), each shown the view in its own size and range."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

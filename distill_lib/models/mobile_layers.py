@@ -1,9 +1,6 @@
 """What the mobile networks are built from: convolution, norm and activation; squeeze-excite; inverted residuals.
 
-References:
-    Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", CVPR 2018, section 3.
-    Hu et al., "Squeeze-and-excitation networks", CVPR 2018, section 3.
-    Ioffe and Szegedy, "Batch normalization", ICML 2015, algorithms 1 and 2.
+Sandler et al., CVPR 2018, section 3; Hu et al., CVPR 2018, section 3; Ioffe and Szegedy, ICML 2015, algorithms 1 and 2.
 """
 
 from __future__ import annotations

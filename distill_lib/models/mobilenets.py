@@ -1,12 +1,8 @@
 """The mobile networks: MobileNet v3, Large and Small, the paper's second student, and EfficientNet-Lite0, a teacher.
 
-MobileNet is there with GroupNorm (`_gn`), as the paper's student has it, and with BatchNorm (`_bn`), as it was
-published.
-
-References:
-    Howard et al., "Searching for MobileNetV3", ICCV 2019, section 5 and tables 1 and 2.
-    Tan and Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", ICML 2019, table 1.
-    Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, March 2020: without squeeze-excite.
+MobileNet is there with GroupNorm (`_gn`), as the paper's, and with BatchNorm (`_bn`), as published: Howard et al., ICCV
+2019, section 5 and tables 1 and 2. Lite0 is Tan and Le, ICML 2019, table 1, without squeeze-excite and with ReLU6
+(Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, March 2020).
 """
 
 import functools

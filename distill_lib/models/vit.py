@@ -1,12 +1,7 @@
 """Vision Transformers: patches of 16 x 16 pixels as words, a class token, pre-norm encoder blocks.
 
-Parameter names and shapes are those of the published AugReg files. GELU is the exact one, as in timm; dropout and
-stochastic depth are left out: they are 0 in the published files of these sizes.
-
-References:
-    Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021, section 3.1.
-    Touvron et al., "Training data-efficient image transformers", ICML 2021, table 1 (the sizes Ti and S).
-    Steiner et al., "How to train your ViT?", TMLR 2022 (AugReg); names: github.com/google-research/vision_transformer.
+Parameter names and shapes are those of the published AugReg files, and GELU is the exact one, as in timm. Dosovitskiy
+et al., ICLR 2021, section 3.1; Touvron et al., ICML 2021, table 1 (sizes); Steiner et al., TMLR 2022 (AugReg).
 """
 
 from __future__ import annotations

@@ -3,10 +3,6 @@
 This library and big_vision write `block1/unit01/conv1/kernel`; the files of big_transfer, and the paper's ImageNet
 files as timm reads them, `resnet/block1/unit01/a/standardized_conv2d/kernel`. There `a`, `b` and `c` each hold a
 convolution and the normalisation *before* it, and `a/proj` is the shortcut's convolution.
-
-References:
-    github.com/google-research/big_transfer (bit_pytorch/models.py, bit_jax/tf2jax.py) and
-    github.com/google-research/big_vision (models/bit_paper.py).
 """
 
 import re

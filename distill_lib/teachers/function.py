@@ -1,9 +1,8 @@
 """Teachers of any framework: a Python function that gives logits for images, in the place of a network.
 
-`--teacher my_teacher:logits` asks `logits` of the module `my_teacher` for logits (batch, classes) of images, NumPy
-float32 (batch, size, size, channels) in [-1, 1], the very views that students see. Whatever else it depends on, such as
-its checkpoint, belongs into an attribute, `logits.version = "..."`: soft labels and runs are known by it and by the
-source of the module.
+`--teacher my_teacher:logits` asks `logits` of the module `my_teacher` for logits (batch, classes) of the very views
+that students see, NumPy float32 (batch, size, size, channels) in [-1, 1]. Whatever else it depends on belongs into an
+attribute, `logits.version = "..."`: runs are known by it and by the source of the module.
 """
 
 import hashlib

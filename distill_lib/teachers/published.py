@@ -1,12 +1,8 @@
-"""Published checkpoints by name: what they are, where they lie, and their parameters in a model.
+"""Published checkpoints by name (of big_vision, big_transfer, and AugReg as timm has them): what and where they are.
 
 Files are looked for in the folder that DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else
 downloaded into the latter. The publishers give no digests: the first use of a name records the file's SHA-256 in
 ~/.cache/distill_lib/checkpoints.lock.json, and every later use must find the same file.
-
-References:
-    Files: github.com/google-research/big_vision, configs/proj/distill (README.md and common.py);
-    github.com/google-research/big_transfer, README.md; timm 1.0, models/vision_transformer.py for AugReg.
 """
 
 from __future__ import annotations

@@ -2,11 +2,8 @@
 
 A view is a function of seed, step and place in the batch, so it is never stored. A folder has a header, which says
 whose soft labels it holds and of which views, and shards, each with a digest of that. The header is written after each
-shard: writing can be stopped at any moment, and goes on where it was.
-
-References:
-    Wu et al., "TinyViT: Fast pretraining distillation for small vision transformers", ECCV 2022, section 3.1 (sparse
-    soft labels, the rest of the mass spread evenly).
+shard: writing can be stopped at any moment. Sparse ones, the rest of the mass spread evenly, are those of Wu et al.,
+"TinyViT", ECCV 2022, section 3.1.
 """
 
 from __future__ import annotations

@@ -67,17 +67,12 @@ class Teacher:
 def load(
     name: str, *, num_classes: int, channels: int, resolution: int, ensemble: str = "logits", dtype: str = "float32"
 ) -> Teacher:
-    """Loads a teacher, and computes once what never changes about it.
+    """Loads a teacher for images of these classes, channels and views, and computes once what never changes about it.
 
-    Args:
-        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, MODULE:FUNCTION of any
-            Python function (see `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever
-            the student sees. Several of them with " + " between are an ensemble.
-        num_classes: classes of the data set it is to teach; DistillError where it does not fit, as without a file.
-        channels: channels of the images.
-        resolution: height and width of the views that the student will see.
-        ensemble: "logits" or "probabilities": what several teachers average.
-        dtype: what they compute in, "float32" or "bfloat16".
+    The name is in `EMBEDDED`, published, the path of an .npz that names its model, MODULE:FUNCTION (see
+    `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever the student sees. Several with
+    " + " between are an ensemble, which averages "logits" or "probabilities". The dtype, "float32" or "bfloat16", is
+    what they compute in. DistillError where there is none, or it does not fit.
     """
     loaded = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
     members, variables, hashes = zip(*loaded, strict=True)

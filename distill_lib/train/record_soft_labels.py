@@ -1,9 +1,7 @@
 """Storing soft labels: the batches of a schedule are made once, and what the teacher says is kept.
 
-    distill soft-labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
-
-Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students replay the
-folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, or the parameter `replay` of notebooks.
+`distill soft-labels FOLDER --keep 10 -p policy mix` goes on where it was stopped, and after more `epochs` adds what is
+missing. Students replay the folder: `train.fit(recipe, replay=FOLDER)`, or the parameter `replay` of notebooks.
 """
 
 import contextlib

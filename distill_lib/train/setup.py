@@ -36,17 +36,13 @@ def prepare(
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
     replay: str | os.PathLike[str] | None = None,
 ) -> Task:
-    """Loads and checks data and teacher; nothing is computed. DistillError where something is not, or not right.
+    """Loads and checks data and teacher, or takes those of the task `like`; nothing is computed.
 
-    Args:
-        recipe: what shall run.
-        like: a task whose data and teacher are taken where they are the same.
-        loading: "device" (all images in memory), "stream" (decoded on the way) or "auto": streams what is too large for
-            memory, or would lie there too small for the resolution. What was chosen is printed, with the reason.
-        workers: threads that decode; None takes one for each core.
-        results: the results folder, for a student that continues a run in it; None finds it.
-        on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
-        replay: folder of stored soft labels, instead of asking the teacher in the steps; the recipe's `stored` follows.
+    `loading` is "device" (all images in memory), "stream" (decoded on the way, by `workers` threads, None for one a
+    core) or "auto": streams what is too large for memory, or would lie there too small for the resolution, and says so.
+    `on_bad_image` is as in `stream.batches`; in memory a broken image always stops the run. `results` is for a student
+    that continues a run. `replay` is a folder of stored soft labels, instead of asking the teacher in the steps.
+    DistillError where something is not, or not right.
     """
     if on_bad_image not in stream.ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)

@@ -1,11 +1,8 @@
 """A training step: views are drawn, rendered and shown to the teacher once, and any number of students learn from it.
 
 The teacher's forward pass is most of a step, so it is a program of its own: students that differ in learning rate,
-weight decay, temperature, initialisation or architecture share it, and each is moved by the very program that would
-move it alone. The numbers of a recipe are arguments, so that grids and seeds compile it once.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.
+weight decay, temperature, initialisation or architecture share it (Beyer et al., CVPR 2022, section 3). The numbers of
+a recipe are arguments, so that grids and seeds compile it once.
 """
 
 from __future__ import annotations

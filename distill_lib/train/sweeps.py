@@ -64,14 +64,12 @@ def sweep(
         students_per_step: how many learn from a batch at most; None takes what memory allows, see `affordable`.
         checkpoint_seconds: time between two training checkpoints; more where they would take over 1 % of it.
         remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
-        resume_changed: whether a run goes on that was begun with other code, versions, devices, settings or data; the
-            record then tells which, and at which step.
-        **loading: how images and soft labels come: `loading`, `workers`, `on_bad_image` and `replay` of
-            `setup.prepare`. Runs that stream, and those that replay soft labels, have names of their own.
+        resume_changed: whether a run goes on that was begun with other code, versions, devices, settings or data.
+        **loading: `loading`, `workers`, `on_bad_image` and `replay` of `setup.prepare`.
 
     Returns:
-        For each recipe its run, or the error that ended it while the others went on. Raises DistillError if data,
-        teacher or folder are not usable, or a run was begun otherwise; earlier records stay intact.
+        For each recipe its run, or the error that ended it while the others went on. DistillError if data, teacher or
+        folder are not usable, or a run was begun otherwise; earlier records stay intact.
     """
     if not recipes:
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
