@@ -62,20 +62,13 @@ def create(
 ) -> optax.GradientTransformation:
     """An optimiser in the paper's chain: clip, optimiser, learning rate, weight decay, schedule, minus one.
 
-    In the paper weight decay, a fraction of each kernel that a step takes off at the schedule's peak, follows the
-    schedule and is *not* multiplied by the learning rate, as it is with the decay "adamw".
+    "adam" has its first moment in bfloat16; "sgd" momentum of 0.9 in bfloat16; "sgd_unclipped" in float32 and without
+    clipping, as BiT's fine-tuning; "shampoo" is `shampoo.scale_by_shampoo`, whose roots devices of a mesh, along one
+    axis "data", share; and "muon" `optax.contrib.muon`, with steps of Adam's size, for all kernels but the head's.
 
-    Args:
-        optimizer: "adam", its first moment in bfloat16; "sgd", momentum of 0.9 in bfloat16; "sgd_unclipped", in float32
-            and without clipping, as BiT's fine-tuning; "shampoo", `shampoo.scale_by_shampoo`; "muon",
-            `optax.contrib.muon` with steps of Adam's size for all kernels but the head's, and Adam for the rest.
-        learning_rate: peak learning rate.
-        weight_decay: see above.
-        total_steps: steps of the whole run.
-        warmup_steps: of them, fewer.
-        schedule: one of `SCHEDULES`; see `multiplier`.
-        decay: one of `DECAYS`.
-        mesh: devices along one axis "data" that share the computing of Shampoo's roots.
+    Learning rate and weight decay, a fraction of each kernel that a step takes off, are those at the peak of the
+    schedule (see `multiplier`). In the paper weight decay is *not* multiplied by the learning rate, as it is with the
+    decay "adamw". The structure of the state does not depend on the numbers. DistillError for unknown names.
     """
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)

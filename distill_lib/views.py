@@ -95,18 +95,11 @@ def sample(
 ) -> View:
     """Draws a view of each image of a batch, from the key and its position in the global batch alone.
 
-    Args:
-        key: a random key, one for each training step.
-        batch_size: images in the global batch; the leading axis of what is returned.
-        crop: one of `CROPS`; DistillError for another, as for another mixup.
-        flip: whether to mirror half of the crops.
-        mixup: None, "batch" (one lambda for all) or "example" (one lambda for each image).
-        beta: p of lambda ~ Beta(p, p), above 0; 1 is uniform on [0, 1].
-        folded: whether max(lambda, 1 - lambda) is taken, as in the released code.
-        area: smallest and largest area of an inception crop, as fractions of the image.
-        aspect: narrowest and widest width / height of an inception crop, in pixels.
-        whole: share of the images that are shown whole instead of cropped.
-        image_aspect: width / height of the images, a number or (batch,).
+    The crop is one of `CROPS`, and half of them are mirrored if they `flip`. Inception crops have between the smallest
+    and the largest `area` of the image, and of `aspect`, width / height in pixels; a share of `whole` images are not
+    cropped. Mixup is None, "batch" (one lambda for all) or "example" (one for each), lambda ~ Beta(p, p) with p =
+    `beta`, or `folded` max(lambda, 1 - lambda), as in the released code. `image_aspect` is width / height of the
+    images, a number or (batch,). DistillError for an unknown crop or mixup.
     """
     if crop not in CROPS:
         raise unknown("crop", crop, CROPS)

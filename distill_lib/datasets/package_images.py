@@ -53,10 +53,8 @@ _GREYS = 16  # of the digits
 
 def read(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads "digits" or "patches": images uint8 (n, side, side[, 3]), and labels int32 (n,); raises as `load`."""
-    return _digits() if name == "digits" else _patches()
-
-
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+    if name == "patches":
+        return _patches()
     try:
         from sklearn.datasets import load_digits
     except ImportError:

@@ -38,8 +38,9 @@ def evaluate(
         metrics of `metrics.metrics`; with a teacher also `cka`. DistillError if a name is unknown, a file absent or
         damaged, or network, data and numbers do not fit together.
     """
-    card = datasets.get(dataset)
-    usual = presets.tables(TRAINED_ON.get(dataset, dataset))[0] | _recorded(network)
+    card, path = datasets.get(dataset), Path(network)
+    record = records.load(path.parent) if path.suffix == ".npz" else None
+    usual = presets.tables(TRAINED_ON.get(dataset, dataset))[0] | (record["recipe"] if record else {})
     pixels = usual["resolution"] if resolution is None else resolution
     centre = usual.get("eval_side", 1.0) if side is None else side
     if not (1 <= pixels <= models.MOST_PIXELS and 0 < centre <= 1):
@@ -61,12 +62,6 @@ def evaluate(
         features = [eval_set.features(each.ensemble, each.variables, pixels) for each in networks]
         result["cka"] = metrics.linear_cka(*eval_set.sound(*features))
     return result
-
-
-def _recorded(network: str) -> dict[str, Any]:
-    path = Path(network)
-    record = records.load(path.parent) if path.suffix == ".npz" else None
-    return {name: record["recipe"][name] for name in ("resolution", "eval_side")} if record else {}
 
 
 def table(result: dict[str, Any]) -> str:

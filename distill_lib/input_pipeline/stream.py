@@ -63,23 +63,11 @@ def batches(
 ) -> Generator[Batch]:
     """Streams the crops that teacher and student are shown, from a step on: endless; closing it ends the threads.
 
-    Args:
-        source: the examples, random access; read by several threads at once.
-        seed: of the run: of the order of examples and of the views.
-        batch_size: images in a batch, of which `rows` are made.
-        student_size: side of the student's pictures in pixels.
-        teacher_sizes: sides of the teachers' pictures; empty where there is no teacher in the step.
-        start_step: first step, larger than 0 to resume; nothing before it is read.
-        policy: a key of `views.POLICIES` or `views.BASELINES`.
-        area: as in `views.sample`, like `whole`.
-        whole: see there.
-        channels: 1 (grey) or 3.
-        numbered: whether labels are the numbers of the examples instead.
-        rows: where several processes share a batch.
-        workers: how many threads decode, see `crew`; 0 decodes when a batch is asked for.
-        on_bad_image: "substitute" shows the next example that can be decoded instead, "raise" is a DistillError.
-        bad: is given the name of each broken image that is met, by its number.
-        report: is given one line for each of them, once; by default a warning.
+    Crops of `policy`, `area` and `whole` (see `views`) have `channels` colours, and `student_size` or each of
+    `teacher_sizes` pixels a side; where several processes share a batch, `rows` of it are made. The source, which is
+    random access, is read by `workers` threads (see `crew`). Labels may be the numbers of the examples (`numbered`).
+    Of a broken image `report` is given one line, and `bad` its name by its number; "substitute" shows the next example
+    that can be decoded instead, "raise" is a DistillError, as is a name or number that is wrong, at once.
     """
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:

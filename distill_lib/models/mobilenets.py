@@ -84,9 +84,9 @@ def builders() -> Mapping[str, Callable[..., MobileNet]]:
         for name, size in SIZES.items()
         for norm in ("gn", "bn")
     }
-    layers, tail = Layers(epsilon=1e-3, momentum=0.99, same=True), {"last": LITE_LAST, "activation": "relu6"}
-    lite = functools.partial(MobileNet, stem=LITE_STEM, stages=lite_stages(), layers=layers, **tail)
-    return v3 | {"efficientnet_lite0": lite}
+    layers, stages = Layers(epsilon=1e-3, momentum=0.99, same=True), lite_stages()
+    sized = functools.partial(MobileNet, stem=LITE_STEM, stages=stages, last=LITE_LAST)
+    return v3 | {"efficientnet_lite0": functools.partial(sized, activation="relu6", layers=layers)}
 
 
 def build(size: Size, norm: str, num_classes: int, dtype: str = "float32") -> MobileNet:

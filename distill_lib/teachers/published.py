@@ -58,14 +58,11 @@ class Checkpoint:
 
 
 def _read() -> dict[str, Checkpoint]:
-    kinds = {
-        "num_classes": int,
-        "resolution": int,
-        "parameters": int,
-        "top1": lambda text: float(text) if text else None,
-    }
     with open(TABLE, encoding="utf-8", newline="") as file:
-        rows = [{name: kinds.get(name, str)(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    for row in rows:
+        row |= {name: int(row[name]) for name in ("num_classes", "resolution", "parameters")}
+        row["top1"] = float(row["top1"]) if row["top1"] else None
     return {row["name"]: Checkpoint(**row) for row in rows}
 
 

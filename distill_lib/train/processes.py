@@ -27,8 +27,10 @@ Value = TypeVar("Value")
 
 def start() -> None:
     """Joins the other processes, if there are any, before JAX computes anything; DistillError if they cannot be."""
-    named, several = _named(), _several()
-    if jax.distributed.is_initialized() or not (named or several or _on_tpu()):
+    named, by_slurm = _named(), "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
+    several = by_slurm or os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1" or "," in os.environ.get(HOSTS, "")
+    may_be_tpu = importlib.util.find_spec("libtpu") is not None and "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
+    if jax.distributed.is_initialized() or not (named or several or may_be_tpu):  # of a TPU no variable tells
         return
     try:
         jax.distributed.initialize(**(named or {}))
@@ -58,17 +60,6 @@ def _named() -> dict[str, Any] | None:
             "to HOST:PORT of process 0, how many processes there are, and the number of this one, from 0."
         )
     return {"coordinator_address": address, "num_processes": count, "process_id": number}
-
-
-def _several() -> bool:
-    """Whether whoever started this process has started more, which JAX finds: srun, mpirun, or a TPU slice."""
-    by_slurm = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
-    return by_slurm or os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1" or "," in os.environ.get(HOSTS, "")
-
-
-def _on_tpu() -> bool:
-    """Whether JAX may find a TPU, whose other machines no variable tells of."""
-    return importlib.util.find_spec("libtpu") is not None and "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
 
 
 def first() -> bool:

@@ -56,20 +56,15 @@ def sweep(
     resume_changed: bool = False,
     **loading: Any,
 ) -> list[Run | DistillError]:
-    """Trains students, as many together as share their batches and as memory allows.
+    """Trains students, as many together as share their batches and as memory allows, or `students_per_step`.
 
-    Args:
-        recipes: what to run; finished ones are reused, and those that can share batches do.
-        workdir: the results folder; None finds it.
-        students_per_step: how many learn from a batch at most; None takes what memory allows, see `affordable`.
-        checkpoint_seconds: time between two training checkpoints; more where they would take over 1 % of it.
-        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
-        resume_changed: whether a run goes on that was begun with other code, versions, devices, settings or data.
-        **loading: `loading`, `workers`, `on_bad_image` and `replay` of `setup.prepare`.
+    Those that are finished are reused. Between two training checkpoints are `checkpoint_seconds`, or more where they
+    would take over 1 % of the time. With `remat` activations are computed again in the backward pass rather than kept.
+    With `resume_changed` a run goes on that was begun with other code, versions, devices, settings or data. `loading`
+    are `loading`, `workers`, `on_bad_image` and `replay` of `setup.prepare`; `workdir` is the results folder.
 
-    Returns:
-        For each recipe its run, or the error that ended it while the others went on. DistillError if data, teacher or
-        folder are not usable, or a run was begun otherwise; earlier records stay intact.
+    Returns for each recipe its run, or the error that ended it while the others went on. DistillError if data, teacher
+    or folder are not usable, or a run was begun otherwise; earlier records stay intact.
     """
     if not recipes:
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
