@@ -25,7 +25,7 @@ _METADATA = "__metadata__"
 
 
 def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *, compressed: bool = True) -> None:
-    """Writes a tree of arrays and JSON-able facts atomically, with equal bytes for equal content; or DistillError."""
+    """Writes a tree of arrays and JSON-able facts atomically, equal bytes for equal content; or raises DistillError."""
     arrays: Tree = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
@@ -117,7 +117,10 @@ def match(params: Tree, expected: Tree, source: str) -> Tree:
 
 
 def write_atomically(path: File, content: bytes | memoryview, keep: Path | None = None) -> None:
-    """Writes a file so that a reader sees the old one, which `keep` may name, or the new one; or DistillError."""
+    """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot.
+
+    With `keep` the old one gets that name first, and is there whatever becomes of the new one.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -60,7 +60,10 @@ def is_foreign(dataset: str) -> bool:
 
 def describe(dataset: str, variant: str) -> Preset:
     """A preset with its source and notes; raises DistillError if there is none of that name."""
-    rows = tables(dataset)[1]
+    return _named(tables(dataset)[1], dataset, variant)
+
+
+def _named(rows: dict[str, Preset], dataset: str, variant: str) -> Preset:
     if variant not in rows:
         raise unknown(f"variant of {dataset}", variant, rows)
     return rows[variant]
@@ -84,7 +87,8 @@ def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
     name, settings that make no sense, a teacher that nobody named, or a bad folder.
     """
     dataset = image_folder.absolute(str(dataset))  # one run has one name, from whichever folder it is started
-    common, preset = tables(dataset)[0], describe(dataset, variant).settings
+    common, rows = tables(dataset)
+    preset = _named(rows, dataset, variant).settings
     settable = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("dataset", "variant")]
     for name in overrides:
         if name not in settable:

@@ -77,7 +77,7 @@ def cache() -> Path:
 
 
 def resolve(name_or_path: weights.File, *, folder: Path | None = None) -> Path:
-    """The file of a name in `CHECKPOINTS`, looked for or downloaded in a folder, or any other path; DistillError."""
+    """The file of a name in `CHECKPOINTS`, in or downloaded into a folder, or of a path; DistillError without one."""
     text = os.fspath(name_or_path)
     if text not in CHECKPOINTS:
         return _local(text)
