@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_lib.datasets import decode, fashion, image_folder, instructions, package_images, tfds_sets
+from distill_lib.datasets import decode, fashion, image_folder, package_images, tfds_sets
 from distill_lib.datasets.cards import CARDS, SPLITS, Dataset
 from distill_lib.datasets.decode import ImageError
 from distill_lib.errors import DistillError, unknown
@@ -268,7 +268,7 @@ def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
         rows = image_folder.PictureRows(Path(dataset.builder), split)
     elif dataset.origin == "tfds":
         if problem := tfds_sets.files_problem(tfds_sets.read_info(dataset.builder)):
-            raise DistillError(f"{problem}. {instructions.remedy(dataset)}")
+            raise DistillError(f"{problem}. {tfds_sets.remedy(dataset)}")
         rows = tfds_sets.open_rows(dataset.builder, dataset.splits[split], dataset.keys[0])
     elif dataset.origin == "package":
         rows = tfds_sets.memory_rows(*package_images.read(dataset.name))

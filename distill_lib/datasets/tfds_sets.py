@@ -143,6 +143,41 @@ def _records(path: str) -> int | None:
         return None
 
 
+def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
+    """How to get a set of TFDS, in one line with the exact command; `damaged` is a folder that is in the way."""
+    first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
+    if not needs_tensorflow(dataset.builder):
+        return f"{first}Prepare it: `distill data prepare {dataset.name}`"
+    return (
+        f"{first}Preparing needs TensorFlow, once, in a throw-away environment (reading does not): "
+        f"`{command(dataset, register_checksums=register_checksums)}`; set TFDS_DATA_DIR first if the data shall lie "
+        "elsewhere."
+    )
+
+
+def command(dataset: Dataset, *, register_checksums: bool = False) -> str:
+    """The shell command that makes a throw-away environment with TensorFlow and prepares a set of TFDS in it."""
+    # Not `tfds build`: TFDS 4.9.10's command line does not start without Apache Beam.
+    packages = ("tensorflow", "tensorflow-datasets", "array_record", "importlib_resources", *dataset.packages)
+    accept = ", download_config=tfds.download.DownloadConfig(register_checksums=True)" if register_checksums else ""
+    return (
+        f"python -m venv tfds-env && tfds-env/bin/pip install {' '.join(packages)} && tfds-env/bin/python -c "
+        f"\"import tensorflow_datasets as tfds; tfds.builder('{dataset.builder}')"
+        f".download_and_prepare(file_format='array_record'{accept})\""
+    )
+
+
+def needs_tensorflow(builder: str) -> bool:
+    """Whether TensorFlow is needed to prepare a set: TFDS opens archives with it; a user's own builder need not."""
+    import tensorflow_datasets as tfds
+
+    try:
+        code: type = tfds.builder_cls(builder.partition("/")[0])
+        return code.__module__.startswith("tensorflow_datasets.")
+    except tfds.core.DatasetNotFoundError:
+        return True
+
+
 def open_rows(builder: str, expression: str, image: str = "image", data: Path | None = None) -> Rows:
     """Opens a split of a prepared set in TFDS's data folder, or in `data`; leaves what is called `image` encoded."""
     import tensorflow_datasets as tfds

@@ -1,7 +1,6 @@
 """Training: one loop for one student or a sweep of them, and a record for each at the end.
 
-All randomness is a function of (seed, step, position in the batch), so a run that is killed and started again ends with
-the same bits on the same machine.
+All randomness is a function of (seed, step, position in the batch): a killed run ends with the same bits.
 """
 
 import contextlib

@@ -69,14 +69,6 @@ class Settings(NamedTuple):
     total_steps: jax.Array
     warmup_steps: jax.Array
 
-    @classmethod
-    def of(cls, recipe: Recipe, total_steps: int) -> Settings:
-        """Those of a run of so many steps."""
-        rate, decay, temperature, share = map(
-            jnp.float32, (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
-        )
-        return cls(rate, decay, temperature, share, jnp.int32(total_steps), jnp.int32(recipe.warmup_steps))
-
 
 def view_key(seed: int) -> jax.Array:
     """The key that all views of a run are drawn from; never that of the initialisation."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -93,7 +94,9 @@ class Task:
     @property
     def settings(self) -> step.Settings:
         """The numbers that the student's program is given."""
-        return step.Settings.of(self.recipe, self.total_steps)
+        recipe, steps = self.recipe, (jnp.int32(self.total_steps), jnp.int32(self.recipe.warmup_steps))
+        reals = (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
+        return step.Settings(*map(jnp.float32, reals), *steps)
 
     def initial_state(self) -> step.State:
         """The student before its first step."""

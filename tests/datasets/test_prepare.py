@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from distill_lib import cli, datasets, recipes, train, weights
-from distill_lib.datasets import cards, fashion, instructions, prepare
+from distill_lib.datasets import cards, fashion, prepare, tfds_sets
 from distill_lib.errors import DistillError
 
 INSTALLED = ("fashion", "digits", "patches")  # part of this package, or of others
@@ -63,7 +63,7 @@ def test_what_is_absent_is_told_with_place_size_and_command(name: str, data: Pat
     first, second = found.lines()
     dataset = datasets.get(name)
     assert first.startswith(f"{name}: absent: ") and str(data) in first and f"{dataset.examples:,} images" in first
-    assert instructions.size_text(dataset.download_bytes) in first and "\n" not in first + second
+    assert prepare.size_text(dataset.download_bytes) in first and "\n" not in first + second
     assert f"tfds.builder('{dataset.builder}').download_and_prepare(file_format='array_record')" in second
 
 
@@ -309,9 +309,9 @@ def test_what_stops_tfds_is_told_in_one_line(
 
 def test_the_command_names_what_a_builder_needs() -> None:
     """Flowers' labels are MATLAB files, SUN's images are made smaller with OpenCV."""
-    assert "importlib_resources scipy &&" in instructions.command(datasets.get("flowers"))
-    assert "importlib_resources opencv-python-headless &&" in instructions.command(datasets.get("sun397"))
-    assert instructions.needs_tensorflow("cifar10") and instructions.needs_tensorflow("nobody_knows_it")
+    assert "importlib_resources scipy &&" in tfds_sets.command(datasets.get("flowers"))
+    assert "importlib_resources opencv-python-headless &&" in tfds_sets.command(datasets.get("sun397"))
+    assert tfds_sets.needs_tensorflow("cifar10") and tfds_sets.needs_tensorflow("nobody_knows_it")
 
 
 @pytest.mark.parametrize(
@@ -320,4 +320,4 @@ def test_the_command_names_what_a_builder_needs() -> None:
 )
 def test_sizes_in_words(number: int | None, text: str) -> None:
     """Rounded to what one plans a disk with."""
-    assert instructions.size_text(number) == text
+    assert prepare.size_text(number) == text

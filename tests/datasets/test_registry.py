@@ -14,7 +14,7 @@ from distill_lib.datasets import (
     cards,
     fashion,
     image_folder,
-    instructions,
+    prepare,
     tfds_sets,
 )
 from distill_lib.errors import DistillError
@@ -239,9 +239,9 @@ def test_every_card_is_in_the_book() -> None:
     book = Path(__file__).parents[2] / "book"
     page, notebooks = (book / "data.md").read_text(encoding="utf-8"), book / "experiments"
     for dataset in cards.CARDS.values():
-        text = instructions.card_text(dataset)
+        text = prepare.card_text(dataset)
         own = notebooks / f"{dataset.name}.ipynb"
-        there = own.is_file() and "instructions.card_text(datasets.get(dataset))" in own.read_text(encoding="utf-8")
+        there = own.is_file() and "prepare.card_text(datasets.get(dataset))" in own.read_text(encoding="utf-8")
         of_imagenet = dataset.name.startswith("imagenet_")  # in that notebook
         assert there + of_imagenet + page.count(f'\nshow("{dataset.name}")') == 1 or dataset.name == "fashion"
         assert all(f"{count:,}" in text for count in dataset.counts.values())
