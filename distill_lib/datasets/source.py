@@ -51,9 +51,7 @@ class Source:
 
     dataset: Dataset
     split: str
-    rows: (
-        tfds_sets.Rows
-    )  #: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these
+    rows: tfds_sets.Rows  #: examples, with the card's names for image and label
     size: int  #: number of examples, at most len(rows)
     canvas: int | None  #: side in pixels of the square that every image is fitted into; None leaves sizes as they are
 

@@ -38,13 +38,9 @@ _FIELDS = dict.fromkeys(("format", "kept", "steps", "views", "shard_steps"), int
 class SoftLabels(NamedTuple):
     """What is kept of the logits of a batch: differences to the largest one, which is all that a softmax sees."""
 
-    logits: (
-        jax.Array | np.ndarray
-    )  #: (batch, kept) float16, at most 0; of all classes in order, or of the likeliest ones
+    logits: jax.Array | np.ndarray  #: (batch, kept) float16, at most 0; of all classes in order, or of the likeliest
     classes: jax.Array | np.ndarray | None = None  #: (batch, kept) unsigned integers; None where all classes are kept
-    rest: jax.Array | np.ndarray | None = (
-        None  #: (batch,) float16, what every other class gets; None where all are kept
-    )
+    rest: jax.Array | np.ndarray | None = None  #: (batch,) float16, what every other class gets, if there is any
 
 
 @functools.partial(jax.jit, static_argnames="kept")
