@@ -3,6 +3,7 @@
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 SPLITS = ("train", "validation", "test")
 FILE = Path(__file__).parents[1] / "data" / "datasets.toml"
@@ -31,6 +32,7 @@ class Dataset:
     manual_files: dict[str, int] = field(default_factory=dict)  #: name and bytes of files that only the user can fetch
     packages: tuple[str, ...] = ()  #: what preparing needs beside TensorFlow and TFDS
     traps: tuple[str, ...] = ()  #: what is known to go wrong or to mislead, a sentence each
+    pictures: dict[str, Any] = field(default_factory=dict, repr=False)  #: of a folder, by split, when it was looked at
 
     @property
     def examples(self) -> int | None:

@@ -46,8 +46,9 @@ class Folder:
 class PictureRows(Sequence[dict[str, Any]]):
     """Rows {"image": bytes or ImageError, "label": int, "file_name": str} of a split; DistillError where one goes."""
 
-    def __init__(self, root: Path, split: str) -> None:
-        self._root, self._resolved, self._pictures = root, os.path.realpath(root), scan(root).pictures[split]
+    def __init__(self, card: Dataset, split: str) -> None:
+        self._root, self._pictures = Path(card.builder), card.pictures[split]
+        self._resolved = os.path.realpath(self._root)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -123,21 +124,20 @@ def card(name: str, root: Path) -> Dataset:
         splits=dict.fromkeys(SPLITS, folder.rule),
         counts={split: len(folder.pictures[split]) for split in SPLITS},
         num_classes=len(folder.class_names),
-        channels=3,
-        size=None,
         licence="yours to know",
         citation="your own pictures",
         class_names=folder.class_names,
         origin="folder",
         download_bytes=0,
         traps=(f"{folder.skipped} files are not counted: {left_out}.",) if folder.skipped else (),
+        pictures=folder.pictures,
     )
 
 
-def fingerprint(root: Path) -> str:
+def fingerprint(card: Dataset) -> str:
     """Eight hexadecimal digits that change when a picture is added, removed, renamed or changes its number of bytes."""
-    pictures = sorted(picture.path for split in scan(root).pictures.values() for picture in split)
-    files = (root / path for path in pictures)
+    pictures = sorted(picture.path for split in card.pictures.values() for picture in split)
+    files = (Path(card.builder, path) for path in pictures)
     sizes = [(file.stat() if file.exists() else file.lstat()).st_size for file in files]  # a link may lead to nothing
     described = "\n".join(f"{path} {size}" for path, size in zip(pictures, sizes, strict=True))
     return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]

@@ -11,7 +11,6 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -101,8 +100,13 @@ def names() -> tuple[str, ...]:
     return tuple(CARDS)
 
 
-def get(name: str) -> Dataset:
-    """The card of one of `names()`, of "tfds:" and a TFDS id, or of "folder:" and a path; DistillError for others."""
+def get(name: str | Dataset) -> Dataset:
+    """The card of one of `names()`, of "tfds:" and a TFDS id, or of "folder:" and a path; DistillError for others.
+
+    A card is itself; what is done with it looks at no folder anew.
+    """
+    if isinstance(name, Dataset):
+        return name
     if name.startswith(image_folder.FOLDER):
         return image_folder.card(name, image_folder.path_of(name))
     if name.startswith(tfds_sets.PREFIX):
@@ -122,7 +126,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 def load(
-    name: str,
+    name: str | Dataset,
     split: str,
     *,
     limit: int | None = None,
@@ -145,7 +149,7 @@ def load(
 
 
 def arrays(
-    name: str,
+    name: str | Dataset,
     split: str,
     limit: int | None = None,
     *,
@@ -156,8 +160,8 @@ def arrays(
     """Decodes a split into memory, in the order of its files; as `load`, and DistillError for more than 8 GiB."""
     dataset = _requested(name, split, limit)
     if dataset.origin in ("embedded", "originals") and not mock and canvas is None and channels in (None, 1):
-        return first(_whole(name if split == "train" else "fashion", split), limit)
-    return _decoded(load(name, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
+        return first(_whole(dataset.name if split == "train" else "fashion", split), limit)
+    return _decoded(load(dataset, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
 
 
 @functools.cache
@@ -205,7 +209,7 @@ def shrunk(dataset: Dataset) -> bool:
     """Whether memory would hold images smaller than they are, by the headers of the first ones; raises as `load`."""
     if dataset.size is not None:
         return False
-    source = load(dataset.name, next(iter(dataset.splits)))
+    source = load(dataset, next(iter(dataset.splits)))
     for index in range(min(len(source), _PROBED)):
         with contextlib.suppress(ImageError):  # told when it is shown
             if max(decode.sides(source.encoded(index).image)) > CANVAS:
@@ -213,20 +217,22 @@ def shrunk(dataset: Dataset) -> bool:
     return False
 
 
-def fingerprint(name: str) -> str:
+def fingerprint(name: str | Dataset) -> str:
     """What a run's name must include beside the data set's: the state of a folder of pictures; empty for other sets."""
-    return image_folder.fingerprint(image_folder.path_of(name)) if name.startswith(image_folder.FOLDER) else ""
+    dataset = get(name)
+    return image_folder.fingerprint(dataset) if dataset.origin == "folder" else ""
 
 
-def digest(name: str, *splits: str, mock: bool = False) -> str:
+def digest(name: str | Dataset, *splits: str, mock: bool = False) -> str:
     """Says in 16 hexadecimal digits what splits of a data set hold (none given: all): stored images, labels and names.
 
     Of more than `WHOLE` examples `SAMPLED` are read, so that a change of a few others may go unseen; of a folder the
     paths and sizes of all pictures count too. The same on every machine. Raises as `load`, but not for a bad picture.
     """
-    content = hashlib.sha256(("" if mock else fingerprint(name)).encode())
-    for split in splits or get(name).splits:
-        source = load(name, split, mock=mock)
+    dataset = get(name)
+    content = hashlib.sha256(("" if mock else fingerprint(dataset)).encode())
+    for split in splits or dataset.splits:
+        source = load(dataset, split, mock=mock)
         count = len(source)
         content.update(f"{split} {count}\n".encode())
         for index in range(count) if count <= WHOLE else np.linspace(0, count - 1, SAMPLED).astype(int):
@@ -241,13 +247,13 @@ def _example(source: Source, index: int) -> bytes:
     return f"{name!a} {label} {kind}\n".encode() + hashlib.sha256(stored).digest()
 
 
-def _requested(name: str, split: str, limit: int | None) -> Dataset:
+def _requested(name: str | Dataset, split: str, limit: int | None) -> Dataset:
     dataset = get(name)
     if split not in dataset.splits:
-        raise unknown(f"split of {name}" if split in SPLITS else "split", split, dataset.splits)
+        raise unknown(f"split of {dataset.name}" if split in SPLITS else "split", split, dataset.splits)
     count = dataset.counts.get(split)
     if limit is not None and not 1 <= limit <= (count or limit):
-        raise DistillError(f"{name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")
+        raise DistillError(f"{dataset.name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")
     return dataset
 
 
@@ -263,7 +269,7 @@ def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
 def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
     rows: tfds_sets.Rows
     if dataset.origin == "folder":
-        rows = image_folder.PictureRows(Path(dataset.builder), split)
+        rows = image_folder.PictureRows(dataset, split)
     elif dataset.origin == "tfds":
         if problem := tfds_sets.files_problem(tfds_sets.read_info(dataset.builder)):
             raise DistillError(f"{problem}. {tfds_sets.remedy(dataset)}")

@@ -58,7 +58,7 @@ def prepare(
         task = like
     else:
         _say_once(f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
-        task = _opened(recipe, dataset, streams, {"workers": workers, "on_bad_image": on_bad_image})
+        task = _opened(recipe, dataset, transfer, streams, {"workers": workers, "on_bad_image": on_bad_image})
     path = _start(recipe, results)
     task = dataclasses.replace(
         task,
@@ -71,14 +71,14 @@ def prepare(
     return task if replay is None and recipe.stored is None else _replaying(task, replay)
 
 
-def _opened(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: dict[str, Any]) -> Task:
+def _opened(
+    recipe: Recipe, dataset: datasets.Dataset, transfer: datasets.Dataset, streams: bool, decoding: dict[str, Any]
+) -> Task:
     mock = recipe.variant == "smoke"
-    options: dict[str, dict[str, Any]] = {
-        split: {"name": recipe.dataset, "split": split, "mock": mock} for split in SPLITS
-    }
-    options["train"]["limit"] = recipe.train_images
-    if recipe.transfer_set is not None:
-        options["train"] |= {"name": recipe.transfer_set, "channels": dataset.channels}
+    options: dict[str, dict[str, Any]] = {split: {"name": dataset, "split": split, "mock": mock} for split in SPLITS}
+    options["train"] |= {"name": transfer, "limit": recipe.train_images}
+    if transfer is not dataset:
+        options["train"]["channels"] = dataset.channels
     splits: dict[str, Split] = {}
     for split, own in options.items():
         if streams:
@@ -87,15 +87,15 @@ def _opened(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: 
         splits[split] = resident = InMemory(functools.partial(datasets.arrays, **own))
         if split == "train" or dataset.origin != "embedded":  # the package's own are read when they are due
             _ = resident.arrays  # a broken image stops a run before it trains
-    names = dict.fromkeys((recipe.dataset, recipe.transfer_set or recipe.dataset))
+    cards = {card.name: card for card in (dataset, transfer)}.values()
     limits = {"train": TRAIN_EVALUATION_IMAGES}
     return Task(
         recipe=recipe,
         dataset=dataset,
         train=splits["train"],
         eval_sets={name: EvalSet(split, recipe.eval_side, limits.get(name)) for name, split in splits.items()},
-        fingerprint="".join(map(datasets.fingerprint, names)),
-        data="".join(datasets.digest(name, mock=mock) for name in names),
+        fingerprint="".join(map(datasets.fingerprint, cards)),
+        data="".join(datasets.digest(card, mock=mock) for card in cards),
     )
 
 

@@ -167,7 +167,7 @@ def test_names_need_not_be_unicode(tmp_path: Path) -> None:
     """Archives of other systems leave such names behind."""
     fill(tmp_path)
     (tmp_path / "roses" / "0.png").rename(tmp_path / "roses" / os.fsdecode(b"\xe9.png"))
-    assert len(paths(image_folder.scan(tmp_path))) == 80 and image_folder.fingerprint(tmp_path)
+    assert len(paths(image_folder.scan(tmp_path))) == 80 and datasets.fingerprint(f"folder:{tmp_path}")
 
 
 def test_the_fingerprint_follows_the_pictures(tmp_path: Path) -> None:
