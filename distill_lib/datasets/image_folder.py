@@ -13,7 +13,6 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,16 +30,6 @@ class Picture(NamedTuple):
 
     path: str
     label: int
-
-
-@dataclass(frozen=True)
-class Folder:
-    """What a folder of pictures holds."""
-
-    class_names: tuple[str, ...]  #: the sorted names of its class folders
-    pictures: dict[str, tuple[Picture, ...]]  #: those of each split, in their order
-    skipped: int  #: files that are hidden, no pictures, or in no class folder, and links to folders in a class
-    rule: str  #: how the splits came about, in a few words
 
 
 class PictureRows(Sequence[dict[str, Any]]):
@@ -84,8 +73,8 @@ def absolute(name: str) -> str:
     return f"{FOLDER}{path_of(name)}" if name.startswith(FOLDER) else name
 
 
-def scan(root: Path) -> Folder:
-    """Finds the classes and pictures of a folder; DistillError where it is not as it must be, or cannot be read."""
+def scan(root: Path) -> Dataset:
+    """The card of a folder, with its pictures; DistillError where it is not as it must be, or cannot be read."""
     if not root.is_dir():
         raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
     try:
@@ -103,34 +92,25 @@ def scan(root: Path) -> Folder:
     few = not all(pictures.values()) or len({picture.label for picture in pictures["train"]}) < len(classes)
     if few:
         pictures = given | _dealt(given["train"], absent, in_turns=True)
-    for split in SPLITS:
-        if not pictures[split]:
-            raise DistillError(
-                f"the {split} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
-                "val and test."
-            )
-    skipped = sum(others for _, others in scanned.values())
-    splits = {split: tuple(pictures[split]) for split in SPLITS}
-    return Folder(classes, splits, skipped, _rule(parts, absent, few))
-
-
-def card(name: str, root: Path) -> Dataset:
-    """The card of a folder of pictures; raises DistillError as `scan` does."""
-    folder = scan(root)
-    left_out = "they are hidden, no pictures, links to folders, or in no class folder"
+    if empty := [split for split in SPLITS if not pictures[split]]:
+        raise DistillError(
+            f"the {empty[0]} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
+            "val and test."
+        )
+    skipped, left_out = sum(others for _, others in scanned.values()), "hidden, no pictures, or in no class folder"
     return Dataset(
-        name=name,
+        name=f"{FOLDER}{root}",
         builder=str(root),
-        splits=dict.fromkeys(SPLITS, folder.rule),
-        counts={split: len(folder.pictures[split]) for split in SPLITS},
-        num_classes=len(folder.class_names),
+        splits=dict.fromkeys(SPLITS, _rule(parts, absent, few)),
+        counts={split: len(pictures[split]) for split in SPLITS},
+        num_classes=len(classes),
         licence="yours to know",
         citation="your own pictures",
-        class_names=folder.class_names,
+        class_names=classes,
         origin="folder",
         download_bytes=0,
-        traps=(f"{folder.skipped} files are not counted: {left_out}.",) if folder.skipped else (),
-        pictures=folder.pictures,
+        traps=(f"{skipped} files are not counted: they are {left_out}, or links to folders.",) if skipped else (),
+        pictures={split: tuple(pictures[split]) for split in SPLITS},
     )
 
 

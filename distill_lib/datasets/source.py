@@ -108,7 +108,7 @@ def get(name: str | Dataset) -> Dataset:
     if isinstance(name, Dataset):
         return name
     if name.startswith(image_folder.FOLDER):
-        return image_folder.card(name, image_folder.path_of(name))
+        return image_folder.scan(image_folder.path_of(name))
     if name.startswith(tfds_sets.PREFIX):
         return tfds_sets.card(name)
     if name not in CARDS:

@@ -41,7 +41,7 @@ def tables(dataset: str) -> tuple[dict[str, Any], dict[str, Preset]]:
     DistillError for an unknown data set, or a folder that is not as it must be.
     """
     if dataset.startswith(image_folder.FOLDER):
-        images = len(image_folder.scan(image_folder.path_of(dataset)).pictures["train"])
+        images = image_folder.scan(image_folder.path_of(dataset)).counts["train"]
         common, rows = COMMON["folder"], of_folder(images)
     elif is_foreign(dataset):
         common = COMMON["pets"] | {"teacher": TEACHERLESS}
