@@ -12,7 +12,7 @@ import numpy as np
 
 from distill_lib import datasets, models, sharding, views
 from distill_lib.crops import Range
-from distill_lib.input_pipeline.splits import Split, Streamed
+from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.views import Images, Pixels
 
@@ -61,11 +61,6 @@ class EvalSet:
         variables = sharding.on_all_devices(variables)
         parts = self.split.parts(self.side, sizes, AT_ONCE, count=count)
         return np.concatenate([sharding.fetch(answer(variables, part)) for part in parts])[:count]
-
-
-def open_split(name: str, split: str, side: float, *, mock: bool = False, limit: int | None = None) -> EvalSet:
-    """Opens a split whose images are decoded on the way, to be shown as squares of that side; as `datasets.load`."""
-    return EvalSet(Streamed(datasets.load(name, split, limit=limit, mock=mock)), side)
 
 
 def top1_under_crops(

@@ -9,7 +9,9 @@ from typing import Any
 
 from distill_lib import datasets, models, records, teachers
 from distill_lib.errors import DistillError
-from distill_lib.evaluation import eval_sets, metrics
+from distill_lib.evaluation import metrics
+from distill_lib.evaluation.eval_sets import EvalSet
+from distill_lib.input_pipeline.splits import Streamed
 from distill_lib.recipes import presets
 
 TRAINED_ON = {"imagenet_v2": "imagenet", "imagenet_real": "imagenet"}
@@ -48,7 +50,7 @@ def evaluate(
             f"resolution must be from 1 to {models.MOST_PIXELS} and side a fraction above 0, got {pixels} and "
             f"{centre:g}."
         )
-    eval_set = eval_sets.open_split(dataset, split, centre, mock=mock, limit=limit)
+    eval_set = EvalSet(Streamed(datasets.load(card, split, limit=limit, mock=mock)), centre)
     names = [network] if teacher is None else [network, teacher]
     networks = [
         teachers.load(name, num_classes=card.num_classes, channels=card.channels, resolution=pixels) for name in names
