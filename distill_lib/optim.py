@@ -96,12 +96,7 @@ def _core(optimizer: str, mesh: Mesh | None) -> optax.GradientTransformation:
 
 
 def _muon_axes(params: optax.Params) -> optax.Params:
-    """Rows and columns of the kernels that Muon moves; None for what Adam moves: vectors and the head.
-
-    References:
-        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: hidden layers only.
-        Liu et al., "Muon is scalable for LLM training", 2025, section 2.2: steps with Adam's root mean square.
-    """
+    """Rows and columns of kernels that Muon moves (Jordan et al., 2024; Liu et al., 2025, section 2.2), else None."""
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         rows = shampoo.row_axes(leaf.shape)

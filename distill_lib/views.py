@@ -105,9 +105,8 @@ def sample(
         raise unknown("crop", crop, CROPS)
     if mixup is not None and mixup not in MIXUPS:
         raise unknown("mixup", mixup, MIXUPS)
-    uniform = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))(
-        jnp.arange(batch_size)
-    )
+    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.arange(batch_size))
+    uniform = jax.vmap(lambda own: jax.random.uniform(own, (DRAWS,)))(keys)
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     box = crops.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
     if whole:
@@ -115,7 +114,8 @@ def sample(
     flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
     weight = None
     if mixup:
-        weight = uniform[:, 2] if beta == 1 else _beta(key, batch_size, beta)
+        draw = jax.vmap(lambda own: jax.random.beta(jax.random.fold_in(own, 1), beta, beta))  # never those of boxes
+        weight = uniform[:, 2] if beta == 1 else draw(keys)
         weight = jnp.broadcast_to(weight[0], (batch_size,)) if mixup == "batch" else weight
         weight = jnp.maximum(weight, 1 - weight) if folded else weight
     return View(box, flips, weight)
@@ -233,13 +233,6 @@ class Crops(NamedTuple):
 
 Pixels = Images | Crops
 """The images of a batch before anybody looks at them."""
-
-
-def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
-    """A lambda ~ Beta(p, p) for each position of the batch, (batch,); never the draws that boxes are made from."""
-    return jax.vmap(lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p))(
-        jnp.arange(batch_size)
-    )
 
 
 def _bilinear(start: jax.Array, extent: jax.Array, length: jax.Array, pixels: int, size: int) -> jax.Array:

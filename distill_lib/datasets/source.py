@@ -236,15 +236,11 @@ def digest(name: str | Dataset, *splits: str, mock: bool = False) -> str:
         count = len(source)
         content.update(f"{split} {count}\n".encode())
         for index in range(count) if count <= WHOLE else np.linspace(0, count - 1, SAMPLED).astype(int):
-            content.update(_example(source, int(index)))
+            image, label, file = source.encoded(int(index))
+            kind = image.shape if isinstance(image, np.ndarray) else type(image).__name__
+            stored = image.tobytes() if isinstance(image, np.ndarray) else image if isinstance(image, bytes) else b""
+            content.update(f"{file!a} {label} {kind}\n".encode() + hashlib.sha256(stored).digest())
     return content.hexdigest()[:16]
-
-
-def _example(source: Source, index: int) -> bytes:
-    image, label, name = source.encoded(index)
-    kind = image.shape if isinstance(image, np.ndarray) else type(image).__name__
-    stored = image.tobytes() if isinstance(image, np.ndarray) else image if isinstance(image, bytes) else b""
-    return f"{name!a} {label} {kind}\n".encode() + hashlib.sha256(stored).digest()
 
 
 def _requested(name: str | Dataset, split: str, limit: int | None) -> Dataset:

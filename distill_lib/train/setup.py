@@ -23,6 +23,7 @@ CANVAS_PER_VIEW = 2  # times a view's side: images that are shrunk to no more th
 TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
 DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
+_say_once = functools.cache(logger.info)
 _OF_PROBABILITIES = ("kl", "hard")  # distances that need no more of an answer than what is stored
 
 
@@ -57,7 +58,7 @@ def prepare(
     if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == like.train.streamed:
         task = like
     else:
-        _say_once(f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
+        _say_once("%s", f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
         task = _opened(recipe, dataset, transfer, streams, {"workers": workers, "on_bad_image": on_bad_image})
     path = _start(recipe, results)
     task = dataclasses.replace(
@@ -176,11 +177,6 @@ def _chosen(recipe: Recipe, cards: Sequence[datasets.Dataset], whole: bool) -> t
     if whole:
         return False, f"policy {recipe.policy} wants them all at once, shrunk to {canvas} px"
     return True, f"shrunk to {canvas} px for memory, crops shown at {resolution} px would lose detail"
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    logger.info("%s", line)
 
 
 def _check_size(recipe: Recipe, transfer: datasets.Dataset) -> None:
