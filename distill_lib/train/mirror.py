@@ -11,8 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger
 from distill_lib.train import checkpoint
 from distill_lib.weights import write_atomically
 

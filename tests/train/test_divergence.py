@@ -14,7 +14,7 @@ import tiny
 from distill_lib import records, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.train import Run, batches, checkpoint, divergence, setup, step
+from distill_lib.train import Run, checkpoint, divergence, setup, step
 from distill_lib.train.task import Task
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -73,13 +73,13 @@ def test_it_is_the_run_that_is_shown_other_batches_from_the_report_on(
     teacher: Path, tmp_path: Path, rewound: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the last bit: nothing of the steps that were taken back is left."""
-    made = batches.batches
+    made = Task.batches
 
     def skipping(task: Task, start: int, mesh: jax.sharding.Mesh) -> Iterator[step.Batch]:
         yield from itertools.islice(made(task, start, mesh), 3)
         yield from made(task, 7, mesh)
 
-    monkeypatch.setattr(batches, "batches", skipping)
+    monkeypatch.setattr(Task, "batches", skipping)
     run = train.fit(recipe_of(teacher, "stop"), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, run.variables, rewound.variables)
     assert run.rows == rewound.rows
