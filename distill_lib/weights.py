@@ -162,6 +162,9 @@ def _read(path: File, only: str | None = None) -> dict[str, np.ndarray]:
                 _check_size(path, file.zip)
                 if not file.files:
                     raise ValueError("it holds nothing")
+                stream.seek(-12 - len(file.zip.comment), os.SEEK_END)  # to their number, which zipfile ignores
+                if int.from_bytes(stream.read(2), "little") != len(file.zip.infolist()):
+                    raise ValueError("members are missing")
                 arrays = {name: file[name] for name in file.files if only in (None, name)}
     except DistillError:
         raise

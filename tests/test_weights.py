@@ -197,9 +197,19 @@ def test_a_flipped_byte_is_told_or_harmless(tmp_path: Path, params: dict) -> Non
             continue
         found = weights.flatten(found)
         for name, value in weights.flatten(params).items():
-            if name in found:  # names lie in the directory of the archive, which has no checksum: `match` sees those
-                assert found[name].tobytes() == np.asarray(value).tobytes()
+            assert found[name].tobytes() == np.asarray(value).tobytes()
     assert refused > len(content) / 5 / 2
+
+
+def test_a_damaged_directory_hides_no_array(tmp_path: Path, params: dict) -> None:
+    """A comment that is said to be long takes the place of the names behind it."""
+    path = tmp_path / "student.npz"
+    weights.save_npz(path, params)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 33] ^= 0x20  # the higher byte of its length
+    path.write_bytes(content)
+    with pytest.raises(DistillError, match="members are missing"):
+        weights.load_npz(path)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
