@@ -18,6 +18,11 @@ from distill_lib import views
 PRETRAINED = "pretrained"
 """Stands for the start of a student that continues another run, which `experiments.plan` is told."""
 
+METRICS = ("top1", "ece", "kl", "agreement")
+"""What records of networks under stress hold for each condition."""
+CLEAN, TEACHER = "clean", "teacher"
+"""The family of images as they are, whose severity is 0, and what stands there in the place of a policy."""
+
 
 @dataclass(frozen=True)
 class Setting:

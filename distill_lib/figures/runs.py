@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
-from distill_lib.report import aggregate, differences
+from distill_lib.report import aggregate, differences, stress
 
 
 @styled
@@ -185,6 +185,36 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     several[0].set_ylim(bottom=max(0, lowest - 3))
     lines = [Line2D([], [], color=COLOURS[policy], label=views.NAMES[policy]) for policy in _present(curves)]
     figure.legend(handles=lines, loc="outside lower center", ncols=3)  # no panel has all of them
+    return figure
+
+
+@styled
+def under_shift(frame: pd.DataFrame) -> Figure:
+    """Accuracy against severity, and accuracy under shift against divergence, of the rows of `report.stress.tidy`."""
+    figure, (left, right) = panels(2, height=3.6)
+    if frame.empty:
+        right.set_axis_off()
+        return without_data(figure, left)
+    own = stress.networks(frame)
+    longest, teacher = own["epochs"].max(), own[own["policy"] == "teacher"]
+    means = 100 * frame.groupby(["policy", "epochs", "severity"], dropna=False)["top1"].mean()
+    line = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}
+    shown = means.xs("teacher").droplevel("epochs")
+    left.plot(shown.index, shown, **line)
+    ends = [(shown.iloc[-1], "the teacher", INK)]
+    for policy in _present(own):
+        shown, colour = means.loc[policy, longest], COLOURS[policy]
+        left.plot(shown.index, shown, MARKERS[policy] + "-", color=colour)
+        ends.append((shown.iloc[-1], views.NAMES[policy], colour))
+        for each in own[own["policy"] == policy].to_dict("records"):
+            look = {"color": colour, "markersize": 5 + 3 * (each["epochs"] == longest)}
+            right.plot(each["kl"], 100 * each["under_top1"], MARKERS[policy], **look)
+    left.set(xlabel="severity, mean over families", ylabel="test top-1 (%)", title=aggregate.length(longest))
+    right.axhline(100 * teacher["under_top1"].iloc[0], **line)
+    right.set(xscale="log", xlabel="KL from the teacher, clean images", title="mean top-1 (%) under shift")
+    ticks(right, np.round(own.loc[own["kl"] > 0, "kl"], 2))
+    right.xaxis.set_major_formatter("{x:g}")
+    label_ends(left, ends)
     return figure
 
 
