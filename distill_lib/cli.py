@@ -179,7 +179,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _declare_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", metavar="RUN", help="a run's folder, a student.npz, or the name of a teacher")
-    parser.add_argument("--to", required=True, choices=("safetensors", "stablehlo"), help="format of the file")
+    parser.add_argument("--to", required=True, choices=("safetensors", "onnx", "stablehlo"), help="format of the file")
     parser.add_argument("--output", type=Path, help="the file (beside the student, else in the working folder)")
     parser.add_argument("--resolution", type=int, help="pixels, for networks that do not know their own")
 

@@ -1,28 +1,32 @@
-"""A student, or a teacher, for other programs: its weights as safetensors, or the network itself as StableHLO.
+"""A student, or a teacher, for other programs: its weights as safetensors, or the network as ONNX or StableHLO.
 
     distill export results/fashion_quick/RUN --to safetensors
-    distill export R50x1_224 --to stablehlo --output r50x1.stablehlo
+    distill export R50x1_224 --to onnx --output r50x1.onnx
 
 Weights of a network that timm has are in timm's names and layout, for `timm.create_model(NAME, num_classes=...,
 checkpoint_path=FILE)`, with NAME as the metadata's `timm` says; of any other they are in this library's. A network in
-StableHLO needs neither this library nor its weights; JAX calls it for any number of images:
+ONNX or StableHLO needs neither this library nor its weights, and takes any number of images:
 
     network = jax.export.deserialize(open("r50x1.stablehlo", "rb").read())
     logits = network.call(images)  # float32 (batch, resolution, resolution, channels) in [-1, 1]
+    (logits,) = onnxruntime.InferenceSession("r50x1.onnx").run(None, {"images": images})  # the same
 
 What it is travels with it: model, size, range of values, names of the classes and where it comes from; in the metadata
-of safetensors, and in FILE.json beside StableHLO. Both need the extra `distill_lib[export]`.
+of safetensors and ONNX, and in FILE.json beside StableHLO. ONNX needs the extra `distill_lib[onnx]`, the others
+`distill_lib[export]`.
 
 References:
-    github.com/huggingface/pytorch-image-models, timm/models/resnetv2.py (names and layout); docs.jax.dev, `jax.export`.
+    github.com/huggingface/pytorch-image-models, timm/models/resnetv2.py (names and layout); docs.jax.dev, `jax.export`;
+    github.com/enpasos/jax2onnx.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +38,13 @@ from jax import export as jax_export
 
 from distill_lib import datasets, models, records, teachers, weights
 from distill_lib.errors import DistillError, unknown
+from distill_lib.models import layers
 from distill_lib.models.ensemble import Member
 from distill_lib.teachers import bit_names, published
 from distill_lib.teachers.teacher import facts_of
 
-FORMATS = ("safetensors", "stablehlo")
+FORMATS = ("safetensors", "onnx", "stablehlo")
+Program = Callable[[jax.Array], jax.Array]
 PLATFORMS = ("cpu", "cuda", "tpu")
 TIMM = {f"bit_r{size}": f"resnetv2_{size}_bit" for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")}
 """Models that timm has, by their names here."""
@@ -55,11 +61,11 @@ _TIMM_PARTS = (
 )
 
 
-def export(network: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
+def export(source: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
     """Writes a network for other programs, and returns the file.
 
     Args:
-        network: a run's folder, its student.npz, or a teacher that is one network.
+        source: a run's folder, its student.npz, or a teacher that is one network.
         to: one of `FORMATS`.
         output: the file; None is beside a run's student, else in the working folder.
         resolution: height and width in pixels of its images; None takes that of the run, or the network's own.
@@ -70,8 +76,8 @@ def export(network: weights.File, to: str, output: Path | None = None, resolutio
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
-    folder = Path(network) / "student.npz"
-    path = folder if folder.is_file() else teachers.resolve(str(network))
+    folder = Path(source) / "student.npz"
+    path = folder if folder.is_file() else teachers.resolve(str(source))
     facts, record = facts_of(path), records.load(path.parent)
     size = resolution or facts["resolution"] or (record["recipe"]["resolution"] if record else None)
     if size is None:
@@ -80,14 +86,20 @@ def export(network: weights.File, to: str, output: Path | None = None, resolutio
     model, variables, shape = _loaded(path, facts["model"], size)
     about = _about(path, facts, record) | {"num_classes": model.num_classes, "image_shape": list(shape)}
     target = output or (path.parent if record else Path()) / f"{path.stem}.{to}"
+    network = _frozen(model, variables, facts["input_range"])
+    of_network = about | {"input_range": [-1.0, 1.0]}  # it brings them into its own
     try:
         if to == "safetensors":
             weights.write_atomically(target, _safetensors(variables, about))
+        elif to == "onnx":
+            weights.write_atomically(target, _onnx(network, shape, of_network))
         else:
-            weights.write_atomically(target, _stablehlo(Member(model, size, facts["input_range"]), variables, shape))
-            weights.write_atomically(target.with_name(f"{target.name}.json"), json.dumps(about, indent=1).encode())
+            weights.write_atomically(target, _stablehlo(network, shape))
+            beside = target.with_name(f"{target.name}.json")
+            weights.write_atomically(beside, json.dumps(of_network, indent=1).encode())
     except ImportError as error:
-        raise DistillError(f"{to} needs {error.name}: pip install 'distill_lib[export]'.") from error
+        extra = "onnx" if to == "onnx" else "export"
+        raise DistillError(f"{to} needs {error.name}: pip install 'distill_lib[{extra}]'.") from error
     return target
 
 
@@ -122,8 +134,12 @@ def _safetensors(variables: models.Variables, about: dict[str, Any]) -> bytes:
     flat = weights.flatten(weights.pack(variables))
     if "timm" in about:
         flat = dict(_in_timm(name, value) for name, value in flat.items())
-    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
-    return save({name: np.ascontiguousarray(value) for name, value in flat.items()}, metadata)
+    return save({name: np.ascontiguousarray(value) for name, value in flat.items()}, _as_text(about))
+
+
+def _as_text(about: dict[str, Any]) -> dict[str, str]:
+    """Metadata as files have it: text, and JSON of what is none."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
 
 
 def _in_timm(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
@@ -137,17 +153,29 @@ def _in_timm(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     return name, value
 
 
-def _stablehlo(member: Member, variables: models.Variables, shape: models.ImageShape) -> bytes:
-    """The network as a program of images (batch, height, width, channels), for all `PLATFORMS`."""
+def _frozen(model: nn.Module, variables: models.Variables, input_range: tuple[float, float]) -> Program:
+    """The network with its weights in it: images (batch, height, width, channels) in [-1, 1] to logits."""
+    frozen, constants = models.fold(model, variables)
+    member, constants = Member(frozen, None, input_range), jax.tree.map(jnp.asarray, constants)
+    return lambda images: member.logits(constants, images)
+
+
+def _onnx(network: Program, shape: models.ImageShape, about: dict[str, Any]) -> bytes:
+    """The network as a graph of `images` to `logits`, in its form for all platforms, and what it is."""
+    from jax2onnx import to_onnx
+
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every inner value without a type
+    with layers.plain():
+        graph = to_onnx(network, [("batch", *shape)], input_names=["images"], output_names=["logits"])
+    for name, text in _as_text(about).items():
+        graph.metadata_props.add(key=name, value=text)
+    return bytes(graph.SerializeToString())
+
+
+def _stablehlo(network: Program, shape: models.ImageShape) -> bytes:
+    """The network as a program for all `PLATFORMS`."""
     import flatbuffers  # noqa: F401  # that `serialize` imports late
-
-    frozen, constants = models.fold(member.model, variables)
-    member, constants = replace(member, model=frozen), jax.tree.map(jnp.asarray, constants)
-
-    @jax.jit
-    def logits(images: jax.Array) -> jax.Array:
-        return member.logits(constants, images)
 
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-    return bytes(jax_export.export(logits, platforms=PLATFORMS)(images).serialize())
+    return bytes(jax_export.export(jax.jit(network), platforms=PLATFORMS)(images).serialize())

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from distill_lib.models.group_norm import GroupNorm
-from distill_lib.models.layers import Pads, Params, convolve, map_kernels, product, unit_output
+from distill_lib.models.layers import Pads, Params, by_platform, convolve, map_kernels, product, unit_output
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda x: x,
@@ -74,7 +74,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.A
     """
     shifted = functools.partial(_shifted, stride=stride, pads=pads)
     grouped = functools.partial(convolve, stride=stride, pads=pads, groups=x.shape[-1])
-    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+    return by_platform(x, kernel, cpu=shifted, default=grouped)
 
 
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
