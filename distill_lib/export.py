@@ -16,8 +16,7 @@ of safetensors and ONNX, and in FILE.json beside StableHLO. ONNX needs the extra
 `distill_lib[export]`.
 
 References:
-    github.com/huggingface/pytorch-image-models, timm/models/resnetv2.py (names and layout); docs.jax.dev, `jax.export`;
-    github.com/enpasos/jax2onnx.
+    docs.jax.dev, `jax.export`; github.com/enpasos/jax2onnx; timm's names: `teachers.timm_names`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,25 +38,12 @@ from distill_lib import datasets, models, records, teachers, weights
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models import layers
 from distill_lib.models.ensemble import Member
-from distill_lib.teachers import bit_names, published
+from distill_lib.teachers import bit_names, published, timm_names
 from distill_lib.teachers.teacher import facts_of
 
 FORMATS = ("safetensors", "onnx", "stablehlo")
 Program = Callable[[jax.Array], jax.Array]
 PLATFORMS = ("cpu", "cuda", "tpu")
-TIMM = {f"bit_r{size}": f"resnetv2_{size}_bit" for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")}
-"""Models that timm has, by their names here."""
-
-_TIMM_PARTS = (
-    (r"block(\d+)/unit(\d+)/", lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}."),
-    (r"gn(\d)/", r"norm\1/"),
-    (r"conv_proj/", "downsample.conv/"),
-    (r"root_block/conv_root/", "stem.conv/"),
-    (r"norm-pre-head/", "norm/"),
-    (r"^head/", "head.fc/"),
-    (r"/(kernel|scale)$", ".weight"),
-    (r"/bias$", ".bias"),
-)
 
 
 def export(source: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
@@ -117,8 +102,8 @@ def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variabl
 def _about(path: Path, facts: dict[str, Any], record: records.Record | None) -> dict[str, Any]:
     """What a network is, and where it comes from; JSON-able."""
     about = {"model": facts["model"], "input_range": facts["input_range"], "sha256": weights.sha256(path)}
-    if facts["model"] in TIMM:
-        about["timm"] = TIMM[facts["model"]]
+    if facts["model"] in timm_names.NETWORKS:
+        about["timm"] = timm_names.NETWORKS[facts["model"]]
     if record:
         recipe = record["recipe"]
         with contextlib.suppress(DistillError):  # of a set, or a folder, that is not at hand any more
@@ -133,24 +118,13 @@ def _safetensors(variables: models.Variables, about: dict[str, Any]) -> bytes:
 
     flat = weights.flatten(weights.pack(variables))
     if "timm" in about:
-        flat = dict(_in_timm(name, value) for name, value in flat.items())
+        flat = timm_names.to_timm(flat)
     return save({name: np.ascontiguousarray(value) for name, value in flat.items()}, _as_text(about))
 
 
 def _as_text(about: dict[str, Any]) -> dict[str, str]:
     """Metadata as files have it: text, and JSON of what is none."""
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
-
-
-def _in_timm(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    """An array as timm names and lays it out: convolutions (out, in, H, W), the head one of 1 x 1, else vectors."""
-    if name.endswith("/kernel"):
-        value = (value[None, None] if name == "head/kernel" else value).transpose(3, 2, 0, 1)
-    else:
-        value = value.reshape(-1)
-    for pattern, theirs in _TIMM_PARTS:
-        name = re.sub(pattern, theirs, name)
-    return name, value
 
 
 def _frozen(model: nn.Module, variables: models.Variables, input_range: tuple[float, float]) -> Program:

@@ -22,7 +22,7 @@ import numpy as np
 
 from distill_lib import weights
 from distill_lib.errors import DistillError, unknown
-from distill_lib.teachers import bit_names
+from distill_lib.teachers import bit_names, timm_names
 from distill_lib.teachers.download import check_digest, fetch
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ _ALL = (
     _augreg("B", 86_567_656, 84.53, "aug_medium1-wd_0.1", "0.01"),
 )
 
+SUFFIXES = (".npz", timm_names.SUFFIX)
+"""Of files that may be named by their path."""
 CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _ALL}
 """All published checkpoints, by name."""
 
@@ -135,7 +137,8 @@ def load(
     """Loads a checkpoint into a model: its variables, as float32 NumPy arrays.
 
     Args:
-        name_or_path: a name in `CHECKPOINTS`, or the path of an .npz in its naming or this library's.
+        name_or_path: a name in `CHECKPOINTS`, or the path of an .npz in its naming or this library's, or of a file of
+            timm's (see `timm_names`).
         model: the module.
         image_shape: (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
         replace_head: whether a head of another number of classes is replaced by zeros, which is then printed.
@@ -146,16 +149,19 @@ def load(
     from distill_lib import models
 
     path = resolve(name_or_path)
-    expected = models.shapes(model, image_shape)
-    flat, shapes = bit_names.to_ours(weights.flatten(weights.load_npz(path))), weights.flatten(expected["params"])
+    expected = weights.flatten(weights.pack(models.shapes(model, image_shape)))
+    if path.suffix == timm_names.SUFFIX:
+        flat = timm_names.read(path, expected)
+    else:
+        flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
     for name, value in flat.items():
         if not np.issubdtype(value.dtype, np.floating):
             raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
         if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
             raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
         flat[name] = value.astype(np.float32, copy=False)
-    flat = bit_names.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
-    return weights.unpack(weights.match(weights.unflatten(flat), weights.pack(expected), str(path)))
+    flat = bit_names.fit_head(_positioned(flat, expected, image_shape[0]), expected, str(path), replace=replace_head)
+    return weights.unpack(weights.match(weights.unflatten(flat), weights.unflatten(expected), str(path)))
 
 
 def _folders(folder: Path | None) -> list[Path]:
@@ -172,8 +178,8 @@ def _local(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_file():
         return path
-    if path.suffix != ".npz" and len(path.parts) == 1:
-        raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
+    if path.suffix not in SUFFIXES and len(path.parts) == 1:
+        raise unknown("checkpoint", text, [*CHECKPOINTS, f"a path ending in {' or '.join(SUFFIXES)}"])
     hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
     raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from distill_lib import models, views, weights
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models.ensemble import Ensemble, Member
-from distill_lib.teachers import function, published
+from distill_lib.teachers import function, published, timm_names
 
 _FILES = Path(__file__).parents[1] / "data" / "teachers"
 EMBEDDED = {
@@ -76,10 +77,10 @@ def load(
     """Loads a teacher, and computes once what never changes about it (`models.fold`).
 
     Args:
-        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, MODULE:FUNCTION of any
-            Python function (see `teachers.function`), or "mock". With "@" and a number of pixels after it, as in
-            "fashion@36", views are rendered for it in that size, whatever the student sees. Several of them with " + "
-            between are an ensemble.
+        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, or of timm's
+            model.safetensors with its config.json beside it, MODULE:FUNCTION of any Python function (see
+            `teachers.function`), or "mock". With "@" and a number of pixels after it, as in "fashion@36", views are
+            rendered for it in that size, whatever the student sees. Several of them with " + " between are an ensemble.
         num_classes: classes of the data set it is to teach.
         channels: channels of the images.
         resolution: height and width of the views that the student will see.
@@ -109,8 +110,10 @@ def parts(name: str) -> list[tuple[str, int | None]]:
     named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
         own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
-        if own not in names() and not own.endswith(".npz") and not function.NAME.fullmatch(own):
-            raise unknown("teacher", own, [*names(), "a path ending in .npz", "MODULE:FUNCTION"])
+        if own not in names() and not own.endswith(published.SUFFIXES) and not function.NAME.fullmatch(own):
+            raise unknown(
+                "teacher", own, [*names(), f"a path ending in {' or '.join(published.SUFFIXES)}", "MODULE:FUNCTION"]
+            )
         if side and (len(side) > 9 or int(side) > models.MOST_PIXELS):
             raise DistillError(f"teacher {own} is to be shown {side:.9} pixels; at most {models.MOST_PIXELS} are.")
         named.append((own, int(side) if side else None))
@@ -138,8 +141,8 @@ def _member(
         variables = published.load(path, model, (own, own, image_shape[2]) if own else image_shape)
         sha256 = weights.sha256(path)
     model, variables = models.fold(model, variables)
-    low, high = facts["input_range"]
-    member = Member(model, facts["resolution"], (float(low), float(high)))
+    low, high = (tuple(map(float, end)) if isinstance(end, list) else float(end) for end in facts["input_range"])
+    member = Member(model, facts["resolution"], (low, high))
     return member, jax.tree.map(jnp.asarray, variables), sha256
 
 
@@ -149,7 +152,7 @@ def facts_of(path: Path) -> dict[str, Any]:
     Among its facts are `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a black
     and a white pixel). Raises DistillError if it does not say which model it holds, or one of these is of another kind.
     """
-    facts = weights.load_metadata(path)
+    facts = timm_names.facts(path) if path.suffix == timm_names.SUFFIX else weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
     if "model" not in facts and path.name in known:
         facts = {"model": known[path.name].model, "resolution": known[path.name].resolution}
@@ -157,11 +160,15 @@ def facts_of(path: Path) -> dict[str, Any]:
         raise DistillError(f"{path} does not say which model it holds; save it with metadata={{'model': ...}}.")
     facts = _ANY | facts
     side, limits = facts["resolution"], facts["input_range"]
-    numbers = isinstance(limits, list) and all(type(limit) in (int, float) and abs(limit) < 1e6 for limit in limits)
+    ends = limits if isinstance(limits, list) else []
+    per_channel = ends if all(isinstance(end, list) for end in ends) else [[end] for end in ends]
+    numbers = all(type(limit) in (int, float) and abs(limit) < 1e6 for end in per_channel for limit in end)
     sound = {
         "model": isinstance(facts["model"], str),
         "resolution": side is None or (type(side) is int and 0 < side <= models.MOST_PIXELS),
-        "input_range": numbers and len(limits) == 2 and limits[0] != limits[1],
+        "input_range": numbers
+        and len(ends) == 2
+        and all(low != high for low, high in itertools.zip_longest(*per_channel)),
     }
     for name in (name for name, right in sound.items() if not right):
         raise DistillError(f"{path} says that its {name} is {str(facts[name])[:40]!r}: save it with a right one.")
