@@ -218,6 +218,30 @@ def under_shift(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def few_bits(frame: pd.DataFrame) -> Figure:
+    """Accuracy against the number of bits of the weights, of the rows of `report.stress.tidy`: a panel a schedule."""
+    lengths = sorted(frame["epochs"].dropna().unique())
+    figure, several = panels(max(len(lengths), 1), height=3.4, sharey=True)
+    if frame.empty:
+        return without_data(figure, several[0])
+    places = frame["severity"].where(frame["severity"] > 0, frame["severity"].max() + 2)  # float32, apart
+    frame = frame.assign(place=places)
+    teacher = frame[frame["policy"] == "teacher"]
+    for axes, epochs in zip(several, lengths, strict=True):
+        axes.plot(teacher["place"], 100 * teacher["top1"], color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        for policy in _present(frame):
+            own = frame[(frame["policy"] == policy) & (frame["epochs"] == epochs)]
+            means = 100 * own.groupby("place")["top1"].mean()
+            axes.plot(means.index, means, MARKERS[policy] + "-", color=COLOURS[policy], label=views.NAMES[policy])
+        axes.set(xlabel="bits of a weight", title=aggregate.length(epochs))
+        bits = sorted(frame.loc[frame["severity"] > 0, "severity"].unique())
+        axes.set_xticks([*bits, places.max()], labels=[*map(str, bits), "32"])
+    several[0].set_ylabel("test top-1 (%)")
+    figure.legend(*several[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 def save_patience(path: Path) -> None:
     """Saves the study's first figure, of all records, in the format that the suffix of the path names.
 

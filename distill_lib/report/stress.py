@@ -27,9 +27,11 @@ RANKS = (
     ("divergence", "calibration error under shift"),
     ("divergence", "accuracy lost"),
 )
-"""Which columns of `networks` are compared over students."""
+ROUNDED = (("divergence", "accuracy, rounded"), ("divergence", "accuracy lost"))
+"""Which columns of `networks` are compared over students, under shift and in few bits."""
 COLUMNS = {
     "divergence": "kl", "clean accuracy": "top1", "accuracy under shift": "under_top1", "accuracy lost": "lost",
+    "accuracy, rounded": "under_top1",
     "agreement under shift": "under_agreement", "calibration error under shift": "under_ece",
 }  # fmt: skip
 
@@ -81,6 +83,34 @@ def told(record: records.Record | None) -> str:
         return ""
     students, made = len(record["students"]), f"{record['device']}; {record['date'][:10]}"
     return f"{students} students on {record['images']:,} test images; {made}; code {record['commit'][:7]}."
+
+
+def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `tidy` for weights in few bits as text: a row a network, a column a number of bits.
+
+    In a cell the top-1 accuracy in percent and, behind a bar, the divergence from the teacher as it is.
+    """
+    rows = []
+    for _, own in frame.groupby(["policy", "epochs", "run_id"], dropna=False, sort=False):
+        first = own.iloc[0]
+        length = "" if math.isnan(first["epochs"]) else f"{first['epochs']:,.0f}"
+        row = {"network": NAMES[first["policy"]], "epochs": length}
+        for each in own.to_dict("records"):
+            name = "float32" if each["family"] == CLEAN else f"{each['severity']} bits"
+            row[name] = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def sizes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Kilobytes of teacher and student by number of bits, as text."""
+    rows = []
+    for (family, bits), own in frame.groupby(["family", "severity"], sort=False):
+        kilobytes = own.groupby(own["policy"] == TEACHER)["bytes"].first() / 1000
+        name = "float32" if family == CLEAN else f"{bits} bits"
+        rows.append({"weights in": name, "a student (kB)": f"{kilobytes[False]:,.0f}"})
+        rows[-1]["the teacher (kB)"] = f"{kilobytes[True]:,.0f}"
+    return pd.DataFrame(rows)
 
 
 def ranks(own: pd.DataFrame, compared: Sequence[tuple[str, str]] = RANKS) -> pd.DataFrame:
