@@ -3,23 +3,12 @@
     distill export results/fashion_quick/RUN --to safetensors
     distill export R50x1_224 --to onnx --output r50x1.onnx
 
-Weights of a network that timm has are in timm's names and layout, for `timm.create_model(NAME, num_classes=...,
-checkpoint_path=FILE)`, with NAME as the metadata's `timm` says; of any other they are in this library's. A network in
-ONNX or StableHLO needs neither this library nor its weights, and takes any number of images:
-
-    network = jax.export.deserialize(open("r50x1.stablehlo", "rb").read())
-    logits = network.call(images)  # float32 (batch, resolution, resolution, channels) in [-1, 1]
-    (logits,) = onnxruntime.InferenceSession("r50x1.onnx").run(None, {"images": images})  # the same
-
-What it is travels with it: model, size, range of values, names of the classes and where it comes from; in the metadata
-of safetensors and ONNX, and in FILE.json beside StableHLO. ONNX needs the extra `distill_lib[onnx]`, the others
-`distill_lib[export]`.
-
-References:
-    docs.jax.dev, `jax.export`; github.com/enpasos/jax2onnx; timm's names: `teachers.timm_names`.
+Weights that timm knows are in its names and layout (`teachers.timm_names`), for `timm.create_model(NAME,
+checkpoint_path=FILE)` with NAME as the metadata's `timm` says. StableHLO and ONNX need neither this library nor its
+weights: `jax.export.deserialize(open(FILE, "rb").read()).call(images)`, and the session's `run(None, {"images":
+images})`, float32 (batch, resolution, resolution, channels) in [-1, 1]. What it is stands in the metadata of
+safetensors and ONNX, and in FILE.json beside StableHLO.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -47,17 +36,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(source: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
-    """Writes a network for other programs, and returns the file.
+    """Writes a network for other programs, and returns the file; needs the extra `export`, or for ONNX `onnx`.
 
-    Args:
-        source: a run's folder, its student.npz, or a teacher that is one network.
-        to: one of `FORMATS`.
-        output: the file; None is beside a run's student, else in the working folder.
-        resolution: height and width in pixels of its images; None takes that of the run, or the network's own.
-
-    Raises:
-        DistillError: if the network is not at hand or damaged, its size is not known, an extra is not installed, or the
-            file cannot be written.
+    `source` is a run's folder, its student.npz, or a teacher that is one network, and `to` one of `FORMATS`. `output`
+    is beside a run's student, else in the working folder; `resolution`, in pixels, that of the run, or the network's
+    own. DistillError if the network is absent or damaged, its size unknown, or it cannot be written.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
@@ -100,7 +83,6 @@ def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variabl
 
 
 def _about(path: Path, facts: dict[str, Any], record: records.Record | None) -> dict[str, Any]:
-    """What a network is, and where it comes from; JSON-able."""
     about = {"model": facts["model"], "input_range": facts["input_range"], "sha256": weights.sha256(path)}
     if facts["model"] in timm_names.NETWORKS:
         about["timm"] = timm_names.NETWORKS[facts["model"]]
@@ -129,7 +111,7 @@ def _as_text(about: dict[str, Any]) -> dict[str, str]:
 
 def _frozen(model: nn.Module, variables: models.Variables, input_range: tuple[float, float]) -> Program:
     """The network with its weights in it: images (batch, height, width, channels) in [-1, 1] to logits."""
-    frozen, constants = models.fold(model, variables)
+    frozen, constants = model.fold(variables)
     member, constants = Member(frozen, None, input_range), jax.tree.map(jnp.asarray, constants)
     return lambda images: member.logits(constants, images)
 

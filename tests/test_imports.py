@@ -14,10 +14,7 @@ import distill_lib
 
 LIBRARY = Path(distill_lib.__file__).parent
 HEAVY = ("jax", "flax", "optax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
-FLAT = (
-    *("errors", "log", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim"),
-    *("views", "pixels"),
-)
+FLAT = (*("errors", "lazy", "values", "sharding", "crops", "weights", "losses", "shampoo", "optim", "views"),)
 MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before all of them
     "models": set(),
     "datasets": set(),
@@ -80,7 +77,7 @@ def test_the_package_itself_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["recipes.resolve", "records", "weights", "datasets.source", "datasets.prepare", "figures.runs"]
+    "module", ["recipes.presets", "records", "weights", "datasets.source", "datasets.prepare", "figures.runs"]
 )
 def test_modules_load_what_is_heavy_only_when_it_is_used(module: str) -> None:
     """Data sets, tables and figures are loaded by the functions that need them."""

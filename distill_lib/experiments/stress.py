@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill_lib import datasets, records, teachers, weights
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, logger
 from distill_lib.evaluation import corruptions, metrics
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.experiments.definitions import CLEAN, METRICS, TEACHER
 from distill_lib.experiments.running import READ_ONLY
 from distill_lib.input_pipeline.splits import InMemory
-from distill_lib.log import logger
 from distill_lib.models import quantized as rounding
 
 if TYPE_CHECKING:
