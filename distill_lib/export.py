@@ -27,7 +27,7 @@ from distill_lib import datasets, models, records, teachers, weights
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models import layers
 from distill_lib.models.ensemble import Member
-from distill_lib.teachers import bit_names, published, timm_names
+from distill_lib.teachers import published, timm_names
 from distill_lib.teachers.teacher import facts_of
 
 FORMATS = ("safetensors", "onnx", "stablehlo")
@@ -73,10 +73,11 @@ def export(source: weights.File, to: str, output: Path | None = None, resolution
 
 def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variables, models.ImageShape]:
     """The model, its variables and the shape of its images, colour where that fits."""
-    flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
+    colour, grey = (size, size, 3), (size, size, 1)
+    flat = published.arrays(path, weights.flatten(weights.pack(models.shapes(models.create(name, 1), colour))))
     if "head/bias" not in flat:
         raise DistillError(f"{path} has no head, so that its classes are not known; choose another file.")
-    model, colour, grey = models.create(name, len(flat["head/bias"])), (size, size, 3), (size, size, 1)
+    model = models.create(name, len(flat["head/bias"]))
     with contextlib.suppress(DistillError):
         return model, published.load(path, model, colour), colour
     return model, published.load(path, model, grey), grey

@@ -109,10 +109,7 @@ def load(
 
     path = resolve(name_or_path)
     expected = weights.flatten(weights.pack(models.shapes(model, image_shape)))
-    if path.suffix == timm_names.SUFFIX:
-        flat = timm_names.read(path, expected)
-    else:
-        flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
+    flat = arrays(path, expected)
     for name, value in flat.items():
         if not np.issubdtype(value.dtype, np.floating):
             raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
@@ -121,6 +118,13 @@ def load(
         flat[name] = value.astype(np.float32, copy=False)
     flat = bit_names.fit_head(_positioned(flat, expected, image_shape[0]), expected, str(path), replace=replace_head)
     return weights.unpack(weights.match(weights.unflatten(flat), weights.unflatten(expected), str(path)))
+
+
+def arrays(path: Path, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a file in this library's names, of which a model wants those `expected`; or raises DistillError."""
+    if path.suffix == timm_names.SUFFIX:
+        return timm_names.read(path, expected)
+    return bit_names.to_ours(weights.flatten(weights.load_npz(path)))
 
 
 def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import seeded
 
-from distill_lib import models, teachers, weights
+from distill_lib import export, models, teachers, weights
 from distill_lib.errors import DistillError
 from distill_lib.models import vit
 from distill_lib.teachers import published, timm_names
@@ -108,6 +108,19 @@ def test_a_vision_transformer_for_another_side_has_its_positions_resized(tmp_pat
     assert facts_of(path) == {"model": "vit_ti16", "resolution": SIDE, "input_range": [-1.0, 1.0]}
     read = published.load(path, models.create("vit_ti16", 10), (48, 48, 3))
     assert read["params"]["Transformer"]["posembed_input"]["pos_embedding"].shape == (1, 10, vit.WIDTHS["vit_ti16"])
+
+
+def test_a_network_of_timm_goes_out_again(tmp_path: Path, makers: Any) -> None:
+    """In its own names, or as a program; what it wants to be shown travels along."""
+    about = {"input_size": [3, SIDE, SIDE], "mean": [0.5] * 3, "std": [0.25, 0.5, 1.0]}
+    theirs = in_timm("vit_ti16", variables_of("vit_ti16"), makers)
+    path = written(tmp_path, theirs, architecture="vit_tiny_patch16_224", **about)
+    again = safetensors.numpy.load_file(export.export(path, "safetensors", tmp_path / "again.safetensors"))
+    assert again.keys() == theirs.keys()
+    for name, value in again.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    told = facts_of(tmp_path / "again.safetensors")
+    assert told["input_range"] == [[-2.0, -1.0, -0.5], [2.0, 1.0, 0.5]] and told["resolution"] == SIDE
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path, makers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
