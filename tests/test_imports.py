@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -94,6 +95,12 @@ def test_what_a_step_needs_loads_no_data_and_no_figures() -> None:
     assert not loaded & {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill"}
     unneeded = ("datasets", "train.loop", "records", "recipes", "teachers.teacher", "input_pipeline")
     assert not loaded & {f"distill_lib.{name}" for name in unneeded}
+
+
+@pytest.mark.parametrize("package", ["recipes", "teachers", "train", "experiments", "figures"])
+def test_names_that_are_loaded_late_can_be_completed(package: str) -> None:
+    module = importlib.import_module(f"distill_lib.{package}")
+    assert set(module.__all__) <= set(dir(module))
 
 
 def test_tensorflow_is_never_loaded() -> None:

@@ -21,7 +21,7 @@ import jax, jax.numpy as jnp, numpy as np
 import tiny
 from distill_lib import sharding
 from distill_lib.models import mobilenets
-from distill_lib.train import batches, setup, step
+from distill_lib.train import setup, step
 
 teacher, student, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 tiny.register()
