@@ -17,13 +17,9 @@ from distill_lib.errors import DistillError, Parser, command_line, unknown
 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Runs a command.
+    """Runs the command that the arguments, or those of the process, name; without one its help is printed.
 
-    Args:
-        arguments: the command and its arguments; None takes those of the process.
-
-    Returns:
-        The exit code, None for 0; without a command its help is printed and the code is 1.
+    Returns the exit code, None for 0.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words:
@@ -36,11 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Reads a command, at least its name, without running it.
 
-    Returns:
-        Its options, and in `run` the function that takes them.
-
-    Raises:
-        DistillError: if a command, an option or a value is none that there is.
+    Returns its options, and in `run` the function that takes them. Raises DistillError if a command, an option or a
+    value is none that there is.
     """
     if words[0] not in (*COMMANDS, "-h", "--help"):
         raise unknown("command", words[0], COMMANDS)

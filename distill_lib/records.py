@@ -162,7 +162,6 @@ def load(directory: Path) -> Record | None:
 
 
 def _problem(record: Any) -> str | None:
-    """What is wrong with the content of a run.json."""
     if not isinstance(record, dict):
         return "is damaged (it is no table)"
     if record.get("schema") not in (1, SCHEMA):
@@ -200,16 +199,11 @@ def _sha256(content: bytes) -> str:
 
 
 def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
-    """All complete runs as one tidy table.
+    """All complete runs as one tidy table, a row a run: its facts, every field of the recipe, every final metric.
 
-    Args:
-        results: the results folder; None finds it.
-        study: only this study.
-        mock: whether runs on made-up data are included; figures never ask for them.
-
-    Returns:
-        One row a run: its facts, every field of the recipe, every final metric. Sorted by study, policy, epochs and
-        seed. Empty, with some of those columns, where there are no runs. DistillError if a record is damaged.
+    Of one study or of all; those on made-up data only if `mock` runs are asked for, which no figure does. Without a
+    results folder it is found. Sorted by study, policy, epochs and seed; empty, with some of those columns, where there
+    are no runs. DistillError if a record is damaged.
     """
     import pandas as pd
 
@@ -283,10 +277,7 @@ def code() -> str:
 
 @functools.cache
 def commit() -> tuple[str, bool]:
-    """The commit of the library's checkout, at the first call, and whether its code was changed since.
-
-    ("unknown", False) outside git.
-    """
+    """The commit of the checkout at the first call, and whether the library was changed; or ("unknown", False)."""
 
     def git(*arguments: str) -> str:
         command, folder = ["git", *arguments], Path(__file__).parent

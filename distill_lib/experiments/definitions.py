@@ -24,7 +24,6 @@ class Setting:
     """One side of a comparison.
 
     Attributes:
-        name: what tables and figures call it.
         changes: fields of a recipe that differ from the preset.
         variant: the preset; None takes the experiment's budget.
         tries: further values of fields that are tried; validation images choose among them.
@@ -40,15 +39,10 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is compared.
+    """What is compared: a question, where the paper asks it, and what it found, in our words; empty where it is open.
 
-    Attributes:
-        title: the question.
-        source: where the paper asks it.
-        claim: what the paper found, in our words; empty where it leaves the question open.
-        settings: by data set; the first one is what the others are compared with that name no other.
-        better: pairs of settings of the embedded set: the first names more test images, if the claim holds.
-        further: pairs that are compared too, though the claim is not about them.
+    Of the `settings` by data set, the first is what the others are compared with that name no other. Pairs in `better`
+    are of the embedded set: the first names more test images, if the claim holds; `further` ones are compared too.
     """
 
     title: str
@@ -72,7 +66,6 @@ def _lengths(series: str, *epochs: int) -> list[str]:
 
 
 def _by_length(*policies: str) -> tuple[Setting, ...]:
-    """Each policy at each length of the embedded study."""
     lengths = ("short", "medium", "long")
     return tuple(Setting(f"{key}, {length}", {"policy": key}, length) for key in policies for length in lengths)
 

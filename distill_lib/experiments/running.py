@@ -22,13 +22,9 @@ READ_ONLY = "DISTILL_READ_ONLY"
 def run(plan: Sequence[Recipe], results: str | os.PathLike[str] | None = None, **options: Any) -> pd.DataFrame:
     """Trains what a plan lacks, and says whether its data are there; where `DISTILL_READ_ONLY` is set, only reads.
 
-    Options are those of `train.sweep`, such as `loading`; without a results folder it is found.
-
-    Returns:
-        All records of that folder, the table of `records.read`; mock ones only where the plan is for mock data.
-
-    Raises:
-        DistillError: as `train.sweep`; a run that fails alone is told, and the others go on.
+    Options are those of `train.sweep`, such as `loading`; without a results folder it is found. Returns all records of
+    that folder, as `records.read`; mock ones only where the plan is for mock data. Raises DistillError as
+    `train.sweep`; a run that fails alone is told, and the others go on.
     """
     if os.environ.get(READ_ONLY):
         runs = records.read(results)

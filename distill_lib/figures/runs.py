@@ -60,13 +60,10 @@ def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
 def patience(
     runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None, hollow: str = "the fresh run"
 ) -> Figure:
-    """Test accuracy against the length of the schedule, a line a policy.
+    """Test accuracy against the length of the schedule, a line a policy through the means; a small dot each run.
 
-    Args:
-        runs: the committed runs, or `paper_numbers.curves`; a small dot each, lines through the means of equal lengths.
-        fresh: runs of this machine, shown as hollow markers.
-        teacher: the teacher's own test accuracy, a share; None takes that in rows of the policy "teacher".
-        hollow: what the title says of hollow markers.
+    The runs may be those of `paper_numbers.curves`; fresh runs are shown as hollow marks, of which the title says what
+    they are. The teacher's own accuracy is a share; None takes that in rows of the policy "teacher".
     """
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
@@ -191,8 +188,7 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
 def save_patience(path: Path) -> None:
     """Saves the study's first figure, of all records, in the format that the suffix of the path names.
 
-    Raises:
-        DistillError: if Matplotlib does not know the format, or a record is damaged.
+    Raises DistillError if Matplotlib does not know the format, or a record is damaged.
     """
     runs = records.read()
     figure = patience(aggregate.study(runs), None, aggregate.teacher_top1(runs))
@@ -204,7 +200,6 @@ def save_patience(path: Path) -> None:
 
 
 def _present(runs: pd.DataFrame) -> list[str]:
-    """The policies of a table, in the order of all figures."""
     return [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]
 
 
@@ -214,5 +209,4 @@ def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
 
 
 def _name(frame: pd.DataFrame, policy: str) -> str:
-    """What a table calls a policy in its column `name`, if it has one."""
     return str(frame.loc[frame["policy"] == policy, "name"].iloc[0]) if "name" in frame else views.NAMES[policy]

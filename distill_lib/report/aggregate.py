@@ -174,8 +174,7 @@ def selection(grid: pd.DataFrame) -> pd.DataFrame:
 def summarise(study: str, *, mock: bool = False) -> str:
     """The table of a study, a folder of results, as text, and where it comes from; replayed runs are left out.
 
-    Raises:
-        DistillError: if there are no such runs, but for mock ones unless these are asked for, or a record is damaged.
+    Raises DistillError if there are no such runs, but for mock ones unless these are asked for.
     """
     frame = records.read(mock=mock)
     if study not in set(frame["study"]):

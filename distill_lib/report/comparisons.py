@@ -77,7 +77,7 @@ def overview(every: Compared) -> pd.DataFrame:
 
 
 def verdicts(every: Compared, name: str) -> pd.DataFrame:
-    """A row for each comparison of an experiment: the difference, and whether it bears out what the paper says.
+    """A row for each comparison of an experiment, and whether it bears out what the paper says.
 
     Of those that the paper says nothing about, the verdict is "better", "worse" or "undecided".
     """

@@ -1,12 +1,11 @@
 """What a recipe costs: steps, operations of teacher and student, and hours on a named device.
 
 Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
-from the operations, the device's stated peak for the recipe's dtype and a stated utilisation. Evaluation and
+from the operations, the device's stated peak for the recipe's dtype and a stated utilisation; evaluation and
 compilation are in the first and not in the second.
 
-What JAX makes of a product in float32 is its default precision: TensorFloat-32 on NVIDIA's GPUs since the A100, half as
-fast as bfloat16; float32 on older ones; and one pass of bfloat16 on a TPU, as fast as bfloat16. So it is in its
-documentation, "Matmul precision" (docs.jax.dev, 201/precision), and products are summed in float32 in all of them.
+A product in float32 has JAX's default precision ("Matmul precision", docs.jax.dev, 201/precision): TensorFloat-32 on
+NVIDIA's GPUs since the A100, half as fast as bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ _GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
 class Device(NamedTuple):
     """Peaks of an accelerator, of a TPU of a chip, and their source.
 
-    They are floating-point operations a second of dense matrix products, two for each multiply-accumulate; that of
-    float32 is at JAX's default precision.
+    Floating-point operations a second of dense matrix products; that of float32 is at JAX's default precision.
     """
 
     bfloat16: float
@@ -78,14 +76,9 @@ def peaks(name: str) -> Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run takes.
+    """What a run takes: steps, and floating-point operations, two for each multiply-accumulate, of teacher and student.
 
-    Attributes:
-        steps: of training.
-        teacher: floating-point operations of its answers, two for each multiply-accumulate.
-        student: floating-point operations of its training.
-        hours: device-hours; None if neither a record nor a peak is known.
-        measured: whether the hours come from a record.
+    The device-hours are None if neither a record, which `measured` tells, nor a peak is known.
     """
 
     steps: int
@@ -107,10 +100,7 @@ def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = 
     """Says what a run would take; a fixed teacher answers once for each image and crop.
 
     The device is one of `DEVICES`, or named as in `runs`, the table of `records.read`, whose speeds are taken
-    where there are any.
-
-    Raises:
-        DistillError: if device, teacher or the number of training images is unknown.
+    where there are any. Raises DistillError if device, teacher or the number of training images is unknown.
     """
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
     if device not in DEVICES and device not in recorded:
@@ -139,8 +129,7 @@ def of_evaluation(network: str, dataset: str, device: str = DEVICE) -> Cost:
 def device_hours(operations: float, device: str, dtype: str, utilisation: float = UTILISATION) -> float:
     """Hours times devices that operations take; the same for any number of devices, as far as utilisation is.
 
-    Raises:
-        DistillError: for an unknown device, and a utilisation that is not above 0 and at most 1.
+    Raises DistillError for an unknown device, and a utilisation that is not above 0 and at most 1.
     """
     if not 0 < utilisation <= 1:
         raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
@@ -154,18 +143,14 @@ def operations_per_image(recipe: Recipe) -> float:
 
 
 def student_operations(recipe: Recipe) -> float:
-    """Floating-point operations of a student that learns from one image: three times those of its answer.
-
-    Convolutions and matrix products only, as `flops.macs` counts them.
-    """
+    """Floating-point operations of a student that learns from one image: three times those of its answer."""
     return 2.0 * STUDENT_PASSES * _macs(recipe, recipe.student, recipe.resolution)
 
 
 def teacher_operations(recipe: Recipe) -> float:
     """Floating-point operations of a teacher's answer to one image, counted likewise; 0 without a teacher.
 
-    Raises:
-        DistillError: if a teacher is neither embedded nor published: its network is not known without its file.
+    Raises DistillError if a teacher is neither embedded nor published: its network is not known without its file.
     """
     total = 0
     for name, side in teachers.parts(recipe.teacher) if recipe.has_teacher else ():
@@ -175,7 +160,6 @@ def teacher_operations(recipe: Recipe) -> float:
 
 
 def _macs(recipe: Recipe, model: str, side: int) -> int:
-    """Multiply-accumulates of a network's answer to an image of the recipe's data set."""
     dataset = datasets.get(recipe.dataset)
     return flops.macs(models.create(model, dataset.num_classes), (side, side, dataset.channels))
 
@@ -192,8 +176,7 @@ def training_images(recipe: Recipe) -> int:
 def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: float = UTILISATION) -> pd.DataFrame:
     """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
 
-    Raises:
-        DistillError: if the number of images, a teacher's network or the utilisation is not usable.
+    Raises DistillError if the number of images, a teacher's network or the utilisation is not usable.
     """
     rows, operations = [], operations_per_image(recipe)
     for name, device in DEVICES.items():
@@ -211,8 +194,7 @@ def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: flo
 def host_cores(recipe: Recipe, images_per_second: float) -> str:
     """Cores of the host that decode and crop so many images a second, by what one core does in the record `input`.
 
-    A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
-    measured" without a record.
+    A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device.
     """
     if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
         return "none"
@@ -221,10 +203,9 @@ def host_cores(recipe: Recipe, images_per_second: float) -> str:
 
 
 def memory(recipe: Recipe, device: str, count: int) -> str:
-    """Whether the programs of a recipe's step fit into the memory of each of so many devices, by the record `compile`.
+    """Whether the larger program of a recipe's step fits into each of so many devices, by the record `compile`.
 
-    Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record, whose cases are the
-    data sets with the networks and sizes of most presets, has no such case.
+    Such as "fits: yes, 21.7 of 80 GiB"; "not compiled" where the record has no such case.
     """
     usual = presets.tables(recipe.dataset)[0] | {"optimizer": "adam"}
     same = ("student", "teacher", "resolution", "batch_size", "optimizer")

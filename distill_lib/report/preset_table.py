@@ -21,11 +21,10 @@ _NOT_TOLD = ("dataset", "variant", "policy", "epochs", "evaluations")
 
 
 def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """All presets of a data set but the smoke test; those with the same settings share a row.
+    """All presets of a data set but the smoke test as text; those with the same settings share a row.
 
-    Text: preset (its names), what it is, steps, teacher PFLOP and student PFLOP (10^15 operations), hours (with a star
-    where they were measured) and source; and `recipe`, and `notes`, a list of sentences. Arguments and errors are those
-    of `cost.of_recipe`.
+    Operations are in PFLOP (10^15), and hours have a star where they were measured; `recipe`, and a list of `notes`,
+    come besides. Arguments and errors are those of `cost.of_recipe`.
     """
     alike: dict[Recipe, list[str]] = {}
     for variant in recipes.variants(dataset):
@@ -74,11 +73,7 @@ def basis(device: str) -> str:
 
 
 def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
-    """The tables of one data set, or of all that have presets, with their notes and where the hours come from.
-
-    Raises:
-        DistillError: as `table`.
-    """
+    """The tables of one data set, or of all that have presets, with their notes and where the hours come from."""
     runs, parts = records.read(), list[str]()
     for name in [dataset] if dataset else recipes.names():
         rows = table(name, device, runs).drop(columns="recipe")
@@ -90,10 +85,7 @@ def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
 
 
 def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> HTML:
-    """The presets as a table of a page: what each is, the paper's number beside ours, and hours; notes unfold.
-
-    Arguments and errors are those of `cost.of_recipe`; results come from `runs`, too.
-    """
+    """The presets as a table of a page: what each is, the paper's number beside ours, from `runs`, and hours."""
     reported = paper_numbers.numbers().query("kind == 'train' and on == @dataset").groupby("name")["value"].unique()
     rows = []
     for row in table(dataset, device, runs).to_dict("records"):

@@ -19,9 +19,9 @@ LONG = 24  # letters, from which a cell is text, which needs some width to be re
 def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
     """Tables, paragraphs and lists of numbered notes below each other, in a division of the classes `css`.
 
-    An empty table says that it is empty, an empty text or list is left out. In cells and texts, what stands between
-    backticks is code, between two asterisks strong, and between single ones emphasised; lines may break behind a bar. A
-    cell that is a list is its first text, at which the others unfold.
+    An empty table says that it is empty. In cells and texts, what stands between backticks is code, between two
+    asterisks strong, and between single ones emphasised. A cell that is a list is its first text, at which the others
+    unfold.
     """
     from IPython.display import HTML
 
