@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from distill_lib.errors import DistillError, unknown
 
@@ -98,12 +99,12 @@ def parameters_of(notebook: Path) -> dict[str, bool]:
 
 
 class Screen:
-    """Passes a notebook's output on as it comes; at a terminal its progress lines become a bar that is drawn over."""
+    """Passes a notebook's output on as it comes; at a terminal its progress lines become a bar."""
 
     _PROGRESS = re.compile(r"(?P<label>\S+): step (?P<step>\d+)/(?P<total>\d+), (?P<rest>.+)")
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._unfinished, self._label = stream, "", ""
+        self._stream, self._unfinished, self._bar = stream, "", tqdm(disable=True)
 
     def write(self, text: str) -> None:
         """Takes any piece of text."""
@@ -119,30 +120,26 @@ class Screen:
         self._stream.flush()
 
     def close(self) -> None:
-        """Writes what is left, and ends a bar that was not full."""
-        self._end_bar()
+        """Ends a bar that was not full, and writes what is left."""
+        self._bar.close()
         self._stream.write(self._unfinished)
         self._unfinished = ""
         self.flush()
 
     def _draw(self, line: str) -> None:
         match = self._PROGRESS.fullmatch(line)
-        if match is None or match["label"] != self._label:
-            self._end_bar()
         if match is None:
+            self._bar.close()
             self._stream.write(line + "\n")
             return
-        step, total = int(match["step"]), int(match["total"])
-        text = f"{match['label']} [{'#' * (20 * step // total):.<20}] {step}/{total}, {match['rest']}"
-        self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
-        self._label = match["label"]
-        if step == total:
-            self._end_bar()
-
-    def _end_bar(self) -> None:
-        if self._label:
-            self._stream.write("\n")
-        self._label = ""
+        if self._bar.disable or self._bar.desc != match["label"]:  # a bar that was closed is disabled
+            self._bar.close()
+            look = {"bar_format": "{desc} [{bar:20}] {n}/{total}{postfix}", "ascii": ".#", "dynamic_ncols": True}
+            self._bar = tqdm(desc=match["label"], total=int(match["total"]), file=self._stream, mininterval=0, **look)
+        self._bar.n = int(match["step"])
+        self._bar.set_postfix_str(match["rest"])
+        if self._bar.n == self._bar.total:
+            self._bar.close()
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:

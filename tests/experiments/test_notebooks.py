@@ -293,10 +293,10 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
     for piece in PIECES:
         screen.write(piece)
     screen.close()
-    first, half, full, last = terminal.getvalue().replace("\r\x1b[K", "\n").replace("\n\n", "\n").split("\n")
-    assert (first, last) == ("start", "end")
-    assert half.startswith("mix_1 [##########..........] 5/10, 90 images/s")
-    assert full.startswith("mix_1 [####################] 10/10, rest")
+    text = terminal.getvalue()
+    assert text.startswith("start\n") and text.endswith("\nend") and text.count("\n") == 2
+    assert "\rmix_1 [##########..........] 5/10, 90 images/s" in text
+    assert "\rmix_1 [####################] 10/10, rest" in text
 
 
 @pytest.mark.parametrize(
