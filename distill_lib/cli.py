@@ -44,11 +44,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="distill",
-        description="Patient and consistent knowledge distillation.",
-        epilog="`distill COMMAND --help` explains a command.",
-    )
+    epilog = "`distill COMMAND --help` explains a command."
+    parser = Parser(prog="distill", description="Patient and consistent knowledge distillation.", epilog=epilog)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (about, declare, run) in COMMANDS.items():
         made = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
@@ -157,16 +154,8 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from distill_lib.evaluation import evaluate
 
-    judged = evaluate.evaluate(
-        options.network,
-        options.dataset,
-        teacher=options.teacher,
-        split=options.split,
-        resolution=options.resolution,
-        side=options.side,
-        limit=options.limit,
-        mock=options.mock,
-    )
+    names = ("teacher", "split", "resolution", "side", "limit", "mock")
+    judged = evaluate.evaluate(options.network, options.dataset, **{name: getattr(options, name) for name in names})
     print(("made-up images; the numbers mean nothing\n" if options.mock else "") + evaluate.table(judged))
 
 
@@ -196,8 +185,7 @@ def _soft_labels(options: argparse.Namespace) -> None:
     from distill_lib.train import record_soft_labels
 
     settings = {"dataset": "fashion", "variant": "quick", "teacher": options.teacher} | _parameters(options)
-    recipe = recipes.get(**settings)
-    made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
+    made = record_soft_labels.store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
     print(
         f"{made.folder}: {made.steps} steps, {made.views} views, {made.kept} logits of each, "
         f"{made.bytes_per_view:.1f} bytes a view, {made.bytes / 2**20:.1f} MiB"
@@ -206,9 +194,7 @@ def _soft_labels(options: argparse.Namespace) -> None:
 
 def _declare_records(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="?", help="a folder of results/, such as fashion_quick; none lists them")
-    parser.add_argument(
-        "--claims", action="store_true", help="print what the records say of the paper's claims, instead"
-    )
+    parser.add_argument("--claims", action="store_true", help="what the records say of the paper's claims, instead")
     parser.add_argument("--figure", type=Path, help="save the first figure of the whole study here, instead")
 
 
@@ -222,17 +208,15 @@ def _records(options: argparse.Namespace) -> None:
 
     if options.claims:
         print(claims.as_text())
-        return
-    if options.study is None:
+    elif options.study is None:
         print(aggregate.studies())
-        return
-    print(aggregate.summarise(options.study, mock=options.study.endswith("_smoke")))
+    else:
+        print(aggregate.summarise(options.study, mock=options.study.endswith("_smoke")))
 
 
 def _declare_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, help="name of a benchmark, and its own options; none lists them"
-    )
+    about = "name of a benchmark, and its own options; none lists them"
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=about)
 
 
 def _bench(options: argparse.Namespace) -> None:
