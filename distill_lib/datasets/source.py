@@ -5,7 +5,7 @@
     folder:/path          a folder with a folder of pictures for each class; see `image_folder`
 
 Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow. Images of various sizes
-are fitted into a square canvas: `canvas_fidelity` says what that costs, and `stream` crops the originals instead.
+are fitted into a square canvas: the chapter on data says what that costs, and `stream` crops the originals instead.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Images are decoded on the way and shown as evaluation shows them: at the resolution and central square of the student's
 own record where it lies beside it, else at the network's own resolution, else as the data set's preset says. A record
-whose images were in memory was made from smaller ones (see `canvas_fidelity`), so its accuracy may differ a little.
+whose images were in memory was made from smaller ones (see the chapter on data), so its accuracy may differ a little.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Figures of what mixup adds, by the number of training images and of steps."""
+"""The figure of what mixup adds, by the number of training images and of steps."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from distill_lib import views
-from distill_lib.figures.style import COLOURS, MARKERS, label_ends, panels, styled, ticks, without_data
-from distill_lib.report.support import POLICIES, Gains
+from distill_lib.figures.style import COLOURS, label_ends, panels, styled, ticks, without_data
+from distill_lib.report.support import Gains
 
 
 @styled
@@ -30,46 +29,4 @@ def gains(known: Gains) -> Figure:
     axes.set(xscale="log", xlabel="training images", ylabel="points that mixup adds")
     ticks(axes, {images for _, images in known})
     label_ends(axes, [*ends, (0.0, views.NAMES["same/ic"], COLOURS["same/ic"])])
-    return figure
-
-
-@styled
-def divergences(own: pd.DataFrame) -> Figure:
-    """Divergence from the teacher on whole training images and on test images: a panel a number of steps.
-
-    The rows are those of `report.support.pairs`.
-    """
-    lengths = sorted(own["steps"].unique())
-    figure, several = panels(max(len(lengths), 1), height=3.0, sharey=True)
-    if not lengths:
-        return without_data(figure, several[0])
-    for axes, steps in zip(several, lengths, strict=True):
-        ends = []
-        for policy in POLICIES:
-            here = own[(own["steps"] == steps) & (own["policy"] == policy)].groupby("images")
-            for split, line in (("train", (0, (2, 2))), ("test", "-")):
-                means, colour = here[f"{split}_kl"].mean(), COLOURS[policy]
-                axes.plot(means.index, means, color=colour, marker=MARKERS[policy], linestyle=line)
-                ends.append((means.iloc[-1], f"{policy}, {split}", colour))
-        axes.set(xscale="log", xlabel="training images", title=f"{steps:,} steps", ylim=(0, None))
-        ticks(axes, own["images"])
-        label_ends(axes, ends if axes is several[-1] else [])
-    several[0].set_ylabel("KL from the teacher")
-    return figure
-
-
-@styled
-def demonstration(known: pd.DataFrame, fresh: pd.DataFrame) -> Figure:
-    """Validation accuracy during training, from `records.curves`: runs of the book thin, those of this machine bold."""
-    figure, (axes,) = panels(1, height=3.4)
-    if known.empty and fresh.empty:
-        return without_data(figure, axes)
-    ends = {}
-    for curves, width in ((known, 0.7), (fresh, 2.4)):
-        for (_, policy), run in curves.groupby(["run_id", "policy"]) if len(curves) else ():
-            top1, colour = 100 * run["validation_top1"], COLOURS[policy]
-            axes.plot(run["step"], top1, color=colour, linewidth=width)
-            ends[policy] = (top1.iloc[-1], views.NAMES[policy], colour)
-    axes.set(xlabel="step", ylabel="validation top-1 (%)", xlim=(0, None))
-    label_ends(axes, ends.values())
     return figure

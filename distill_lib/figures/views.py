@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from distill_lib import views
 from distill_lib.crops import Range
-from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, panels, styled
+from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, styled
 
 if TYPE_CHECKING:
     from distill_lib.teachers import Teacher
@@ -54,19 +54,6 @@ def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, a
                 left.set_title("teacher", loc="center", color=TEACHER, fontsize=8, pad=3)
                 right.set_title("student", loc="center", color=STUDENT, fontsize=8, pad=3)
                 left.text(1.12, 1.42, f"step {step + 1}", transform=left.transAxes, ha="center", color=INK)
-    return figure
-
-
-@styled
-def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8) -> Figure:
-    """The first images, (n, height, width, 1) uint8, of every class: a row a class, with its name."""
-    figure, (axes,) = panels(1, height=0.42 * len(names), kind=Raster)
-    rows = [np.concatenate(images[labels == label][:each], axis=1) for label in range(len(names))]
-    side = images.shape[1]
-    axes.imshow(np.concatenate(rows, axis=0)[..., 0], cmap="gray_r", interpolation="nearest")
-    axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * side, yticklabels=names)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
     return figure
 
 

@@ -1,7 +1,7 @@
 """A split of a data set, in memory or decoded on the way: steps, evaluation and teachers do not know which.
 
 Both give the same batches for the same seed and step, to the rounding of crops to uint8, from images that fill their
-canvas. Larger ones are shrunk to fit into memory (`canvas_fidelity` measures what that costs) and are cropped whole
+canvas. Larger ones are shrunk to fit into memory (the chapter on data measures what that costs) and are cropped whole
 otherwise, so the two are different runs.
 """
 

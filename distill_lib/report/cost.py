@@ -159,6 +159,13 @@ def teacher_operations(recipe: Recipe) -> float:
     return 2.0 * total
 
 
+def student_parameters(recipe: Recipe) -> int:
+    """Numbers that a recipe's student learns."""
+    dataset = datasets.get(recipe.dataset)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+    return flops.parameters(models.create(recipe.student, dataset.num_classes), shape)
+
+
 def _macs(recipe: Recipe, model: str, side: int) -> int:
     dataset = datasets.get(recipe.dataset)
     return flops.macs(models.create(model, dataset.num_classes), (side, side, dataset.channels))

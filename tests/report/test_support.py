@@ -49,12 +49,3 @@ def test_figures_of_no_runs_and_of_some_are_drawn() -> None:
     none, some = support.pairs(runs(1.0).iloc[:0]), support.pairs(runs(1.0))
     for own in (none, some):
         assert figures.support.gains(support.gains(own))._repr_svg_()
-        assert figures.support.divergences(own)._repr_svg_()
-
-
-def test_the_demonstration_shows_runs_of_the_book_and_of_this_machine() -> None:
-    rows = {"run_id": "a", "policy": "mix", "step": [1, 2], "validation_top1": [0.6, 0.8]}
-    known = pd.DataFrame(rows)
-    figure = figures.support.demonstration(known, known.assign(run_id="b"))
-    assert [line.get_linewidth() for line in figure.axes[0].lines] == [0.7, 2.4]
-    assert figures.support.demonstration(known.iloc[:0], known.iloc[:0])._repr_svg_()
