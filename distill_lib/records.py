@@ -116,16 +116,14 @@ def write(directory: Path, record: Record, rows: list[Row]) -> Record:
 
 def add(directory: Path, result: Row) -> None:
     """Adds further final metrics to the record of a finished run; raises DistillError where there is none."""
-    record = load(directory)
-    if record is None:
+    if (record := load(directory)) is None:
         raise DistillError(f"{directory} holds no finished run; train it first.")
     write(directory, record | {"result": record["result"] | result}, read_rows(directory, record))
 
 
 def to_csv(rows: list[Row]) -> bytes:
     """Rows of one run as CSV; numbers are written so that reading them gives the same bits."""
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -211,9 +209,9 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
     for _, record in _all(results, study, mock):
         flat = {name: value for name, value in record.items() if not isinstance(value, dict | list)}
         teacher, area = record.get("teacher") or {}, tuple(record["recipe"]["crop_area"])
-        flat |= {"teacher_sha256": teacher.get("sha256", "")}
         flat |= {"bytes_per_view": teacher.get("stored", {}).get("bytes_per_view")}
-        rows.append(flat | record["recipe"] | {"crop_area": area} | record["result"])
+        flat |= {"teacher_sha256": teacher.get("sha256", ""), **record["recipe"], "crop_area": area}
+        rows.append(flat | record["result"])
     if not rows:
         return pd.DataFrame(columns=[*order, "test_top1"])
     return pd.DataFrame(rows).sort_values(order, ignore_index=True)
@@ -259,7 +257,6 @@ def _all(results: File | None, study: str | None, mock: bool) -> Iterator[tuple[
 
 
 def _number(text: str) -> int | float | str:
-    """The number that a cell holds; raises TypeError where a line is longer or shorter than the first."""
     with contextlib.suppress(ValueError):
         return int(text)
     return float(text) if text else ""

@@ -1,10 +1,7 @@
-"""The paper's experiments as tables: what is compared with what, on which data.
+"""The experiments of the paper (Beyer et al., CVPR 2022) as tables: what is compared with what, on which data.
 
 An experiment is a list of settings. A setting is a recipe, by what it changes in a preset. On the embedded set all have
 the budget of the preset `compare` unless they say otherwise; on the paper's sets a setting is a row of its tables.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022.
 """
 
 from __future__ import annotations

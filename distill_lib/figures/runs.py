@@ -17,6 +17,7 @@ from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences
+from distill_lib.report.support import Gains
 
 
 @styled
@@ -182,6 +183,28 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     several[0].set_ylim(bottom=max(0, lowest - 3))
     lines = [Line2D([], [], color=COLOURS[policy], label=views.NAMES[policy]) for policy in _present(curves)]
     figure.legend(handles=lines, loc="outside lower center", ncols=3)  # no panel has all of them
+    return figure
+
+
+@styled
+def gains_by_images(known: Gains) -> Figure:
+    """Function matching minus consistent teaching, a line for each number of steps; bars are 95 % intervals."""
+    figure, (axes,) = panels(1, height=3.2)
+    if not known:
+        return without_data(figure, axes)
+    lengths, ends = sorted({steps for steps, _ in known}), []
+    for shade, steps in zip(np.linspace(1, 0.4, len(lengths)), reversed(lengths), strict=True):
+        own = {images: gain for (each, images), gain in known.items() if each == steps}
+        nudge = 1 + 0.03 * lengths.index(steps)  # so that bars of two lengths do not hide each other
+        y = [100 * gain.value for gain in own.values()]
+        reach = np.nan_to_num([100 * (gain.high - gain.value) for gain in own.values()])
+        places = [images * nudge for images in own]
+        axes.errorbar(places, y, reach, fmt="P-", color=COLOURS["mix"], alpha=shade, elinewidth=1)
+        ends.append((y[-1], f"{steps:,} steps", COLOURS["mix"]))
+    axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
+    axes.set(xscale="log", xlabel="training images", ylabel="points that mixup adds")
+    ticks(axes, {images for _, images in known})
+    label_ends(axes, [*ends, (0.0, views.NAMES["same/ic"], COLOURS["same/ic"])])
     return figure
 
 

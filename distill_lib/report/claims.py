@@ -1,8 +1,4 @@
-"""What the paper says, what the records say, and whether the two agree.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, sections 3 and 4.
-"""
+"""What the paper says (Beyer et al., CVPR 2022, sections 3 and 4), what the records say, and whether the two agree."""
 
 from __future__ import annotations
 

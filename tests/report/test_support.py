@@ -48,4 +48,4 @@ def test_the_trend_is_what_a_doubling_of_the_images_changes() -> None:
 def test_figures_of_no_runs_and_of_some_are_drawn() -> None:
     none, some = support.pairs(runs(1.0).iloc[:0]), support.pairs(runs(1.0))
     for own in (none, some):
-        assert figures.support.gains(support.gains(own))._repr_svg_()
+        assert figures.runs.gains_by_images(support.gains(own))._repr_svg_()
