@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 LONG = 24  # letters, from which a cell is text, which needs some width to be read
 
 
-def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
-    """Tables, paragraphs and lists of numbered notes below each other, in a division of the classes `css`.
+def html_table(*parts: pd.DataFrame | str, css: str = "") -> HTML:
+    """Tables and paragraphs below each other, in a division of the classes `css`.
 
     An empty table says that it is empty. In cells and texts, what stands between backticks is code, between two
     asterisks strong, and between single ones emphasised. A cell that is a list is its first text, at which the others
@@ -30,9 +30,7 @@ def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
         if isinstance(part, pd.DataFrame):
             shown = part.map(_cell).to_html(index=False, border=0, justify="left", escape=False)
             text += f"<p>{NOTHING}</p>" if part.empty else shown
-        elif isinstance(part, list) and part:
-            text += f"<ol>{''.join(f'<li>{_marked(note)}</li>' for note in part)}</ol>"
-        elif isinstance(part, str) and part:
+        elif part:
             text += f"<p>{_marked(part)}</p>"
     return HTML(f'<div class="{css}">{text}</div>' if css else text)
 
