@@ -1,10 +1,4 @@
-"""Crop boxes from uniform random numbers, the same arithmetic for NumPy and for JAX.
-
-`views` draws the boxes of a whole batch inside a jitted step, `host_views` those of single examples where they are
-decoded. Both call `draw`, with the array namespace as its first argument, so that there is one definition of a crop.
-"""
-
-from __future__ import annotations
+"""Crop boxes from uniform random numbers, the same arithmetic for NumPy (`host_views`) and for JAX (`views`)."""
 
 from typing import Any
 
@@ -24,18 +18,10 @@ def centred(xp: Any, batch_size: int, side: float) -> Any:
 
 
 def draw(xp: Any, uniform: Any, crop: str, area: Range, aspect: Range, ratio: Any) -> Any:
-    """Boxes from random numbers.
+    """Boxes (batch, 4) float32: top, left, height and width as fractions of the image, from random numbers.
 
-    Args:
-        xp: `numpy` or `jax.numpy`.
-        uniform: (batch, 3 + CROP_ATTEMPTS) float32, uniform in [0, 1): top, left, height, aspects.
-        crop: one of `CROPS`.
-        area: smallest and largest area of an inception crop, as fractions of the image.
-        aspect: narrowest and widest width / height of an inception crop, in pixels.
-        ratio: width / height of the images, (batch,) float32.
-
-    Returns:
-        (batch, 4) float32: top, left, height and width as fractions of the image.
+    `xp` is `numpy` or `jax.numpy`, and `uniform` (batch, 3 + CROP_ATTEMPTS) float32 in [0, 1): top, left, height,
+    aspects. `area` and `aspect` are as in `views.sample`; `ratio` is width / height of the images, (batch,) float32.
     """
     batch_size = uniform.shape[0]
     if crop == "whole":
@@ -45,22 +31,14 @@ def draw(xp: Any, uniform: Any, crop: str, area: Range, aspect: Range, ratio: An
     if crop == "mild":
         extent = xp.full((batch_size, 2), MILD_CROP_SIDE, xp.float32)
     else:
-        extent = _inception_extent(xp, uniform[:, 2:], area, aspect, ratio)
+        # As TensorFlow's sample_distorted_bounding_box: the aspect is uniform, then the *height* between those of the
+        # smallest and the largest allowed area that fits. After as many aspects that do not fit the image is whole.
+        aspects = (aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 3:]) / ratio[:, None]
+        smallest = xp.sqrt(area[0] / aspects)
+        largest = xp.minimum(xp.sqrt(area[1] / aspects), xp.minimum(1.0, 1.0 / aspects))
+        fits = smallest <= largest
+        heights = smallest + (largest - smallest) * uniform[:, 2:3]
+        extents = xp.minimum(xp.stack([heights, heights * aspects], axis=-1), 1.0)
+        chosen = xp.take_along_axis(extents, xp.argmax(fits, axis=1)[:, None, None], axis=1)[:, 0]
+        extent = xp.where(fits.any(axis=1, keepdims=True), chosen, 1.0)
     return xp.concatenate([uniform[:, :2] * (1 - extent), extent], axis=-1)
-
-
-def _inception_extent(xp: Any, uniform: Any, area: Range, aspect: Range, ratio: Any) -> Any:
-    """Height and width (batch, 2) of inception crops of images with width / height `ratio` (batch,).
-
-    As TensorFlow's sample_distorted_bounding_box: the aspect is uniform, then the *height* is uniform between those of
-    the smallest and the largest allowed area that fits; an aspect that cannot fit is drawn again, and after
-    `CROP_ATTEMPTS` failures the whole image is shown.
-    """
-    aspects = (aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 1:]) / ratio[:, None]
-    smallest = xp.sqrt(area[0] / aspects)
-    largest = xp.minimum(xp.sqrt(area[1] / aspects), xp.minimum(1.0, 1.0 / aspects))
-    fits = smallest <= largest
-    heights = smallest + (largest - smallest) * uniform[:, :1]
-    extents = xp.minimum(xp.stack([heights, heights * aspects], axis=-1), 1.0)
-    chosen = xp.take_along_axis(extents, xp.argmax(fits, axis=1)[:, None, None], axis=1)[:, 0]
-    return xp.where(fits.any(axis=1, keepdims=True), chosen, 1.0)

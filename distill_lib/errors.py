@@ -1,14 +1,15 @@
-"""Errors that a user can mend: one clear line that says what to do."""
-
-from __future__ import annotations
+"""What a user is told: errors that can be mended, in one clear line that says what to do, and messages of long work."""
 
 import argparse
 import difflib
 import errno
 import functools
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
+
+logger = logging.getLogger("distill_lib")  # an ordinary one: a program may set its level, or put handlers of its own
 
 
 class DistillError(Exception):
@@ -24,11 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
-    """Makes a command of a function of its arguments (None for the process's): what stops it is told in one line.
-
-    The exit code is what `main` returns, 0 for None; 1 where a `DistillError` or the system stops it, and 130 where the
-    user does.
-    """
+    """Makes a command of a function of arguments, or the process's: 1 after an error, 130 where the user stops it."""
 
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:
@@ -51,3 +48,18 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> DistillError:
     close = difflib.get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return DistillError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(choices) or 'none'}.")
+
+
+class _Plain(logging.StreamHandler[TextIO]):
+    """Prints the message alone, warnings to standard error; notebooks exchange the streams."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints in one piece, so that threads do not mix their lines."""
+        self.stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        super().emit(record)
+
+
+if not logger.handlers:
+    logger.addHandler(_Plain())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -3,21 +3,11 @@
     distill export results/fashion_quick/RUN --to safetensors
     distill export R50x1_224 --to stablehlo --output r50x1.stablehlo
 
-Weights of a network that timm has are in timm's names and layout, for `timm.create_model(NAME, num_classes=...,
-checkpoint_path=FILE)`, with NAME as the metadata's `timm` says; of any other they are in this library's. A network in
-StableHLO needs neither this library nor its weights; JAX calls it for any number of images:
-
-    network = jax.export.deserialize(open("r50x1.stablehlo", "rb").read())
-    logits = network.call(images)  # float32 (batch, resolution, resolution, channels) in [-1, 1]
-
-What it is travels with it: model, size, range of values, names of the classes and where it comes from; in the metadata
-of safetensors, and in FILE.json beside StableHLO. Both need the extra `distill_lib[export]`.
-
-References:
-    github.com/huggingface/pytorch-image-models, timm/models/resnetv2.py (names and layout); docs.jax.dev, `jax.export`.
+Weights that timm knows are in its names and layout (timm, models/resnetv2.py), for `timm.create_model(NAME,
+checkpoint_path=FILE)` with NAME as the metadata's `timm` says. StableHLO needs neither this library nor its weights:
+`jax.export.deserialize(open(FILE, "rb").read()).call(images)`, float32 (batch, resolution, resolution, channels) in
+[-1, 1]. What it is stands in the metadata of safetensors, and in FILE.json beside StableHLO.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -56,17 +46,11 @@ _TIMM_PARTS = (
 
 
 def export(network: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
-    """Writes a network for other programs, and returns the file.
+    """Writes a network for other programs, and returns the file; needs the extra `distill_lib[export]`.
 
-    Args:
-        network: a run's folder, its student.npz, or a teacher that is one network.
-        to: one of `FORMATS`.
-        output: the file; None is beside a run's student, else in the working folder.
-        resolution: height and width in pixels of its images; None takes that of the run, or the network's own.
-
-    Raises:
-        DistillError: if the network is not at hand or damaged, its size is not known, an extra is not installed, or the
-            file cannot be written.
+    `network` is a run's folder, its student.npz, or a teacher that is one network, and `to` one of `FORMATS`. `output`
+    is beside a run's student, else in the working folder; `resolution`, in pixels, that of the run, or the network's
+    own. DistillError if the network is absent or damaged, its size unknown, or it cannot be written.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
@@ -103,7 +87,6 @@ def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variabl
 
 
 def _about(path: Path, facts: dict[str, Any], record: records.Record | None) -> dict[str, Any]:
-    """What a network is, and where it comes from; JSON-able."""
     about = {"model": facts["model"], "input_range": facts["input_range"], "sha256": weights.sha256(path)}
     if facts["model"] in TIMM:
         about["timm"] = TIMM[facts["model"]]
@@ -138,10 +121,9 @@ def _in_timm(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _stablehlo(member: Member, variables: models.Variables, shape: models.ImageShape) -> bytes:
-    """The network as a program of images (batch, height, width, channels), for all `PLATFORMS`."""
     import flatbuffers  # noqa: F401  # that `serialize` imports late
 
-    frozen, constants = models.fold(member.model, variables)
+    frozen, constants = member.model.fold(variables)
     member, constants = replace(member, model=frozen), jax.tree.map(jnp.asarray, constants)
 
     @jax.jit

@@ -1,19 +1,12 @@
 """Public names of packages, each loaded when it is asked for: who needs a step alone loads no data and no records."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
 def loader(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Makes the `__getattr__` of a package.
-
-    Args:
-        package: its name.
-        modules: its modules, each with the public names that it holds; one without any is public itself.
-    """
+    """Makes the `__getattr__` of a package from its modules, each with its public names or public itself."""
     homes = {name: module for module, names in modules.items() for name in names or [module]}
 
     def look_up(name: str) -> Any:

@@ -1,12 +1,8 @@
 """Distances between teacher and student, per example, and how often they agree.
 
-References:
-    Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, equation 1; released
-    code: google-research/big_vision, evaluators/proj/distill/distance.py.
+Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2; Beyer et al., CVPR 2022, equation 1;
+released code: google-research/big_vision, evaluators/proj/distill/distance.py.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -19,12 +15,10 @@ _EPSILON = 1e-12  # under a square root, whose gradient at zero is infinite
 def kl(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float | jax.Array = 1.0, scaled: bool = True
 ) -> jax.Array:
-    """Kullback-Leibler divergence from the student's to the teacher's tempered prediction, times temperature squared.
+    """Kullback-Leibler divergence from the student's to the teacher's tempered prediction, if `scaled` times T^2.
 
-    `T^2 * sum_c p_c (log p_c - log q_c)` with `p = softmax(teacher / T)` and `q = softmax(student / T)`. The factor
-    keeps the gradient's size independent of the temperature.
-
-    Maps two (..., classes) to (...,) float32, in nats, times T^2 unless not `scaled`; T > 0.
+    `T^2 * sum_c p_c (log p_c - log q_c)` with `p = softmax(teacher / T)`, `q = softmax(student / T)` and T > 0; the
+    factor keeps the gradient's size independent of T. Maps two (..., classes) to (...,) float32, in nats.
     """
     teacher = jax.nn.log_softmax(teacher_logits / temperature)
     student = jax.nn.log_softmax(student_logits / temperature)
@@ -48,10 +42,10 @@ def log_euclidean(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.A
 
 
 def hard(student_logits: jax.Array, teacher_logits: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
-    """Divergence from the class that the teacher thinks most likely; without smoothing, the cross-entropy with it.
+    """Divergence from the class that the teacher thinks most likely, two (..., classes) to (...,) float32 in nats.
 
-    Maps two (..., classes) to (...,) float32 in nats; 0 where the student's prediction is the target, as in the
-    released code. `smoothing` is the share of the target, from 0 to below 1, that the other classes get in equal parts.
+    It is 0 where the student's prediction is the target, as in the released code. `smoothing` is the share of the
+    target, from 0 to below 1, that the other classes get in equal parts.
     """
     classes = teacher_logits.shape[-1]
     targets = jax.nn.one_hot(teacher_logits.argmax(axis=-1), classes)
@@ -78,9 +72,6 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def agreement(student_logits: jax.Array, teacher_logits: jax.Array, *, k: int = 1) -> jax.Array:
-    """1.0 where the teacher's prediction is among the student's k >= 1 most likely classes, else 0.0.
-
-    Maps two (..., classes) to (...,) float32; the released code's `agree`. With all classes everything agrees.
-    """
+    """1.0 where the teacher's prediction is among the student's k >= 1 likeliest classes, else 0.0; (...,) float32."""
     _, likely = jax.lax.top_k(student_logits, min(k, student_logits.shape[-1]))
     return (likely == teacher_logits.argmax(axis=-1, keepdims=True)).any(axis=-1).astype(jnp.float32)

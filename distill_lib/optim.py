@@ -1,15 +1,8 @@
 """The optimisers of the study: clipped gradients, decoupled weight decay on kernels, linear warm-up and decay to zero.
 
-The paper's students are trained by Adam with cosine decay; Shampoo with quadratic decay is its faster alternative.
-Teachers are fine-tuned by plain SGD, whose learning rate falls in steps.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and
-    appendix; the order of the chain is the released configuration's.
-    Kolesnikov et al., "Big Transfer (BiT): General visual representation learning", ECCV 2020, section 3.3.
+Beyer et al., CVPR 2022, section 3.1 and appendix, and the released configuration for the order of the chain;
+Kolesnikov et al., "Big Transfer (BiT)", ECCV 2020, section 3.3.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -30,17 +23,10 @@ STAIR = 0.1  # what is left after each
 
 
 def multiplier(schedule: str, total_steps: Number, warmup_steps: Number) -> optax.Schedule:
-    """Multiplier of the learning rate and the weight decay: linear from 0 to 1 in the warm-up, then down.
+    """Multiplier in [0, 1] of learning rate and weight decay, by step from 0: linear in the warm-up, then down.
 
-    Args:
-        schedule: "cosine", half a cosine down to 0; "quadratic", a parabola down to 0 (the paper's for Shampoo,
-            appendix D); or "staircase", constant and divided by 10 after 30, 60 and 90 % of all steps (BiT, section
-            3.3). DistillError for any other.
-        total_steps: steps of the whole run.
-        warmup_steps: steps of the linear part, fewer than `total_steps`.
-
-    Returns:
-        A function from the step (counted from 0) to a factor in [0, 1].
+    `schedule` is "cosine", half a cosine down to 0; "quadratic", a parabola down to 0 (the paper's appendix D); or
+    "staircase", divided by 10 after 30, 60 and 90 % of all steps (BiT, section 3.3). DistillError for any other.
     """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
@@ -76,26 +62,13 @@ def create(
 ) -> optax.GradientTransformation:
     """An optimiser in the paper's chain: clip, optimiser, learning rate, weight decay, schedule, minus one.
 
-    In the paper weight decay follows the schedule and is *not* multiplied by the learning rate, so AdamW's coefficient
-    is `weight_decay / learning_rate`.
+    "adam" has its first moment in bfloat16; "sgd" momentum of 0.9 in bfloat16; "sgd_unclipped" in float32 and without
+    clipping, as BiT's fine-tuning; "shampoo" is `shampoo.scale_by_shampoo`, whose roots devices of a mesh, along one
+    axis "data", share; and "muon" `optax.contrib.muon`, with steps of Adam's size, for all kernels but the head's.
 
-    Args:
-        optimizer: one of `OPTIMIZERS`. "adam" keeps its first moment in bfloat16. "sgd" has plain momentum of 0.9, kept
-            in bfloat16, as the paper's code base has it for training on labels. "sgd_unclipped" keeps it in float32
-            and takes gradients of any length as they are, as BiT's fine-tuning does. "shampoo" is
-            `shampoo.scale_by_shampoo`. "muon" is `optax.contrib.muon`: it moves all kernels but the head's, seen as
-            matrices, by steps of the size of Adam's, and all else by Adam with Nesterov momentum.
-        learning_rate: peak learning rate.
-        weight_decay: fraction of each kernel that is taken off a step, at the schedule's peak.
-        total_steps: steps of the whole run, as in `multiplier`.
-        warmup_steps: of them.
-        schedule: one of `SCHEDULES`, how learning rate and weight decay fall.
-        decay: one of `DECAYS`: weight decay as in the paper, or multiplied by the learning rate as in AdamW.
-        mesh: devices along one axis "data" that share the computing of Shampoo's roots; None has one compute all.
-
-    Returns:
-        The optax transformation; with defaults the paper's. The structure of its state does not depend on the numbers.
-        DistillError if a name is unknown.
+    Learning rate and weight decay, a fraction of each kernel that a step takes off, are those at the peak of the
+    schedule (see `multiplier`). In the paper weight decay is *not* multiplied by the learning rate, as it is with the
+    decay "adamw". The structure of the state does not depend on the numbers. DistillError for unknown names.
     """
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
@@ -112,7 +85,6 @@ def create(
 
 
 def _core(optimizer: str, mesh: Mesh | None) -> optax.GradientTransformation:
-    """What turns a gradient into a direction."""
     if optimizer == "adam":
         return optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=jnp.bfloat16)
     if optimizer in ("sgd", "sgd_unclipped"):
@@ -124,12 +96,7 @@ def _core(optimizer: str, mesh: Mesh | None) -> optax.GradientTransformation:
 
 
 def _muon_axes(params: optax.Params) -> optax.Params:
-    """Rows and columns of the kernels that Muon moves; None for what Adam moves: vectors and the head.
-
-    References:
-        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: hidden layers only.
-        Liu et al., "Muon is scalable for LLM training", 2025, section 2.2: steps with Adam's root mean square.
-    """
+    """Rows and columns of kernels that Muon moves (Jordan et al., 2024; Liu et al., 2025, section 2.2), else None."""
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         rows = shampoo.row_axes(leaf.shape)

@@ -264,9 +264,9 @@ def _number(text: str) -> int | float | str:
 
 @functools.cache
 def code() -> str:
-    """Digest of the library's files, without those that only measure, tell and draw."""
+    """Digest of the library's files and tables, without those that only measure, tell and draw."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted([*folder.rglob("*.py"), *folder.glob("data/*.toml"), folder / "data" / "checkpoints.csv"]):
         if path.relative_to(folder).parts[0] not in AFTERWARDS:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,19 +1,9 @@
 """Shampoo: a gradient is preconditioned from both sides by inverse roots of its own second moments, block by block.
 
-An array is seen as a matrix and cut into blocks of at most 128 x 128. A block with gradient G keeps L, the moving
-average of G G^T, and R, that of G^T G, and moves along L^(-1/4) G R^(-1/4). How far the whole array moves is what
-Adam's second moment says (grafting), so steps have the size of Adam's. Scales and biases, which are no matrices, move
-as Adam moves them, but for the momentum.
-
-References:
-    Gupta, Koren and Singer, "Shampoo: Preconditioned stochastic tensor optimization", ICML 2018, algorithm 1.
-    Anil et al., "Scalable second order optimization for deep learning", 2020; released settings for ResNet-50:
-    google-research/google-research, scalable_shampoo/README.md.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, appendix D: blocks of
-    128 x 128, roots computed in every step and shared out over the devices, Nesterov momentum, grafted step size.
+A block of at most 128 x 128 with gradient G keeps L, the moving average of G G^T, and R, that of G^T G, and moves along
+L^(-1/4) G R^(-1/4), as far as Adam's second moment says (grafting). Gupta, Koren and Singer, ICML 2018, algorithm 1;
+Anil et al., "Scalable second order optimization for deep learning", 2020; Beyer et al., CVPR 2022, appendix D.
 """
-
-from __future__ import annotations
 
 import functools
 import itertools
@@ -31,17 +21,11 @@ TINY = 1e-30  # stands for the size of what is zero: its square root and inverse
 
 
 class ShampooState(NamedTuple):
-    """What Shampoo remembers between steps.
+    """What Shampoo remembers between steps."""
 
-    Attributes:
-        step: steps done.
-        second: moving average of the squared gradient, a tree like the parameters.
-        statistics: L and R, (blocks, rows, rows) and (blocks, columns, columns), of each array that is a matrix.
-    """
-
-    step: jax.Array
-    second: optax.Updates
-    statistics: list[Pair]
+    step: jax.Array  #: steps done
+    second: optax.Updates  #: moving average of the squared gradient, a tree like the parameters
+    statistics: list[Pair]  #: L and R, (blocks, side, side), of each array that is a matrix
 
 
 class Cut(NamedTuple):
@@ -73,11 +57,7 @@ class Cut(NamedTuple):
 
 
 def row_axes(shape: tuple[int, ...]) -> int | None:
-    """How many leading axes are the rows of an array that is seen as a matrix; None if it is rather a vector.
-
-    The kernel of a convolution (h, w, in, out) is (h w in, out). Arrays with fewer axes become the matrix that is
-    closest to a square: projections of attention are (width, heads x size) and (heads x size, width).
-    """
+    """How many leading axes are the rows of an array that is seen as a matrix; None if it is rather a vector."""
     splits = range(3, 4) if len(shape) == 4 else range(1, len(shape))
     sides = {axes: (math.prod(shape[:axes]), math.prod(shape[axes:])) for axes in splits}
     matrices = [axes for axes in splits if min(sides[axes]) > 1]
@@ -94,22 +74,11 @@ def cut(shape: tuple[int, ...], block_size: int) -> Cut | None:
 
 
 def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> jax.Array:
-    """Inverse root of symmetric positive semi-definite matrices, by the coupled Newton iteration in float32.
+    """Inverse root, of an order, of positive semi-definite float32 matrices (..., n, n), by Newton's iteration.
 
-    Each matrix A gets a ridge first: A + epsilon s I, where s is its Schatten 8-norm, at most n^(1/8) times its
-    largest eigenvalue. That bounds the condition number, and so the number of iterations is known beforehand: no
-    test of convergence, and matrix products only, all blocks at once, on any device.
-
-    Args:
-        matrices: (..., n, n) float32.
-        order: p of A^(-1/p).
-        epsilon: ridge, relative to the largest eigenvalue.
-
-    Returns:
-        (..., n, n) float32; a multiple of the identity where the matrix is zero.
-
-    References:
-        Guo and Higham, "A Schur-Newton method for the matrix pth root and its inverse", 2006.
+    Each matrix A gets a ridge first: A + epsilon s I, where s is its Schatten 8-norm, at most n^(1/8) times its largest
+    eigenvalue, so that the number of iterations is known beforehand (Guo and Higham, "A Schur-Newton method for the
+    matrix pth root and its inverse", 2006). Where the matrix is zero, a multiple of the identity.
     """
     identity = jnp.broadcast_to(jnp.eye(matrices.shape[-1]), matrices.shape)
     start = (1 + order) / 2  # between 0 and 1 + order every eigenvalue converges to 1
@@ -141,17 +110,10 @@ def scale_by_shampoo(
 ) -> optax.GradientTransformation:
     """Preconditions gradients by Shampoo; each array's step is as long as Adam's would be, then averaged over steps.
 
-    Args:
-        block_size: largest side of a block.
-        momentum: of Nesterov, on the preconditioned gradient: m <- momentum m + (1 - momentum) d, and the step is
-            momentum m + (1 - momentum) d.
-        decay: of the moving averages of second moments, matrices and squares.
-        epsilon: ridge of the matrices, relative to their largest eigenvalue.
-        start: steps that take the grafted step itself, while the first statistics are gathered.
-        mesh: devices along one axis "data", each of which computes its share of the roots; None computes all on one.
-
-    Returns:
-        The optax transformation, without learning rate and sign; its state begins with a `ShampooState`.
+    Second moments, in blocks of at most `block_size`, are averaged with `decay` and get a ridge of `epsilon` times
+    their largest eigenvalue. Momentum is Nesterov's: m <- momentum m + (1 - momentum) d, and the step is momentum m +
+    (1 - momentum) d. The first `start` steps are the grafted ones. Devices of a mesh, along one axis "data", share the
+    roots. The state begins with a `ShampooState`; learning rate and sign are left to the chain.
     """
     find = _shared_roots(functools.partial(inverse_root, epsilon=epsilon), mesh)
 

@@ -1,7 +1,8 @@
 """The devices of a run along one axis, "data": batches are split over it, and all else lies on every device."""
 
-from __future__ import annotations
-
+import ctypes
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+BATCHES_AHEAD = 2  # that may wait for students; each holds its images on the device
+KEPT = {-1: -1, -2: 256 * 2**20, -4: 0}  # M_TRIM_THRESHOLD (never), M_TOP_PAD and M_MMAP_MAX (nothing) of malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc, where it is, keep large buffers for the next step, unless MALLOC_* or GLIBC_TUNABLES are set."""
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, value in KEPT.items():
+            mallopt(option, value)
 
 
 def use_compilation_cache() -> None:
@@ -20,14 +33,16 @@ def use_compilation_cache() -> None:
 
 
 def data_mesh(count: int | None = None) -> Mesh:
-    """The first `count` devices, or all, along one axis "data": that of the images of a batch.
-
-    Those of a process stand side by side, so that its share of a batch is one piece.
-    """
+    """The first `count` devices, or all, along one axis "data"; those of a process stand side by side."""
     if jax.process_count() > 1:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     return jax.make_mesh((count or jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def most_ahead() -> int:
+    """How many batches the host may be ahead: none of several CPU devices, which would wait for each other for ever."""
+    return 0 if jax.default_backend() == "cpu" and jax.device_count() > 1 else BATCHES_AHEAD
 
 
 def split(mesh: Mesh) -> NamedSharding:
@@ -90,10 +105,7 @@ def part_size(size: int, count: int) -> int:
 
 
 def filled(examples: Any, size: int) -> Any:
-    """Splits a tree of NumPy arrays (n, ...) over all devices; ones fill it up to a size that `part_size` gives.
-
-    So one program serves all parts of a set.
-    """
+    """Splits a tree of NumPy arrays (n, ...) over all devices; ones fill it up to a size that `part_size` gives."""
 
     def fill(array: np.ndarray) -> np.ndarray:
         return np.concatenate([array, np.ones((size - len(array), *array.shape[1:]), array.dtype)])

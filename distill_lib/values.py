@@ -1,7 +1,5 @@
 """Values as a command line gives them."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any, ClassVar

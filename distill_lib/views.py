@@ -1,16 +1,13 @@
 """A view is a value: what exactly a network is shown of a batch of images.
 
-`sample` draws a `View`, `render` shows it. Teacher and student are consistent because they render the same `View`;
-independent noise is two views, and one view rendered at two sizes is still one view.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.1 and Fig. 2.
-    Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6 (inception crop).
-    Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018.
+`sample` draws a `View`, `render` shows it. Teacher and student are consistent because they render the same `View`.
+Beyer et al., CVPR 2022, section 3.1 and Fig. 2; Szegedy et al., CVPR 2015, section 6 (inception crop); Zhang et al.,
+ICLR 2018 (mixup).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,39 +23,22 @@ MIXUPS = ("batch", "example")
 
 
 class View(NamedTuple):
-    """What is shown of each image of a batch.
+    """What is shown of each image of a batch."""
 
-    Attributes:
-        box: (batch, 4) float32, the crop's top, left, height and width as fractions of the image.
-        flip: (batch,) bool, whether the crop is mirrored left-right.
-        weight: (batch,) float32, mixup's lambda: the share of the own image, the rest being the next image of the batch
-            (the first one's for the last); None mixes nothing.
-    """
-
-    box: jax.Array
-    flip: jax.Array
-    weight: jax.Array | None = None
+    box: jax.Array  #: (batch, 4) float32: top, left, height and width of the crop, as fractions of the image
+    flip: jax.Array  #: (batch,) bool, whether the crop is mirrored left-right
+    weight: jax.Array | None = None  #: (batch,) float32, the own image's share (mixup); the next one's is the rest
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What teacher and student see: a row of the paper's Fig. 2.
+    """What teacher and student see: a row of the paper's Fig. 2."""
 
-    Attributes:
-        teacher: the teacher's crop; "inception_mean" is the mean prediction over many inception crops, and None stands
-            for no teacher (hard labels).
-        relation: "none" (no teacher), "fixed" (the teacher's outputs are computed once), "independent" (two draws) or
-            "same" (one draw).
-        student: the student's crop.
-        name: the policy in words, as figures print it.
-        mix: whether images are mixed by mixup.
-    """
-
-    teacher: str | None
-    relation: str
-    student: str
-    name: str
-    mix: bool = False
+    teacher: str | None  #: the teacher's crop; "inception_mean" is the mean prediction over many, None is no teacher
+    relation: str  #: "none" (no teacher), "fixed" (asked once), "independent" (two draws) or "same" (one)
+    student: str  #: the student's crop
+    name: str  #: the policy in words, as figures print it
+    mix: bool = False  #: whether images are mixed by mixup
 
     @property
     def flip(self) -> bool:
@@ -113,31 +93,20 @@ def sample(
     whole: float = 0.0,
     image_aspect: jax.Array | float = 1.0,
 ) -> View:
-    """Draws a view of each image of a batch.
+    """Draws a view of each image of a batch, from the key and its position in the global batch alone.
 
-    The draw for an image depends on the key and its position in the global batch alone, so it is the same on any number
-    of devices.
-
-    Args:
-        key: a random key, one for each training step.
-        batch_size: images in the global batch; the leading axis of what is returned.
-        crop: one of `CROPS`; DistillError for another, as for another mixup.
-        flip: whether to mirror half of the crops.
-        mixup: None, "batch" (one lambda for all) or "example" (one lambda for each image).
-        beta: p of lambda ~ Beta(p, p), above 0; 1 is uniform on [0, 1].
-        folded: whether max(lambda, 1 - lambda) is taken, as in the released code.
-        area: smallest and largest area of an inception crop, as fractions of the image.
-        aspect: narrowest and widest width / height of an inception crop, in pixels.
-        whole: share of the images that are shown whole instead of cropped.
-        image_aspect: width / height of the images, a number or (batch,).
+    The crop is one of `CROPS`, and half of them are mirrored if they `flip`. Inception crops have between the smallest
+    and the largest `area` of the image, and of `aspect`, width / height in pixels; a share of `whole` images are not
+    cropped. Mixup is None, "batch" (one lambda for all) or "example" (one for each), lambda ~ Beta(p, p) with p =
+    `beta`, or `folded` max(lambda, 1 - lambda), as in the released code. `image_aspect` is width / height of the
+    images, a number or (batch,). DistillError for an unknown crop or mixup.
     """
     if crop not in CROPS:
         raise unknown("crop", crop, CROPS)
     if mixup is not None and mixup not in MIXUPS:
         raise unknown("mixup", mixup, MIXUPS)
-    uniform = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (DRAWS,)))(
-        jnp.arange(batch_size)
-    )
+    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.arange(batch_size))
+    uniform = jax.vmap(lambda own: jax.random.uniform(own, (DRAWS,)))(keys)
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     box = crops.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
     if whole:
@@ -145,18 +114,15 @@ def sample(
     flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
     weight = None
     if mixup:
-        weight = uniform[:, 2] if beta == 1 else _beta(key, batch_size, beta)
+        draw = jax.vmap(lambda own: jax.random.beta(jax.random.fold_in(own, 1), beta, beta))  # never those of boxes
+        weight = uniform[:, 2] if beta == 1 else draw(keys)
         weight = jnp.broadcast_to(weight[0], (batch_size,)) if mixup == "batch" else weight
         weight = jnp.maximum(weight, 1 - weight) if folded else weight
     return View(box, flips, weight)
 
 
 def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float = 1.0) -> View:
-    """The view without randomness: the central square used by evaluation, or with `side=1` of a square image the whole.
-
-    The square's side is a fraction of the image's shorter side, of images of width / height `image_aspect`, a number or
-    (batch,).
-    """
+    """The view without randomness: the central square, its side a fraction of the image's shorter one."""
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
     height = side * jnp.minimum(ratio, 1.0)
     width = side * jnp.minimum(1.0 / ratio, 1.0)
@@ -167,9 +133,8 @@ def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float
 def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options: Any) -> tuple[View, View]:
     """Draws the views of teacher and student for one step; arguments as of `sample`, with `mixup` if the policy mixes.
 
-    Returns:
-        The teacher's and the student's view: the very same object unless the policy is an independent one. A fixed
-        teacher's outputs are computed once, and a baseline has no teacher: their first view is not to be used.
+    They are the very same object unless the policy is an independent one; without a teacher, or with a fixed one, the
+    first is not to be used.
     """
     options |= {"flip": policy.flip, "mixup": mixup if policy.mix else None}
     student = sample(key, batch_size, crop=policy.student, **options)
@@ -182,20 +147,11 @@ def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch
 def render(
     images: jax.Array | np.ndarray, view: View, size: int, extents: jax.Array | np.ndarray | None = None
 ) -> jax.Array:
-    """Shows a view: crops, resizes bilinearly without antialiasing, mirrors and mixes.
+    """Shows a view of size x size pixels: crops, resizes bilinearly without antialiasing, mirrors and mixes.
 
-    Both resizing axes are small matrix products (batch, size, height) x image x (batch, width, size), which
-    accelerators and CPUs run well, and the channel axis rides along.
-
-    Args:
-        images: (batch, height, width, channels), uint8, or float32 in [-1, 1].
-        view: the view, of the same batch.
-        size: height and width of the result in pixels.
-        extents: (batch, 2) height and width in pixels that each image really has, from the top left corner of its
-            canvas; None where the images fill theirs. Nothing beyond them is shown.
-
-    Returns:
-        (batch, size, size, channels), float32 in [-1, 1].
+    Maps images (batch, height, width, channels), uint8, or float32 in [-1, 1], to (batch, size, size, channels) float32
+    in [-1, 1]. Extents (batch, 2) are the height and width in pixels of each image in the top left corner of its
+    canvas; None where the images fill it.
     """
     images = normalize(images)
     top, left, height, width = view.box.T
@@ -209,11 +165,7 @@ def render(
 
 
 def mix(values: jax.Array, view: View) -> jax.Array:
-    """Mixes (batch, ...) values, rendered images or one-hot labels, as the view says.
-
-    The partner is the next image rather than any other: over many devices a roll sends one image from each to the next,
-    where a gather would send the whole batch to each.
-    """
+    """Mixes (batch, ...) values, images or one-hot labels, each with the next: a roll sends one between devices."""
     if view.weight is None:
         return values
     weight = view.weight.reshape(-1, *[1] * (values.ndim - 1))
@@ -234,18 +186,57 @@ def aspect(images: jax.Array | np.ndarray, extents: jax.Array | np.ndarray | Non
     return size[..., 1] / size[..., 0]
 
 
-def _beta(key: jax.Array, batch_size: int, p: float) -> jax.Array:
-    """A lambda ~ Beta(p, p) for each position of the batch, (batch,); never the draws that boxes are made from."""
-    return jax.vmap(lambda position: jax.random.beta(jax.random.fold_in(jax.random.fold_in(key, position), 1), p, p))(
-        jnp.arange(batch_size)
-    )
+class Images(NamedTuple):
+    """Images that lie on the device; views are cropped from them in the step."""
+
+    images: jax.Array | np.ndarray  #: (n, height, width, channels) uint8
+    targets: jax.Array | np.ndarray | None = None  #: labels (n,), or a fixed teacher's outputs (n, classes)
+    extents: jax.Array | np.ndarray | None = None  #: (n, 2), see `render`
+    indices: jax.Array | np.ndarray | None = None  #: (batch,) which of them a step uses; None for all
+
+    def batch(self) -> Images:
+        """Those of this step."""
+        if self.indices is None:
+            return self
+        return Images(*jax.tree.map(lambda whole: whole[self.indices], self[:3]))
+
+    def aspect(self) -> jax.Array:
+        """Width / height of the images, a number or (batch,)."""
+        return aspect(self.images, self.extents)
+
+    def show(self, view: View, size: int, *, teacher: bool) -> jax.Array:
+        """What student or teacher see of a view at a size in pixels, (batch, size, size, channels) in [-1, 1]."""
+        return render(self.images, view, size, self.extents)
+
+
+class Crops(NamedTuple):
+    """Crops of the host, made of the same views; what is left to do is mixup."""
+
+    student: jax.Array | np.ndarray | None  #: (batch, size, size, channels) uint8; None where only teachers look
+    teacher: Mapping[int, jax.Array | np.ndarray]  #: by size, where it is another
+    targets: jax.Array | np.ndarray | None = None  #: labels (batch,), or a fixed teacher's outputs
+
+    def batch(self) -> Crops:
+        """Those of this step: all of them."""
+        return self
+
+    def aspect(self) -> jax.Array:
+        """1: the host has seen to it."""
+        return jnp.ones(())
+
+    def show(self, view: View, size: int, *, teacher: bool) -> jax.Array:
+        """As `Images.show`."""
+        pixels = self.teacher[size] if teacher else self.student
+        assert pixels is not None
+        return mix(normalize(pixels), view)
+
+
+Pixels = Images | Crops
+"""The images of a batch before anybody looks at them."""
 
 
 def _bilinear(start: jax.Array, extent: jax.Array, length: jax.Array, pixels: int, size: int) -> jax.Array:
-    """Weights (batch, size, pixels) that resize a crop of an axis: half-pixel centres, edges repeated, no antialias.
-
-    Start and extent (batch,) are fractions of the image's length (batch,) or (1,), which is at most `pixels`.
-    """
+    """Weights (batch, size, pixels) that resize a crop of an axis, which is in fractions of its length (batch,)."""
     start, extent = (start * length)[:, None], (extent * length)[:, None]
     centres = start + (jnp.arange(size)[None, :] + 0.5) * extent / size - 0.5
     centres = jnp.clip(centres, start, start + jnp.maximum(extent - 1.0, 0.0))

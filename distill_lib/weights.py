@@ -1,7 +1,5 @@
 """Parameter trees in .npz files: no pickles, and a file is either whole or not there."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -27,14 +25,7 @@ _METADATA = "__metadata__"
 
 
 def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *, compressed: bool = True) -> None:
-    """Writes a parameter tree, atomically and byte-for-byte reproducibly; an existing file is replaced.
-
-    Args:
-        path: file to write; DistillError if it cannot be.
-        params: nested dict of arrays; names may not contain "/".
-        metadata: JSON-able facts to keep with the parameters.
-        compressed: whether to take the time for it.
-    """
+    """Writes a tree of arrays and JSON-able facts atomically, equal bytes for equal content; or raises DistillError."""
     arrays: Tree = {name: np.asarray(value) for name, value in sorted(flatten(params).items())}
     if metadata is not None:
         arrays[_METADATA] = np.array(json.dumps(metadata, sort_keys=True))
@@ -44,11 +35,7 @@ def save_npz(path: File, params: Tree, metadata: dict[str, Any] | None = None, *
 
 
 def load_npz(path: File) -> Tree:
-    """Reads NumPy arrays that `save_npz` wrote, or any .npz of arrays whose names are paths such as "head/kernel".
-
-    Raises DistillError if the file is missing, cannot be read, is damaged, expands to many times its size, or holds
-    anything but arrays, pickled objects among them, or numbers that are not finite.
-    """
+    """Reads an .npz of finite arrays whose names are paths such as "head/kernel"; DistillError for anything else."""
     arrays = _read(path)
     arrays.pop(_METADATA, None)
     for name, value in arrays.items():
@@ -115,10 +102,7 @@ def unpack(tree: Tree) -> Tree:
 
 
 def match(params: Tree, expected: Tree, source: str) -> Tree:
-    """Returns a loaded tree if it fits the arrays, or their shapes, that a model wants.
-
-    Raises DistillError naming the source, with every missing, surplus and misshapen array.
-    """
+    """Returns a loaded tree if it fits the arrays, or shapes, of a model; else DistillError names all differences."""
     have, want = flatten(params), flatten(expected)
     problems = [f"missing {name}" for name in want.keys() - have.keys()]
     problems += [f"surplus {name}" for name in have.keys() - want.keys()]

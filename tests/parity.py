@@ -11,6 +11,7 @@ import functools
 import json
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import seeded
@@ -33,6 +34,17 @@ def load(path: Path) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
+def features(model: nn.Module, variables: models.Variables, images: jax.Array) -> dict[str, jax.Array]:
+    """Outputs of the parts of a model and of their parts, such as "block1" and "block1/unit01", and last "logits"."""
+
+    def near(module: nn.Module, _: str) -> bool:
+        return 1 <= len(module.path) <= 2
+
+    output, captured = model.apply(variables, images, capture_intermediates=near, mutable=["intermediates"])
+    outputs = weights.flatten(captured["intermediates"])
+    return {path.removesuffix("/__call__"): value for path, (value,) in outputs.items()} | {"logits": output}
+
+
 def errors(path: Path) -> dict[str, float]:
     """Largest difference of the logits and of each feature map, relative to the largest number of timm's."""
     golden = load(path)
@@ -42,7 +54,7 @@ def errors(path: Path) -> dict[str, float]:
     model = models.create(name, int(golden["num_classes"]))
     shapes = weights.flatten(models.shapes(model, images.shape[1:]))
     variables = drawn(seed, tuple((path, leaf.shape) for path, leaf in shapes.items()))
-    found = jax.jit(models.features, static_argnums=0)(model, variables, images)
+    found = jax.jit(features, static_argnums=0)(model, variables, images)
     wanted = {key.removeprefix("feature/"): value for key, value in golden.items() if key.startswith("feature/")}
     differences = {part: difference(seeded.sample(found[part]), value) for part, value in wanted.items()}
     return differences | {"logits": difference(np.asarray(found["logits"]), golden["logits"])}

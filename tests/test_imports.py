@@ -14,10 +14,7 @@ import distill_lib
 
 LIBRARY = Path(distill_lib.__file__).parent
 HEAVY = ("jax", "flax", "optax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
-FLAT = (
-    *("errors", "log", "lazy", "values", "allocator", "sharding", "crops", "weights", "losses", "shampoo", "optim"),
-    *("views", "pixels"),
-)
+FLAT = (*("errors", "lazy", "values", "sharding", "crops", "weights", "losses", "shampoo", "optim", "views"),)
 MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before all of them
     "models": set(),
     "datasets": set(),
@@ -81,7 +78,7 @@ def test_the_package_itself_is_light() -> None:
 
 def test_modules_load_what_is_heavy_only_when_it_is_used() -> None:
     """Data sets, tables and figures are loaded by the functions that need them."""
-    names = ("recipes.resolve", "records", "weights", "datasets.source", "datasets.prepare")
+    names = ("recipes.presets", "records", "weights", "datasets.source", "datasets.prepare")
     loaded = loaded_by(", ".join(f"distill_lib.{name}" for name in names))
     assert not loaded & {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill"}
     assert not loaded_by("distill_lib.figures.runs") & {"tensorflow_datasets", "tensorflow", "papermill"}

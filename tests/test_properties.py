@@ -28,7 +28,7 @@ from distill_lib import recipes, records, teachers, weights
 from distill_lib.datasets import decode, source
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import soft_label_store, teacher
+from distill_lib.teachers import soft_labels, teacher
 from distill_lib.teachers.soft_labels import SoftLabels
 from distill_lib.train import checkpoint
 from distill_lib.values import parse_value
@@ -160,7 +160,7 @@ def test_any_record_is_read_or_refused(run: Path, data: st.DataObject) -> None:
 def labels(folder: Path) -> Path:
     """A store of two steps."""
     numbers = np.random.default_rng(0)
-    store = soft_label_store.begin(folder / "labels", {"seed": 0}, 3, steps=2, num_classes=300, batch_size=4)
+    store = soft_labels.begin(folder / "labels", {"seed": 0}, 3, steps=2, num_classes=300, batch_size=4)
     logits = -numbers.random((4, 3)).astype(np.float16)
     store.add([SoftLabels(logits, numbers.integers(0, 300, (4, 3), np.uint16), logits[:, 0] - 1)] * 2, np.zeros(4))
     return folder / "labels"
@@ -177,7 +177,7 @@ def test_any_store_is_read_or_refused(labels: Path, data: st.DataObject) -> None
         content = data.draw(damages(content))
     path.write_bytes(content)
     try:
-        if (store := taken(lambda: soft_label_store.load(labels))) is not None:
+        if (store := taken(lambda: soft_labels.load(labels))) is not None:
             taken(lambda: store.require({"seed": 0}, 2))
             taken(lambda: [store.read(step) for step in range(2)])
             taken(lambda: store.check(0, np.zeros((4, 2, 2, 1), np.float32)))

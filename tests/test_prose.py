@@ -79,6 +79,12 @@ def test_no_length_of_a_run_is_typed(path: Path) -> None:
     assert re.findall(r"\d\s?(?:epochs|steps|seeds)\b", prose(path)) == []
 
 
+def test_each_reference_says_where_to_read_it() -> None:
+    entries = re.split(r"(?m)^(?=@)", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"))
+    without = [entry for entry in entries if entry.startswith("@") and not re.search(r"(?m)^ *(?:doi|url) = ", entry)]
+    assert len(entries) > 20 and without == []
+
+
 @pytest.mark.parametrize(
     ("text", "measured"),
     [

@@ -16,11 +16,10 @@ from distill_lib import datasets, models, sharding, teachers, views
 from distill_lib.errors import unknown
 from distill_lib.models import flops
 from distill_lib.models.ensemble import Ensemble, Member
-from distill_lib.pixels import Crops, Images
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import published
 from distill_lib.train import step
-from distill_lib.train.state import state_shapes
+from distill_lib.views import Crops, Images
 from distill_lib.weights import load_metadata
 
 Program = tuple[Callable[[], Any], int, int, int]
@@ -50,7 +49,7 @@ def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
     dataset = datasets.get(recipe.dataset)
     student = models.create(recipe.student, dataset.num_classes, recipe.dtype)
     image = (recipe.resolution, recipe.resolution, dataset.channels)
-    state, (split, whole) = state_shapes(student, image, recipe.optimizer, mesh), _shapes(mesh)
+    state, (split, whole) = step.state_shapes(student, image, recipe.optimizer, mesh), _shapes(mesh)
     real, count = whole((), jnp.float32), whole((), jnp.int32)
     settings = step.Settings(real, real, real, real, count, count)
     shown, wanted = (recipe.batch_size, *image), (recipe.batch_size, dataset.num_classes)
@@ -92,7 +91,7 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
         shape = (side, side, dataset.channels)
         # zeros of NumPy, because BatchNorm is folded on the host
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), models.shapes(network, shape))
-        folded, variables = models.fold(network, zeros)
+        folded, variables = network.fold(zeros)
         asked = (jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), variables),)
         macs, ensemble = flops.macs(network, shape), Ensemble((Member(folded, own),))
     program: Any = step.teach(recipe, ensemble, classes)

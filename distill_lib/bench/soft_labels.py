@@ -16,8 +16,8 @@ from distill_lib.bench import timing
 from distill_lib.bench.students import Students, made_up
 from distill_lib.datasets import package_images
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import soft_label_store, soft_labels
-from distill_lib.train import batches, record_soft_labels, setup
+from distill_lib.teachers import soft_labels
+from distill_lib.train import record_soft_labels, setup
 from distill_lib.train.task import Task
 
 KEPT = {"fashion": (10, 5, 3, 1), "imagenet": (1000, 300, 100, 30, 10, 3, 1), "paper": (10,)}
@@ -42,7 +42,7 @@ def _fashion(rounds: int) -> timing.Rows:
     """The embedded study's networks, function matching: the first steps of the schedule `quick`."""
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
     live = setup.prepare(recipe)
-    given = zip(range(live.total_steps), batches.batches(live, 0, sharding.data_mesh()), strict=False)
+    given = zip(range(live.total_steps), live.batches(0, sharding.data_mesh()), strict=False)
     rows = weighed("Fashion, mix", [np.asarray(batch.targets) for _, batch in given], KEPT["fashion"])
     return [row | seconds for row, seconds in zip(rows, _timed(recipe, KEPT["fashion"], rounds), strict=True)]
 
@@ -106,7 +106,7 @@ def weighed(case: str, logits: list[np.ndarray], several: tuple[int, ...]) -> ti
     for kept in several:
         answers = [jax.device_get(soft_labels.keep(each, kept)) for each in logits]
         with tempfile.TemporaryDirectory() as folder:
-            begun = soft_label_store.begin(folder, {}, kept, steps=len(answers), num_classes=classes, batch_size=batch)
+            begun = soft_labels.begin(folder, {}, kept, steps=len(answers), num_classes=classes, batch_size=batch)
             size = begun.add(answers, np.zeros(batch, np.float32)).bytes_per_view
         back = np.concatenate([soft_labels.restore(each, classes) for each in answers])
         mass = np.sort(np.asarray(jax.nn.softmax(every)), axis=-1)[:, : classes - kept].sum(axis=-1).mean()

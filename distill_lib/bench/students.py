@@ -16,10 +16,10 @@ import numpy as np
 
 from distill_lib import datasets, models, recipes, sharding
 from distill_lib.bench import programs
-from distill_lib.pixels import Pixels
 from distill_lib.recipes import Recipe
-from distill_lib.train import batches, step
+from distill_lib.train import step
 from distill_lib.train.task import Task
+from distill_lib.views import Pixels
 from distill_lib.weights import flatten, save_npz, unflatten
 
 BATCHES = 2  # of mock images
@@ -64,7 +64,7 @@ class Students:
 
     def __init__(self, task: Task, students: int = 1, given: Iterator[Any] | None = None) -> None:
         mesh = sharding.data_mesh(1)
-        self._batches = given or batches.batches(task, 0, mesh)
+        self._batches = given or task.batches(0, mesh)
         self._settings = jax.device_put(task.settings, sharding.everywhere(mesh))
         seeded = [replace(task, recipe=replace(task.recipe, seed=seed)) for seed in range(students)]
         # Laid out as each step leaves them: the second step would be compiled again otherwise.
@@ -82,7 +82,7 @@ class Students:
         for _ in range(steps):
             ahead.append(next(self._batches))
             self.states = self.move(self.states, self._settings, ahead[-1])
-            if len(ahead) > batches.BATCHES_AHEAD:  # as the loop does: a device that is sent all at once is slower
+            if len(ahead) > sharding.BATCHES_AHEAD:  # as the loop does: a device that is sent all at once is slower
                 jax.block_until_ready(ahead.popleft())
         jax.block_until_ready((self.states, *ahead))
 

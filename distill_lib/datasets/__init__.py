@@ -1,9 +1,6 @@
 """Data sets by name: what they are, whether they are there, and their images."""
 
-from __future__ import annotations
-
 from distill_lib.datasets.cards import SPLITS, Dataset
-from distill_lib.datasets.content import digest, fingerprint
 from distill_lib.datasets.prepare import Status, check, status
 from distill_lib.datasets.source import (
     CANVAS,
@@ -13,6 +10,8 @@ from distill_lib.datasets.source import (
     Source,
     arrays,
     class_names,
+    digest,
+    fingerprint,
     first,
     fits,
     get,

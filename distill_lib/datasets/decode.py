@@ -1,11 +1,8 @@
 """Encoded images to pixels: whole, as random crops, or as evaluation shows them.
 
-Crops are what `views.render` shows of the same box, to within the rounding to uint8: bilinear with half-pixel centres,
-edges repeated, no antialias. TensorFlow ignores the orientation that cameras write into Exif; here it is obeyed, and
-boxes are of the upright image. JPEG is decoded by simplejpeg, CMYK and everything else by Pillow; OpenCV resamples.
+Crops are what `views.render` shows of the same box, to within the rounding to uint8. Unlike TensorFlow, images are
+turned upright as Exif says. JPEG is decoded by simplejpeg, CMYK and all else by Pillow; OpenCV resamples.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -52,12 +49,7 @@ def sides(image: Encoded) -> tuple[int, int]:
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
-    """Decodes a whole image, uint8 (h, w, channels), upright; raises ImageError.
-
-    Args:
-        image: a file's bytes in one of `FORMATS`, or pixels uint8 (h, w) or (h, w, c).
-        channels: 1 (grey) or 3 (RGB). Transparency is dropped; of 16 bits a channel the higher 8 are kept.
-    """
+    """Decodes a whole image, uint8 (h, w, 1 or 3), upright and without transparency; raises ImageError."""
     if isinstance(image, ImageError):
         raise image
     if isinstance(image, np.ndarray):
@@ -71,10 +63,7 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
 
 
 def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.ndarray, ...]:
-    """Decodes an image once, as far as needed: for each look a crop of it, uint8 (size, size, channels).
-
-    Image, channels and what is raised are as in `decode`.
-    """
+    """Decodes an image once, as far as needed: a crop of it for each look, uint8 (size, size, channels)."""
     pixels, height, width = _for_crops(image, looks, channels)
     try:
         return tuple(_crop(pixels, height, width, look) for look in looks)
@@ -83,11 +72,7 @@ def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.
 
 
 def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.ndarray:
-    """What evaluation shows, uint8 (size, size, channels); image and what is raised as in `decode`.
-
-    The shorter side is resized to `small` pixels by area, as `tf.image.resize`, and of that the central square is
-    taken.
-    """
+    """What evaluation shows: the central square of the image resized by area to a shorter side of `small` pixels."""
     whole = decode(image, channels)
     scale = small / min(whole.shape[:2])
     height, width = (max(small, round(side * scale)) for side in whole.shape[:2])
@@ -104,11 +89,7 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
 
 
 def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes one image and fits it into a square canvas; image and what is raised as in `decode`.
-
-    The image fills the top left corner of the canvas as far as its aspect allows, and the rest is black; a canvas of
-    None leaves the size as it is. Returns uint8 (H, W, channels), and the height and width that the image has in it.
-    """
+    """Fits an image into the top left corner of a black square canvas, if there is one; gives its sides there, too."""
     from PIL import Image
 
     pixels = decode(image, channels)

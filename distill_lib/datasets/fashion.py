@@ -1,12 +1,8 @@
 """Fashion-MNIST: the embedded files of `fashion`, the original ones, and who sees which images.
 
-Choice: within each class, the first 102 of the 60,000 original training images (in the order of the original file) are
-the training split and the next 102 the validation split; all others belong to the teacher alone. Both splits run
-through the classes in turn (0, 1, ..., 9, 0, 1, ...), so that any prefix holds every class equally often, to within
-one. The test split is the official one, in its own order.
+Of each class the first 102 original training images are the training split of `fashion`, and the next 102 the
+validation split, both in turns of the classes; all others are the teacher's alone. The test split is the official one.
 """
-
-from __future__ import annotations
 
 import gzip
 import hashlib
@@ -19,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill_lib.datasets import tfds_sets
-from distill_lib.datasets.cards import NUM_CLASSES, SPLITS
+from distill_lib.datasets.cards import CARDS, SPLITS
 from distill_lib.datasets.decode import decode
 from distill_lib.errors import DistillError
 from distill_lib.weights import sha256
@@ -71,10 +67,10 @@ def check(data: Path) -> None:
     folder = data / "fashion"
     try:
         sums = read_sums(folder)
-        problem = next((problem for name in FILES if (problem := _problem(folder / name, sums.get(name)))), "")
+        problems = [_problem(folder / name, sums.get(name)) for name in FILES]
     except (OSError, ValueError) as error:
-        problem = f"{SUMS} cannot be read ({error})"
-    if problem:
+        problems = [f"{SUMS} cannot be read ({error})"]
+    if problem := next(filter(None, problems), ""):
         raise DistillError(
             f"array_record that does not match its card in {folder}: {problem}. Install the package again, or rebuild "
             "the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
@@ -86,8 +82,7 @@ def _problem(path: Path, digest: str | None) -> str:
         return f"{path.name} is not listed in {SUMS}"
     if not path.is_file():
         return f"{path.name} is missing"
-    size = path.stat().st_size
-    return "" if sha256(path) == digest else f"{path.name} ({size} bytes) differs from its SHA-256"
+    return "" if sha256(path) == digest else f"{path.name} ({path.stat().st_size} bytes) differs from its SHA-256"
 
 
 def folder() -> Path:
@@ -96,10 +91,9 @@ def folder() -> Path:
 
 
 def read_originals(source: Path | None = None) -> Originals:
-    """Reads the four IDX files of a folder, gzipped or not, and checks them against their SHA-256.
+    """Reads the four IDX files of a folder, gzipped or not; DistillError where one is missing or not the original.
 
-    By default those of `folder()`, or where that is the Debian package's and absent, of TFDS's prepared
-    `fashion_mnist`. Raises DistillError where a file is missing or is not the original, and says how to get it.
+    By default those of `folder()`, or where that is the Debian package's and absent, of TFDS's prepared set.
     """
     place = source or folder()
     if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):
@@ -108,11 +102,7 @@ def read_originals(source: Path | None = None) -> Originals:
 
 
 def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Training images and labels, in the order of the original file; raises as `read_originals`.
-
-    Those of "fashion_teacher" are the 57,960 that `fashion` does not hold; those of "fashion_mnist" the 58,980 that are
-    not its validation images.
-    """
+    """Training images that `fashion` does not hold, or for "fashion_mnist" not in its validation, and their labels."""
     images, labels, *_ = read_originals()
     rows = choose(labels)
     kept = rows["teacher"] if name == "fashion_teacher" else np.sort(np.concatenate([rows["train"], rows["teacher"]]))
@@ -171,7 +161,9 @@ def _unshuffled(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Row numbers of the original training file that belong to "train", "validation" and "teacher", by its labels."""
-    first = np.stack([np.flatnonzero(labels == label)[: 2 * PER_CLASS] for label in range(NUM_CLASSES)], axis=1)
+    first = np.stack(
+        [np.flatnonzero(labels == label)[: 2 * PER_CLASS] for label in range(CARDS["fashion"].num_classes)], axis=1
+    )
     train, validation = first[:PER_CLASS].ravel(), first[PER_CLASS:].ravel()
     teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
     return {"train": train, "validation": validation, "teacher": teacher}

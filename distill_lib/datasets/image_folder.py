@@ -3,13 +3,9 @@
     /path/roses/1.jpg, /path/tulips/...                      split 80 / 10 / 10 by a hash of each picture's path
     /path/train/roses/1.jpg, /path/val/..., /path/test/...   split as given; `validation` is as good a name as `val`
 
-Where train has only one of the others beside it, the one that is absent is a tenth of train, taken by the same hash. A
-picture's split depends on its own path inside the folder and on nothing else. Only where pictures are so few that a
-split or a class would have none to learn from, those of each class take turns. Pictures are ordered by that hash too,
-so that the first so many of them are a fair draw.
+Beside train, the split that is absent is a tenth of it by the same hash, which orders pictures, too. Only where
+pictures are so few that a split or a class would have none, those of each class take turns.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -17,7 +13,6 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,25 +32,12 @@ class Picture(NamedTuple):
     label: int
 
 
-@dataclass(frozen=True)
-class Folder:
-    """What a folder of pictures holds."""
-
-    class_names: tuple[str, ...]  #: the sorted names of its class folders
-    pictures: dict[str, tuple[Picture, ...]]  #: those of each split, in their order
-    skipped: int  #: files that are hidden, no pictures, or in no class folder, and links to folders in a class
-    rule: str  #: how the splits came about, in a few words
-
-
 class PictureRows(Sequence[dict[str, Any]]):
-    """Rows {"image": bytes, "label": int, "file_name": str} of a folder's split, as it is now.
+    """Rows {"image": bytes or ImageError, "label": int, "file_name": str} of a split; DistillError where one goes."""
 
-    What is no picture that can be read has an ImageError in the place of its bytes. A picture that is there no more,
-    and a failing disk, raise DistillError.
-    """
-
-    def __init__(self, root: Path, split: str) -> None:
-        self._root, self._resolved, self._pictures = root, os.path.realpath(root), scan(root).pictures[split]
+    def __init__(self, card: Dataset, split: str) -> None:
+        self._root, self._pictures = Path(card.builder), card.pictures[split]
+        self._resolved = os.path.realpath(self._root)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -91,13 +73,8 @@ def absolute(name: str) -> str:
     return f"{FOLDER}{path_of(name)}" if name.startswith(FOLDER) else name
 
 
-def scan(root: Path) -> Folder:
-    """Finds the classes and pictures of a folder; names are compared in Unicode's composed form, as on any system.
-
-    Raises:
-        DistillError: no such folder, one in it that cannot be read, fewer than two classes, a class without pictures, a
-            class that training does not know, or a split without pictures.
-    """
+def scan(root: Path) -> Dataset:
+    """The card of a folder, with its pictures; DistillError where it is not as it must be, or cannot be read."""
     if not root.is_dir():
         raise DistillError(f"there is no folder {root}: give `folder:` and the path of a folder with a folder a class.")
     try:
@@ -115,42 +92,32 @@ def scan(root: Path) -> Folder:
     few = not all(pictures.values()) or len({picture.label for picture in pictures["train"]}) < len(classes)
     if few:
         pictures = given | _dealt(given["train"], absent, in_turns=True)
-    for split in SPLITS:
-        if not pictures[split]:
-            raise DistillError(
-                f"the {split} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
-                "val and test."
-            )
-    skipped = sum(others for _, others in scanned.values())
-    splits = {split: tuple(pictures[split]) for split in SPLITS}
-    return Folder(classes, splits, skipped, _rule(parts, absent, few))
-
-
-def card(name: str, root: Path) -> Dataset:
-    """The card of a folder of pictures; raises DistillError as `scan` does."""
-    folder = scan(root)
-    left_out = "they are hidden, no pictures, links to folders, or in no class folder"
+    if empty := [split for split in SPLITS if not pictures[split]]:
+        raise DistillError(
+            f"the {empty[0]} split of {root} is empty: add pictures (at least 3 of a class), or make folders train, "
+            "val and test."
+        )
+    skipped, left_out = sum(others for _, others in scanned.values()), "hidden, no pictures, or in no class folder"
     return Dataset(
-        name=name,
+        name=f"{FOLDER}{root}",
         builder=str(root),
-        splits=dict.fromkeys(SPLITS, folder.rule),
-        counts={split: len(folder.pictures[split]) for split in SPLITS},
-        num_classes=len(folder.class_names),
-        channels=3,
-        size=None,
+        splits=dict.fromkeys(SPLITS, _rule(parts, absent, few)),
+        counts={split: len(pictures[split]) for split in SPLITS},
+        num_classes=len(classes),
         licence="yours to know",
         citation="your own pictures",
-        class_names=folder.class_names,
+        class_names=classes,
         origin="folder",
         download_bytes=0,
-        traps=(f"{folder.skipped} files are not counted: {left_out}.",) if folder.skipped else (),
+        traps=(f"{skipped} files are not counted: they are {left_out}, or links to folders.",) if skipped else (),
+        pictures={split: tuple(pictures[split]) for split in SPLITS},
     )
 
 
-def fingerprint(root: Path) -> str:
+def fingerprint(card: Dataset) -> str:
     """Eight hexadecimal digits that change when a picture is added, removed, renamed or changes its number of bytes."""
-    pictures = sorted(picture.path for split in scan(root).pictures.values() for picture in split)
-    files = (root / path for path in pictures)
+    pictures = sorted(picture.path for split in card.pictures.values() for picture in split)
+    files = (Path(card.builder, path) for path in pictures)
     sizes = [(file.stat() if file.exists() else file.lstat()).st_size for file in files]  # a link may lead to nothing
     described = "\n".join(f"{path} {size}" for path, size in zip(pictures, sizes, strict=True))
     return hashlib.sha256(described.encode(errors="surrogateescape")).hexdigest()[:8]
@@ -173,11 +140,7 @@ def _rule(parts: dict[str, Path], absent: list[str], few: bool) -> str:
 
 
 def _dealt(pictures: list[Picture], absent: list[str], *, in_turns: bool) -> dict[str, list[Picture]]:
-    """Pictures for training and for each split that is not given.
-
-    By hash each such split is a tenth, the last one's with the highest hashes. In turns, the first picture of each
-    class is for training and the next ones for the absent splits.
-    """
+    """Pictures for training and for each split that is not given: a tenth each by hash, or in turns within a class."""
     places = ["train", *reversed(absent), "train", "train"] if in_turns else ["train"] * (10 - len(absent)) + absent
     dealt: dict[str, list[Picture]] = {split: [] for split in places}
     turns = Counter[int]()

@@ -1,15 +1,8 @@
-"""JPEG bytes to pixels: the header, and decoding of no more rows than asked for.
+"""JPEG bytes (ITU-T T.81, annex B) to pixels: the header, and decoding of no more rows than asked for.
 
-Decoding is by libjpeg-turbo (simplejpeg), with the fast integer inverse DCT, which is TensorFlow's default and so what
-the paper's networks saw: equal to the last bit. The accurate one's grey levels are others by 0.9 to 1.6 on average.
-Entropy decoding dominates and has to start at the top, so what a crop can save are the rows below it: the height in the
-header is lowered, and the decoder stops there.
-
-References:
-    ITU-T T.81 (JPEG), annex B (markers); CIPA DC-008 (Exif), tag 0x0112 (orientation).
+Decoding is by libjpeg-turbo (simplejpeg) with the fast integer inverse DCT, TensorFlow's default and so what the
+paper's networks saw. To save the rows below a crop, the height in the header is lowered: the decoder stops there.
 """
-
-from __future__ import annotations
 
 import struct
 from typing import NamedTuple
@@ -104,11 +97,10 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def decode(data: bytes, header: Header, *, colour: str, bottom: int | None = None) -> np.ndarray:
-    """Decodes a grey or colour JPEG, as it is stored (not turned upright); raises ImageError.
+    """Decodes a JPEG as it is stored, uint8 (rows, width, colours), as "RGB", "RGBX" or "GRAY"; raises ImageError.
 
     As TensorFlow, it takes what the decoder can make of damage within the scan, but not a file that ends too early.
-    `colour` is "RGB", "RGBX" (four bytes a pixel) or "GRAY"; rows from `bottom` on are not needed, and may be missing
-    in the result, uint8 (rows, width, colours).
+    Rows from `bottom` on may be missing.
     """
     import simplejpeg
 

@@ -1,10 +1,7 @@
 """Images that installed packages bring along, as training images of another domain; they are never judged by.
 
-`digits` are handwritten, of scikit-learn, 8 x 8 pixels, grey (Alpaydin, Kaynak: "Optical recognition of handwritten
-digits", UCI Machine Learning Repository, 1998); `patches` are squares of the photographs of `FILES`, 28 x 28 pixels.
+`digits` are scikit-learn's (UCI, Alpaydin and Kaynak, 1998), `patches` squares of the photographs of `FILES`.
 """
-
-from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
@@ -36,10 +33,7 @@ def load(name: str) -> np.ndarray:
 
 
 def write_folder(root: Path) -> Path:
-    """Writes a small data set of photographs, a folder of pieces of each, and returns its path; raises as `load`.
-
-    Pieces do not overlap, so that none shows pixels of another. What is there already stays.
-    """
+    """Writes a small data set, a folder of pieces of each photograph, and returns its path; what is there stays."""
     from PIL import Image
 
     for name in FILES:
@@ -53,20 +47,14 @@ def write_folder(root: Path) -> Path:
     return root
 
 
-DIGITS, PATCHES = 1_797, 1_020
-PATCH_SIDE = 28  # pixels
+PATCHES, PATCH_SIDE = 1_020, 28  # in number and in pixels
 _GREYS = 16  # of the digits
 
 
 def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads "digits" or "patches": images uint8 (n, side, side[, 3]), and labels int32 (n,), the digit or photograph.
-
-    Raises DistillError where the package that ships the images is not installed.
-    """
-    return _digits() if name == "digits" else _patches()
-
-
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Reads "digits" or "patches": images uint8 (n, side, side[, 3]), and labels int32 (n,); raises as `load`."""
+    if name == "patches":
+        return _patches()
     try:
         from sklearn.datasets import load_digits
     except ImportError:

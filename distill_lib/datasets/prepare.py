@@ -1,10 +1,4 @@
-"""The data check, and preparing: whether a set is there, where it was looked for, and what to do if it is not.
-
-distill data check               whether all sets are there, and how to prepare them
-distill data prepare flowers     download and prepare a set
-"""
-
-from __future__ import annotations
+"""The data check, and preparing: whether a set is there, where it was looked for, and what to do if it is not."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -12,9 +6,10 @@ from pathlib import Path
 
 from distill_lib.datasets import fashion, image_folder, tfds_sets
 from distill_lib.datasets.cards import Dataset
-from distill_lib.datasets.instructions import manual_folder, manual_hints, needs_tensorflow, remedy, size_text
 from distill_lib.datasets.source import get
 from distill_lib.errors import DistillError
+
+MIB, GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True)
@@ -47,10 +42,7 @@ class Status:
 
 
 def status(name: str) -> Status:
-    """Looks for a data set, and compares what is there with its card; opens the files, but reads no image.
-
-    Raises DistillError for an unknown name.
-    """
+    """Looks for a data set, and compares its files with its card; DistillError for an unknown name."""
     name = str(name)  # a notebook may be given a number
     try:
         dataset = get(name)
@@ -69,10 +61,7 @@ def status(name: str) -> Status:
 
 
 def check(name: str, *, mock: bool = False) -> None:
-    """Prints in a line or two whether a data set is there, and how to prepare it if it is not.
-
-    With `mock` the line says that mock data will be used, which need no files. Raises as `status`.
-    """
+    """Prints in a line or two whether a data set is there, and how to prepare it, or that mock data will do."""
     current = status(name)
     if mock:
         print(f"{name}: {current.state}, and not needed: mock data (made-up images) are used, and the records say so.")
@@ -81,10 +70,9 @@ def check(name: str, *, mock: bool = False) -> None:
 
 
 def prepare(name: str, *, register_checksums: bool = False) -> Status:
-    """Prepares a set of TFDS as array_record, with TFDS's progress, and returns what is there then, or was before.
+    """Prepares a set of TFDS as array_record, and returns what is there then; DistillError where that cannot be.
 
-    With `register_checksums` downloads are accepted that are not the ones TFDS knows. Raises DistillError where the set
-    cannot be prepared here, with what to do instead.
+    With `register_checksums` downloads are accepted that are not the ones TFDS knows.
     """
     current = status(name)
     if current.present:
@@ -96,7 +84,7 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
         raise DistillError(f"{current.problem}. {current.remedy}")
     if missing := [file for file in dataset.manual_files if not (manual_folder() / file).is_file()]:
         raise DistillError(f"{name} needs {' and '.join(missing)} in {manual_folder()}. {dataset.traps[0]}")
-    if needs_tensorflow(dataset.builder) and importlib.util.find_spec("tensorflow") is None:
+    if tfds_sets.needs_tensorflow(dataset.builder) and importlib.util.find_spec("tensorflow") is None:
         raise DistillError(f"{name} cannot be prepared here. {remedy(dataset, register_checksums=register_checksums)}")
     _run_tfds(dataset, register_checksums)
     return status(name)
@@ -144,3 +132,67 @@ def _looked_for(dataset: Dataset) -> tuple[str, str, str]:
     except DistillError as error:
         return str(place), str(error).removesuffix(fashion.REMEDY).rstrip(". "), state
     return str(place), "", state
+
+
+def size_text(number: int | None) -> str:
+    """A number of bytes in words, such as "331 MiB"."""
+    if number is None:
+        return "an unknown size"
+    if number >= GIB:
+        return f"{number / GIB:.1f} GiB"
+    return f"{number / MIB:.0f} MiB" if number >= MIB else f"{number / 1024:.0f} KiB" if number else "nothing"
+
+
+def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
+    """How to get a data set, in one line with the exact command; `damaged` is a folder that is in the way."""
+    if dataset.origin == "embedded":
+        return "Install this package again: the files are part of it."
+    if dataset.origin == "package":
+        return "Install the packages: `pip install scikit-image scikit-learn`."
+    if dataset.origin == "originals":
+        other = tfds_sets.command(dataset)
+        return f"Debian and Ubuntu bring the original files: `{fashion.DEBIAN}`; elsewhere, with TensorFlow: `{other}`"
+    return tfds_sets.remedy(dataset, damaged, register_checksums=register_checksums)
+
+
+def manual_folder() -> Path:
+    """Where TFDS looks for files that nobody can fetch but the user."""
+    return tfds_sets.data_folder() / "downloads" / "manual"
+
+
+def manual_hints(dataset: Dataset) -> tuple[str, ...]:
+    """Of each such file: its size, and whether it lies where TFDS looks for it."""
+
+    def state(path: Path, size: int) -> str:
+        if not path.is_file():
+            return "is missing"
+        return "is there" if path.stat().st_size == size else f"has {size_text(path.stat().st_size)} instead"
+
+    folder = manual_folder()
+    return tuple(
+        f"{file} ({size_text(size)}): {state(folder / file, size)}, in {folder}"
+        for file, size in dataset.manual_files.items()
+    )
+
+
+def card_text(dataset: Dataset) -> str:
+    """The card of a data set in Markdown: size, splits, licence, citation, preparation and traps."""
+    packaged = dataset.origin == "package"
+    quote = "" if packaged or dataset.origin == "originals" else "`"  # around an expression of TFDS, not around words
+    splits = [f"{split} {dataset.counts[split]:,} ({quote}{part}{quote})" for split, part in dataset.splits.items()]
+    colours = "grey" if dataset.channels == 1 else "colour"
+    shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
+    disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
+    files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
+    where = f"images of {dataset.builder}" if packaged else f"TFDS `{dataset.builder}`"
+    lines = [
+        f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
+        f"- **Splits**: {'; '.join(splits)}.",
+        f"- **Size**: {size_text(dataset.download_bytes)} to download, {'part of the packages' if packaged else disk}.",
+        *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {' and '.join(files)}."] if files else []),
+        f"- **Licence**: {dataset.licence}. **Citation**: {dataset.citation}.",
+        *[f"- **Trap**: {trap}" for trap in dataset.traps],
+    ]
+    if dataset.origin == "tfds":
+        lines += ["- **Prepare**:", "", "  ```sh", f"  {tfds_sets.command(dataset)}", "  ```"]
+    return "\n".join(lines)

@@ -1,26 +1,21 @@
 """Data sets by name, and their images: `load` gives random access, `arrays` all, `Source.encoded` the stored bytes.
 
-    flowers               a card in `cards`
-    tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; see `tfds_sets`
-    folder:/path          a folder with a folder of pictures for each class; see `image_folder`
-
-Sets of TFDS are read through `tfds.data_source` from array_record files, without TensorFlow. Images of various sizes
-are fitted into a square canvas: the chapter on data says what that costs, and `stream` crops the originals instead.
+flowers               a card in `cards`
+tfds:cifar10          a set of TFDS, by its id; a config follows after a slash; see `tfds_sets`
+folder:/path          a folder with a folder of pictures for each class; see `image_folder`
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from distill_lib.datasets import decode, fashion, image_folder, instructions, package_images, tfds_sets
+from distill_lib.datasets import decode, fashion, image_folder, package_images, tfds_sets
 from distill_lib.datasets.cards import CARDS, SPLITS, Dataset
 from distill_lib.datasets.decode import ImageError
 from distill_lib.errors import DistillError, unknown
@@ -28,8 +23,8 @@ from distill_lib.errors import DistillError, unknown
 CANVAS = 256  # pixels, side of the square that images of various sizes are brought to
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that `arrays` makes at most
 MOCK_EXAMPLES = 64
+WHOLE, SAMPLED = 4_096, 1_024  # examples: of larger splits that many are read for a digest, evenly spread
 _PROBED = 32  # images whose headers tell how large those of a set are
-_BY_NAME = {dataset.name: dataset for dataset in CARDS}
 Label = int | tuple[int, ...]
 
 
@@ -55,9 +50,7 @@ class Source:
 
     dataset: Dataset
     split: str
-    rows: (
-        tfds_sets.Rows
-    )  #: examples {"image": bytes or uint8 (h, w, c), "label": int}, under the card's names for these
+    rows: tfds_sets.Rows  #: examples, with the card's names for image and label
     size: int  #: number of examples, at most len(rows)
     canvas: int | None  #: side in pixels of the square that every image is fitted into; None leaves sizes as they are
 
@@ -65,10 +58,7 @@ class Source:
         return self.size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
-        """The image, uint8 (H, W, C), and label of one example: an integer, or several where the card says so.
-
-        Raises IndexError where there is no such example, and DistillError where its record or image is damaged.
-        """
+        """Image uint8 (H, W, C) and label, or several, of an example; IndexError, or DistillError if it is damaged."""
         image, _, label = self.fitted(index)
         return image, label
 
@@ -107,28 +97,27 @@ class Source:
 
 def names() -> tuple[str, ...]:
     """Names of all data sets that have a card; some are for evaluation or for transfer alone, as their splits tell."""
-    return tuple(_BY_NAME)
+    return tuple(CARDS)
 
 
-def get(name: str) -> Dataset:
-    """The card of a data set: one of `names()`, "tfds:" and a TFDS id, or "folder:" and a path.
+def get(name: str | Dataset) -> Dataset:
+    """The card of one of `names()`, of "tfds:" and a TFDS id, or of "folder:" and a path; DistillError for others.
 
-    Raises DistillError for an unknown name, a TFDS set that is no image classification, and a folder that is none.
+    A card is itself; what is done with it looks at no folder anew.
     """
+    if isinstance(name, Dataset):
+        return name
     if name.startswith(image_folder.FOLDER):
-        return image_folder.card(name, image_folder.path_of(name))
+        return image_folder.scan(image_folder.path_of(name))
     if name.startswith(tfds_sets.PREFIX):
         return tfds_sets.card(name)
-    if name not in _BY_NAME:
-        raise unknown("dataset", name, [*_BY_NAME, "tfds:NAME", "folder:PATH"])
-    return _BY_NAME[name]
+    if name not in CARDS:
+        raise unknown("dataset", name, [*CARDS, "tfds:NAME", "folder:PATH"])
+    return CARDS[name]
 
 
 def class_names(name: str) -> tuple[str, ...]:
-    """Names of a data set's classes, in the order of the labels; raises as `get`.
-
-    They are TFDS's (ImageNet: WordNet ids), or those of the folders; numbers where there are no names.
-    """
+    """Names of a data set's classes, TFDS's or those of folders, in the order of the labels; raises as `get`."""
     dataset = get(name)
     if dataset.class_names:
         return dataset.class_names
@@ -137,7 +126,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 def load(
-    name: str,
+    name: str | Dataset,
     split: str,
     *,
     limit: int | None = None,
@@ -145,21 +134,12 @@ def load(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Source:
-    """Opens a split for random access.
+    """Opens a split, or its first `limit` examples; images are decoded when they are asked for.
 
-    Args:
-        name: data set.
-        split: "train", "validation" or "test".
-        limit: the first `limit` examples only. `fashion` is stored so that any prefix of its train and validation
-            splits holds every class equally often, to within one; the others are in shuffled order, but for the
-            training images of `fashion_teacher` and `fashion_mnist`, which are in the order of the original file.
-        mock: noise instead of the files, for tests of the machinery; all splits hold the same.
-        canvas: side in pixels of the square that every image is fitted into (aspect kept, from the top left corner);
-            by default 256 where images differ in size, and none where they do not.
-        channels: colour channels of the images, 1 or 3; None takes the card's.
-
-    Raises:
-        DistillError: unknown name, limit too large, or files that are absent or damaged; the message says what to do.
+    With `mock` noise of the card's shape and classes is invented, 64 images unless a limit says how many. Images are
+    fitted into a square of side `canvas`; None is 256 where they differ in size. They have `channels` colour channels,
+    1 or 3; None takes the card's. DistillError, with what to do, for an unknown name, a limit that is too large, or
+    files that are absent or damaged.
     """
     dataset = _requested(name, split, limit)
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
@@ -169,7 +149,7 @@ def load(
 
 
 def arrays(
-    name: str,
+    name: str | Dataset,
     split: str,
     limit: int | None = None,
     *,
@@ -177,14 +157,11 @@ def arrays(
     canvas: int | None = None,
     channels: int | None = None,
 ) -> Arrays:
-    """Decodes a split into memory, in the order of its files; Fashion-MNIST only once.
-
-    Arguments are as in `load`; it raises as `load` does, and if the images would take more than 8 GiB.
-    """
+    """Decodes a split into memory, in the order of its files; as `load`, and DistillError for more than 8 GiB."""
     dataset = _requested(name, split, limit)
     if dataset.origin in ("embedded", "originals") and not mock and canvas is None and channels in (None, 1):
-        return first(_whole(name if split == "train" else "fashion", split), limit)
-    return _decoded(load(name, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
+        return first(_whole(dataset.name if split == "train" else "fashion", split), limit)
+    return _decoded(load(dataset, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
 
 
 @functools.cache
@@ -232,7 +209,7 @@ def shrunk(dataset: Dataset) -> bool:
     """Whether memory would hold images smaller than they are, by the headers of the first ones; raises as `load`."""
     if dataset.size is not None:
         return False
-    source = load(dataset.name, next(iter(dataset.splits)))
+    source = load(dataset, next(iter(dataset.splits)))
     for index in range(min(len(source), _PROBED)):
         with contextlib.suppress(ImageError):  # told when it is shown
             if max(decode.sides(source.encoded(index).image)) > CANVAS:
@@ -240,13 +217,39 @@ def shrunk(dataset: Dataset) -> bool:
     return False
 
 
-def _requested(name: str, split: str, limit: int | None) -> Dataset:
+def fingerprint(name: str | Dataset) -> str:
+    """What a run's name must include beside the data set's: the state of a folder of pictures; empty for other sets."""
+    dataset = get(name)
+    return image_folder.fingerprint(dataset) if dataset.origin == "folder" else ""
+
+
+def digest(name: str | Dataset, *splits: str, mock: bool = False) -> str:
+    """Says in 16 hexadecimal digits what splits of a data set hold (none given: all): stored images, labels and names.
+
+    Of more than `WHOLE` examples `SAMPLED` are read, so that a change of a few others may go unseen; of a folder the
+    paths and sizes of all pictures count too. The same on every machine. Raises as `load`, but not for a bad picture.
+    """
+    dataset = get(name)
+    content = hashlib.sha256(("" if mock else fingerprint(dataset)).encode())
+    for split in splits or dataset.splits:
+        source = load(dataset, split, mock=mock)
+        count = len(source)
+        content.update(f"{split} {count}\n".encode())
+        for index in range(count) if count <= WHOLE else np.linspace(0, count - 1, SAMPLED).astype(int):
+            image, label, file = source.encoded(int(index))
+            kind = image.shape if isinstance(image, np.ndarray) else type(image).__name__
+            stored = image.tobytes() if isinstance(image, np.ndarray) else image if isinstance(image, bytes) else b""
+            content.update(f"{file!a} {label} {kind}\n".encode() + hashlib.sha256(stored).digest())
+    return content.hexdigest()[:16]
+
+
+def _requested(name: str | Dataset, split: str, limit: int | None) -> Dataset:
     dataset = get(name)
     if split not in dataset.splits:
-        raise unknown(f"split of {name}" if split in SPLITS else "split", split, dataset.splits)
+        raise unknown(f"split of {dataset.name}" if split in SPLITS else "split", split, dataset.splits)
     count = dataset.counts.get(split)
     if limit is not None and not 1 <= limit <= (count or limit):
-        raise DistillError(f"{name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")
+        raise DistillError(f"{dataset.name} {split} has {count} images: choose a limit from 1 to {count}, not {limit}.")
     return dataset
 
 
@@ -262,10 +265,10 @@ def _label_array(dataset: Dataset, labels: Sequence[Label]) -> np.ndarray:
 def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
     rows: tfds_sets.Rows
     if dataset.origin == "folder":
-        rows = image_folder.PictureRows(Path(dataset.builder), split)
+        rows = image_folder.PictureRows(dataset, split)
     elif dataset.origin == "tfds":
         if problem := tfds_sets.files_problem(tfds_sets.read_info(dataset.builder)):
-            raise DistillError(f"{problem}. {instructions.remedy(dataset)}")
+            raise DistillError(f"{problem}. {tfds_sets.remedy(dataset)}")
         rows = tfds_sets.open_rows(dataset.builder, dataset.splits[split], dataset.keys[0])
     elif dataset.origin == "package":
         rows = tfds_sets.memory_rows(*package_images.read(dataset.name))

@@ -1,9 +1,4 @@
-"""Image-classification sets of TensorFlow Datasets (TFDS): their cards, files and examples, without TensorFlow.
-
-TFDS prepares its sets as array_record, which is read without TensorFlow; most of its builders need it to *prepare*.
-"""
-
-from __future__ import annotations
+"""Image-classification sets of TensorFlow Datasets (TFDS): their cards, files and examples, without TensorFlow."""
 
 import contextlib
 import difflib
@@ -29,10 +24,7 @@ def data_folder() -> Path:
 
 
 def read_info(builder: str) -> Any:
-    """What TFDS knows of a set: of the prepared one if it is there, else from its code, without splits and sizes.
-
-    Raises DistillError where TFDS does not know it, and it is not prepared in TFDS's data folder either.
-    """
+    """What TFDS knows of a set, prepared or, without splits and sizes, from its code; DistillError where nothing."""
     import tensorflow_datasets as tfds
 
     try:
@@ -80,8 +72,8 @@ def card(name: str) -> Dataset:
 def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
     """Expressions for train, validation and test of a TFDS set that has these splits, of these sizes; empty if unknown.
 
-    With all three they are taken as they are; with one beside train that one is test, and validation the last 10 % of
-    train; with train alone, 80, 10 and 10 % of it. Raises DistillError where there is no train.
+    With one beside train that one is test, and validation the last 10 % of train; with train alone, 80, 10 and 10 % of
+    it. DistillError without train.
     """
     if known and "train" not in known:
         raise DistillError(f"{builder} has no split `train`, only {', '.join(known)}: nothing to learn from.")
@@ -149,6 +141,41 @@ def _records(path: str) -> int | None:
             return int(reader.num_records())
     except (RuntimeError, ValueError):
         return None
+
+
+def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
+    """How to get a set of TFDS, in one line with the exact command; `damaged` is a folder that is in the way."""
+    first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
+    if not needs_tensorflow(dataset.builder):
+        return f"{first}Prepare it: `distill data prepare {dataset.name}`"
+    return (
+        f"{first}Preparing needs TensorFlow, once, in a throw-away environment (reading does not): "
+        f"`{command(dataset, register_checksums=register_checksums)}`; set TFDS_DATA_DIR first if the data shall lie "
+        "elsewhere."
+    )
+
+
+def command(dataset: Dataset, *, register_checksums: bool = False) -> str:
+    """The shell command that makes a throw-away environment with TensorFlow and prepares a set of TFDS in it."""
+    # Not `tfds build`: TFDS 4.9.10's command line does not start without Apache Beam.
+    packages = ("tensorflow", "tensorflow-datasets", "array_record", "importlib_resources", *dataset.packages)
+    accept = ", download_config=tfds.download.DownloadConfig(register_checksums=True)" if register_checksums else ""
+    return (
+        f"python -m venv tfds-env && tfds-env/bin/pip install {' '.join(packages)} && tfds-env/bin/python -c "
+        f"\"import tensorflow_datasets as tfds; tfds.builder('{dataset.builder}')"
+        f".download_and_prepare(file_format='array_record'{accept})\""
+    )
+
+
+def needs_tensorflow(builder: str) -> bool:
+    """Whether TensorFlow is needed to prepare a set: TFDS opens archives with it; a user's own builder need not."""
+    import tensorflow_datasets as tfds
+
+    try:
+        code: type = tfds.builder_cls(builder.partition("/")[0])
+        return code.__module__.startswith("tensorflow_datasets.")
+    except tfds.core.DatasetNotFoundError:
+        return True
 
 
 def open_rows(builder: str, expression: str, image: str = "image", data: Path | None = None) -> Rows:

@@ -1,7 +1,5 @@
 """Evaluation sets: which images of a split judge a network, how they are shown, and what a network says of them."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +12,9 @@ import numpy as np
 
 from distill_lib import datasets, models, sharding, views
 from distill_lib.crops import Range
-from distill_lib.input_pipeline.splits import Split, Streamed
+from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble
-from distill_lib.pixels import Images, Pixels
+from distill_lib.views import Images, Pixels
 
 FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
 CROPPED_IMAGES = 10_000  # the first of a split, that are shown under random crops
@@ -51,11 +49,7 @@ class EvalSet:
         return self._said(network, variables, resolution, "features", min(FEATURE_IMAGES, len(self)))
 
     def sound(self, *columns: np.ndarray | None) -> list[Any]:
-        """Leaves out the broken images, so that all networks are judged by the same ones.
-
-        Columns are arrays with a row for each of the first images, or None, which stays. They are made after the
-        networks were shown them: broken images are found when they are decoded.
-        """
+        """Leaves out the broken images, which were found in decoding, of arrays with a row an image, or None."""
         if not self.split.bad:
             return list(columns)
         kept = ~np.isin(np.arange(len(self)), list(self.split.bad))
@@ -67,14 +61,6 @@ class EvalSet:
         variables = sharding.on_all_devices(variables)
         parts = self.split.parts(self.side, sizes, AT_ONCE, count=count)
         return np.concatenate([sharding.fetch(answer(variables, part)) for part in parts])[:count]
-
-
-def open_split(name: str, split: str, side: float, *, mock: bool = False, limit: int | None = None) -> EvalSet:
-    """Opens a split of any data set, whose images are decoded on the way; arguments and errors as in `datasets.load`.
-
-    `side` is that of the central square that is shown, as a fraction of the shorter side.
-    """
-    return EvalSet(Streamed(datasets.load(name, split, limit=limit, mock=mock)), side)
 
 
 def top1_under_crops(
@@ -90,15 +76,9 @@ def top1_under_crops(
 ) -> float:
     """Mean top-1, in [0, 1], over random inception crops with flips: whether a teacher still knows what it is shown.
 
-    Args:
-        name: data set; of a large one, the first `CROPPED_IMAGES` test images are taken.
-        network: the module that predicts, or a teacher's ensemble.
-        variables: of the network.
-        resolution: height and width to render at, in pixels.
-        area: smallest and largest area of a crop, as fractions of the image.
-        crops: views of each image.
-        batch_size: images at a time; a last part that is smaller is left out.
-        mock: invented images, as in `datasets.load`, which says what is raised.
+    Of a large set the first `CROPPED_IMAGES` test images are taken, `batch_size` at a time; a last part that is smaller
+    is left out. Each is rendered `crops` times, at a resolution in pixels, with crops of smallest and largest `area`.
+    Errors as in `datasets.load`.
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
     images, labels, extents = datasets.arrays(name, "test", count, mock=mock)

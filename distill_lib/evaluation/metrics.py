@@ -1,7 +1,5 @@
 """How good a student is, and how faithful to its teacher: numbers from logits, labels and features."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,22 +18,15 @@ class NotFiniteError(DistillError):
 def metrics(
     logits: np.ndarray, labels: np.ndarray | None, teacher_logits: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Summary of predictions.
+    """Summary of predictions, from logits (n, classes) float32 of the student, and of a teacher if there is one.
 
-    Args:
-        logits: (n, classes) float32, of the student.
-        labels: (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
-            if it is one of them, and images without any are not counted; None where classes of the images are not those
-            of the student.
-        teacher_logits: (n, classes) float32, if there is a teacher.
+    Labels are (n,) integer classes; or bool (n, classes) where an image has any number of them: a prediction is right
+    if it is one of them, and images without any are not counted; None where the classes are other ones.
 
     Returns:
-        With labels `top1` (share of right predictions) and `ece` (expected calibration error, 15 equal bins, share),
-        with a teacher `kl` (nats, temperature 1), `agreement` (share of images with the same prediction) and
-        `agreement@5` (share of images where the teacher's prediction is among the student's five most likely).
-
-    Raises:
-        NotFiniteError: if an answer of the student is not a number, or too large for any metric.
+        With labels `top1` (share of right predictions) and `ece` (expected calibration error), with a teacher `kl`
+        (nats, temperature 1), `agreement` (share of images with the same prediction) and `agreement@5` (share where the
+        teacher's is among the student's five most likely). NotFiniteError if the student's are not numbers.
     """
     if not (np.abs(logits) < LARGEST_LOGIT).all():
         raise NotFiniteError("answers are not finite: the network has diverged, or its checkpoint is damaged.")
@@ -51,13 +42,7 @@ def metrics(
 
 
 def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over equal bins of confidence.
-
-    Arguments are as in `metrics`; the result is a share in [0, 1], nan where no image has a label.
-
-    References:
-        Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
-    """
+    """Expected calibration error in [0, 1], nan without labels (Guo et al., ICML 2017, equation 3; 15 equal bins)."""
     judged = counted(labels)
     if not judged.any():
         return float("nan")
@@ -80,26 +65,17 @@ def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def multilabel_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the images with a label whose predicted class is one of theirs; arguments as in `metrics`, nan of none.
-
-    References:
-        Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159, section 3.
-    """
+    """Share of the images with a label whose prediction is one of theirs, or nan (Beyer et al., arXiv 2006.07159)."""
     hits = right(logits, labels)[counted(labels)]
     return float(hits.mean()) if len(hits) else float("nan")
 
 
 def linear_cka(features: np.ndarray, others: np.ndarray) -> float:
-    """Linear CKA of two networks' features of the same images, exactly, over all images at once.
+    """Linear CKA of features (n, p) and others (n, q) of the same images, exactly, over all images at once.
 
-    `||Y'X||^2 / (||X'X|| ||Y'Y||)` with Frobenius norms and centred columns, of features (n, p) and others (n, q): in
-    [0, 1], or nan where either has no variation over the images. It does not change when either is rotated, mirrored or
-    scaled as a whole. With few images for many features it comes out too high: compare values of one split and one pair
-    of widths with each other.
-
-    References:
-        Kornblith, Norouzi, Lee, Hinton: "Similarity of neural network representations revisited", ICML 2019,
-        section 2.3 and equation 4 (linear kernel).
+    `||Y'X||^2 / (||X'X|| ||Y'Y||)` with Frobenius norms and centred columns: in [0, 1], or nan where either has no
+    variation. With few images for many features it comes out too high: compare values of one split and one pair of
+    widths (Kornblith et al., "Similarity of neural network representations revisited", ICML 2019, equation 4).
     """
     x, y = (each.astype(np.float64) - each.mean(axis=0, dtype=np.float64) for each in (features, others))
     norm = np.sqrt(_squared_product(x, x) * _squared_product(y, y))

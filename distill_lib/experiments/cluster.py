@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import records
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, logger
 from distill_lib.experiments import notebooks
-from distill_lib.log import logger
 
 LOST = 3  # workers that may be lost with the same run before it counts as the cause
 IN_USE = "is in use by another process"  # what `checkpoint.alone` says, also for the second in which a lost run ends

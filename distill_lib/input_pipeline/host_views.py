@@ -1,13 +1,7 @@
 """The views of `views.sample` for single positions of a batch, by NumPy: for crops where images are decoded.
 
-The random numbers are JAX's own (Threefry-2x32 in its partitionable form), bit for bit, so that a view does not depend
-on where it was drawn. Nothing here imports JAX. Mixup is absent: it is drawn on the devices.
-
-References:
-    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Threefry).
+The random numbers are JAX's own, bit for bit: Threefry-2x32 (Salmon et al., SC 2011) in its partitionable form.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -65,8 +59,7 @@ def sample(
     """Draws what `views.sample` draws for these positions (n,) of the global batch, under a step's key uint32 (2,).
 
     `image_aspect` is width / height of the upright images, (n,); `independent` gives the second draw of an independent
-    policy, the teacher's; the others are as in `views.sample`. Boxes are equal to 2**-22 of the image, since XLA fuses
-    multiplications and additions.
+    policy, the teacher's. Boxes are equal to 2**-22 of the image, since XLA fuses multiplications and additions.
     """
     numbers = uniform(fold_in(fold_in(key, crops.NO_POSITION) if independent else key, positions), crops.DRAWS)
     box = crops.draw(np, numbers[:, 3:], crop, area, aspect, np.asarray(image_aspect, np.float32))

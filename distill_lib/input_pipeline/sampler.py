@@ -1,12 +1,8 @@
 """Batches as a function of (seed, step): which examples a step sees, whatever ran before it and on how many devices.
 
-The examples form an endless stream: epoch after epoch, each a permutation of its own of all examples. Step s takes
-positions s * batch_size to (s + 1) * batch_size - 1 of it, so batches straddle epochs and no example is dropped.
-
-Absent on purpose: images. Small sets lie whole in memory and are indexed with what comes from here.
+The examples form an endless stream: epoch after epoch, each a permutation of all. Step s takes positions s * batch_size
+to (s + 1) * batch_size - 1 of it, so batches straddle epochs and no example is dropped.
 """
-
-from __future__ import annotations
 
 import functools
 import itertools
@@ -29,11 +25,7 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
-    """The examples of one step, counted from 0: int32 (batch_size,), the batch over all devices.
-
-    An index occurs twice only where the batch straddles two epochs. Raises DistillError if the batch is larger than the
-    data or empty, the step is negative, or the seed is not from 0 to 2**64 - 1.
-    """
+    """The examples of one step, int32 (batch_size,), over all devices; DistillError for numbers that make no sense."""
     if not 1 <= batch_size <= num_examples:
         raise DistillError(
             f"a batch of {batch_size} cannot be taken from {num_examples} examples: choose batch_size from 1 to "

@@ -1,11 +1,8 @@
 """A split of a data set, in memory or decoded on the way: steps, evaluation and teachers do not know which.
 
 Both give the same batches for the same seed and step, to the rounding of crops to uint8, from images that fill their
-canvas. Larger ones are shrunk to fit into memory (the chapter on data measures what that costs) and are cropped whole
-otherwise, so the two are different runs.
+canvas. Larger ones are shrunk to fit into memory, and cropped whole otherwise, so the two are different runs.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -19,10 +16,10 @@ from jax.sharding import Mesh
 from distill_lib import datasets, sharding, views
 from distill_lib.crops import centred
 from distill_lib.datasets import decode
+from distill_lib.errors import logger
 from distill_lib.input_pipeline import sampler, stream
-from distill_lib.log import logger
-from distill_lib.pixels import Crops, Images, Pixels
 from distill_lib.recipes import Recipe
+from distill_lib.views import Crops, Images, Pixels
 
 KEPT_BYTES = 2 * 2**30  # evaluation crops of a split that are kept between two uses; more are decoded each time
 
@@ -30,17 +27,11 @@ Steps = Generator[tuple[int, Pixels], None, None]
 
 
 class InMemory:
-    """Images that lie whole in memory, from when they are first asked for; a batch is an index.
+    """Images that lie whole in memory, from when they are first asked for; a batch is an index."""
 
-    Attributes:
-        streamed: whether images are decoded on the way.
-        bad: numbers of the broken images among those that were evaluated so far; None where all were decoded before.
-        substituted: those that were met in training, likewise.
-    """
-
-    streamed = False
-    bad = None
-    substituted = None
+    streamed = False  #: whether images are decoded on the way
+    bad = None  #: broken images among those that were evaluated so far, by number; None where all were decoded before
+    substituted = None  #: those that were met in training, likewise
 
     def __init__(self, read: Callable[[], datasets.Arrays]) -> None:
         self._read = read
@@ -60,14 +51,10 @@ class InMemory:
     def parts(
         self, side: float, sizes: Sequence[int], size: int, *, square: bool = True, count: int | None = None
     ) -> Generator[Pixels, None, None]:
-        """The images in their order, `size` at a time over all devices; the last part is filled up.
+        """The first `count` images in their order, or all, in parts of `size` over all devices; the last is filled up.
 
-        Args:
-            side: of the centre that will be shown, as a fraction of the image's.
-            sizes: heights and widths in pixels at which it will be.
-            size: images at a time.
-            square: whether the centre is a square of the shorter side, as in evaluation, rather than of both sides.
-            count: the first so many images; None takes all.
+        They will be shown at `sizes` in pixels, as a centre that has `side` of the image's sides; with `square` it is a
+        square of the shorter one, as in evaluation.
         """
         first = datasets.first(self.arrays, count)
         yield from sharding.in_parts(Images(first.images, extents=first.extents), size)
@@ -75,11 +62,7 @@ class InMemory:
     def batches(
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
     ) -> Steps:
-        """Number and pixels of each step from `start` on, endless; closing it ends what decodes.
-
-        The recipe says which images a step sees, and where they are cropped; `targets` (n, classes) of all images stand
-        in for their labels; `teacher_sizes` are heights and widths at which teachers are asked.
-        """
+        """Number and pixels of each step from `start` on, endless; `targets` (n, classes) replace the labels."""
         arrays, split = self.arrays, sharding.split(mesh)
         whole = Images(arrays.images, arrays.labels if targets is None else targets, arrays.extents)
         placed = sharding.put(whole, sharding.everywhere(mesh))
@@ -89,11 +72,7 @@ class InMemory:
 
 
 class Streamed:
-    """Images that stay encoded, and are decoded when they are asked for; public names are those of `InMemory`.
-
-    An image that cannot be decoded is told once; what is said of it in evaluation has no meaning. `workers` and
-    `on_bad_image` are as in `stream.batches`.
-    """
+    """Images that stay encoded until they are asked for, as in `stream.batches`; public names as of `InMemory`."""
 
     streamed = True
 

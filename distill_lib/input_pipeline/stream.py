@@ -1,8 +1,7 @@
 """Batches of crops for sets that do not fit into memory: images are decoded when they are needed, by threads.
 
-Which examples a step sees says `sampler.batch_indices`, and how each is cropped `host_views`, so a batch is a function
-of (seed, step) here as on the device; the number of workers and the first step change nothing. Mixup is left to the
-device. Decoding and cropping release Python's lock, so threads use all cores.
+A batch is a function of (seed, step) here as on the device: `sampler.batch_indices` says which examples it has, and
+`host_views` how each is cropped. Mixup is left to the device.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ import numpy as np
 
 from distill_lib import crops, views
 from distill_lib.datasets import Encoded, Source, decode
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.input_pipeline import host_views, sampler
-from distill_lib.log import logger
 
 ON_BAD_IMAGE = ("substitute", "raise")
 ATTEMPTS = 100  # images that are tried in place of a broken one
@@ -32,10 +30,7 @@ AHEAD = 2  # batches that threads make in advance
 
 
 class Batch(NamedTuple):
-    """A batch of crops: number of the step, labels int32 (n,), and pictures uint8 (n, size, size, channels).
-
-    The teacher's are by size; with a shared view of the student's size they are the very same array.
-    """
+    """Number of a step, labels int32 (n,), and pictures uint8 (n, size, size, channels), the teacher's by size."""
 
     step: int
     labels: np.ndarray
@@ -68,26 +63,11 @@ def batches(
 ) -> Generator[Batch]:
     """Streams the crops that teacher and student are shown, from a step on: endless; closing it ends the threads.
 
-    Args:
-        source: the examples, random access; read by several threads at once.
-        seed: of the run: of the order of examples and of the views.
-        batch_size: images in a batch.
-        student_size: side of the student's pictures in pixels.
-        teacher_sizes: sides of the teachers' pictures; empty where there is no teacher in the step.
-        start_step: first step, larger than 0 to resume; nothing before it is read.
-        policy: a key of `views.POLICIES` or `views.BASELINES`.
-        area: as in `views.sample`.
-        whole: as in `views.sample`.
-        channels: 1 (grey) or 3.
-        numbered: whether labels are the numbers of the examples instead.
-        rows: of the batch that are made, where several processes share it.
-        workers: how many threads decode, see `crew`; 0 decodes when a batch is asked for.
-        on_bad_image: "substitute" shows the next example of the split that can be decoded instead, "raise" stops.
-        bad: is given the name of each broken image that is met, by its number.
-        report: is given one line for each of them, once; by default a warning.
-
-    Raises:
-        DistillError: a name or number is wrong, at once; later, for a broken image if asked to, or if none replaces it.
+    Crops of `policy`, `area` and `whole` (see `views`) have `channels` colours, and `student_size` or each of
+    `teacher_sizes` pixels a side; where several processes share a batch, `rows` of it are made. The source, which is
+    random access, is read by `workers` threads (see `crew`). Labels may be the numbers of the examples (`numbered`).
+    Of a broken image `report` is given one line, and `bad` its name by its number; "substitute" shows the next example
+    that can be decoded instead, "raise" is a DistillError, as is a name or number that is wrong, at once.
     """
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:
@@ -171,10 +151,7 @@ class _Maker:
         return [np.empty(len(self.rows), np.int32), *(np.empty(shape, np.uint8) for shape in shapes)]
 
     def fill(self, step: int, begin: int, space: list[np.ndarray]) -> list[_Broken]:
-        """Writes the images of a step from position `begin` of the rows on, and tells which are broken.
-
-        In the place of a broken one the next that can be decoded is seen, from the same position.
-        """
+        """Writes the images of a step from position `begin` of the rows on, and tells which are broken and replaced."""
         labels, *pictures = space
         count, key = len(self.source), host_views.step_key(self.seed, step)
         begin += self.rows.start

@@ -1,10 +1,7 @@
 """Models by name; each family lives in a file of its own.
 
-A model is a Flax module and its variables a nested dict, `{"params": ...}` and with BatchNorm `{"batch_stats": ...}`
-beside it. The functions here are all that training, evaluation and teachers ask of a model.
+A model is a Flax module and its variables a nested dict, `{"params": ...}` and with BatchNorm `{"batch_stats": ...}`.
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Callable
@@ -14,29 +11,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from distill_lib import weights
 from distill_lib.errors import DistillError, unknown
-from distill_lib.models import bit, efficientnet_lite, mobilenet_v3, vit
+from distill_lib.models import bit, mobilenets, vit
 from distill_lib.models.layers import UNIT
 
 DTYPES = ("float32", "bfloat16")
 MOST_PIXELS = 2048  # height and width of an image that any network is shown; several times what they are made for
-FAMILIES = (bit, mobilenet_v3, efficientnet_lite, vit)
+FAMILIES = (bit, mobilenets, vit)
 
 Variables = dict[str, dict[str, Any]]
 ImageShape = tuple[int, int, int]  # height, width, channels
 
 
 def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
-    """Builds the model of that name.
+    """Builds the model of that name, a Flax module with so many logits; DistillError if name or dtype are unknown.
 
-    Args:
-        name: such as "bit_r50x1" or "bit_r11w8"; `names()` lists them. DistillError if it is unknown, as is a dtype.
-        num_classes: length of the logits.
-        dtype: what activations are computed in. Parameters, statistics of normalisation and logits are float32 anyway.
-
-    Returns:
-        A Flax module for `init`, `logits` and the other functions of this package.
+    Names are such as "bit_r50x1" or "bit_r11w8" (see `names`). Activations are computed in the dtype; parameters,
+    statistics of normalisation and logits are float32 anyway.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -91,12 +82,8 @@ def train_logits(
 ) -> tuple[jax.Array, Variables]:
     """Predicts as `logits` does in training, where BatchNorm uses the statistics of the batch, over all devices.
 
-    With `remat` only the outputs of residual units are kept for the gradient, and the rest is computed again then
-    (rematerialisation); the same gradients, to rounding.
-
-    Returns:
-        Logits (batch, num_classes) float32, and the other variables after it: {"batch_stats": ...}, or nothing without
-        BatchNorm.
+    With `remat` only the outputs of residual units are kept for the gradient, and the rest is computed again then.
+    Gives logits (batch, num_classes) float32, and the other variables after it: {"batch_stats": ...}, or nothing.
     """
 
     def forward(variables: Variables, images: jax.Array) -> tuple[jax.Array, Variables]:
@@ -106,17 +93,6 @@ def train_logits(
     if remat:
         forward = jax.checkpoint(forward, policy=jax.checkpoint_policies.save_only_these_names(UNIT))
     return forward(variables, images)
-
-
-def features(model: nn.Module, variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
-    """Outputs of the parts of a model and of their parts, such as "block1" and "block1/unit01", and last "logits"."""
-
-    def near(module: nn.Module, _: str) -> bool:
-        return 1 <= len(module.path) <= 2
-
-    output, captured = model.apply(variables, images, capture_intermediates=near, mutable=["intermediates"])
-    outputs = weights.flatten(captured["intermediates"])
-    return {path.removesuffix("/__call__"): value for path, (value,) in outputs.items()} | {"logits": output}
 
 
 def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
@@ -133,11 +109,3 @@ def penultimate(model: nn.Module, variables: Variables, images: jax.Array) -> ja
     if not seen:
         raise DistillError(f"{type(model).__name__} has no layer `head`, so that its features are not known.")
     return seen[0].astype("float32")
-
-
-def fold(model: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:
-    """Computes once what a frozen network would compute in every step: standardised weights, BatchNorm at inference.
-
-    Gives a module and its variables with the same logits, to rounding; it cannot be trained.
-    """
-    return model.fold(variables)

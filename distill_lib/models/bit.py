@@ -1,11 +1,7 @@
-"""BiT ResNet-v2: pre-activation bottlenecks, GroupNorm and weight standardisation.
+"""BiT ResNet-v2, the paper's teachers and students: pre-activation bottlenecks, GroupNorm and weight standardisation.
 
-The family of the paper's teachers (R152x2) and students (R50x1), and small relatives for small images. Layer and
-parameter names are those of the published checkpoints, so loading one is a copy without renaming.
-
-References:
-    Kolesnikov et al., "Big Transfer (BiT)", ECCV 2020, section 3.
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 2.
+Layer and parameter names are those of the published checkpoints. Kolesnikov et al., "Big Transfer (BiT)", ECCV 2020,
+section 3; Beyer et al., CVPR 2022, section 2.
 """
 
 from __future__ import annotations
@@ -18,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib.models.group_norm import GroupNorm
-from distill_lib.models.layers import Kernel, Params, convolve, map_kernels, product, unit_output
+from distill_lib.models.layers import GroupNorm, Kernel, Params, convolve, map_kernels, product, unit_output
 
 STAGES = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SMALL_STAGES = {11: (1, 1, 1), 14: (1, 1, 1, 1), 20: (2, 2, 2)}
@@ -50,10 +45,7 @@ class StandardizedConv(nn.Module):
 
 
 def standardize(kernel: Kernel, epsilon: float = 1e-10) -> Kernel:
-    """Weight standardisation (Qiao et al., 2019): mean 0, variance 1 over (H, W, in) of a kernel (H, W, in, out).
-
-    NumPy arrays stay NumPy arrays: loading a teacher compiles nothing.
-    """
+    """Weight standardisation (Qiao et al., 2019): mean 0, variance 1 over (H, W, in) of a kernel (H, W, in, out)."""
     sqrt = np.sqrt if isinstance(kernel, np.ndarray) else jnp.sqrt
     centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
     return centred / sqrt((centred * centred).mean(axis=(0, 1, 2), keepdims=True) + epsilon)
@@ -146,11 +138,7 @@ class BiT(nn.Module):
 
 
 def builders() -> Mapping[str, Callable[..., BiT]]:
-    """What builds each model of this family, by name.
-
-    Names are `bit_r{depth}x{factor}` for the paper's models (width 64 x factor, 7x7/2 stem with pooling) and
-    `bit_r{depth}w{width}` for small images (5x5/2 stem without pooling, 8 groups).
-    """
+    """`bit_r{depth}x{factor}`, the paper's, with a 7x7/2 stem and pooling; `bit_r{depth}w{width}` for small images."""
     large = {
         f"bit_r{depth}x{factor}": functools.partial(BiT, stages=stages, width=64 * factor)
         for depth, stages in STAGES.items()

@@ -1,11 +1,4 @@
-"""One frozen network or several that answer together, each shown the view in its own size and range of values.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, Table 1 (ensembles of
-    teachers at two resolutions).
-"""
-
-from __future__ import annotations
+"""One frozen network or several (Beyer et al., CVPR 2022, Table 1), each shown the view in its own size and range."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,10 +37,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks, at least one, that answer with one voice.
+    """Networks, at least one, that answer with the mean of their logits (the paper), or of their probabilities.
 
-    That is the mean of their logits (the paper), or of their probabilities at the temperature of the loss. The released
-    code's sum of one KL for each of n teachers has n times the gradient of the latter.
+    The released code's sum of one KL for each of n teachers has n times the gradient of the latter.
     """
 
     members: tuple[Member, ...]
@@ -64,10 +56,9 @@ class Ensemble:
     def logits(
         self, variables: Sequence[models.Variables], show: Show, temperature: jax.Array | float = 1.0
     ) -> jax.Array:
-        """Asks all members, each with its variables, about the view that `show` renders at a member's resolution.
+        """Asks all members about the view that `show` renders at their resolutions: (batch, classes) float32.
 
-        Returns:
-            (batch, classes) float32; with "probabilities", numbers whose softmax at the temperature is the mean.
+        Of "probabilities" they are numbers whose softmax at the temperature is the mean.
         """
         answers = self._each(Member.logits, variables, show)
         if len(answers) == 1:

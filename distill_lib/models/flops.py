@@ -1,7 +1,5 @@
 """What a network costs: multiply-accumulates of one inference, and parameters; both by tracing, nothing is computed."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator
@@ -19,11 +17,8 @@ from distill_lib.errors import DistillError
 def macs(model: nn.Module, image_shape: models.ImageShape) -> int:
     """Counts the multiply-accumulates (two operations each) of convolutions and matrix products for one image.
 
-    Products with padded zeros count; biases, normalisation, activations and pooling do not. timm's published figures
-    (by fvcore) are some percent larger for these networks: they add 5 for each number that GroupNorm or LayerNorm
-    normalises, 2 for BatchNorm, and 4 for each weight that is standardised.
-
-    Raises DistillError if the network holds a loop whose length is not known in advance.
+    Products with padded zeros count; biases, normalisation, activations and pooling do not, which timm's figures (by
+    fvcore) include in part. DistillError if the network holds a loop whose length is not known in advance.
     """
     return _traced(model, image_shape)[0]
 
@@ -65,7 +60,6 @@ def _equation(equation: Any) -> int:
 
 
 def _programs(values: Any) -> Iterator[Jaxpr]:
-    """The programs (open or closed) among an operation's parameters."""
     for value in values:
         if isinstance(value, ClosedJaxpr | Jaxpr):
             yield value.jaxpr if isinstance(value, ClosedJaxpr) else value

@@ -1,9 +1,6 @@
 """What the mobile networks are built from: convolution, norm and activation; squeeze-excite; inverted residuals.
 
-References:
-    Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", CVPR 2018, section 3.
-    Hu et al., "Squeeze-and-excitation networks", CVPR 2018, section 3.
-    Ioffe and Szegedy, "Batch normalization", ICML 2015, algorithms 1 and 2.
+Sandler et al., CVPR 2018, section 3; Hu et al., CVPR 2018, section 3; Ioffe and Szegedy, ICML 2015, algorithms 1 and 2.
 """
 
 from __future__ import annotations
@@ -19,8 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from distill_lib.models.group_norm import GroupNorm
-from distill_lib.models.layers import Pads, Params, convolve, map_kernels, product, unit_output
+from distill_lib.models.layers import GroupNorm, Pads, Params, convolve, map_kernels, product, unit_output
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda x: x,
@@ -68,10 +64,7 @@ class Conv(nn.Module):
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """A convolution of each channel with a kernel (height, width, 1, channels) of its own.
-
-    XLA:CPU has no fast program for grouped convolutions; there, a sum of shifted images is about ten times as fast.
-    """
+    """A convolution of each channel with a kernel of its own; on CPUs a sum of shifted images is ten times as fast."""
     shifted = functools.partial(_shifted, stride=stride, pads=pads)
     grouped = functools.partial(convolve, stride=stride, pads=pads, groups=x.shape[-1])
     return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
@@ -99,10 +92,7 @@ def _pads(side: int, size: int, stride: int, same: bool) -> tuple[int, int]:
 
 
 class ConvNorm(nn.Module):
-    """A convolution, its norm and an activation: to (batch, height / stride, width / stride, features).
-
-    A depthwise one has a kernel for every channel; `features` is then the number of input channels.
-    """
+    """A convolution, its norm and an activation: to (batch, height / stride, width / stride, features)."""
 
     features: int
     layers: Layers
@@ -192,10 +182,7 @@ class MobileNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes).
-
-        With BatchNorm, `train` uses the statistics of the batch and updates the running ones.
-        """
+        """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, num_classes)."""
         layers, activation = self.layers, self.activation
         x = ConvNorm(self.stem, layers, 3, 2, activation, name="stem")(images.astype(self.dtype), train)
         for number, rows in enumerate(self.stages, 1):

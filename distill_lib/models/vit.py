@@ -1,13 +1,7 @@
 """Vision Transformers: patches of 16 x 16 pixels as words, a class token, pre-norm encoder blocks.
 
-Parameter names and shapes are those of the published AugReg files, so loading one is a copy without renaming. GELU is
-the exact one, as in timm; the tanh form of the released code changes no logit by more than 0.02 % of the largest one.
-Dropout and stochastic depth are left out: they are 0 in the published files of these sizes.
-
-References:
-    Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021, section 3.1.
-    Touvron et al., "Training data-efficient image transformers", ICML 2021, table 1 (the sizes Ti and S).
-    Steiner et al., "How to train your ViT?", TMLR 2022 (AugReg); names: github.com/google-research/vision_transformer.
+Parameter names and shapes are those of the published AugReg files, and GELU is the exact one, as in timm. Dosovitskiy
+et al., ICLR 2021, section 3.1; Touvron et al., ICML 2021, table 1 (sizes); Steiner et al., TMLR 2022 (AugReg).
 """
 
 from __future__ import annotations
@@ -109,10 +103,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images (batch, side, side, channels) to logits (batch, num_classes); `train` changes nothing.
-
-        Raises DistillError if the images are not squares of whole patches, or not those of the position embedding.
-        """
+        """Images (batch, side, side, channels) to logits; DistillError unless they are squares of whole patches."""
         batch, height, width = images.shape[:3]
         _check_side(height, width, self.patch)
         size = (self.patch, self.patch)
@@ -129,13 +120,10 @@ class ViT(nn.Module):
 
 
 def resize_positions(params: Params, resolution: int) -> Params:
-    """The parameters of a ViT, with the position embedding resized for images of a height and width in pixels.
+    """The parameters of a ViT for images of another height and width in pixels; those of other families are unchanged.
 
-    The class token keeps its own; the grid is interpolated bilinearly between the centres of patches, without
-    antialiasing, as timm does for the published files. Parameters of other families are returned unchanged.
-
-    Raises:
-        DistillError: if the resolution is not a multiple of the patch, or the stored embedding is not of a square.
+    The grid of position embeddings is interpolated bilinearly without antialiasing, as timm does. DistillError if the
+    resolution is not a multiple of the patch, or the stored embedding is not of a square.
     """
     encoder = params.get("Transformer", {})
     if "posembed_input" not in encoder:

@@ -22,84 +22,43 @@ MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 k
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run's result.
+    """Everything that decides a run's result."""
 
-    Attributes:
-        dataset: the images the student learns from.
-        variant: name of the preset this recipe started from.
-        policy: what teacher and student see: a key of `views.POLICIES` or `views.BASELINES`.
-        student: model name.
-        teacher: its name, path of a checkpoint, MODULE:FUNCTION, or several with " + " between; unused by baselines.
-        epochs: length of the schedule in passes over the training images.
-        batch_size: images a step.
-        resolution: height and width of the rendered views, in pixels.
-        temperature: T of the distillation loss.
-        learning_rate: peak learning rate.
-        weight_decay: decoupled, not multiplied by the learning rate.
-        warmup_steps: steps of the linear warm-up.
-        seed: of initialisation, order of the images and views.
-        train_images: use only the first so many training images; None uses all. (`fashion`: classes in equal parts.)
-        crop_area: smallest and largest area of an inception crop, as fractions of the image.
-        whole: share of inception crops that are replaced by the whole image.
-        mixup: "batch" or "example": one lambda a batch, or one an image.
-        ensemble_crops: crops that `fix/ic_ens` averages the teacher's prediction over.
-        eval_side: side of the central square that evaluation shows, as a fraction of the shorter side.
-        evaluations: rows of metrics.csv: how often a run reports and evaluates itself.
-        ensemble: "logits" or "probabilities": what several teachers average.
-        dtype: what networks compute in, "float32" or "bfloat16"; parameters and loss are float32 anyway.
-        view_seed: of the order of the images and the views, so that runs of several seeds can be taught at once;
-            None takes `seed`.
-        optimizer: a name in `optim.OPTIMIZERS`.
-        schedule: of learning rate and weight decay after the warm-up, a name in `optim.SCHEDULES`.
-        decay: "schedule" (the paper: weight decay follows the schedule alone) or "adamw" (times the learning rate too).
-        distance: between student and teacher, a name in `losses.DISTANCES`; only "kl" uses the temperature.
-        temperature_squared: whether the loss is multiplied by T^2.
-        label_share: share of the loss that is the cross-entropy with labels; the paper's is 0.
-        mixup_beta: p of mixup's lambda ~ Beta(p, p); 1 is uniform.
-        mixup_folded: whether mixup takes max(lambda, 1 - lambda), as the released code does.
-        start: where the student's weights begin: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID" for the student
-            of a finished run. A head of other classes is replaced. None begins at random.
-        transfer_set: the data set whose training images are shown instead of those of `dataset`; None takes its own.
-        label_smoothing: share of the target that the distance "hard" gives to the other classes; the paper's is 0.
-        stored: logits that were kept of each of the teacher's answers, where these were stored before the run (see
-            `soft_labels`); None asks the teacher in every step.
-    """
-
-    dataset: str
-    variant: str
-    policy: str
-    student: str
-    teacher: str
-    epochs: float
-    batch_size: int
-    resolution: int
-    temperature: float
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: int
-    seed: int = 0
-    train_images: int | None = None
-    crop_area: tuple[float, float] = (0.05, 1.0)
-    whole: float = 0.0
-    mixup: str = "batch"
-    ensemble_crops: int = 1000
-    eval_side: float = 1.0
-    evaluations: int = 20
-    ensemble: str = "logits"
-    dtype: str = "float32"
-    view_seed: int | None = None
-    optimizer: str = "adam"
-    schedule: str = "cosine"
-    decay: str = "schedule"
-    distance: str = "kl"
-    temperature_squared: bool = True
-    label_share: float = 0.0
-    mixup_beta: float = 1.0
-    mixup_folded: bool = False
-    start: str | None = None
-    transfer_set: str | None = None
-    label_smoothing: float = 0.0
-    stored: int | None = None
+    dataset: str  #: the images the student learns from
+    variant: str  #: name of the preset this recipe started from
+    policy: str  #: what teacher and student see: a key of `views.POLICIES` or `views.BASELINES`
+    student: str  #: model name
+    teacher: str  #: a name, an .npz, MODULE:FUNCTION, or several with " + " between; unused by baselines
+    epochs: float  #: passes over the training images
+    batch_size: int  #: images a step
+    resolution: int  #: height and width of the rendered views, in pixels
+    temperature: float  #: T of the distillation loss
+    learning_rate: float  #: peak learning rate
+    weight_decay: float  #: decoupled, not multiplied by the learning rate
+    warmup_steps: int  #: steps of the linear warm-up
+    seed: int = 0  #: of initialisation, order of the images and views
+    train_images: int | None = None  #: use only the first so many (`fashion`: classes in equal parts)
+    crop_area: tuple[float, float] = (0.05, 1.0)  #: smallest and largest of an inception crop, share of the image
+    whole: float = 0.0  #: share of inception crops that are replaced by the whole image
+    mixup: str = "batch"  #: "batch" or "example": one lambda a batch, or one an image
+    ensemble_crops: int = 1000  #: crops that `fix/ic_ens` averages the teacher's prediction over
+    eval_side: float = 1.0  #: side of the central square that evaluation shows, share of the shorter side
+    evaluations: int = 20  #: rows of metrics.csv: how often a run reports and evaluates itself
+    ensemble: str = "logits"  #: "logits" or "probabilities": what several teachers average
+    dtype: str = "float32"  #: what networks compute in, or "bfloat16"; parameters and loss are float32 anyway
+    view_seed: int | None = None  #: of order and views, so that several seeds learn at once; None takes `seed`
+    optimizer: str = "adam"  #: a name in `optim.OPTIMIZERS`
+    schedule: str = "cosine"  #: of learning rate and weight decay, a name in `optim.SCHEDULES`
+    decay: str = "schedule"  #: as in the paper, or "adamw": weight decay times the learning rate
+    distance: str = "kl"  #: a name in `losses.DISTANCES`; only "kl" uses the temperature
+    temperature_squared: bool = True  #: whether the loss is multiplied by T^2
+    label_share: float = 0.0  #: share of the loss that is the cross-entropy with labels; the paper's is 0
+    mixup_beta: float = 1.0  #: p of mixup's lambda ~ Beta(p, p); 1 is uniform
+    mixup_folded: bool = False  #: whether mixup takes max(lambda, 1 - lambda), as the released code does
+    start: str | None = None  #: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID"; None begins at random
+    transfer_set: str | None = None  #: the set whose training images are shown instead; None takes its own
+    label_smoothing: float = 0.0  #: share of the target that "hard" gives other classes; the paper's is 0
+    stored: int | None = None  #: logits kept of each stored answer; None asks the teacher in every step
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -131,10 +90,7 @@ class Recipe:
             self.check_length(self.train_images)
 
     def only(self, fields: Sequence[str], **values: Any) -> Recipe:
-        """A recipe that is equal for all runs that share some fields: what a compiled program depends on.
-
-        Of all other fields some value stands for any, `values` for those that it names.
-        """
+        """A recipe that is equal for all runs that share some fields: what a compiled program depends on."""
         kept = {name: getattr(self, name) for name in fields}
         return Recipe(**(_ANY | kept | values))
 
@@ -180,10 +136,7 @@ class Recipe:
         return steps
 
     def run_id(self, teacher_sha256: str = "") -> str:
-        """Name of the run: policy, length and seed in clear, and a hash of everything that decides the result.
-
-        Fields at their default are left out of the hash, so that a field added later does not rename earlier runs.
-        """
+        """Policy, length and seed in clear, and a hash of all that decides the result; defaults are left out of it."""
         fields = dataclasses.fields(self)
         values = {field.name: getattr(self, field.name) for field in fields}
         decided = {field.name: values[field.name] for field in fields if values[field.name] != field.default}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from distill_lib import recipes, records, views
 from distill_lib.bench import timing
-from distill_lib.recipes import Recipe, paper, presets
+from distill_lib.recipes import Recipe, presets
 from distill_lib.report import aggregate, cost, paper_numbers
 from distill_lib.report.tables import html_table
 
@@ -50,9 +50,7 @@ def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = N
 def shared(dataset: str) -> list[str]:
     """What presets of a data set have in common, and what is decided about all of them, in sentences."""
     common = {name: value for name, value in presets.tables(dataset)[0].items() if name not in _NOT_TOLD}
-    notes = [paper.DTYPE_NOTE] if dataset in paper.COMMON else []
-    notes += [paper.SET_NOTES[dataset]] if dataset in paper.SET_NOTES else []
-    return [f"Where a row says nothing else: {_listed(common)}.", *notes]
+    return [f"Where a row says nothing else: {_listed(common)}.", *presets.notes_on(dataset)]
 
 
 def _listed(settings: dict[str, Any]) -> str:

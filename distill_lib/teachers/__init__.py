@@ -1,7 +1,5 @@
 """Teachers: networks that are frozen, embedded or published, and their soft labels where they are stored."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from distill_lib.lazy import loader

@@ -1,16 +1,9 @@
-"""Names of published BiT parameters, and the head of another number of classes.
+"""Names of published BiT parameters, and the head of another number of classes; flat dicts to flat dicts.
 
 This library and big_vision write `block1/unit01/conv1/kernel`; the files of big_transfer, and the paper's ImageNet
 files as timm reads them, `resnet/block1/unit01/a/standardized_conv2d/kernel`. There `a`, `b` and `c` each hold a
-convolution and the normalisation *before* it, `a/proj` is the shortcut's convolution, which starts from what `a`
-normalised, and the head is a 1x1 convolution. Functions map flat dicts to flat dicts and leave arguments as they are.
-
-References:
-    github.com/google-research/big_transfer (bit_pytorch/models.py, bit_jax/tf2jax.py) and
-    github.com/google-research/big_vision (models/bit_paper.py).
+convolution and the normalisation *before* it, and `a/proj` is the shortcut's convolution.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Mapping
@@ -37,12 +30,7 @@ _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  #
 
 
 def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames the parameters of a BiT file, and gives them this library's shapes.
-
-    The scale and bias of a GroupNorm may be (C,) or (1, 1, 1, C), and become the latter; the head becomes (C, classes).
-    Names in this library's naming, of other families, and unknown ones are kept. Raises DistillError if two arrays
-    would get one name.
-    """
+    """Renames and reshapes the parameters of a BiT file, keeping others; DistillError if two would get one name."""
     ours: dict[str, np.ndarray] = {}
     for theirs, value in flat.items():
         name = _our_name(theirs)
@@ -59,11 +47,7 @@ def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def fit_head(
     params: Mapping[str, np.ndarray], expected_shapes: Mapping[str, Any], source: str, *, replace: bool
 ) -> dict[str, np.ndarray]:
-    """Replaces a head of another number of classes by zeros, from which fine-tuning starts, and prints so.
-
-    Whatever else does not fit, the head's width among it, is left for `weights.match` to tell. Raises DistillError if
-    there is such a head, and it is not to be replaced.
-    """
+    """Replaces a head of another number of classes by zeros, and prints so; DistillError if it is to stay."""
     names = ("head/kernel", "head/bias")
     kernel, bias = (params[name].shape if name in params else () for name in names)
     wanted: list[tuple[int, ...]] = [expected_shapes[name].shape if name in expected_shapes else () for name in names]

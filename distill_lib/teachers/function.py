@@ -1,13 +1,9 @@
 """Teachers of any framework: a Python function that gives logits for images, in the place of a network.
 
-`--teacher my_teacher:logits` asks the function `logits` of the module `my_teacher`, which lies in the working folder or
-is installed. Of images, NumPy float32 (batch, size, size, channels) in [-1, 1], where 1 is white, it gives logits
-(batch, classes). It is shown the very views that students see, so it is as consistent as a teacher of this library.
-Whatever else it depends on, such as its checkpoint, belongs into an attribute, `logits.version = "..."`: soft labels
-and runs are known by it and by the source of the module.
+`--teacher my_teacher:logits` asks `logits` of the module `my_teacher` for logits (batch, classes) of the very views
+that students see, NumPy float32 (batch, size, size, channels) in [-1, 1]. Whatever else it depends on belongs into an
+attribute, `logits.version = "..."`: runs are known by it and by the source of the module.
 """
-
-from __future__ import annotations
 
 import hashlib
 import importlib
@@ -23,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # MODULE:FUNCTION
 
@@ -70,9 +65,8 @@ class FunctionModel:
 def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tuple[FunctionModel, str]:
     """Imports the function MODULE:FUNCTION, and asks it once, of two grey images.
 
-    Returns the model, and a digest of the module's source, the name and the function's `version`. Raises DistillError
-    if it cannot be imported, fails, or gives anything but finite logits of that shape; or on several devices that are
-    simulated on a CPU, where XLA would wait for itself.
+    Returns the model, and a digest of the module's source, the name and the function's `version`. DistillError if it
+    cannot be imported, fails or gives anything else; or on several CPU devices, where XLA would wait for itself.
     """
     if jax.process_count() > 1 or (jax.default_backend() == "cpu" and jax.device_count() > 1):
         raise DistillError(

@@ -1,19 +1,18 @@
-"""Published checkpoints by name: what they are, where they lie, and their parameters in a model.
+"""Published checkpoints by name (of big_vision, big_transfer, and AugReg as timm has them): what and where they are.
 
-`distill teachers` prints the table, `distill teachers NAME` gets a file. Files are looked for in the folder that
-DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else downloaded into the latter. The publishers
-give no digests: the first use of a name records the file's SHA-256 in ~/.cache/distill_lib/checkpoints.lock.json, and
-every later use of that name must find the same file.
-
-References:
-    Files: github.com/google-research/big_vision, configs/proj/distill (README.md and common.py);
-    github.com/google-research/big_transfer, README.md; timm 1.0, models/vision_transformer.py for AugReg.
+Files are looked for in the folder that DISTILL_CHECKPOINTS names, then in ~/.cache/distill_lib/checkpoints, and else
+downloaded into the latter. The publishers give no digests: the first use of a name records the file's SHA-256 in
+~/.cache/distill_lib/checkpoints.lock.json, and every later use must find the same file.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 import os
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +22,14 @@ import numpy as np
 from distill_lib import weights
 from distill_lib.errors import DistillError, unknown
 from distill_lib.teachers import bit_names
-from distill_lib.teachers.download import check_digest, fetch
 
 if TYPE_CHECKING:
     import flax.linen as nn
 
-_BIT = "https://storage.googleapis.com/bit_models"
-_AUGREG = "https://storage.googleapis.com/vit_models/augreg"
-_TABLE_4 = "arXiv 2106.05237, table 4 (the teacher itself, test split)"
-_TIMM = "timm's evaluation (results-imagenet.csv at aa4b585, crop 0.9)"
+TABLE = Path(__file__).parents[1] / "data" / "checkpoints.csv"
+TIMEOUT = 20  # seconds without an answer or a byte
+PATIENCE, LEAST_SPEED = 60, 50_000  # seconds from which on the mean bytes a second have to be as many
+MOST_BYTES = 4 * 2**30  # three times the largest file, so that no download takes longer than a day
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 
@@ -59,45 +57,17 @@ class Checkpoint:
         return 4 * self.parameters
 
 
-def _teacher(data: str, num_classes: int, resolution: int, parameters: int, top1: float, source: str) -> Checkpoint:
-    url = f"{_BIT}/distill/R152x2_T_{data}.npz"
-    return Checkpoint(f"R152x2_T_{data}", "bit_r152x2", url, num_classes, resolution, parameters, top1, source)
-
-
-def _student(resolution: int, top1: float, source: str) -> Checkpoint:
-    url = f"{_BIT}/distill/R50x1_{resolution}.npz"
-    return Checkpoint(f"R50x1_{resolution}", "bit_r50x1", url, 1000, resolution, 25_549_352, top1, source)
-
-
-def _bitm(network: str, parameters: int) -> Checkpoint:
-    name, source = f"BiT-M-{network}", "none: pre-trained on ImageNet-21k (21,843 classes), to start from"
-    return Checkpoint(name, f"bit_{network.lower()}", f"{_BIT}/{name}.npz", 21_843, 224, parameters, None, source)
-
-
-def _augreg(size: str, parameters: int, top1: float, settings: str, learning_rate: str) -> Checkpoint:
-    pretrained = f"{size}_16-i21k-300ep-lr_0.001-{settings}-do_0.0-sd_0.0"
-    url = f"{_AUGREG}/{pretrained}--imagenet2012-steps_20k-lr_{learning_rate}-res_224.npz"
-    return Checkpoint(f"AugReg_{size}16_224", f"vit_{size.lower()}16", url, 1000, 224, parameters, top1, _TIMM)
+def _read() -> dict[str, Checkpoint]:
+    with open(TABLE, encoding="utf-8", newline="") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    for row in rows:
+        row |= {name: int(row[name]) for name in ("num_classes", "resolution", "parameters")}
+        row["top1"] = float(row["top1"]) if row["top1"] else None
+    return {row["name"]: Checkpoint(**row) for row in rows}
 
 
 # Where the sources of a top-1 contradict each other, the paper's is taken (at 384: the one that timm comes nearest to).
-_ALL = (
-    _teacher("224", 1000, 224, 236_335_208, 83.0, "arXiv 2106.05237, section 3.2, and released README; timm: 82.92"),
-    _teacher("384", 1000, 384, 236_335_208, 83.7, "arXiv 2106.05237, section 3.3; timm: 83.86; released README: 84.3"),
-    _teacher("flowers128", 102, 128, 232_656_102, 97.82, _TABLE_4),
-    _teacher("pet128", 37, 128, 232_389_797, 91.03, _TABLE_4),
-    _teacher("food128", 101, 128, 232_652_005, 86.24, _TABLE_4),
-    _teacher("sun128", 397, 128, 233_864_717, 74.22, _TABLE_4),
-    _student(160, 80.5, "released README; arXiv 2106.05237, table 1: 80.49 after 9,600 epochs"),
-    _student(224, 82.8, "released README; timm: 82.82, as table 3 of arXiv 2106.05237 for two teachers"),
-    _bitm("R50x1", 68_256_659),
-    _bitm("R152x2", 321_728_979),
-    _augreg("Ti", 5_717_416, 75.45, "aug_none-wd_0.03", "0.03"),
-    _augreg("S", 22_050_664, 81.40, "aug_light1-wd_0.03", "0.03"),
-    _augreg("B", 86_567_656, 84.53, "aug_medium1-wd_0.1", "0.01"),
-)
-
-CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _ALL}
+CHECKPOINTS = _read()
 """All published checkpoints, by name."""
 
 
@@ -107,11 +77,7 @@ def cache() -> Path:
 
 
 def resolve(name_or_path: weights.File, *, folder: Path | None = None) -> Path:
-    """The file of a name in `CHECKPOINTS`, downloaded if need be, or the path of any other file, as it is.
-
-    `folder` is the only one to look in, and to download into; None looks into DISTILL_CHECKPOINTS and the cache. Raises
-    DistillError if the name is unknown, the file is not there and cannot be had, or it is not that of its first use.
-    """
+    """The file of a name in `CHECKPOINTS`, in or downloaded into a folder, or of a path; DistillError without one."""
     text = os.fspath(name_or_path)
     if text not in CHECKPOINTS:
         return _local(text)
@@ -132,16 +98,11 @@ def at_hand(checkpoint: Checkpoint, folder: Path | None = None) -> Path | None:
 def load(
     name_or_path: weights.File, model: nn.Module, image_shape: tuple[int, int, int], *, replace_head: bool = False
 ) -> dict[str, weights.Tree]:
-    """Loads a checkpoint into a model: its variables, as float32 NumPy arrays.
+    """Loads a checkpoint, a name or the path of an .npz, into a model: its variables, as float32 NumPy arrays.
 
-    Args:
-        name_or_path: a name in `CHECKPOINTS`, or the path of an .npz in its naming or this library's.
-        model: the module.
-        image_shape: (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
-        replace_head: whether a head of another number of classes is replaced by zeros, which is then printed.
-
-    Raises:
-        DistillError: as `resolve`, or if the file is damaged or does not fit the model.
+    `image_shape` is (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
+    With `replace_head` a head of another number of classes is replaced by zeros, which is printed. DistillError as
+    `resolve`, or if the file is damaged or does not fit the model.
     """
     from distill_lib import models
 
@@ -156,6 +117,89 @@ def load(
         flat[name] = value.astype(np.float32, copy=False)
     flat = bit_names.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
     return weights.unpack(weights.match(weights.unflatten(flat), weights.pack(expected), str(path)))
+
+
+def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
+    """Downloads a file to a path, which is returned; one that is there stays.
+
+    It gets its name once it is whole and `accept`, which is called with the path of the download, has not raised. What
+    goes wrong is tried once more, and then a DistillError, which asks for the file in `by_hand` (the path's folder).
+    """
+    import pooch
+
+    def download(url: str, target: Any, _: Any) -> None:
+        _download(url, target)
+        accept(Path(target))
+
+    if path.exists():
+        return path
+    files = pooch.create(path.parent, base_url="", registry={path.name: None}, urls={path.name: url}, retry_if_failed=1)
+    try:
+        files.fetch(path.name, downloader=download)
+        path.chmod(0o644)  # temporary files are for their makers alone
+    except (OSError, ValueError) as error:  # those of requests are the former, addresses that are none the latter
+        raise DistillError(
+            f"{url} cannot be downloaded to {path} ({_reason(error)}); call again, or get the file by other means and "
+            f"put it into {by_hand or path.parent} as {path.name}."
+        ) from error
+    return path
+
+
+def check_digest(name: str, path: Path, lock: Path) -> None:
+    """Compares a file's SHA-256 with what the lock recorded at the name's first use; DistillError if it differs."""
+    digest, entries = weights.sha256(path), _read_lock(lock)
+    if name not in entries:
+        try:
+            weights.load_npz(path)
+        except DistillError as error:
+            raise DistillError(f"the file of {name} in {path.parent} is not a whole .npz: {error}") from error
+        entries[name] = digest
+        weights.write_atomically(lock, (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode())
+    if digest != entries[name]:
+        raise DistillError(
+            f"the file of {name} in {path.parent} has SHA-256 {digest}, but {entries[name]} was recorded; if the new "
+            f"file is the right one, remove {name} from {lock}, else remove the file, and call again."
+        )
+
+
+def _download(url: str, target: str) -> None:
+    import requests
+    import urllib3
+    from tqdm import tqdm
+
+    began = time.monotonic()
+    with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+        answer.raise_for_status()
+        size = int(answer.headers.get("Content-Length", 0)) or None
+        show = {"unit": "B", "unit_scale": True, "disable": not sys.stderr.isatty()}
+        with open(target, "wb") as file, tqdm(total=size, **show) as progress:
+            try:
+                while part := answer.raw.read1(2**20):  # whatever is there: to wait for more could take for ever
+                    file.write(part)
+                    progress.update(len(part))
+                    seconds, received = time.monotonic() - began, file.tell()
+                    if received > MOST_BYTES:
+                        raise OSError(f"there are more than {MOST_BYTES} bytes")
+                    if seconds > PATIENCE and received < LEAST_SPEED * seconds:
+                        raise OSError(f"{received} bytes came in {seconds:.0f} seconds")
+            except urllib3.exceptions.HTTPError as error:
+                raise requests.ConnectionError(error) from error  # which is tried again
+
+
+def _reason(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _read_lock(lock: Path) -> dict[str, str]:
+    try:
+        entries = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+    except (OSError, ValueError):
+        entries = None
+    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
+        raise DistillError(f"{lock} is not a readable lock file; repair it, or remove it to record all files anew.")
+    return entries
 
 
 def _folders(folder: Path | None) -> list[Path]:

@@ -1,7 +1,5 @@
 """A teacher is logits(images): frozen networks, folded once, or a table of outputs that were computed once."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import re
@@ -50,11 +48,7 @@ class Teacher:
         return not any(isinstance(member.model, function.FunctionModel) for member in self.ensemble.members)
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Maps images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits (batch, classes).
-
-        A network that wants another size is shown the images resized, one that wants another range of values gets it.
-        Raises DistillError if the images have another shape or number of channels.
-        """
+        """Images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits; DistillError for others."""
         shown = views.normalize(images)
         if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.channels not in (None, shown.shape[3]):
             raise DistillError(
@@ -73,21 +67,12 @@ class Teacher:
 def load(
     name: str, *, num_classes: int, channels: int, resolution: int, ensemble: str = "logits", dtype: str = "float32"
 ) -> Teacher:
-    """Loads a teacher, and computes once what never changes about it (`models.fold`).
+    """Loads a teacher for images of these classes, channels and views, and computes once what never changes about it.
 
-    Args:
-        name: a name in `EMBEDDED`, a published one, the path of an .npz that names its model, MODULE:FUNCTION of any
-            Python function (see `teachers.function`), or "mock". With "@" and a number of pixels after it, as in
-            "fashion@36", views are rendered for it in that size, whatever the student sees. Several of them with " + "
-            between are an ensemble.
-        num_classes: classes of the data set it is to teach.
-        channels: channels of the images.
-        resolution: height and width of the views that the student will see.
-        ensemble: "logits" or "probabilities": what several teachers average.
-        dtype: what they compute in, "float32" or "bfloat16".
-
-    Raises:
-        DistillError: if it is unknown, not at hand, damaged, or does not fit the data.
+    The name is in `EMBEDDED`, published, the path of an .npz that names its model, MODULE:FUNCTION (see
+    `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever the student sees. Several with
+    " + " between are an ensemble, which averages "logits" or "probabilities". The dtype, "float32" or "bfloat16", is
+    what they compute in. DistillError where there is none, or it does not fit.
     """
     loaded = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
     members, variables, hashes = zip(*loaded, strict=True)
@@ -101,11 +86,7 @@ def names() -> list[str]:
 
 
 def parts(name: str) -> list[tuple[str, int | None]]:
-    """The networks that a teacher's name stands for: of each its own name, and the side in pixels behind an "@".
-
-    Whether files are there is not looked at. Raises DistillError if one is neither a known name, an .npz nor a
-    function, or is to be shown an image that is too large.
-    """
+    """The networks of a teacher's name: own name, and side in pixels behind an "@"; DistillError if it is none."""
     named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
         own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
@@ -137,18 +118,14 @@ def _member(
         model, own = models.create(facts["model"], num_classes, dtype), facts["resolution"]
         variables = published.load(path, model, (own, own, image_shape[2]) if own else image_shape)
         sha256 = weights.sha256(path)
-    model, variables = models.fold(model, variables)
+    model, variables = model.fold(variables)
     low, high = facts["input_range"]
     member = Member(model, facts["resolution"], (float(low), float(high)))
     return member, jax.tree.map(jnp.asarray, variables), sha256
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, or the table of published ones of it.
-
-    Among its facts are `model` (name), `resolution` (pixels, or None for any) and `input_range` (the values of a black
-    and a white pixel). Raises DistillError if it does not say which model it holds, or one of these is of another kind.
-    """
+    """`model` (name), `resolution` (pixels or None) and `input_range` of a checkpoint; DistillError if it has none."""
     facts = weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
     if "model" not in facts and path.name in known:

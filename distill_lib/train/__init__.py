@@ -1,7 +1,5 @@
 """Training: a step, the loop over it, one student or a whole sweep of them, and its checkpoints."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from distill_lib.lazy import loader

@@ -3,8 +3,6 @@
 A checkpoint is an .npz, with a CRC-32 of it at its end: the leaves of the state in order, and facts in JSON.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -18,8 +16,7 @@ import jax
 import numpy as np
 
 from distill_lib import weights
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger
 
 KEPT = NEWEST, BEFORE, DAMAGED = ("checkpoint.npz", "checkpoint_before.npz", "checkpoint_damaged.npz")
 LOCK = ".lock"
@@ -28,11 +25,7 @@ CHECKSUM = 4  # bytes
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Keeps other processes from writing into a folder at the same time, where the system has locks; a kill frees it.
-
-    Raises:
-        DistillError: if another process has it, or the folder cannot be written.
-    """
+    """Keeps other processes, where the system has locks, from writing into a folder; DistillError if it is in use."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -74,12 +67,9 @@ def save(directory: Path, state: Any, facts: dict[str, Any]) -> None:
 
 
 def load(directory: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-    """Reads the leaves (for `restored`) and facts of the newest state that is whole; None where there is none.
+    """Reads leaves (for `restored`) and facts of the newest whole state; None where there is none at all.
 
-    A damaged one is told, and set aside where there is one before it. What a kill left half-written is removed.
-
-    Raises:
-        DistillError: if no checkpoint is whole, or there is only one of an earlier version.
+    A damaged one is told, and set aside where there is one before it, else a DistillError; leftovers are removed.
     """
     for leftover in weights.unfinished(directory):
         leftover.unlink(missing_ok=True)

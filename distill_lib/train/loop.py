@@ -1,11 +1,7 @@
 """Training: one loop for one student or a sweep of them, and a record for each at the end.
 
-Deliberately absent: data augmentation outside of `views`, early stopping, weight averaging, and any randomness that is
-not a function of (seed, step, position in the batch). So a run that is killed and started again ends with the same bits
-on the same machine.
+All randomness is a function of (seed, step, position in the batch): a killed run ends with the same bits.
 """
-
-from __future__ import annotations
 
 import contextlib
 import time
@@ -17,9 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_lib import records, sharding
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
-from distill_lib.train import batches, checkpoint, processes, step, student
+from distill_lib.errors import DistillError, logger
+from distill_lib.train import checkpoint, processes, step, student
 from distill_lib.train.progress import Progress
 from distill_lib.train.student import Run, StudentRun
 from distill_lib.train.task import Task
@@ -32,18 +27,9 @@ def train(
 ) -> list[Run | DistillError]:
     """Teaches students together: every batch is made once, and each student learns from it.
 
-    Args:
-        tasks: unfinished tasks of one `shared_batches`, each with the folder of its record.
-        checkpoint_seconds: as in `sweep`, like the others; 0 saves after every step, whatever that takes.
-        remat: see there.
-        resume_changed: see there.
-
-    Returns:
-        For each task its run, or the error that ended it while the others went on.
-
-    Raises:
-        DistillError: if a checkpoint is damaged or was made otherwise, a folder cannot be written, or another process
-            trains one of them.
+    `tasks` are unfinished, of one `shared_batches`, each with the folder of its record; the options are those of
+    `sweep`, but 0 `checkpoint_seconds` save after every step. Returns for each task its run, or the error that ended
+    it. DistillError if a checkpoint is damaged or was made otherwise, a folder cannot be written, or is in use.
     """
     records.commit()  # of the code that trains: it may be another one by the end
     mesh = sharding.data_mesh()
@@ -65,7 +51,7 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
     share, spent = CHECKPOINT_SHARE if checkpoint_seconds else float("inf"), 0.0
     began = time.perf_counter()
     with (
-        contextlib.closing(batches.batches(lead, start, mesh)) as given,
+        contextlib.closing(lead.batches(start, mesh)) as given,
         contextlib.closing(Progress(label, lead.total_steps, lead.recipe.batch_size, start)) as progress,
     ):
         for done, batch in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
@@ -90,19 +76,16 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
 
 def _wait(ahead: deque[jax.Array], batch: step.Batch, runs: list[StudentRun]) -> None:
     """Bounds how far the host runs ahead of the device, so that batches do not pile up in its memory."""
-    if not batches.most_ahead():
+    if not sharding.most_ahead():
         jax.block_until_ready([run.state for run in runs])
         return
     ahead.append(batch.targets)
-    if len(ahead) > batches.most_ahead():
+    if len(ahead) > sharding.most_ahead():
         jax.block_until_ready(ahead.popleft())
 
 
 def save_due(runs: list[StudentRun], checkpoint_seconds: float, allowed: float) -> float:
-    """Saves those whose last checkpoint is so long ago, the oldest first; none is begun after the seconds allowed.
-
-    Returns the seconds that it took. Process 0 does so alone, since each has the whole state.
-    """
+    """Saves in process 0 those whose last checkpoint is too long ago, in the seconds allowed; gives seconds."""
     if not processes.first():
         return 0.0
     began = time.perf_counter()

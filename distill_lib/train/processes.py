@@ -1,11 +1,9 @@
 """Several processes that train as one, each with its own devices: they are started, and agree with each other.
 
-Under Slurm, Open MPI and on TPU pods JAX finds the others by itself. Anywhere else three variables name them:
-JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0). All run the same
-command. Process 0 alone reads and writes the results folder, so only data and teachers have to be there for all.
+JAX finds the others under Slurm, Open MPI and on TPU pods. Anywhere else JAX_COORDINATOR_ADDRESS (HOST:PORT of process
+0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) name them. All run the same command; process 0 alone reads and writes
+the results folder.
 """
-
-from __future__ import annotations
 
 import importlib.util
 import logging
@@ -19,8 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from distill_lib import records
-from distill_lib.errors import DistillError
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 HOSTS = "TPU_WORKER_HOSTNAMES"  # of a TPU pod slice, separated by commas
@@ -29,13 +26,11 @@ Value = TypeVar("Value")
 
 
 def start() -> None:
-    """Joins the other processes, if there are any; to be called before JAX computes anything.
-
-    Raises:
-        DistillError: if the variables make no sense, JAX has computed before, or the others cannot be reached.
-    """
-    named, several = _named(), _several()
-    if jax.distributed.is_initialized() or not (named or several or _on_tpu()):
+    """Joins the other processes, if there are any, before JAX computes anything; DistillError if they cannot be."""
+    named, by_slurm = _named(), "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
+    several = by_slurm or os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1" or "," in os.environ.get(HOSTS, "")
+    may_be_tpu = importlib.util.find_spec("libtpu") is not None and "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
+    if jax.distributed.is_initialized() or not (named or several or may_be_tpu):  # of a TPU no variable tells
         return
     try:
         jax.distributed.initialize(**(named or {}))
@@ -52,7 +47,6 @@ def start() -> None:
 
 
 def _named() -> dict[str, Any] | None:
-    """What the three variables say; None where none is set."""
     values = [os.environ.get(name) for name in VARIABLES]
     if values[1:] == [None, None]:
         return None
@@ -66,17 +60,6 @@ def _named() -> dict[str, Any] | None:
             "to HOST:PORT of process 0, how many processes there are, and the number of this one, from 0."
         )
     return {"coordinator_address": address, "num_processes": count, "process_id": number}
-
-
-def _several() -> bool:
-    """Whether whoever started this process has started more, which JAX finds: srun, mpirun, or a TPU slice."""
-    by_slurm = "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1"
-    return by_slurm or os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1" or "," in os.environ.get(HOSTS, "")
-
-
-def _on_tpu() -> bool:
-    """Whether JAX may find a TPU, whose other machines no variable tells of."""
-    return importlib.util.find_spec("libtpu") is not None and "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
 
 
 def first() -> bool:

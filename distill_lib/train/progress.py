@@ -1,18 +1,15 @@
 """Progress of a run: a bar at a terminal, plain lines in logs and notebooks."""
 
-from __future__ import annotations
-
 import sys
 import time
 
-from distill_lib.log import logger
+from distill_lib.errors import logger
 
 
 class Progress:
     """Says how far a run is: steps, images/s, loss, time left."""
 
     def __init__(self, label: str, total_steps: int, batch_size: int, start_step: int = 0) -> None:
-        """Starts counting; `label` is put before every message, and an earlier process did `start_step` steps."""
         self._label, self._total, self._batch_size, self._start = label, total_steps, batch_size, start_step
         self._began = time.perf_counter()
         self._bar = None

@@ -1,14 +1,8 @@
 """Storing soft labels: the batches of a schedule are made once, and what the teacher says is kept.
 
-    distill soft-labels FOLDER --keep 10 -p dataset fashion -p variant medium -p policy mix
-
-The teacher may be a function of yours in any framework (`--teacher MODULE:FUNCTION`, see `teachers.function`).
-Called again it goes on where it was stopped, and after more `epochs` it adds what is missing. Students then replay the
-folder instead of asking the teacher: `train.fit(recipe, replay=FOLDER)`, `train.sweep`, or the parameter `replay` of
-the notebooks `distill` and `sweep`.
+`distill soft-labels FOLDER --keep 10 -p policy mix` goes on where it was stopped, and after more `epochs` adds what is
+missing. Students replay the folder: `train.fit(recipe, replay=FOLDER)`, or the parameter `replay` of notebooks.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -25,10 +19,9 @@ import jax
 from distill_lib import sharding
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import soft_label_store, soft_labels
-from distill_lib.teachers.soft_label_store import Store
-from distill_lib.teachers.soft_labels import SoftLabels
-from distill_lib.train import batches, checkpoint, processes
+from distill_lib.teachers import soft_labels
+from distill_lib.teachers.soft_labels import SoftLabels, Store
+from distill_lib.train import checkpoint, processes
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
 from distill_lib.train.step import Batch
@@ -42,17 +35,11 @@ Item = TypeVar("Item")
 def store(
     recipe: Recipe, folder: str | os.PathLike[str], kept: int, *, loading: str = "auto", workers: int | None = None
 ) -> Store:
-    """Makes every batch of a schedule once, and keeps the teacher's soft labels.
+    """Makes every batch of a schedule once, and keeps the teacher's soft labels, `kept` logits of each, in a folder.
 
-    Args:
-        recipe: a run whose teacher is asked in every step; of the student nothing matters but `resolution`.
-        folder: where they go; one that was begun for the same views is completed.
-        kept: logits that are kept of each; as many as there are classes keep all.
-        loading: how images come, as in `setup.prepare`.
-        workers: threads that decode, likewise.
-
-    Raises:
-        DistillError: if there is nothing to store, or the folder holds something else or cannot be written.
+    Of the recipe's student nothing matters but `resolution`; a folder that was begun for the same views is completed.
+    `loading` and `workers` are as in `setup.prepare`. DistillError if there is nothing to store, or the folder holds
+    something else or cannot be written.
     """
     if kept < 1:
         raise DistillError(f"at least 1 logit of each has to be kept, got {kept}.")
@@ -69,20 +56,19 @@ def store(
     sizes = {"num_classes": task.num_classes, "batch_size": recipe.batch_size}
     with contextlib.ExitStack() as held:
         processes.from_first(lambda: held.enter_context(checkpoint.alone(Path(folder))))
-        begin = lambda: soft_label_store.begin(folder, facts, kept, steps=task.total_steps, **sizes)  # noqa: E731
+        begin = lambda: soft_labels.begin(folder, facts, kept, steps=task.total_steps, **sizes)  # noqa: E731
         return _completed(processes.from_first(begin), task)
 
 
 def _completed(begun: Store, task: Task) -> Store:
-    """Writes the shards that are missing."""
     mesh = sharding.data_mesh()
     recipe, total, reported = task.recipe, task.total_steps, time.perf_counter()
     with (
-        contextlib.closing(batches.batches(task, begun.steps, mesh)) as given,
+        contextlib.closing(task.batches(begun.steps, mesh)) as given,
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
         soft = _kept(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
-        made = fetched(soft, batches.most_ahead())
+        made = fetched(soft, sharding.most_ahead())
         while begun.steps < total:
             labels, means = zip(*itertools.islice(made, begun.shard_steps), strict=True)
             begun = processes.from_first(functools.partial(begun.add, list(labels), means[0]))
@@ -95,7 +81,7 @@ def _completed(begun: Store, task: Task) -> Store:
 def _kept(given: Iterable[Batch], begun: Store, temperature: float) -> Iterator[tuple[SoftLabels, jax.Array | None]]:
     """The soft labels of batches, and of the first of each shard the mean pixels of its views."""
     for number, batch in enumerate(given):
-        means = None if number % begun.shard_steps else soft_label_store.mean_pixels(batch.images)
+        means = None if number % begun.shard_steps else soft_labels.mean_pixels(batch.images)
         yield soft_labels.keep(batch.targets, begun.kept, temperature), means
 
 

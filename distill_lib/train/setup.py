@@ -1,7 +1,5 @@
 """A task is put together: what a recipe names is loaded and checked before anything is computed."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os
@@ -12,21 +10,20 @@ from typing import Any
 import jax
 
 from distill_lib import datasets, models, records, teachers, views, weights
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline import stream
 from distill_lib.input_pipeline.splits import InMemory, Split, Streamed
-from distill_lib.log import logger
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import published, soft_label_store
-from distill_lib.train import fixed_targets
-from distill_lib.train.task import RUN, SPLITS, Task
+from distill_lib.teachers import published, soft_labels
+from distill_lib.train.task import RUN, SIDES, SPLITS, Task
 
 LOADING = ("auto", "device", "stream")
 CANVAS_PER_VIEW = 2  # times a view's side: images that are shrunk to no more than that are streamed instead
 TRAIN_EVALUATION_IMAGES = 10_000  # of the training split, that students are judged by
 DATA_FIELDS = ("dataset", "variant", "train_images", "eval_side", "transfer_set")
 TEACHER_FIELDS = ("teacher", "resolution", "ensemble", "dtype")
+_say_once = functools.cache(logger.info)
 _OF_PROBABILITIES = ("kl", "hard")  # distances that need no more of an answer than what is stored
 
 
@@ -40,17 +37,13 @@ def prepare(
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
     replay: str | os.PathLike[str] | None = None,
 ) -> Task:
-    """Loads and checks data and teacher; nothing is computed. Raises DistillError where something is not, or not right.
+    """Loads and checks data and teacher, or takes those of the task `like`; nothing is computed.
 
-    Args:
-        recipe: what shall run.
-        like: a task whose data and teacher are taken where they are the same.
-        loading: "device" (all images in memory), "stream" (decoded on the way) or "auto": streams what is too large for
-            memory, or would lie there too small for the resolution. What was chosen is printed, with the reason.
-        workers: threads that decode; None takes one for each core.
-        results: the results folder, for a student that continues a run in it; None finds it.
-        on_bad_image: as in `stream.batches`; in memory a broken image always stops the run.
-        replay: folder of stored soft labels, instead of asking the teacher in the steps; the recipe's `stored` follows.
+    `loading` is "device" (all images in memory), "stream" (decoded on the way, by `workers` threads, None for one a
+    core) or "auto": streams what is too large for memory, or would lie there too small for the resolution, and says so.
+    `on_bad_image` is as in `stream.batches`; in memory a broken image always stops the run. `results` is for a student
+    that continues a run. `replay` is a folder of stored soft labels, instead of asking the teacher in the steps.
+    DistillError where something is not, or not right.
     """
     if on_bad_image not in stream.ON_BAD_IMAGE:
         raise unknown("on_bad_image", on_bad_image, stream.ON_BAD_IMAGE)
@@ -65,8 +58,8 @@ def prepare(
     if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == like.train.streamed:
         task = like
     else:
-        _say_once(f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
-        task = _opened(recipe, dataset, streams, {"workers": workers, "on_bad_image": on_bad_image})
+        _say_once("%s", f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
+        task = _opened(recipe, dataset, transfer, streams, {"workers": workers, "on_bad_image": on_bad_image})
     path = _start(recipe, results)
     task = dataclasses.replace(
         task,
@@ -79,15 +72,14 @@ def prepare(
     return task if replay is None and recipe.stored is None else _replaying(task, replay)
 
 
-def _opened(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: dict[str, Any]) -> Task:
-    """A task with its images alone."""
+def _opened(
+    recipe: Recipe, dataset: datasets.Dataset, transfer: datasets.Dataset, streams: bool, decoding: dict[str, Any]
+) -> Task:
     mock = recipe.variant == "smoke"
-    options: dict[str, dict[str, Any]] = {
-        split: {"name": recipe.dataset, "split": split, "mock": mock} for split in SPLITS
-    }
-    options["train"]["limit"] = recipe.train_images
-    if recipe.transfer_set is not None:
-        options["train"] |= {"name": recipe.transfer_set, "channels": dataset.channels}
+    options: dict[str, dict[str, Any]] = {split: {"name": dataset, "split": split, "mock": mock} for split in SPLITS}
+    options["train"] |= {"name": transfer, "limit": recipe.train_images}
+    if transfer is not dataset:
+        options["train"]["channels"] = dataset.channels
     splits: dict[str, Split] = {}
     for split, own in options.items():
         if streams:
@@ -96,15 +88,15 @@ def _opened(recipe: Recipe, dataset: datasets.Dataset, streams: bool, decoding: 
         splits[split] = resident = InMemory(functools.partial(datasets.arrays, **own))
         if split == "train" or dataset.origin != "embedded":  # the package's own are read when they are due
             _ = resident.arrays  # a broken image stops a run before it trains
-    names = dict.fromkeys((recipe.dataset, recipe.transfer_set or recipe.dataset))
+    cards = {card.name: card for card in (dataset, transfer)}.values()
     limits = {"train": TRAIN_EVALUATION_IMAGES}
     return Task(
         recipe=recipe,
         dataset=dataset,
         train=splits["train"],
         eval_sets={name: EvalSet(split, recipe.eval_side, limits.get(name)) for name, split in splits.items()},
-        fingerprint="".join(map(datasets.fingerprint, names)),
-        data="".join(datasets.digest(name, mock=mock) for name in names),
+        fingerprint="".join(map(datasets.fingerprint, cards)),
+        data="".join(datasets.digest(card, mock=mock) for card in cards),
     )
 
 
@@ -124,7 +116,6 @@ def _teacher(recipe: Recipe, dataset: datasets.Dataset, like: Task | None) -> te
 
 
 def _start(recipe: Recipe, results: str | os.PathLike[str] | None) -> Path | None:
-    """The checkpoint that the student begins from, if its recipe names one."""
     name = recipe.start
     if name is None:
         return None
@@ -142,13 +133,12 @@ def _start(recipe: Recipe, results: str | os.PathLike[str] | None) -> Path | Non
 
 
 def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
-    """The task with the soft labels that lie in a folder."""
     recipe = task.recipe
     if folder is None:
         raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder (replay).")
     if not task.asks_teacher:
         raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored soft labels.")
-    store = soft_label_store.load(folder)
+    store = soft_labels.load(folder)
     if recipe.distance not in _OF_PROBABILITIES:
         raise DistillError(
             f"soft labels keep the largest logits up to a constant, which the distance {recipe.distance} cannot do "
@@ -165,7 +155,7 @@ def _streams(recipe: Recipe, cards: Sequence[datasets.Dataset], loading: str) ->
     if loading not in LOADING:
         raise unknown("loading", loading, LOADING)
     policy = views.policy(recipe.policy)
-    whole = policy.relation == "fixed" and policy.teacher not in fixed_targets.SIDES
+    whole = policy.relation == "fixed" and policy.teacher not in SIDES
     streams, reason = (loading == "stream", "as asked") if loading != "auto" else _chosen(recipe, cards, whole)
     if streams and whole:
         raise DistillError(
@@ -187,11 +177,6 @@ def _chosen(recipe: Recipe, cards: Sequence[datasets.Dataset], whole: bool) -> t
     if whole:
         return False, f"policy {recipe.policy} wants them all at once, shrunk to {canvas} px"
     return True, f"shrunk to {canvas} px for memory, crops shown at {resolution} px would lose detail"
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    logger.info("%s", line)
 
 
 def _check_size(recipe: Recipe, transfer: datasets.Dataset) -> None:

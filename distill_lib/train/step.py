@@ -1,11 +1,8 @@
 """A training step: views are drawn, rendered and shown to the teacher once, and any number of students learn from it.
 
-The teacher's forward pass is most of a step, so it is not part of the student's program: students that differ in
-learning rate, weight decay, temperature, initialisation or architecture share it, and each is moved by the very
-program that would move it alone. The numbers of a recipe are arguments, so that grids and seeds compile it once.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, section 3.
+The teacher's forward pass is most of a step, so it is a program of its own: students that differ in learning rate,
+weight decay, temperature, initialisation or architecture share it (Beyer et al., CVPR 2022, section 3). The numbers of
+a recipe are arguments, so that grids and seeds compile it once.
 """
 
 from __future__ import annotations
@@ -19,16 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from distill_lib import allocator, losses, models, optim, views
+from distill_lib import losses, models, optim, sharding, views
 from distill_lib.models.ensemble import Ensemble
-from distill_lib.pixels import Pixels
 from distill_lib.teachers.soft_labels import StoredTeacher
-from distill_lib.train.state import State
+from distill_lib.views import Pixels
 
 if TYPE_CHECKING:
     from distill_lib.recipes import Recipe
 
-allocator.keep_freed_memory()  # here, so that no way of starting a step is slower than another
+sharding.keep_freed_memory()  # here, so that no way of starting a step is slower than another
 
 VIEW_FIELDS = (
     "policy", "batch_size", "resolution", "mixup", "mixup_beta", "mixup_folded", "crop_area", "whole",
@@ -41,17 +37,26 @@ LOSS_FIELDS = (
 
 
 class Batch(NamedTuple):
-    """What students are shown in a step, and what they should say.
+    """What students are shown in a step, and what they should say."""
 
-    Attributes:
-        images: (batch, size, size, channels) float32 in [-1, 1].
-        targets: (batch, classes) float32, a teacher's logits, or shares of labels.
-        labels: (batch, classes) float32, shares of labels beside a teacher's logits; None where no loss asks for them.
-    """
+    images: jax.Array  #: (batch, size, size, channels) float32 in [-1, 1]
+    targets: jax.Array  #: (batch, classes) float32, a teacher's logits, or shares of labels
+    labels: jax.Array | None = None  #: likewise, beside a teacher's logits; None where no loss asks for it
 
-    images: jax.Array
-    targets: jax.Array
-    labels: jax.Array | None = None
+
+class State(NamedTuple):
+    """What a step changes; it lies whole on every device."""
+
+    step: jax.Array  # how many are done
+    params: dict[str, Any]  # what the optimiser moves
+    statistics: dict[str, Any]  # the student's other variables, such as running means of BatchNorm; often empty
+    opt_state: Any
+    loss_sum: jax.Array  # since the last report
+
+    @property
+    def variables(self) -> models.Variables:
+        """The student as `models.logits` wants it."""
+        return {"params": self.params} | self.statistics
 
 
 class Settings(NamedTuple):
@@ -64,14 +69,6 @@ class Settings(NamedTuple):
     total_steps: jax.Array
     warmup_steps: jax.Array
 
-    @classmethod
-    def of(cls, recipe: Recipe, total_steps: int) -> Settings:
-        """Those of a run of so many steps."""
-        rate, decay, temperature, share = map(
-            jnp.float32, (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
-        )
-        return cls(rate, decay, temperature, share, jnp.int32(total_steps), jnp.int32(recipe.warmup_steps))
-
 
 def view_key(seed: int) -> jax.Array:
     """The key that all views of a run are drawn from; never that of the initialisation."""
@@ -81,13 +78,9 @@ def view_key(seed: int) -> jax.Array:
 def teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes: int) -> Callable[..., Batch]:
     """The first half of a step, jitted: draw the views, render them, ask the teacher.
 
-    Args:
-        recipe: what is shown; runs that share `VIEW_FIELDS` share the program.
-        teacher: who is asked in every step; None for labels, and for fixed teachers.
-        num_classes: length of the logits.
-
-    Returns:
-        A function of (view key, step, `Pixels`, the teacher's variables or soft labels, temperature) to the batch.
+    Recipes that share `VIEW_FIELDS` share the program; the teacher is asked in every step, and None for labels and for
+    fixed teachers. Gives a function of (view key, step, `Pixels`, the teacher's variables or soft labels, temperature)
+    to the batch.
     """
     share = 0.5 if recipe.label_share else 0.0  # any above 0 is the same program
     return _teach(recipe.only(VIEW_FIELDS, label_share=share), teacher, num_classes)
@@ -134,15 +127,8 @@ def learn(
 ) -> Callable[[State, Settings, Batch], State]:
     """The second half of a step, jitted: loss, gradient, update; the state that it is given is donated.
 
-    Args:
-        student: the module that is trained.
-        recipe: what it minimises, and how; runs that share `LOSS_FIELDS` share the program.
-        remat: as in `models.train_logits`.
-        mesh: devices along one axis "data" that share the optimiser's work where that can be shared; None has each
-            device do all of it.
-
-    Returns:
-        A function of (state, settings, batch) to the next state.
+    Recipes that share `LOSS_FIELDS` share the program; `remat` is as in `models.train_logits`. Devices of a mesh, along
+    one axis "data", share the optimiser's work where that can be. Gives a function of (state, settings, batch).
     """
     policy = "same/ic" if recipe.has_teacher else "labels"  # whichever it is, it is the same program
     return _learn(student, recipe.only(LOSS_FIELDS, policy=policy), remat, mesh)
@@ -177,10 +163,7 @@ def _learn(
 
 
 def loss(recipe: Recipe, settings: Settings, logits: jax.Array, batch: Batch) -> jax.Array:
-    """How far a student's logits (batch, classes) are from the targets of a batch, (batch,) float32.
-
-    That is the KL divergence from the teacher at a temperature, and nothing else, unless the recipe asks for it.
-    """
+    """How far logits (batch, classes) are from the targets, (batch,) float32: KL, and what else the recipe asks for."""
     if not recipe.has_teacher:
         return losses.cross_entropy(logits, batch.targets)
     options: dict[str, dict[str, Any]] = {
@@ -192,3 +175,33 @@ def loss(recipe: Recipe, settings: Settings, logits: jax.Array, batch: Batch) ->
         return distance
     share = settings.label_share
     return (1 - share) * distance + share * losses.cross_entropy(logits, batch.labels)
+
+
+def initial_state(
+    student: nn.Module,
+    seed: int,
+    image_shape: tuple[int, int, int],
+    *,
+    optimizer: str = "adam",
+    start: models.Variables | None = None,
+) -> State:
+    """The state before the first step, from the student's first variables, or from a seed that draws them."""
+    if start is None:
+        start = models.init(student, jax.random.fold_in(jax.random.key(seed), 0), image_shape)
+    statistics = {name: tree for name, tree in start.items() if name != "params"}
+    params = jax.tree.map(jnp.asarray, start["params"])
+    untuned = optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0)  # numbers do not change its state's form
+    return State(jnp.zeros((), jnp.int32), params, statistics, untuned.init(params), jnp.zeros(()))
+
+
+def state_shapes(
+    student: nn.Module, image_shape: tuple[int, int, int], optimizer: str = "adam", mesh: Mesh | None = None
+) -> State:
+    """The state of one student as shapes, dtypes and, with a mesh, where it lies; nothing is computed."""
+    begun = functools.partial(initial_state, student, 0, image_shape, optimizer=optimizer)
+    state: State = jax.eval_shape(begun, start=models.shapes(student, image_shape))
+    if mesh is None:
+        return state
+    place = sharding.everywhere(mesh)
+    laid: State = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state)
+    return laid

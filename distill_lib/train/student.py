@@ -1,7 +1,5 @@
 """One student in training: its state, its rows of metrics, its folder, and how it ends."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import time
@@ -15,30 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import models, optim, records, sharding, weights
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, logger
 from distill_lib.evaluation import metrics
-from distill_lib.log import logger
 from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint, processes
-from distill_lib.train.state import State
+from distill_lib.train.step import State
 from distill_lib.train.task import RUN, SPLITS, Task
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        record: content of run.json.
-        rows: content of metrics.csv.
-        directory: where they lie, and the student beside them.
-        reused: whether it was finished before and only read now.
-    """
-
-    record: dict[str, Any]
-    rows: list[dict[str, Any]]
-    directory: Path
-    reused: bool
+    record: dict[str, Any]  #: content of run.json
+    rows: list[dict[str, Any]]  #: content of metrics.csv
+    directory: Path  #: where they lie, and the student beside them
+    reused: bool  #: whether it was finished before and only read now
 
     @functools.cached_property
     def variables(self) -> models.Variables:
@@ -54,21 +44,16 @@ class Run:
 
 @dataclass
 class StudentRun:
-    """One student in training.
-
-    `origin` says what its result depends on, and `parts` at which steps it was taken up under other circumstances.
-    Earlier processes brought it to step `start`. In seconds of `time.perf_counter`, without the time between processes,
-    it `began` then, and was last `saved` then.
-    """
+    """One student in training; it `began` and was `saved` in seconds without the time between processes."""
 
     task: Task
     directory: Path
-    origin: dict[str, Any]
+    origin: dict[str, Any]  #: what its result depends on
     state: State
     rows: list[dict[str, Any]] = field(default_factory=list)
-    start: int = 0
+    start: int = 0  #: steps that earlier processes did
     resumed: int = 0
-    parts: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)  #: the steps at which circumstances changed
     error: DistillError | None = None
     began: float = field(default_factory=time.perf_counter)
     saved: float = field(default_factory=time.perf_counter)
@@ -109,15 +94,7 @@ class StudentRun:
         self.saved = time.perf_counter()
 
     def finish(self, students_per_step: int, substituted: Collection[int] | None = None) -> Run | DistillError:
-        """Evaluates the student on all splits, and writes its parameters and its record.
-
-        Args:
-            students_per_step: how many were taught together.
-            substituted: broken images that were met in training; None where there can be none.
-
-        Returns:
-            The run; or this run's `error`, with nothing written, where logits are not finite.
-        """
+        """Evaluates the student, and writes it and its record; gives `error` where logits are not finite."""
         task, recipe, variables = self.task, self.task.recipe, self.state.variables
         seconds = time.perf_counter() - self.began
         result = {"train_loss": self.rows[-1]["loss"]}
@@ -150,7 +127,6 @@ class StudentRun:
         return Run(record, self.rows, self.directory, reused=False)
 
     def _write(self, record: records.Record, variables: models.Variables) -> records.Record:
-        """Writes the student, and then its record; returns that as it is written."""
         metadata = {"model": self.task.recipe.student, "dataset": self.task.recipe.dataset, "run_id": self.task.run_id}
         weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
         record = records.write(self.directory, record, self.rows)
@@ -158,7 +134,6 @@ class StudentRun:
         return record
 
     def _diverged(self, what: str) -> DistillError:
-        """Ends this run; returns its `error`."""
         self.error = DistillError(
             f"{self.task.run_id}: {what} by step {int(self.state.step)}; lower learning_rate "
             f"(now {self.task.recipe.learning_rate:g}) or raise warmup_steps. No record was written."
@@ -167,7 +142,6 @@ class StudentRun:
 
 
 def _teacher(task: Task) -> dict[str, Any] | None:
-    """What the record says of the teacher, and of its soft labels where they were stored."""
     if task.teacher is None:
         return None
     teacher = {"name": task.teacher.name, "sha256": task.teacher.sha256}
@@ -187,11 +161,7 @@ def origin(task: Task, remat: bool = False) -> dict[str, Any]:
 def take_up(
     task: Task, directory: Path, mesh: jax.sharding.Mesh, *, remat: bool = False, resume_changed: bool = False
 ) -> StudentRun:
-    """Starts a student, or goes on from its newest training checkpoint; arguments as of `loop.train`.
-
-    Raises:
-        DistillError: if the checkpoint is damaged, is another run's, or was made under other circumstances.
-    """
+    """Starts a student, or goes on from its newest checkpoint; DistillError if that is damaged or of another run."""
     now, everywhere = processes.same(origin(task, remat)), sharding.everywhere(mesh)
     state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), checkpoint.load(directory)))
     if saved is None:

@@ -1,11 +1,8 @@
 """A sweep: one rendered view and one teacher's answer teach many students, which may differ in everything but that.
 
-Students that are taught together share data, policy, teacher, resolution, batch, length of the schedule and the seed of
-order and views. They may differ in learning rate, weight decay, temperature, initialisation and architecture. Each is a
-run of its own: it has its own record, goes on from its own checkpoint, and ends with the numbers it would have alone.
+They share data, policy, teacher, resolution, batch, length of the schedule and the seed of order and views. Each is a
+run of its own, with its own record and checkpoint, and ends with the numbers it would have alone.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import os
@@ -16,10 +13,9 @@ from typing import Any
 import jax
 
 from distill_lib import records, sharding
-from distill_lib.errors import DistillError, unknown
-from distill_lib.log import logger
+from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.recipes import Recipe
-from distill_lib.train import processes, state, student
+from distill_lib.train import processes, step, student
 from distill_lib.train.loop import train
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run
@@ -43,19 +39,7 @@ STATE_SHARE = 0.5  # of a device's memory that the states of students may take; 
 
 
 def fit(recipe: Recipe, workdir: str | os.PathLike[str] | None = None, **options: Any) -> Run:
-    """Trains a student, or takes up the run where it was killed, or reuses the finished run.
-
-    Args:
-        recipe: what to run.
-        workdir: the results folder; None finds it (see `records.find_results`).
-        **options: of `sweep`.
-
-    Returns:
-        The run; its record lies in `workdir/<study>/<run id>/`.
-
-    Raises:
-        DistillError: as `sweep`, and if the student diverges.
-    """
+    """Trains a student, goes on, or reuses the finished run, as `sweep`; DistillError also if the student diverges."""
     (run,) = sweep([recipe], workdir, **options)
     if isinstance(run, Run):
         return run
@@ -72,26 +56,15 @@ def sweep(
     resume_changed: bool = False,
     **loading: Any,
 ) -> list[Run | DistillError]:
-    """Trains students, as many together as share their batches and as memory allows.
+    """Trains students, as many together as share their batches and as memory allows, or `students_per_step`.
 
-    Args:
-        recipes: what to run; finished ones are reused, and those that can share batches do.
-        workdir: the results folder; None finds it.
-        students_per_step: how many learn from a batch at most; None takes what memory allows, see `affordable`.
-        checkpoint_seconds: time between two training checkpoints; more where they would take over 1 % of it.
-        remat: whether activations are computed again in the backward pass rather than kept, as in `step.learn`.
-        resume_changed: whether a run goes on that was begun with other code, versions, devices, settings or data; the
-            record then tells which, and at which step.
-        **loading: how images and soft labels come: `loading`, `workers`, `on_bad_image` and `replay` of
-            `setup.prepare`. Runs that stream, and those that replay soft labels, have names of their own.
+    Those that are finished are reused. Between two training checkpoints are `checkpoint_seconds`, or more where they
+    would take over 1 % of the time. With `remat` activations are computed again in the backward pass rather than kept.
+    With `resume_changed` a run goes on that was begun with other code, versions, devices, settings or data. `loading`
+    are `loading`, `workers`, `on_bad_image` and `replay` of `setup.prepare`; `workdir` is the results folder.
 
-    Returns:
-        For each recipe its run, or the error that ended it (a loss or logits that are not finite) while the others
-        went on.
-
-    Raises:
-        DistillError: if data, teacher or folder are not usable, or a run was begun otherwise. Earlier records stay
-            intact.
+    Returns for each recipe its run, or the error that ended it while the others went on. DistillError if data, teacher
+    or folder are not usable, or a run was begun otherwise; earlier records stay intact.
     """
     if not recipes:
         raise DistillError("there is nothing to run: name at least one policy, and one value of each setting.")
@@ -132,14 +105,9 @@ def finished(ended: Sequence[Run | DistillError]) -> list[Run]:
 def grid(recipe: Recipe, name: str | None = None, **axes: Iterable[Any] | None) -> list[Recipe]:
     """All combinations of settings around a recipe, the last axis fastest; the views are those of the recipe's seed.
 
-    Args:
-        recipe: what all of them share. Without a teacher there is no temperature to vary.
-        name: a key of `GRIDS`; None for the given axes alone.
-        **axes: values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of the named grid's; None or
-            no values keep the grid's.
-
-    Raises:
-        DistillError: if the grid is unknown, or a value makes no sense.
+    `axes` are values by field of `Recipe`, such as `learning_rate=[1e-3, 3e-3]`, instead of those of `GRIDS[name]`;
+    None or no values keep these. Without a teacher no temperature varies. DistillError for an unknown grid or bad
+    value.
     """
     if name is not None and name not in GRIDS:
         raise unknown("grid", name, GRIDS)
@@ -156,12 +124,8 @@ def grid(recipe: Recipe, name: str | None = None, **axes: Iterable[Any] | None) 
 
 
 def affordable(task: Task) -> int:
-    """How many students of a task fit into a device's memory at once.
-
-    Students learn one after the other, so activations are needed for one at a time; what grows with their number is
-    parameters and optimiser state.
-    """
-    leaves = jax.tree.leaves(state.state_shapes(task.student, task.image_shape, task.recipe.optimizer))
+    """How many students of a task fit into a device's memory at once; activations are needed for one at a time."""
+    leaves = jax.tree.leaves(step.state_shapes(task.student, task.image_shape, task.recipe.optimizer))
     return max(1, int(STATE_SHARE * _memory() / sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)))
 
 

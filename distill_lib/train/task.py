@@ -1,27 +1,32 @@
-"""A task is a recipe with everything it needs; `setup` puts it together."""
+"""A task is a recipe with everything it needs, and its batches, one a step; `setup` puts it together."""
 
-from __future__ import annotations
-
+import contextlib
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from distill_lib import datasets, models, teachers, views
-from distill_lib.errors import DistillError
+from distill_lib import datasets, models, sharding, teachers, views
+from distill_lib.crops import MILD_CROP_SIDE
+from distill_lib.errors import DistillError, logger
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
-from distill_lib.teachers.soft_label_store import Store
-from distill_lib.teachers.soft_labels import StoredTeacher
-from distill_lib.train import fixed_targets, state, step
+from distill_lib.teachers.soft_labels import Store, StoredTeacher
+from distill_lib.train import step
 
 SPLITS = ("train", "validation", "test")
 RUN = "run:"  # before STUDY/RUN_ID in a recipe's `start`
+AT_ONCE = 512  # images that a fixed teacher is asked for
+SIDES = {"whole": 1.0, "central": MILD_CROP_SIDE}
+"""Views of a fixed teacher that are a single crop: its sides, as fractions of the image's."""
 REMEMBERED = 32  # outputs of frozen teachers, which several runs of a process ask for
 _SHOWN = ("policy", "batch_size", "resolution", "crop_area", "whole", "dtype")
 _MIXED = ("mixup", "mixup_beta", "mixup_folded")
@@ -89,12 +94,14 @@ class Task:
     @property
     def settings(self) -> step.Settings:
         """The numbers that the student's program is given."""
-        return step.Settings.of(self.recipe, self.total_steps)
+        recipe, steps = self.recipe, (jnp.int32(self.total_steps), jnp.int32(self.recipe.warmup_steps))
+        reals = (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
+        return step.Settings(*map(jnp.float32, reals), *steps)
 
-    def initial_state(self) -> state.State:
+    def initial_state(self) -> step.State:
         """The student before its first step."""
         shape, optimizer = self.image_shape, self.recipe.optimizer
-        return state.initial_state(self.student, self.recipe.seed, shape, optimizer=optimizer, start=self.start)
+        return step.initial_state(self.student, self.recipe.seed, shape, optimizer=optimizer, start=self.start)
 
     @property
     def shared_batches(self) -> Hashable:
@@ -106,11 +113,7 @@ class Task:
         return json.dumps(facts, sort_keys=True), self.total_steps, recipe.evaluations
 
     def batch_facts(self, *, tempered: bool) -> dict[str, Any]:
-        """What the views of a run depend on, and what its teacher says of them; JSON-able.
-
-        `tempered` says whether that depends on the temperature, as a mean of several teachers' probabilities always
-        does, and soft labels do where not all logits are kept.
-        """
+        """What views and answers of a run depend on, the temperature too where they are `tempered`; JSON-able."""
         recipe, members = self.recipe, self.teacher.ensemble.members if self.teacher else ()
         mixes, several = views.policy(recipe.policy).mix, len(members) > 1
         tempered |= several and recipe.ensemble == "probabilities"
@@ -139,14 +142,27 @@ class Task:
         if teacher is None or self.asks_teacher:
             return None
         decided = (recipe.policy, recipe.resolution, recipe.crop_area, recipe.ensemble_crops, recipe.temperature)
-        return self._once("train", decided, lambda: fixed_targets.fixed_targets(teacher, self.train, recipe))
+        return self._once("train", decided, lambda: fixed_targets(teacher, self.train, recipe))
+
+    def batches(self, start: int, mesh: Mesh) -> Generator[step.Batch, None, None]:
+        """Its batches from a step on, endless, to be closed; DistillError if stored soft labels do not fit."""
+        recipe, store, (teacher, variables) = self.recipe, self.store, self.asked
+        teach = step.teach(recipe, teacher, self.num_classes)
+        everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
+        key = jax.jit(lambda: step.view_key(recipe.order_seed), out_shardings=everywhere)()
+        variables = sharding.put(variables, everywhere)
+        sizes = teacher.sizes(recipe.resolution) if teacher else []
+        temperature = np.float32(recipe.temperature)
+        with contextlib.closing(self.train.batches(recipe, start, mesh, self.fixed_targets(), sizes)) as given:
+            for number, pixels in given:
+                asked: Any = variables if store is None else sharding.put(store.read(number), split)
+                batch = teach(key, np.int32(number), pixels, asked, temperature)
+                if store is not None:
+                    store.check(number, batch.images)
+                yield batch
 
     def output(self, split: str, variables: models.Variables | None = None, kind: str = "logits") -> np.ndarray:
-        """What a student, or without variables the teacher, says of the evaluation views of a split.
-
-        Returns:
-            Logits (n, classes), or with `kind` "features" what the last layer is given for the first views, (n, width).
-        """
+        """Logits (n, classes), or features of the first images, of a student or of the teacher, on a split."""
         ask, recipe, teacher = getattr(self.eval_sets[split], kind), self.recipe, self.teacher
         if variables is not None:
             output: np.ndarray = ask(self.student, variables, recipe.resolution)
@@ -173,3 +189,36 @@ class Task:
 
 
 _TEACHER_OUTPUTS: dict[Hashable, np.ndarray] = {}
+
+
+def fixed_targets(teacher: teachers.Teacher, split: Split, recipe: Recipe) -> np.ndarray:
+    """A fixed teacher's logits, (n, classes) float32, computed once for each image, for the crops of a recipe's policy.
+
+    A mean over crops, of images in memory, is returned as logits whose softmax at the recipe's temperature is the mean
+    of the predictions. Of an image that cannot be decoded, what is said of a black one: no step shows it.
+    """
+    crop = views.policy(recipe.policy).teacher
+    assert crop is not None, "a baseline has no teacher"
+    mean_over_crops, temperature = crop == "inception_mean", recipe.temperature
+    kind = "inception" if mean_over_crops else crop
+
+    @jax.jit
+    def answer(variables: tuple[models.Variables, ...], pixels: views.Pixels, key: jax.Array) -> jax.Array:
+        count = len(jax.tree.leaves(pixels)[0])
+        ratio = pixels.aspect()
+        view = views.sample(key, count, crop=kind, flip=False, area=recipe.crop_area, image_aspect=ratio)
+        show = lambda size: pixels.show(view, size or recipe.resolution, teacher=True)  # noqa: E731
+        logits = teacher.ensemble.logits(variables, show, temperature)
+        return jax.nn.softmax(logits / temperature) if mean_over_crops else logits
+
+    variables = sharding.on_all_devices(teacher.variables)
+    sizes = teacher.ensemble.sizes(recipe.resolution)
+    crops, parts = recipe.ensemble_crops if mean_over_crops else 1, []
+    for number, pixels in enumerate(split.parts(SIDES.get(kind, 1.0), sizes, AT_ONCE, square=False)):
+        if number % 20 == 0 and number:
+            logger.info("the teacher's fixed outputs: %d of %d images", number * AT_ONCE, len(split))
+        first = jax.random.key(number * AT_ONCE)
+        keys = (jax.random.fold_in(first, crop_number) for crop_number in range(crops))
+        parts.append(sharding.fetch(sum(answer(variables, pixels, key) for key in keys)) / crops)
+    means = np.concatenate(parts)[: len(split)]
+    return temperature * np.log(np.maximum(means, np.finfo(np.float32).tiny)) if mean_over_crops else means

@@ -127,7 +127,7 @@ def test_batches_of_given_images_are_those_of_training(tmp_path: Path) -> None:
     """For the first step: what is timed alone is the program of a run, teacher and all."""
     task = setup.prepare(students.made_up(recipes.get("fashion", "quick", batch_size=4, policy="mix"), tmp_path))
     mesh = students.sharding.data_mesh(1)
-    real = next(students.batches.batches(task, 0, mesh))
+    real = next(task.batches(0, mesh))
     _, pixels = next(task.train.batches(task.recipe, 0, mesh, None, ()))
     given = next(students.batches_of(task, itertools.repeat(pixels)))
     np.testing.assert_array_equal(given.images, real.images)

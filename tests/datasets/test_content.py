@@ -9,7 +9,6 @@ import pytest
 from picture_files import fill, write
 
 from distill_lib import datasets
-from distill_lib.datasets import content
 
 
 def swap_pixels(picture: Path) -> None:
@@ -42,8 +41,8 @@ def test_another_label_is_other_data(tmp_path: Path) -> None:
 
 def test_a_large_split_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few of its examples are read, the same ones each time, from the first to the last."""
-    monkeypatch.setattr(content, "WHOLE", 20)
-    monkeypatch.setattr(content, "SAMPLED", 5)
+    monkeypatch.setattr("distill_lib.datasets.source.WHOLE", 20)
+    monkeypatch.setattr("distill_lib.datasets.source.SAMPLED", 5)
     name = f"folder:{fill(tmp_path, 30)}"
     source, before = datasets.load(name, "train"), datasets.digest(name, "train")
     swap_pixels(tmp_path / source.encoded(1).name)

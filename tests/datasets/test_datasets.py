@@ -127,18 +127,19 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def photos(**counts: int) -> datasets.Dataset:
     splits = dict.fromkeys(counts, "train[:90%]")
-    return datasets.Dataset("photos", "fashion", splits, counts, 10, 1, None, licence="", citation="")
+    facts = {"num_classes": 10, "channels": 1, "licence": "", "citation": ""}
+    return datasets.Dataset(name="photos", builder="fashion", splits=splits, counts=counts, **facts)
 
 
 def test_prepared_sets_are_read_by_split_expression(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(dataset_source._BY_NAME, "photos", photos(train=918))
+    monkeypatch.setitem(dataset_source.CARDS, "photos", photos(train=918))
     images, labels, *_ = datasets.arrays("photos", "train", canvas=28)
     np.testing.assert_array_equal(images, datasets.arrays("fashion", "train", 918).images)
     np.testing.assert_array_equal(labels, datasets.arrays("fashion", "train", 918).labels)
 
 
 def test_wrong_number_of_examples_is_told(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(dataset_source._BY_NAME, "photos", photos(train=919))
+    monkeypatch.setitem(dataset_source.CARDS, "photos", photos(train=919))
     with pytest.raises(DistillError, match="does not match its card: photos train: 918 instead of 919 train images"):
         datasets.load("photos", "train")
 
@@ -152,7 +153,7 @@ def test_a_missing_shard_is_told(prepared: Path) -> None:
 def test_a_truncated_shard_is_told(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = next(prepared.glob("fashion-train*"))
     shard.write_bytes(shard.read_bytes()[:300_000])
-    monkeypatch.setitem(dataset_source._BY_NAME, "photos", photos(train=918))
+    monkeypatch.setitem(dataset_source.CARDS, "photos", photos(train=918))
     with pytest.raises(DistillError, match="array_record that does not match its card: photos train: ") as caught:
         datasets.arrays("photos", "train")
     assert "\n" not in str(caught.value)
@@ -188,7 +189,7 @@ def test_a_split_may_lack_only_what_cannot_be_decoded(prepared: Path, monkeypatc
     """TFDS leaves one image of sun397 out today and did not once: both are right, any other number is not."""
     for count, allowed in ((919, 1), (918, 1), (920, 1)):
         card = dataclasses.replace(photos(train=count), left_out={"train": allowed})
-        monkeypatch.setitem(dataset_source._BY_NAME, "photos", card)
+        monkeypatch.setitem(dataset_source.CARDS, "photos", card)
         if count == 920:
             with pytest.raises(DistillError, match="918 instead of 920 train images"):
                 datasets.load("photos", "train")

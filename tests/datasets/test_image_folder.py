@@ -18,7 +18,7 @@ from distill_lib.datasets import image_folder
 from distill_lib.errors import DistillError
 
 
-def paths(found: image_folder.Folder) -> dict[str, str]:
+def paths(found: image_folder.datasets.Dataset) -> dict[str, str]:
     """The split of each picture."""
     return {picture.path: split for split, pictures in found.pictures.items() for picture in pictures}
 
@@ -26,7 +26,7 @@ def paths(found: image_folder.Folder) -> dict[str, str]:
 def test_every_picture_is_in_one_split(tmp_path: Path) -> None:
     """About 80, 10 and 10 %, classes in the order of their names, and the order within a split mixes them."""
     found = image_folder.scan(fill(tmp_path, 300))
-    assert found.class_names == ("roses", "tulips") and found.skipped == 0
+    assert found.class_names == ("roses", "tulips") and not found.traps
     assert len(paths(found)) == sum(len(pictures) for pictures in found.pictures.values()) == 600
     shares = {split: len(pictures) / 600 for split, pictures in found.pictures.items()}
     assert 0.75 < shares["train"] < 0.85 and shares["validation"] > 0.06 and shares["test"] > 0.06
@@ -76,7 +76,7 @@ def test_few_pictures_take_turns_so_that_no_split_and_no_class_is_empty(tmp_path
     found = image_folder.scan(fill(tmp_path / "all", 5, few))
     counts = {split: Counter(picture.label for picture in found.pictures[split]) for split in datasets.SPLITS}
     assert counts == {"train": {0: 3, 1: 3}, "validation": {0: 1, 1: 1}, "test": {0: 1, 1: 1}}
-    assert found.rule == "pictures of each class in turns, since they are few"
+    assert found.splits["train"] == "pictures of each class in turns, since they are few"
     fill(tmp_path / "given" / "train", 3, few)
     fill(tmp_path / "given" / "test", 1, few)
     given = image_folder.scan(tmp_path / "given")
@@ -85,7 +85,7 @@ def test_few_pictures_take_turns_so_that_no_split_and_no_class_is_empty(tmp_path
         "validation": 2,
         "test": 2,
     }
-    assert given.rule.startswith("as given by train/ and test/; validation: pictures of each class in turns")
+    assert given.splits["train"].startswith("as given by train/ and test/; validation: pictures of each class in turns")
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])
@@ -110,8 +110,8 @@ def test_an_absent_split_is_a_tenth_of_train(tmp_path: Path, given: str, absent:
     found = image_folder.scan(tmp_path)
     assert len(paths(found)) == 106 and 3 <= len(found.pictures[absent]) <= 20
     assert all(picture.path.startswith("train/") for picture in found.pictures[absent])
-    assert found.rule == f"as given by train/ and {given}/; {absent}: 10 % of train by a hash of each path"
-    assert datasets.get(f"folder:{tmp_path}").splits["train"] == found.rule
+    assert found.splits["train"] == f"as given by train/ and {given}/; {absent}: 10 % of train by a hash of each path"
+    assert datasets.get(f"folder:{tmp_path}").splits["train"] == found.splits["train"]
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_is_no_picture_is_counted_once(tmp_path: Path) -> None:
     (tmp_path / ".git" / "objects").mkdir(parents=True)
     write(tmp_path / "roses" / "deep" / "1.JPG")
     found = image_folder.scan(tmp_path)
-    assert found.skipped == 4 and len(paths(found)) == 81 and "roses/deep/1.JPG" in paths(found)
+    assert found.traps[0].startswith("4 files") and len(paths(found)) == 81 and "roses/deep/1.JPG" in paths(found)
     assert datasets.get(f"folder:{tmp_path}").traps[0].startswith("4 files are not counted")
 
 
@@ -167,7 +167,7 @@ def test_names_need_not_be_unicode(tmp_path: Path) -> None:
     """Archives of other systems leave such names behind."""
     fill(tmp_path)
     (tmp_path / "roses" / "0.png").rename(tmp_path / "roses" / os.fsdecode(b"\xe9.png"))
-    assert len(paths(image_folder.scan(tmp_path))) == 80 and image_folder.fingerprint(tmp_path)
+    assert len(paths(image_folder.scan(tmp_path))) == 80 and datasets.fingerprint(f"folder:{tmp_path}")
 
 
 def test_the_fingerprint_follows_the_pictures(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from distill_lib import cli, datasets, recipes, train, weights
-from distill_lib.datasets import cards, fashion, instructions, prepare, source
+from distill_lib.datasets import cards, fashion, prepare, tfds_sets
 from distill_lib.errors import DistillError
 
 INSTALLED = ("fashion", "digits", "patches")  # part of this package, or of others
@@ -63,7 +63,7 @@ def test_what_is_absent_is_told_with_place_size_and_command(name: str, data: Pat
     first, second = found.lines()
     dataset = datasets.get(name)
     assert first.startswith(f"{name}: absent: ") and str(data) in first and f"{dataset.examples:,} images" in first
-    assert instructions.size_text(dataset.download_bytes) in first and "\n" not in first + second
+    assert prepare.size_text(dataset.download_bytes) in first and "\n" not in first + second
     assert f"tfds.builder('{dataset.builder}').download_and_prepare(file_format='array_record')" in second
 
 
@@ -100,12 +100,12 @@ def test_what_is_incomplete_is_told(kind: str, message: str, clothes: Path) -> N
 
 def test_another_number_of_images_is_incomplete(clothes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after preparing ImageNet with one of its two tar files."""
-    card = datasets.Dataset(
-        "cloth", "clothes", {"train": "train[:90%]"}, {"train": 919}, 10, 1, 28, licence="", citation=""
-    )
-    monkeypatch.setitem(source._BY_NAME, "cloth", card)
+    facts = {"num_classes": 10, "channels": 1, "size": 28, "licence": "", "citation": ""}
+    splits, counts = {"train": "train[:90%]"}, {"train": 919}
+    card = datasets.Dataset(name="cloth", builder="clothes", splits=splits, counts=counts, **facts)
+    monkeypatch.setitem(cards.CARDS, "cloth", card)
     assert "918 instead of 919 train images" in datasets.status("cloth").lines()[0]
-    monkeypatch.setitem(source._BY_NAME, "cloth", datasets.Dataset(**vars(card) | {"splits": {"train": "lessons"}}))
+    monkeypatch.setitem(cards.CARDS, "cloth", datasets.Dataset(**vars(card) | {"splits": {"train": "lessons"}}))
     assert "holds no split lessons" in datasets.status("cloth").lines()[0]
 
 
@@ -163,7 +163,9 @@ def test_the_command_line(data: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["data", "prepare", "fashion"]) == 0
 
 
-@pytest.mark.parametrize("name", [card.name for card in cards.CARDS if card.origin == "tfds" and not card.manual_files])
+@pytest.mark.parametrize(
+    "name", [card.name for card in cards.CARDS.values() if card.origin == "tfds" and not card.manual_files]
+)
 def test_tensorflow_is_asked_for_before_anything_is_downloaded(name: str, data: Path) -> None:
     """TFDS itself would download for an hour and then fail: all the builders open archives with TensorFlow."""
     builder = datasets.get(name).builder
@@ -189,7 +191,7 @@ class Clothes:
             def _info(self) -> Any:
                 features = {
                     "picture": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
-                    "kind": tfds.features.ClassLabel(names=list(cards.CLASS_NAMES)),
+                    "kind": tfds.features.ClassLabel(names=list(cards.CARDS["fashion"].class_names)),
                     "file_name": tfds.features.Text(),
                 }
                 return tfds.core.DatasetInfo(
@@ -225,7 +227,7 @@ def test_a_set_that_was_just_prepared_is_read_by_name(data: Path) -> None:
     assert dataset.keys == ("picture", "kind") and dataset.class_names == () and dataset.size == 28
     assert dataset.splits == {"train": "train[:90%]", "validation": "train[90%:]", "test": "test"}
     assert dataset.counts == {"train": 64, "validation": 7, "test": 64}
-    assert datasets.class_names("tfds:clothes") == cards.CLASS_NAMES
+    assert datasets.class_names("tfds:clothes") == cards.CARDS["fashion"].class_names
     embedded = datasets.arrays("fashion", "train", 71)
     seen = set()
     for split in ("train", "validation"):
@@ -307,9 +309,9 @@ def test_what_stops_tfds_is_told_in_one_line(
 
 def test_the_command_names_what_a_builder_needs() -> None:
     """Flowers' labels are MATLAB files, SUN's images are made smaller with OpenCV."""
-    assert "importlib_resources scipy &&" in instructions.command(datasets.get("flowers"))
-    assert "importlib_resources opencv-python-headless &&" in instructions.command(datasets.get("sun397"))
-    assert instructions.needs_tensorflow("cifar10") and instructions.needs_tensorflow("nobody_knows_it")
+    assert "importlib_resources scipy &&" in tfds_sets.command(datasets.get("flowers"))
+    assert "importlib_resources opencv-python-headless &&" in tfds_sets.command(datasets.get("sun397"))
+    assert tfds_sets.needs_tensorflow("cifar10") and tfds_sets.needs_tensorflow("nobody_knows_it")
 
 
 @pytest.mark.parametrize(
@@ -318,4 +320,4 @@ def test_the_command_names_what_a_builder_needs() -> None:
 )
 def test_sizes_in_words(number: int | None, text: str) -> None:
     """Rounded to what one plans a disk with."""
-    assert instructions.size_text(number) == text
+    assert prepare.size_text(number) == text

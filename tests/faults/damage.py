@@ -13,7 +13,7 @@ import picture_files
 from distill_lib import datasets, records, weights
 from distill_lib.datasets import decode
 from distill_lib.errors import DistillError
-from distill_lib.teachers import soft_label_store
+from distill_lib.teachers import soft_labels
 from distill_lib.train import checkpoint
 from faults.outcomes import Table, outcome
 
@@ -122,7 +122,7 @@ def read_npz(path: Path) -> object:
 
 def read_labels(folder: Path) -> object:
     """All soft labels of a store, and what its header says."""
-    store = soft_label_store.load(folder)
+    store = soft_labels.load(folder)
     held = [store.read(step) for step in range(store.steps)]
     return (store.kept, store.steps, store.views, store.about), [
         [part.tobytes() for part in labels if part is not None] for labels in held

@@ -13,7 +13,7 @@ import tiny
 from distill_lib import records, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import soft_label_store
+from distill_lib.teachers import soft_labels
 from distill_lib.train import checkpoint, record_soft_labels
 
 Files = dict[str, bytes]
@@ -49,7 +49,7 @@ def works(teacher: Path, trained: Path) -> list[Work]:
     return [
         Work("training", lambda root: fit(wanted, root), student, steps),
         Work("two students at once", lambda root: sweep([wanted, other], root), student, steps),
-        Work("storing soft labels", lambda root: store(wanted, root), soft_labels, stored_steps),
+        Work("storing soft labels", lambda root: store(wanted, root), labels_of, stored_steps),
         Work("adding to a record", lambda root: add(wanted, root), student, steps, lambda root: copy(trained, root)),
     ]
 
@@ -99,7 +99,7 @@ def student(root: Path) -> Files:
     return made
 
 
-def soft_labels(root: Path) -> Files:
+def labels_of(root: Path) -> Files:
     """The folder, file by file."""
     return {path.name: path.read_bytes() for path in sorted((root / "labels").iterdir())}
 
@@ -118,4 +118,4 @@ def steps(root: Path) -> int:
 def stored_steps(root: Path) -> int:
     """Steps that the store covers."""
     header = root / "labels" / "header.json"
-    return soft_label_store.load(header.parent).steps if header.is_file() else 0
+    return soft_labels.load(header.parent).steps if header.is_file() else 0

@@ -26,7 +26,7 @@ def write(name: str, side: int, *, reference: str, logits: Any, features: dict[s
         side: height and width of the images in pixels.
         reference: timm's name of it.
         logits: (BATCH, NUM_CLASSES).
-        features: arrays in our layout (channels last) by the names that `models.features` gives.
+        features: arrays in our layout (channels last) by the names that `parity.features` gives.
     """
     import seeded
 

@@ -21,12 +21,12 @@ import numpy as np
 
 from distill_lib import models, weights
 from distill_lib.errors import DistillError, command_line
-from distill_lib.models import efficientnet_lite
+from distill_lib.models import mobilenets
 
 NUM_CLASSES = 1000
 RESOLUTION = 224
 METADATA = {
-    "model": efficientnet_lite.NAME,
+    "model": "efficientnet_lite0",
     "resolution": RESOLUTION,
     # what image values -1 and 1 become for this network: it was trained on (pixel - 127) / 128
     "input_range": [-127 / 128, 1.0],
@@ -114,7 +114,7 @@ def variables(state: Mapping[str, np.ndarray], source: str) -> models.Variables:
         if name not in paths:
             raise DistillError(f"{source} does not hold EfficientNet-Lite0: it has an array {name!r}; {REMEDY}.")
         found[paths[name]] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-    model = models.create(efficientnet_lite.NAME, NUM_CLASSES)
+    model = models.create("efficientnet_lite0", NUM_CLASSES)
     expected = models.shapes(model, (RESOLUTION, RESOLUTION, 3))
     return weights.match(weights.unflatten(found), expected, source)
 
@@ -127,7 +127,7 @@ def half(found: models.Variables) -> models.Variables:
 
 def _places() -> dict[str, str]:
     """Every published layer, such as "_blocks.1._bn0", and its path in our variables."""
-    sizes = [len(rows) for rows in efficientnet_lite.stages()]
+    sizes = [len(rows) for rows in mobilenets.lite_stages()]
     blocks = [f"stage{stage}/block{block + 1}" for stage, size in enumerate(sizes, 1) for block in range(size)]
     inside = {
         f"_blocks.{number}.{layer}": f"{block}/{place}"

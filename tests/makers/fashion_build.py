@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from distill_lib.datasets.cards import CLASS_NAMES, SPLITS
+from distill_lib.datasets.cards import CARDS, SPLITS
 from distill_lib.datasets.fashion import DATA, SUMS, VERSION, Originals, check, choose, read_originals, read_sums
 from distill_lib.errors import DistillError, command_line
 from distill_lib.weights import sha256
@@ -88,7 +88,7 @@ def _builder(splits: Mapping[str, Part], out: Path) -> Any:
         def _info(self) -> Any:
             features = {
                 "image": tfds.features.Image(shape=(28, 28, 1), dtype=np.uint8, encoding_format="png"),
-                "label": tfds.features.ClassLabel(names=list(CLASS_NAMES)),
+                "label": tfds.features.ClassLabel(names=list(CARDS["fashion"].class_names)),
                 "index": tfds.features.Scalar(dtype=np.int64),
             }
             return tfds.core.DatasetInfo(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import seeded
 
 from distill_lib import models, weights
-from distill_lib.models import efficientnet_lite
+from distill_lib.models import mobilenets
 
 SEED = 5
 SIDE = 32
@@ -18,8 +19,8 @@ SIDE = 32
 @pytest.fixture
 def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network with the stem, the head and three blocks, so that nothing takes long to compile."""
-    monkeypatch.setattr(efficientnet_lite, "STAGES", ((1, 3, 1, 1, 16), (2, 5, 2, 6, 24)))
-    monkeypatch.setattr(efficientnet_lite, "LAST", 64)
+    monkeypatch.setattr(mobilenets, "LITE_STAGES", ((1, 3, 1, 1, 16), (2, 5, 2, 6, 24)))
+    monkeypatch.setattr(mobilenets, "LITE_LAST", 64)
 
 
 def drawn(model) -> tuple[dict, np.ndarray]:
@@ -43,7 +44,7 @@ def test_published_size() -> None:
 
 def test_blocks() -> None:
     """16 blocks in 7 stages; only the first block of a stage has a stride, and expands from the stage before."""
-    stages = efficientnet_lite.stages()
+    stages = mobilenets.lite_stages()
     assert [len(rows) for rows in stages] == [1, 2, 2, 3, 3, 4, 1]
     assert [row.stride for rows in stages for row in rows] == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
     assert [(row.expanded, row.features) for row in stages[1]] == [(96, 24), (144, 24)]
@@ -76,7 +77,7 @@ def test_fold(dtype: str) -> None:
     """A frozen network without BatchNorm gives the same logits; kernels are kept in the dtype they are used in."""
     model = models.create("efficientnet_lite0", 10, dtype)
     variables, images = drawn(model)
-    folded, small = models.fold(model, variables)
+    folded, small = model.fold(variables)
     assert list(small) == ["params"]
     for name, value in weights.flatten(small["params"]).items():
         assert "/norm/" not in name
@@ -92,7 +93,7 @@ def test_bfloat16() -> None:
     exact, half = (models.create("efficientnet_lite0", 10, dtype) for dtype in ("float32", "bfloat16"))
     variables, images = drawn(exact)
     assert {leaf.dtype for leaf in jax.tree.leaves(models.shapes(half, (SIDE, SIDE, 3)))} == {jnp.dtype(jnp.float32)}
-    features = models.features(half, variables, images)
+    features = parity.features(half, variables, images)
     assert {features[name].dtype for name in ("stem", "stage1", "stage2", "last")} == {jnp.dtype(jnp.bfloat16)}
     assert features["head"].dtype == jnp.float32
     assert 1e-5 < worst(features["head"], np.asarray(models.logits(exact, variables, images))) < 0.05

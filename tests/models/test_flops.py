@@ -13,7 +13,7 @@ from flax import linen as nn
 from distill_lib import models
 from distill_lib.errors import DistillError
 from distill_lib.models import flops
-from distill_lib.models.group_norm import GroupNorm
+from distill_lib.models.layers import GroupNorm
 
 
 class Convolutions(nn.Module):

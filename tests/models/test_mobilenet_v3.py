@@ -5,16 +5,17 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import seeded
 
 from distill_lib import models, weights
-from distill_lib.models import layers, mobile_layers, mobilenet_v3
+from distill_lib.models import layers, mobile_layers, mobilenets
 from distill_lib.models.mobile_layers import ConvNorm, Layers, MobileNet, Row
 
 SEED = 3
 SIDE = 32
-TINY = mobilenet_v3.Size(  # every kind of block once, so that nothing takes long to compile
+TINY = mobilenets.Size(  # every kind of block once, so that nothing takes long to compile
     rows=(
         Row(3, 16, 16, True, "relu", 1),
         Row(3, 64, 24, False, "relu", 2),
@@ -27,7 +28,7 @@ TINY = mobilenet_v3.Size(  # every kind of block once, so that nothing takes lon
 
 def tiny(norm: str, dtype: str = "float32") -> MobileNet:
     """A network of three blocks and ten classes."""
-    return mobilenet_v3.build(TINY, norm, 10, dtype)
+    return mobilenets.build(TINY, norm, 10, dtype)
 
 
 def drawn(model, side: int = SIDE) -> tuple[dict, np.ndarray]:
@@ -180,7 +181,7 @@ def test_fold(norm: str, dtype: str) -> None:
     """A frozen network without BatchNorm gives the same logits; kernels are kept in the dtype they are used in."""
     model = tiny(norm, dtype)
     variables, images = drawn(model)
-    folded, small = models.fold(model, variables)
+    folded, small = model.fold(variables)
     assert list(small) == ["params"]
     flat = weights.flatten(small["params"])
     assert not any("/norm/" in name for name in flat) if norm == "bn" else any("/norm/" in name for name in flat)
@@ -196,7 +197,7 @@ def test_bfloat16(norm: str) -> None:
     exact, half = (tiny(norm, dtype) for dtype in ("float32", "bfloat16"))
     variables, images = drawn(exact)
     assert jax.tree.all(jax.tree.map(lambda a, b: a == b, *(models.shapes(m, (SIDE, SIDE, 3)) for m in (exact, half))))
-    features = models.features(half, variables, images)
+    features = parity.features(half, variables, images)
     assert {features[name].dtype for name in ("stem", "stage1", "stage2", "last")} == {jnp.dtype(jnp.bfloat16)}
     assert features["hidden"].dtype == features["head"].dtype == jnp.float32
     assert 1e-5 < worst(features["head"], np.asarray(models.logits(exact, variables, images))) < 0.05

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import tiny
 from flax import linen as nn
@@ -246,7 +247,7 @@ def test_half_precision_changes_logits_little() -> None:
     expected, found = (np.asarray(models.logits(one, variables, images)) for one in (model, half))
     assert found.dtype == np.float32
     assert 0 < np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
-    shown = models.features(half, variables, images)
+    shown = parity.features(half, variables, images)
     assert shown["block1"].dtype == jnp.bfloat16 and shown["head"].dtype == jnp.float32
 
 
@@ -255,7 +256,7 @@ def test_half_precision_changes_logits_little() -> None:
 def test_a_folded_network_has_the_same_logits(dtype: str) -> None:
     """Weights are standardised once and kept in the dtype they are used in; nothing else changes."""
     model, variables, images = small(dtype)
-    frozen, folded = models.fold(model, variables)
+    frozen, folded = model.fold(variables)
     expected, found = models.logits(model, variables, images), models.logits(frozen, folded, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * float(jnp.abs(expected).max()))
     kernel = folded["params"]["block1"]["unit01"]["conv2"]["kernel"]

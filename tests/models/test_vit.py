@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import seeded
 
@@ -230,7 +231,7 @@ def test_bfloat16_keeps_what_needs_precision_in_float32() -> None:
     found = logits(model, variables, images)
     assert found.dtype == jnp.float32
     assert 0 < float(jnp.abs(found - exact).max()) < 0.03 * float(jnp.abs(exact).max())
-    features = jax.eval_shape(lambda *args: models.features(model, *args), variables, images)
+    features = jax.eval_shape(lambda *args: parity.features(model, *args), variables, images)
     assert features["embedding"].dtype == features["Transformer/encoderblock_1"].dtype == jnp.bfloat16
     program = str(jax.make_jaxpr(model.apply)(variables, images))
     assert re.search(r":f32\[[^=]*= exp ", program) and re.search(r":f32\[[^=]*= rsqrt ", program)
@@ -242,7 +243,7 @@ def test_folding_changes_no_logit(dtype: str) -> None:
     """A frozen teacher keeps its kernels in the dtype they are used in; the head and the rest stay float32."""
     model = small(dtype)
     variables, images = drawn(model)
-    folded, frozen = models.fold(model, variables)
+    folded, frozen = model.fold(variables)
     assert frozen.keys() == {"params"}
     for path, leaf in flatten(frozen["params"]).items():
         cast = path.endswith("/kernel") and path != "head/kernel"

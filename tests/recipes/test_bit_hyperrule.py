@@ -6,10 +6,10 @@ import pytest
 
 from distill_lib import experiments, models, recipes
 from distill_lib.datasets.cards import CARDS
-from distill_lib.recipes import bit_hyperrule, presets
+from distill_lib.recipes import presets
 from distill_lib.teachers import published
 
-IMAGES = {card.name: card.counts["train"] for card in CARDS if "train" in card.counts}
+IMAGES = {name: card.counts["train"] for name, card in CARDS.items() if "train" in card.counts}
 RULE = {
     # set: steps, warm-up, resolution, policy, p of mixup
     "flowers": (500, 100, 128, "labels/rc", 1.0),
@@ -37,12 +37,13 @@ def test_teachers_are_made_as_the_rule_says(dataset: str) -> None:
     [(19_999, (500, 100)), (20_000, (10_000, 500)), (499_999, (10_000, 500)), (500_000, (20_000, 500))],
 )
 def test_the_schedule_follows_from_the_number_of_images(images: int, schedule: tuple[int, int]) -> None:
-    assert bit_hyperrule.schedule(images) == schedule
+    assert presets.schedule(images) == schedule
 
 
 def test_the_network_is_that_of_the_papers_teachers_and_fits_what_it_starts_from() -> None:
     """All that is replaced is the head."""
-    start, student = published.CHECKPOINTS[bit_hyperrule.START], recipes.get("flowers", "teacher").student
+    recipe = recipes.get("flowers", "teacher")
+    start, student = published.CHECKPOINTS[str(recipe.start)], recipe.student
     assert student == start.model == published.CHECKPOINTS["R152x2_T_flowers128"].model
     models.create(student, 102)
 

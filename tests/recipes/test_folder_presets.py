@@ -11,19 +11,22 @@ from distill_lib import experiments, recipes
 from distill_lib.datasets import package_images
 from distill_lib.errors import DistillError
 from distill_lib.figures import photographs
-from distill_lib.recipes import folder_presets
+from distill_lib.recipes import presets
 from distill_lib.report import cost
 from distill_lib.train import setup
+
+LENGTHS = {"teacher": (3_000, 3), "fast": (10_000, 3), "medium": (40_000, 10), "long": (160_000, 30)}
+"""Of each preset, images that are shown at least, and passes over the training images at least."""
 
 
 @pytest.mark.parametrize("images", [3, 17, 58, 1_000, 20_000, 300_000])
 def test_every_number_of_images_has_presets_that_run(images: int) -> None:
     """No batch that is larger than the data, and no schedule that ends within its warm-up: nothing to set by hand."""
-    for name, preset in folder_presets.presets(images).items():
-        recipe = recipes.Recipe(dataset="d", variant=name, **(folder_presets.COMMON | preset.settings))
+    for name, preset in presets.of_folder(images).items():
+        recipe = recipes.Recipe(dataset="d", variant=name, **(presets.COMMON["folder"] | preset.settings))
         recipe.check_length(images)
         shown, passes = recipe.steps(images) * recipe.batch_size, recipe.epochs
-        assert shown >= 0.9 * folder_presets.LENGTHS[name][0] and passes >= folder_presets.LENGTHS[name][1]
+        assert (shown >= 0.9 * LENGTHS[name][0]) and passes >= LENGTHS[name][1]
 
 
 def test_a_few_pictures_are_a_matter_of_minutes(tmp_path: Path) -> None:

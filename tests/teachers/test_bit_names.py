@@ -8,6 +8,7 @@ import big_transfer
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,7 +135,7 @@ def test_each_normalisation_stands_before_the_convolution_of_its_letter(params: 
     variables = {"params": weights.unflatten(bit_names.to_ours(theirs))}
     images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
-        found = jax.jit(functools.partial(models.features, model))(variables, jnp.asarray(images))
+        found = jax.jit(functools.partial(parity.features, model))(variables, jnp.asarray(images))
     expected = reference_unit(theirs, "resnet/block1/unit01", np.asarray(found["root_block"], np.float64), 8)
     np.testing.assert_allclose(found["block1/unit01"], expected, rtol=1e-4, atol=1e-4)
 

@@ -23,7 +23,7 @@ import pooch
 import pytest
 
 from distill_lib.errors import DistillError
-from distill_lib.teachers import download
+from distill_lib.teachers import published
 
 NAME = "R50x1_224"
 FILE = "R50x1_224.npz"
@@ -51,7 +51,7 @@ class Server:
 
     def get(self) -> Path:
         """Downloads the file as `published.resolve` does."""
-        return download.fetch(self.url, self.path, lambda whole: download.check_digest(NAME, whole, self.lock))
+        return published.fetch(self.url, self.path, lambda whole: published.check_digest(NAME, whole, self.lock))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -132,7 +132,7 @@ def test_a_cut_download_is_tried_once_more_and_leaves_nothing(server: Server) ->
 
 
 def test_a_server_that_stalls_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(published, "TIMEOUT", 0.2)
     server.cut, server.stall = 10_000, 1
     assert "timed out" in error_of(server.get)
     assert files(server.folder) == []
@@ -166,14 +166,14 @@ def test_offline_the_error_says_which_file_goes_where(server: Server) -> None:
 
 def test_a_server_that_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is no silence; it would take for ever."""
-    monkeypatch.setattr(download, "PATIENCE", 0.1)
+    monkeypatch.setattr(published, "PATIENCE", 0.1)
     server.drip = 0.02
     assert re.search(r"\(\d+ bytes came in 0 seconds\)", error_of(server.get))
     assert files(server.folder) == [] and server.asked == 1
 
 
 def test_a_server_that_never_ends_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MOST_BYTES", len(CONTENT) - 1)
+    monkeypatch.setattr(published, "MOST_BYTES", len(CONTENT) - 1)
     assert f"there are more than {len(CONTENT) - 1} bytes" in error_of(server.get)
     assert files(server.folder) == []
 
@@ -194,7 +194,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(server: Server, monkeypatch: pyt
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download, "_download", no_space)
+    monkeypatch.setattr(published, "_download", no_space)
     assert "No space left on device" in error_of(server.get)
     assert files(server.folder) == []
 
@@ -234,6 +234,6 @@ def test_a_damaged_lock_is_told_and_kept(tmp_path: Path, text: str) -> None:
     path, lock = tmp_path / FILE, tmp_path / "lock.json"
     path.write_bytes(CONTENT)
     lock.write_text(text)
-    message = error_of(lambda: download.check_digest(NAME, path, lock))
+    message = error_of(lambda: published.check_digest(NAME, path, lock))
     assert f"{lock} is not a readable lock file" in message
     assert lock.read_text() == text

@@ -12,7 +12,7 @@ import tiny
 
 from distill_lib import teachers, train
 from distill_lib.errors import DistillError
-from distill_lib.teachers import soft_label_store
+from distill_lib.teachers import soft_labels
 from distill_lib.train import record_soft_labels
 
 LOADING = {"num_classes": 10, "channels": 1, "resolution": tiny.SIDE}
@@ -117,7 +117,7 @@ def test_a_function_that_fails_on_the_way_is_told(tmp_path: Path, capfd: pytest.
         record_soft_labels.store(recipe, tmp_path / "labels", 10)
     said = "".join(capfd.readouterr())
     assert said.count("teacher mine:fails failed: RuntimeError: out of memory; mend it.") == 1
-    assert "Traceback" not in said and soft_label_store.load(tmp_path / "labels").steps == 0
+    assert "Traceback" not in said and soft_labels.load(tmp_path / "labels").steps == 0
 
 
 def test_a_teacher_of_several_cpu_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

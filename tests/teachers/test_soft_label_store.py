@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from distill_lib.errors import DistillError
-from distill_lib.teachers import soft_label_store
-from distill_lib.teachers.soft_label_store import Store
-from distill_lib.teachers.soft_labels import SoftLabels
+from distill_lib.teachers import soft_labels
+from distill_lib.teachers.soft_labels import SoftLabels, Store
 
 ABOUT = {"teacher": "abc", "seed": 0, "policy": "mix", "crop_area": (0.25, 1.0), "mixup": None}
 BATCH, CLASSES, KEPT = 4, 300, 3
@@ -19,12 +18,12 @@ BATCH, CLASSES, KEPT = 4, 300, 3
 
 def begun(folder: Path, steps: int, **about) -> Store:
     """A store of three logits, in shards of two steps where it is new."""
-    return soft_label_store.begin(folder, ABOUT | about, KEPT, steps=steps, num_classes=CLASSES, batch_size=BATCH)
+    return soft_labels.begin(folder, ABOUT | about, KEPT, steps=steps, num_classes=CLASSES, batch_size=BATCH)
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soft_label_store, "SHARD_STEPS", 2)
+    monkeypatch.setattr(soft_labels, "SHARD_STEPS", 2)
 
 
 def said(step: int) -> SoftLabels:
@@ -58,7 +57,7 @@ def assert_holds(store: Store, steps: int) -> None:
 def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     """Step by step, from another object; the header counts steps, views and bytes."""
     filled(begun(tmp_path, 5), 5)
-    store = soft_label_store.load(tmp_path)
+    store = soft_labels.load(tmp_path)
     assert_holds(store, 5)
     store.require(ABOUT, 5)
     size = sum(path.stat().st_size for path in tmp_path.glob("*.npz"))
@@ -88,7 +87,7 @@ def test_a_kill_leaves_sizes_right(tmp_path: Path) -> None:
     filled(begun(folder, 4), 4)
     (folder / "header.json").write_bytes(old)
     filled(begun(folder, 5), 5)
-    assert soft_label_store.load(folder).bytes == sum(path.stat().st_size for path in folder.glob("*.npz"))
+    assert soft_labels.load(folder).bytes == sum(path.stat().st_size for path in folder.glob("*.npz"))
 
 
 def test_a_store_can_be_lengthened(tmp_path: Path) -> None:
@@ -97,9 +96,9 @@ def test_a_store_can_be_lengthened(tmp_path: Path) -> None:
     assert begun(tmp_path, 3).steps == 3, "nothing to do"
     longer = begun(tmp_path, 5)
     assert longer.steps == 2
-    assert_holds(soft_label_store.load(tmp_path), 3)
+    assert_holds(soft_labels.load(tmp_path), 3)
     assert_holds(filled(longer, 5), 5)
-    found = soft_label_store.load(tmp_path)
+    found = soft_labels.load(tmp_path)
     assert found.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.npz"))
     assert found.views == 5 * BATCH
 
@@ -156,13 +155,13 @@ def test_other_views_are_noticed(tmp_path: Path) -> None:
 
 def test_shards_of_one_step_are_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To look at every step would have host and device wait for each other."""
-    monkeypatch.setattr(soft_label_store, "SHARD_BYTES", 1)
+    monkeypatch.setattr(soft_labels, "SHARD_BYTES", 1)
     store = begun(tmp_path, 5)
     for step in range(5):
         store = store.add([said(step)], means(step))
     assert store.shard_steps == 1
     looks: list[int] = []
-    monkeypatch.setattr(soft_label_store, "mean_pixels", lambda shown: looks.append(step) or means(step))
+    monkeypatch.setattr(soft_labels, "mean_pixels", lambda shown: looks.append(step) or means(step))
     for step in range(5):
         store.check(step, np.zeros(()))
     assert looks == [0, 2, 4]
@@ -171,14 +170,14 @@ def test_shards_of_one_step_are_looked_at_now_and_then(tmp_path: Path, monkeypat
 def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
     """Absent, something else, another number of logits, damaged, of another version, truncated or with a hole."""
     with pytest.raises(DistillError, match=r"no stored soft labels at .*; check the path, or store them first"):
-        soft_label_store.load(tmp_path)
+        soft_labels.load(tmp_path)
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(DistillError, match="holds something else; name an empty folder"):
         begun(tmp_path, 2)
     folder = tmp_path / "answers"
     store = filled(begun(folder, 4), 4)
     with pytest.raises(DistillError, match="keeps 3 logits of each, not 5; name another folder"):
-        soft_label_store.begin(folder, ABOUT, 5, steps=4, num_classes=CLASSES, batch_size=BATCH)
+        soft_labels.begin(folder, ABOUT, 5, steps=4, num_classes=CLASSES, batch_size=BATCH)
     shard, header = folder / "answers-000001.npz", folder / "header.json"
     np.savez(shard, means=means(2))
     with pytest.raises(
@@ -194,11 +193,11 @@ def test_what_is_no_store_or_a_damaged_one_is_told(tmp_path: Path) -> None:
     text = header.read_text()
     header.write_text(text.replace('"format": 3', '"format": 2'))
     with pytest.raises(DistillError, match="has format 2, this version reads 3"):
-        soft_label_store.load(folder)
+        soft_labels.load(folder)
     for damaged in (text[:50], "[]", text.replace('"steps": 4', '"steps": "4"')):
         header.write_text(damaged)
         with pytest.raises(DistillError, match=r"header.json is damaged; delete .* and store the soft labels again"):
-            soft_label_store.load(folder)
+            soft_labels.load(folder)
 
 
 def test_answers_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:

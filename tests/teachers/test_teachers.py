@@ -18,7 +18,7 @@ from distill_lib.input_pipeline.splits import InMemory
 from distill_lib.models import bit
 from distill_lib.models.ensemble import Ensemble, Member
 from distill_lib.teachers import Teacher, published
-from distill_lib.train import fixed_targets
+from distill_lib.train import task
 
 MODEL = "bit_r11w8"
 
@@ -78,7 +78,7 @@ def said_once(
     recipe = recipes.get("fashion", "smoke", policy=policy, ensemble_crops=crops, temperature=temperature)
     recipe = dataclasses.replace(recipe, crop_area=area, resolution=8)
     split = InMemory(lambda: datasets.Arrays(images, np.zeros(len(images), int)))
-    return fixed_targets.fixed_targets(teacher, split, recipe)
+    return task.fixed_targets(teacher, split, recipe)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

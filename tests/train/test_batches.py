@@ -16,7 +16,7 @@ from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics as evaluation_metrics
 from distill_lib.input_pipeline import sampler
 from distill_lib.recipes import Recipe
-from distill_lib.train import Run, batches, setup
+from distill_lib.train import Run, setup
 from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -28,7 +28,7 @@ def some(recipe: Recipe, loading: str, start: int = 0, count: int = 5) -> list[B
     """A few batches from a step on."""
     task = setup.prepare(recipe, loading=loading, workers=0)
     mesh = sharding.data_mesh()
-    given = batches.batches(task, start, mesh)
+    given = task.batches(start, mesh)
     found = [jax.device_get(batch) for batch in islice(given, count)]
     given.close()
     return found

@@ -21,7 +21,7 @@ from distill_lib import datasets, records, train, weights
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.train import Run, checkpoint
-from distill_lib.train.state import State
+from distill_lib.train.step import State
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 

@@ -20,13 +20,13 @@ import contextlib, json, sys
 import jax, jax.numpy as jnp, numpy as np
 import tiny
 from distill_lib import sharding
-from distill_lib.models import mobilenet_v3
+from distill_lib.models import mobilenets
 from distill_lib.train import batches, setup, step
 
 teacher, student, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 tiny.register()
-rows = (mobilenet_v3.Row(3, 16, 16, False, "relu", 1), mobilenet_v3.Row(3, 24, 16, True, "hard_swish", 2))
-mobilenet_v3.SIZES["tiny"] = mobilenet_v3.Size(rows, last=24, hidden=32)
+rows = (mobilenets.Row(3, 16, 16, False, "relu", 1), mobilenets.Row(3, 24, 16, True, "hard_swish", 2))
+mobilenets.SIZES["tiny"] = mobilenets.Size(rows, last=24, hidden=32)
 task = setup.prepare(tiny.recipe(teacher, policy="mix", student=student, epochs=25, warmup_steps=0))
 
 
@@ -37,7 +37,7 @@ def course(devices, nudge=1.0):
     state = state._replace(params=jax.tree.map(lambda leaf: leaf * jnp.float32(nudge), state.params))
     state, settings = sharding.put((state, task.settings), sharding.everywhere(mesh))
     learn, sums, first = step.learn(task.student, task.recipe, mesh=mesh), [0.0], None
-    with contextlib.closing(batches.batches(task, 0, mesh)) as given:
+    with contextlib.closing(task.batches(0, mesh)) as given:
         for _, batch in zip(range(steps), given):
             assert len(batch.images.addressable_shards) == devices
             state = jax.block_until_ready(learn(state, settings, batch))

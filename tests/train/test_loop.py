@@ -17,8 +17,8 @@ import tiny
 from distill_lib import datasets, optim, records, train, views, weights
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import sampler
-from distill_lib.pixels import Images
-from distill_lib.train import Run, setup, state, step
+from distill_lib.train import Run, setup, step
+from distill_lib.views import Images
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -103,13 +103,13 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
 ) -> None:
     """Consistency of the whole training step: only where the two see different pictures do they disagree."""
 
-    def start_at_the_teacher(*_: Any, **__: Any) -> state.State:
+    def start_at_the_teacher(*_: Any, **__: Any) -> step.State:
         params = jax.tree.map(jax.numpy.asarray, weights.load_npz(teacher))
         opt_state = optim.create("adam", 1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
         zero = jax.numpy.zeros((), jax.numpy.int32)
-        return state.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
+        return step.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
 
-    monkeypatch.setattr(state, "initial_state", start_at_the_teacher)
+    monkeypatch.setattr(step, "initial_state", start_at_the_teacher)
     recipe = tiny.recipe(teacher, policy=policy, learning_rate=1e-12, weight_decay=0, seed=1)
     run = train.fit(recipe, tmp_path)
     if policy == "ind/ic":
@@ -126,7 +126,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     recipe = tiny.recipe(teacher, policy="mix", mixup="example")
     task = setup.prepare(recipe)
     batch = task.train.arrays.images[sampler.batch_indices(recipe.seed, 0, 16, 64)]
-    student = state.initial_state(task.student, recipe.seed, (8, 8, 1))
+    student = step.initial_state(task.student, recipe.seed, (8, 8, 1))
     assert task.teacher is not None
     key = jax.random.fold_in(step.view_key(recipe.seed), 0)
 

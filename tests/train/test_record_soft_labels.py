@@ -18,8 +18,8 @@ from distill_lib.errors import DistillError
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
 from distill_lib.report import aggregate
-from distill_lib.teachers import soft_label_store
-from distill_lib.train import Run, batches, record_soft_labels, setup, task
+from distill_lib.teachers import soft_labels
+from distill_lib.train import Run, record_soft_labels, setup, task
 from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soft_label_store, "SHARD_STEPS", 5)
+    monkeypatch.setattr(soft_labels, "SHARD_STEPS", 5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def stored(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 def some(work: task.Task, start: int, count: int) -> list[Batch]:
     """A few batches from a step on."""
     mesh = sharding.data_mesh()
-    given = batches.batches(work, start, mesh)
+    given = work.batches(start, mesh)
     found = [jax.device_get(batch) for batch in islice(given, count)]
     given.close()
     return found
@@ -119,19 +119,19 @@ def test_storing_goes_on_after_a_kill_and_to_more_steps(
     """The same answers as without; a shorter schedule replays the longer store."""
     recipe, whole = stored()
     folder, added = tmp_path / "answers", []
-    original = soft_label_store.Store.add
+    original = soft_labels.Store.add
 
-    def add_then_stop(self: soft_label_store.Store, *given) -> soft_label_store.Store:
+    def add_then_stop(self: soft_labels.Store, *given) -> soft_labels.Store:
         if added:
             raise KeyboardInterrupt
         added.append(1)
         return original(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(soft_label_store.Store, "add", add_then_stop)
+        patch.setattr(soft_labels.Store, "add", add_then_stop)
         with pytest.raises(KeyboardInterrupt):
             record_soft_labels.store(recipe, folder, 10)
-    assert soft_label_store.load(folder).steps == 5
+    assert soft_labels.load(folder).steps == 5
     with pytest.raises(DistillError, match="soft labels for 5 steps, this run has 12"):
         setup.prepare(recipe, replay=folder)
     shorter = dataclasses.replace(recipe, epochs=2.0)
@@ -191,8 +191,8 @@ def test_shards_of_one_step_hold_the_same_answers(
 ) -> None:
     """Each with the brightness of its own views."""
     recipe, folder = stored()
-    monkeypatch.setattr(soft_label_store, "SHARD_BYTES", 1)
-    small, large = record_soft_labels.store(recipe, tmp_path, 10), soft_label_store.load(folder)
+    monkeypatch.setattr(soft_labels, "SHARD_BYTES", 1)
+    small, large = record_soft_labels.store(recipe, tmp_path, 10), soft_labels.load(folder)
     assert small.shard_steps == 1 and len(list(tmp_path.glob("*.npz"))) == 12
     for number in range(12):
         jax.tree.map(np.testing.assert_array_equal, small.read(number), large.read(number))
@@ -205,16 +205,16 @@ def test_two_that_store_at_once_are_told_apart(
 ) -> None:
     """The second one waits, and so no folder holds the soft labels of two teachers."""
     recipe, _ = stored()
-    original, other = soft_label_store.begin, tmp_path.with_suffix(".npz")
+    original, other = soft_labels.begin, tmp_path.with_suffix(".npz")
     weights.save_npz(other, tiny.random_params(tiny.STUDENT, 10, seed=9), {"model": tiny.STUDENT})
 
-    def begin_twice(*given, **named) -> soft_label_store.Store:
-        monkeypatch.setattr(soft_label_store, "begin", original)
+    def begin_twice(*given, **named) -> soft_labels.Store:
+        monkeypatch.setattr(soft_labels, "begin", original)
         with pytest.raises(DistillError, match=f"{tmp_path} is in use by another process: wait for it"):
             record_soft_labels.store(dataclasses.replace(recipe, teacher=str(other)), tmp_path, 10)
         return original(*given, **named)
 
-    monkeypatch.setattr(soft_label_store, "begin", begin_twice)
+    monkeypatch.setattr(soft_labels, "begin", begin_twice)
     assert record_soft_labels.store(recipe, tmp_path, 10).steps == 12
     assert not (tmp_path / ".lock").exists()
 

@@ -12,7 +12,6 @@ import tiny
 from jax.sharding import Mesh
 
 from distill_lib import models, shampoo, sharding
-from distill_lib.train import state as train_state
 from distill_lib.train import step
 from distill_lib.train.step import Batch
 
@@ -30,10 +29,10 @@ def mesh() -> Mesh:
 
 
 @pytest.fixture(scope="module")
-def start() -> train_state.State:
+def start() -> step.State:
     """A student before its first step, on one device, as NumPy."""
     student = models.create(tiny.STUDENT, CLASSES)
-    return jax.device_get(train_state.initial_state(student, 0, SHAPE, optimizer="shampoo"))
+    return jax.device_get(step.initial_state(student, 0, SHAPE, optimizer="shampoo"))
 
 
 def batch(number: int) -> Batch:
@@ -44,7 +43,7 @@ def batch(number: int) -> Batch:
 
 
 @pytest.mark.slow
-def test_devices_share_the_roots_in_training(start: train_state.State, mesh: Mesh) -> None:
+def test_devices_share_the_roots_in_training(start: step.State, mesh: Mesh) -> None:
     """Steps on two devices give the weights of one; each computes half of the roots, and holds the whole state."""
     student, recipe = models.create(tiny.STUDENT, CLASSES), tiny.recipe("mock", optimizer="shampoo")
     alone, shared = (step.learn(student, recipe, mesh=devices) for devices in (None, mesh))

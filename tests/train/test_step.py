@@ -7,18 +7,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 import tiny
 
 from distill_lib import models, train, weights
 from distill_lib.input_pipeline import sampler
-from distill_lib.models import mobilenet_v3
+from distill_lib.models import mobilenets
 from distill_lib.models.mobile_layers import Row
-from distill_lib.pixels import Images
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup, step
-from distill_lib.train import state as train_state
 from distill_lib.train.task import Task
+from distill_lib.views import Images
 
 STUDENT = "mobilenet_v3_tiny_bn"
 
@@ -27,7 +27,7 @@ STUDENT = "mobilenet_v3_tiny_bn"
 def with_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `STUDENT` known: two blocks of the mobile network with BatchNorm."""
     rows = (Row(3, 16, 16, False, "relu", 1), Row(3, 24, 16, True, "hard_swish", 2))
-    monkeypatch.setitem(mobilenet_v3.SIZES, "tiny", mobilenet_v3.Size(rows, last=24, hidden=32))
+    monkeypatch.setitem(mobilenets.SIZES, "tiny", mobilenets.Size(rows, last=24, hidden=32))
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_teacher(tmp_path_factory.mktemp("teachers") / "teacher.npz")
 
 
-def taken(recipe: Recipe, *, remat: bool = False) -> tuple[train_state.State, train_state.State]:
+def taken(recipe: Recipe, *, remat: bool = False) -> tuple[step.State, step.State]:
     """The state before and after the first step."""
     task = setup.prepare(recipe)
-    start = train_state.initial_state(task.student, recipe.seed, task.image_shape)
+    start = step.initial_state(task.student, recipe.seed, task.image_shape)
     before = jax.device_get(start)
     learn = step.learn(task.student, recipe, remat=remat)
     return before, jax.device_get(learn(start, task.settings, first_lesson(task)))
@@ -71,7 +71,7 @@ def test_half_precision_moves_a_student_as_full_precision_does(teacher: Path) ->
             assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
 
 
-def moments(state: train_state.State) -> dict:
+def moments(state: step.State) -> dict:
     """Adam's first moments: after one step the gradients, but for their size."""
     parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: hasattr(part, "mu"))
     (found,) = [part.mu for part in parts if hasattr(part, "mu")]
@@ -100,7 +100,7 @@ def test_running_statistics_follow_the_batches(teacher: Path) -> None:
     assert not np.allclose(new["var"], old["var"])
 
     task = setup.prepare(recipe)
-    put_out = models.features(task.student, before.variables, first_lesson(task).images)["stem/conv"]
+    put_out = parity.features(task.student, before.variables, first_lesson(task).images)["stem/conv"]
     np.testing.assert_allclose(new["mean"], 0.1 * put_out.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-5)
 
 

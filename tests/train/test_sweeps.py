@@ -17,7 +17,6 @@ from distill_lib import train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.train import Run, checkpoint, loop, setup, step, student, sweeps
-from distill_lib.train import state as train_state
 from distill_lib.train.task import Task
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -109,7 +108,7 @@ def poisoned(learn: Callable, rate: float, number: int) -> Callable:
     def learning_with_it(*arguments) -> Callable:
         moved = learn(*arguments)
 
-        def poison(state: train_state.State, settings: step.Settings, batch: step.Batch) -> train_state.State:
+        def poison(state: step.State, settings: step.Settings, batch: step.Batch) -> step.State:
             state = moved(state, settings, batch)
             if float(settings.learning_rate) != np.float32(rate) or int(state.step) != number:
                 return state
@@ -266,7 +265,7 @@ def test_how_many_are_taught_together_follows_from_memory(teacher: Path, monkeyp
     task = setup.prepare(tiny.recipe(teacher))
     monkeypatch.setattr(sweeps, "_memory", lambda: 0)
     assert sweeps.affordable(task) == 1
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(train_state.initial_state(task.student, 0, (8, 8, 1))))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(step.initial_state(task.student, 0, (8, 8, 1))))
     monkeypatch.setattr(sweeps, "_memory", lambda: 20 * size)
     assert sweeps.affordable(task) == 10
 

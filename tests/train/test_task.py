@@ -14,7 +14,7 @@ import tiny
 from distill_lib import datasets, losses, recipes, sharding, train, weights
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.train import batches, setup, step
+from distill_lib.train import setup, step
 from distill_lib.train.step import Batch
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 def first_lesson(recipe: Recipe) -> Batch:
     """What the first step shows."""
     mesh = sharding.data_mesh()
-    return next(iter(batches.batches(setup.prepare(recipe), 0, mesh)))
+    return next(iter(setup.prepare(recipe).batches(0, mesh)))
 
 
 @pytest.mark.parametrize("classes", [10, 3], ids=["same classes", "other classes"])

@@ -14,9 +14,9 @@ import numpy as np
 from distill_lib import models
 from distill_lib.bench import students, timing
 from distill_lib.models import flops
-from distill_lib.pixels import Crops
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup
+from distill_lib.views import Crops
 
 PEAK_SIDE = {"cpu": 1024, "gpu": 8192, "tpu": 8192}  # of the matrices whose product is taken as the device's peak
 
