@@ -4,8 +4,6 @@ Each command has a function that declares its arguments and one that runs it. Th
 so that `distill --help` is there at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

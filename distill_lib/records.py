@@ -1,7 +1,5 @@
 """A run is a record: `results/<study>/<run id>/run.json` and `metrics.csv`, written atomically."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import functools
@@ -196,7 +194,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
+def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> "pd.DataFrame":
     """All complete runs as one tidy table, a row a run: its facts, every field of the recipe, every final metric.
 
     Of one study or of all; those on made-up data only if `mock` runs are asked for, which no figure does. Without a
@@ -217,7 +215,7 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
     return pd.DataFrame(rows).sort_values(order, ignore_index=True)
 
 
-def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
+def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> "pd.DataFrame":
     """The metrics.csv of all complete runs as one table; arguments as of `read`.
 
     One row a report: the columns of metrics.csv and run_id, study, policy, epochs (of the whole), seed, train_images.
@@ -231,7 +229,7 @@ def curves(results: File | None = None, study: str | None = None, *, mock: bool 
     return pd.DataFrame(rows)
 
 
-def provenance(*frames: pd.DataFrame) -> str:
+def provenance(*frames: "pd.DataFrame") -> str:
     """One line that says where rows of `read` come from: seeds, devices and dates, then runs and commits."""
     import pandas as pd
 

@@ -4,8 +4,6 @@ XLA compiles for a described TPU (with libtpu) or GPU (with JAX's CUDA plugin) o
 process of an environment with both, because an XLA check that fails ends the process.
 """
 
-from __future__ import annotations
-
 import collections
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Ten minutes of an accelerator: what has to be measured there, each part a process of its own with a limit of time."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

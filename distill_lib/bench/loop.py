@@ -1,7 +1,5 @@
 """What training costs beside its compiled steps: the loop around them, and the way to the first step."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import itertools

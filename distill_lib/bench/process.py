@@ -4,8 +4,6 @@ A peer runs in the environment that it wants, beside this library in its own. A 
 so that none works ahead, or warms itself, while another is timed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The programs of a training step and of evaluation, lowered for devices that need not be there, from a recipe."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The command `distill bench NAME`: the options of a benchmark are the arguments of its function."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import inspect

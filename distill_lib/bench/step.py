@@ -9,8 +9,6 @@ the device, and the crop and mirroring are part of the step. Every job has its o
 and images; what it computes is compared before it is timed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

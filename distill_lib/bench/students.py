@@ -3,8 +3,6 @@
 The speed is the preset's, and nothing is downloaded; what such students learn means nothing.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace

@@ -5,8 +5,6 @@ worker that is lost is given to another one, where it goes on from its checkpoin
 and the working folder. What could share a teacher's pass is one run: a list for a parameter that is a list.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import itertools

@@ -4,8 +4,6 @@ An experiment is a list of settings. A setting is a recipe, by what it changes i
 the budget of the preset `compare` unless they say otherwise; on the paper's sets a setting is a row of its tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Running experiment notebooks with papermill, and checking their parameters, where papermill itself only warns."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

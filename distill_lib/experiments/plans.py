@@ -1,7 +1,5 @@
 """Experiments by name: their settings as recipes that can be run. What the records say of them is in `comparisons`."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Sequence

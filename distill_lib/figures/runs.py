@@ -1,7 +1,5 @@
 """Figures of runs: data in, matplotlib Figure out; one function a figure. A figure without data says so."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

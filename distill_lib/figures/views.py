@@ -3,8 +3,6 @@
 Nothing here comes from a run: a picture is fixed by its images and its seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +80,7 @@ def recognised(
     return figure
 
 
-def origin(function: str | None = None, seed: int | None = None, teacher: Teacher | None = None) -> str:
+def origin(function: str | None = None, seed: int | None = None, teacher: "Teacher | None" = None) -> str:
     """The line under a picture that no run made: how to draw it again; without a function, by the page's own code."""
     by = f"distill_lib.{function}" if function else "the code above"
     how = "" if seed is None else f" with seed {seed}"

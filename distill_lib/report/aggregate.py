@@ -1,7 +1,5 @@
 """What the records say: which runs may be compared, and their means and spreads."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -141,7 +139,7 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
     return taught[(taught["policy"] == chosen["policy"]) & (taught["epochs"] == chosen["epochs"])]
 
 
-def own_seconds(runs: pd.DataFrame) -> pd.Series[float]:
+def own_seconds(runs: pd.DataFrame) -> "pd.Series[float]":
     """Wall time of each run; students of a sweep share theirs."""
     return runs["wall_seconds"] / (runs["students_per_step"].fillna(1) if "students_per_step" in runs else 1)
 
@@ -191,7 +189,7 @@ def studies() -> str:
     return "\n".join(lines) or f"no runs in {records.find_results()}"
 
 
-def mean_spread(values: pd.Series[float], digits: int = 1) -> str:
+def mean_spread(values: "pd.Series[float]", digits: int = 1) -> str:
     """Mean and sample standard deviation, as in 84.6 ± 0.3; a single value stands alone, and none is a dash."""
     values = values.dropna()
     if values.empty:

@@ -1,7 +1,5 @@
 """What the paper says (Beyer et al., CVPR 2022, sections 3 and 4), what the records say, and whether the two agree."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ A product in float32 has JAX's default precision ("Matmul precision", docs.jax.d
 NVIDIA's GPUs since the A100, half as fast as bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

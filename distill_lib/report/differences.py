@@ -5,8 +5,6 @@ corrected for the number of comparisons by Holm's method (Scandinavian Journal o
 no spread, and decide nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

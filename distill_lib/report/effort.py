@@ -1,7 +1,5 @@
 """What it takes to repeat an experiment: the command, the students, and the time that records or operations tell."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What the length of a schedule decides: the order of policies, and what a number of seconds buys."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ From Beyer et al., "Knowledge distillation: A good teacher is patient and consis
 Tables 1 to 5 and the sections that each row names.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +63,7 @@ def curves(dataset: str = "imagenet") -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def repeats(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+def repeats(runs: pd.DataFrame, recipe: "Recipe") -> pd.DataFrame:
     """The records that repeat a row of the paper; it names no precision, so that networks in either do."""
     return matching.of_recipe(runs, recipe, dtype=lambda name: True)
 
@@ -113,7 +111,7 @@ def measured(own: pd.DataFrame, value: str) -> tuple[str, str]:
     return f"{aggregate.mean_spread(percent, 2)} (n = {len(own)})", verdict
 
 
-def reference(table: pd.DataFrame) -> HTML:
+def reference(table: pd.DataFrame) -> "HTML":
     """Rows of `entries` as the table of a page: notes unfold at each name, and `filter.js` adds a search field."""
     names = []
     for row in table.to_dict("records"):

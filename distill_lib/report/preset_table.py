@@ -1,7 +1,5 @@
 """The presets as a table, with their costs: `distill presets [DATASET] [--device NAME]`, and pages of data sets."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +80,7 @@ def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
     return "\n\n".join([*parts, basis(device)])
 
 
-def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> HTML:
+def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> "HTML":
     """The presets as a table of a page: what each is, the paper's number beside ours, from `runs`, and hours."""
     reported = paper_numbers.numbers().query("kind == 'train' and on == @dataset").groupby("name")["value"].unique()
     rows = []

@@ -1,7 +1,5 @@
 """What mixup adds, by the number of training images and of steps: function matching minus consistent teaching."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tables as the book prints them."""
 
-from __future__ import annotations
-
 import html
 import re
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 LONG = 24  # letters, from which a cell is text, which needs some width to be read
 
 
-def html_table(*parts: pd.DataFrame | str, css: str = "") -> HTML:
+def html_table(*parts: pd.DataFrame | str, css: str = "") -> "HTML":
     """Tables and paragraphs below each other, in a division of the classes `css`.
 
     An empty table says that it is empty. In cells and texts, what stands between backticks is code, between two
@@ -35,7 +33,7 @@ def html_table(*parts: pd.DataFrame | str, css: str = "") -> HTML:
     return HTML(f'<div class="{css}">{text}</div>' if css else text)
 
 
-def source(*frames: pd.DataFrame) -> HTML:
+def source(*frames: pd.DataFrame) -> "HTML":
     """The line under a figure that says where its numbers, rows of `records.read`, come from; names of runs unfold."""
     from IPython.display import HTML
 
