@@ -46,6 +46,7 @@ SETTINGS = (
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 AFTERWARDS = {"bench", "experiments", "figures", "report", "cli.py"}  # what no number of a run depends on
+TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv")  # of `data`, and what it depends on
 _RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 
 
@@ -264,7 +265,7 @@ def _number(text: str) -> int | float | str:
 def code() -> str:
     """Digest of the library's files and tables, without those that only measure, tell and draw."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*folder.rglob("*.py"), *folder.glob("data/*.toml"), folder / "data" / "checkpoints.csv"]):
+    for path in sorted([*folder.rglob("*.py"), *(folder / "data" / name for name in TABLES)]):
         if path.relative_to(folder).parts[0] not in AFTERWARDS:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
