@@ -8,10 +8,12 @@ A product in float32 has JAX's default precision ("Matmul precision", docs.jax.d
 NVIDIA's GPUs since the A100, half as fast as bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
 """
 
+import csv
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -28,9 +30,6 @@ DEVICE = "H100 SXM"
 UTILISATION = 0.45
 """The share of the stated peak that this project aims at in a step."""
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
-_PAPER = "NVIDIA, white paper on the {}"
-_SHEET = "NVIDIA, data sheet of the {} TFLOPS in bfloat16 and TF32 with sparsity, half of it without"
-_GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
 
 
 class Device(NamedTuple):
@@ -48,19 +47,10 @@ class Device(NamedTuple):
         return self.bfloat16 if dtype == "bfloat16" else self.float32
 
 
+FILE = Path(__file__).parents[1] / "data" / "devices.csv"
 DEVICES = {
-    "H200 SXM": Device(989.4e12, 494.7e12, _SHEET.format("H200: 1,979 and 989")),
-    "H100 SXM": Device(989.4e12, 494.7e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
-    "A100": Device(312e12, 156e12, _PAPER.format("A100 architecture, table 4")),
-    "B200 SXM": Device(2_250e12, 1_125e12, _SHEET.format("HGX B200: 4,500 and 2,250")),
-    "L4": Device(121e12, 60e12, _SHEET.format("L4: 242 and 120")),
-    "RTX 4090": Device(165.2e12, 82.6e12, _PAPER.format("Ada architecture, appendix A")),
-    "V100": Device(15.7e12, 15.7e12, _PAPER.format("V100 architecture (SXM2; float32, as it has no bfloat16)")),
-    "TPU v3": Device(123e12, 123e12, _GOOGLE.format("TPU v3")),
-    "TPU v4": Device(275e12, 275e12, _GOOGLE.format("TPU v4")),
-    "TPU v5e": Device(197e12, 197e12, _GOOGLE.format("TPU v5e")),
-    "TPU v5p": Device(459e12, 459e12, _GOOGLE.format("TPU v5p")),
-    "TPU v6e": Device(918e12, 918e12, _GOOGLE.format("TPU v6e")),
+    name: Device(float(half), float(full), source)
+    for name, half, full, source in [*csv.reader(FILE.read_text(encoding="utf-8").splitlines())][1:]
 }
 """By the names that their makers write."""
 
