@@ -55,7 +55,7 @@ def _setting(row: str | dict[str, Any]) -> Setting:
 
 def _experiment(about: dict[str, Any]) -> Experiment:
     settings = {dataset: tuple(map(_setting, rows)) for dataset, rows in about.pop("settings").items()}
-    pairs = {key: tuple(map(tuple, about.pop(key, ()))) for key in ("better", "further")}
+    pairs: dict[str, Any] = {key: tuple(map(tuple, about.pop(key, ()))) for key in ("better", "further")}
     return Experiment(settings=settings, **pairs, **about)
 
 
