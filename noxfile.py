@@ -105,7 +105,8 @@ def compile_programs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, in up to four processes, or in one where files are named; the quick ones alone: `-- -m "not slow"`."""
     count = min(os.cpu_count() or 1, 4)  # some gigabytes each
-    several = ["-n", str(count), "--dist", "loadfile"] if count > 1 else []  # files share what their fixtures make
+    # files share what their fixtures make; tests/conftest.py says which come first
+    several = ["-n", str(count), "--dist", "loadfile", "--no-loadscope-reorder"] if count > 1 else []
     named = any((ROOT / word.partition("::")[0]).exists() for word in session.posargs)
     run(session, environment(session), "-m", "pytest", *([] if named else several), *session.posargs)
 

@@ -1,7 +1,5 @@
 """Experiments: the paper's questions as tables of recipes, and the notebooks that run them."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from distill_lib.lazy import loader

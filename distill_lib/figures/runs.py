@@ -1,7 +1,5 @@
 """Figures of runs: data in, matplotlib Figure out; one function a figure. A figure without data says so."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences, stress
+from distill_lib.report.support import Gains
 
 
 @styled
@@ -60,13 +59,10 @@ def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
 def patience(
     runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None, hollow: str = "the fresh run"
 ) -> Figure:
-    """Test accuracy against the length of the schedule, a line a policy.
+    """Test accuracy against the length of the schedule, a line a policy through the means; a small dot each run.
 
-    Args:
-        runs: the committed runs, or `paper_numbers.curves`; a small dot each, lines through the means of equal lengths.
-        fresh: runs of this machine, shown as hollow markers.
-        teacher: the teacher's own test accuracy, a share; None takes that in rows of the policy "teacher".
-        hollow: what the title says of hollow markers.
+    The runs may be those of `paper_numbers.curves`; fresh runs are shown as hollow marks, of which the title says what
+    they are. The teacher's own accuracy is a share; None takes that in rows of the policy "teacher".
     """
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
@@ -242,11 +238,32 @@ def few_bits(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def gains_by_images(known: Gains) -> Figure:
+    """Function matching minus consistent teaching, a line for each number of steps; bars are 95 % intervals."""
+    figure, (axes,) = panels(1, height=3.2)
+    if not known:
+        return without_data(figure, axes)
+    lengths, ends = sorted({steps for steps, _ in known}), []
+    for shade, steps in zip(np.linspace(1, 0.4, len(lengths)), reversed(lengths), strict=True):
+        own = {images: gain for (each, images), gain in known.items() if each == steps}
+        nudge = 1 + 0.03 * lengths.index(steps)  # so that bars of two lengths do not hide each other
+        y = [100 * gain.value for gain in own.values()]
+        reach = np.nan_to_num([100 * (gain.high - gain.value) for gain in own.values()])
+        places = [images * nudge for images in own]
+        axes.errorbar(places, y, reach, fmt="P-", color=COLOURS["mix"], alpha=shade, elinewidth=1)
+        ends.append((y[-1], f"{steps:,} steps", COLOURS["mix"]))
+    axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
+    axes.set(xscale="log", xlabel="training images", ylabel="points that mixup adds")
+    ticks(axes, {images for _, images in known})
+    label_ends(axes, [*ends, (0.0, views.NAMES["same/ic"], COLOURS["same/ic"])])
+    return figure
+
+
 def save_patience(path: Path) -> None:
     """Saves the study's first figure, of all records, in the format that the suffix of the path names.
 
-    Raises:
-        DistillError: if Matplotlib does not know the format, or a record is damaged.
+    Raises DistillError if Matplotlib does not know the format, or a record is damaged.
     """
     runs = records.read()
     figure = patience(aggregate.study(runs), None, aggregate.teacher_top1(runs))
@@ -258,7 +275,6 @@ def save_patience(path: Path) -> None:
 
 
 def _present(runs: pd.DataFrame) -> list[str]:
-    """The policies of a table, in the order of all figures."""
     return [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]
 
 
@@ -268,5 +284,4 @@ def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
 
 
 def _name(frame: pd.DataFrame, policy: str) -> str:
-    """What a table calls a policy in its column `name`, if it has one."""
     return str(frame.loc[frame["policy"] == policy, "name"].iloc[0]) if "name" in frame else views.NAMES[policy]
