@@ -41,7 +41,8 @@ def imported() -> set[str]:
 def test_what_is_imported_is_declared() -> None:
     """By the library itself, or by the extra that the importing code asks for."""
     extras = PROJECT["optional-dependencies"]
-    parts = (PROJECT["dependencies"], *(extras[name] for name in ("book", "bench", "export", "onnx", "sweep")))
+    used = ("book", "bench", "export", "onnx", "sweep", "mirror")
+    parts = (PROJECT["dependencies"], *(extras[name] for name in used))
     declared = {normalized(name) for part in parts for name in part}
     assert imported() - declared == set()
 

@@ -154,7 +154,8 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         _execute(notebook, output, parameters | lists)
     except OSError as error:
         raise DistillError(
-            f"cannot write {output} ({error}): choose another with --output or DISTILL_RESULTS."
+            f"cannot write {output} ({error.strerror or error}): make room there, or choose another with --output or "
+            "DISTILL_RESULTS."
         ) from error
 
 

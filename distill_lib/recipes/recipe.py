@@ -59,6 +59,7 @@ class Recipe:
     transfer_set: str | None = None  #: the set whose training images are shown instead; None takes its own
     label_smoothing: float = 0.0  #: share of the target that "hard" gives other classes; the paper's is 0
     stored: int | None = None  #: logits kept of each stored answer; None asks the teacher in every step
+    on_divergence: str = "stop"  #: or "rewind": back to the last report where training goes wrong, see `divergence`
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -179,6 +180,7 @@ _NAMES = {
     "distance": tuple(losses.DISTANCES),
     "ensemble": ensemble.MEANS,
     "dtype": models.DTYPES,
+    "on_divergence": ("stop", "rewind"),
 }
 _KINDS = {
     "int": (int, "a whole number"),

@@ -42,7 +42,7 @@ def train(
 
 def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat: bool) -> list[Run | DistillError]:
     everywhere = sharding.everywhere(mesh)
-    lead, start = runs[0].task, min(run.start for run in runs)
+    lead, done = runs[0].task, min(run.start for run in runs)
     settings = [sharding.put(run.task.settings, everywhere) for run in runs]
     learn = [step.learn(run.task.student, run.task.recipe, remat, mesh) for run in runs]
     count, ahead = lead.recipe.evaluations, deque[jax.Array]()
@@ -51,14 +51,18 @@ def _train(runs: list[StudentRun], mesh: Mesh, checkpoint_seconds: float, remat:
     share, spent = CHECKPOINT_SHARE if checkpoint_seconds else float("inf"), 0.0
     began = time.perf_counter()
     with (
-        contextlib.closing(lead.batches(start, mesh)) as given,
-        contextlib.closing(Progress(label, lead.total_steps, lead.recipe.batch_size, start)) as progress,
+        contextlib.closing(lead.batches(done + runs[0].skipped, mesh)) as given,
+        contextlib.closing(Progress(label, lead.total_steps, lead.recipe.batch_size, done)) as progress,
     ):
-        for done, batch in zip(range(start + 1, lead.total_steps + 1), given, strict=False):
+        while done < lead.total_steps:
+            batch, done = next(given), done + 1
             for number, run in enumerate(runs):
                 if run.learns(done):
                     run.state = learn[number](run.state, settings[number], batch)
             _wait(ahead, batch, runs)
+            if runs[0].went_back():  # which are taught alone
+                done = runs[0].start
+                continue
             if done in reports:
                 _report(runs, done, progress)
                 if all(run.error for run in runs):

@@ -138,6 +138,8 @@ def _replaying(task: Task, folder: str | os.PathLike[str] | None) -> Task:
         raise DistillError(f"stored = {recipe.stored} wants stored soft labels: name their folder (replay).")
     if not task.asks_teacher:
         raise DistillError(f"policy {recipe.policy} asks no teacher in its steps: run it without stored soft labels.")
+    if recipe.on_divergence == "rewind":
+        raise DistillError("soft labels are of batches of which none is skipped: on_divergence rewind has no replay.")
     store = soft_labels.load(folder)
     if recipe.distance not in _OF_PROBABILITIES:
         raise DistillError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from distill_lib import losses, models, optim, sharding, views
@@ -52,6 +53,8 @@ class State(NamedTuple):
     statistics: dict[str, Any]  # the student's other variables, such as running means of BatchNorm; often empty
     opt_state: Any
     loss_sum: jax.Array  # since the last report
+    last: jax.Array  # loss and length of the gradient before it is clipped, of the last step
+    largest: jax.Array  # of both, since the last report
 
     @property
     def variables(self) -> models.Variables:
@@ -157,7 +160,9 @@ def _learn(
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
-        return State(state.step + 1, params, statistics, opt_state, state.loss_sum + value)
+        last = jnp.stack([value, optax.tree.norm(gradients)])
+        sums = state.loss_sum + value, last, jnp.maximum(state.largest, last)
+        return State(state.step + 1, params, statistics, opt_state, *sums)
 
     return jax.jit(moved, donate_argnums=0)
 
@@ -191,7 +196,7 @@ def initial_state(
     statistics = {name: tree for name, tree in start.items() if name != "params"}
     params = jax.tree.map(jnp.asarray, start["params"])
     untuned = optim.create(optimizer, 1.0, 0.0, total_steps=1, warmup_steps=0)  # numbers do not change its state's form
-    return State(jnp.zeros((), jnp.int32), params, statistics, untuned.init(params), jnp.zeros(()))
+    return State(jnp.zeros((), jnp.int32), params, statistics, untuned.init(params), jnp.zeros(()), *jnp.zeros((2, 2)))
 
 
 def state_shapes(

@@ -16,7 +16,7 @@ from distill_lib import models, optim, records, sharding, weights
 from distill_lib.errors import DistillError, logger
 from distill_lib.evaluation import metrics
 from distill_lib.recipes import Recipe
-from distill_lib.train import checkpoint, processes
+from distill_lib.train import checkpoint, divergence, mirror, processes
 from distill_lib.train.step import State
 from distill_lib.train.task import RUN, SPLITS, Task
 
@@ -54,6 +54,9 @@ class StudentRun:
     start: int = 0  #: steps that earlier processes did
     resumed: int = 0
     parts: list[dict[str, Any]] = field(default_factory=list)  #: the steps at which circumstances changed
+    kept: State | None = None  #: at the last report, on the host, where the recipe has the run go back
+    before: list[list[float]] = field(default_factory=list)  #: loss and gradient of the latest steps, likewise
+    rewinds: list[dict[str, Any]] = field(default_factory=list)  #: each time that it went back
     error: DistillError | None = None
     began: float = field(default_factory=time.perf_counter)
     saved: float = field(default_factory=time.perf_counter)
@@ -61,6 +64,25 @@ class StudentRun:
     def learns(self, step: int) -> bool:
         """Whether it takes part in a step (counted from 1): it may be ahead of the others, or have stopped."""
         return self.error is None and self.start < step
+
+    @property
+    def skipped(self) -> int:
+        """How many batches were skipped: a step is shown the batch that comes so many after its own."""
+        return sum(rewind["skipped"] for rewind in self.rewinds)
+
+    def went_back(self) -> bool:
+        """Goes back to the last report if the recipe asks for it and the last step went wrong; whether it did."""
+        if self.kept is None or len(self.rewinds) == divergence.MOST_REWINDS:
+            return False
+        last, done = np.asarray(self.state.last).tolist(), int(self.state.step)
+        if (problem := divergence.problem(last, self.before)) is None:
+            self.before = [*self.before, last][-divergence.STEPS :]
+            return False
+        self.start = int(self.kept.step)
+        self.rewinds.append({"step": done, "back_to": self.start, "skipped": done - self.start, "problem": problem})
+        logger.warning("%s: %s in step %d; back to step %d.", self.task.run_id, problem, done, self.start)
+        self.state = sharding.on_all_devices(self.kept)
+        return True
 
     def report(self) -> None:
         """Adds a row of metrics; a loss or logits that are not finite end this run and are kept as its `error`."""
@@ -77,6 +99,7 @@ class StudentRun:
             "step": done,
             "epoch": done * recipe.batch_size / len(task.train),
             "loss": loss,
+            **dict(zip(("largest_loss", "largest_gradient"), np.asarray(self.state.largest).tolist(), strict=True)),
             "learning_rate": float(recipe.learning_rate * schedule(jnp.asarray(done))),
         }
         try:
@@ -84,13 +107,17 @@ class StudentRun:
         except metrics.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
             self._diverged("the student's logits are not finite")
             return
-        self.state = self.state._replace(loss_sum=jnp.zeros_like(self.state.loss_sum))
+        loss_sum, largest = map(jnp.zeros_like, (self.state.loss_sum, self.state.largest))
+        self.state = self.state._replace(loss_sum=loss_sum, largest=largest)
+        self.kept = self.kept and jax.device_get(self.state)
 
     def save(self) -> None:
         """Writes a training checkpoint, from which `take_up` goes on."""
         facts: dict[str, Any] = {"origin": self.origin, "rows": self.rows, "parts": self.parts}
         facts |= {"seconds": time.perf_counter() - self.began, "resumed": self.resumed}
-        checkpoint.save(self.directory, self.state, facts)
+        facts |= {"before": self.before, "rewinds": self.rewinds}
+        checkpoint.save(self.directory, (self.state, self.kept) if self.kept else self.state, facts)
+        mirror.push(self.directory, ended=False)
         self.saved = time.perf_counter()
 
     def finish(self, students_per_step: int, substituted: Collection[int] | None = None) -> Run | DistillError:
@@ -122,7 +149,7 @@ class StudentRun:
             "data": self.origin["data"],
         }
         record |= {name: len(images) for name, images in broken.items() if images is not None}
-        record |= {"parts": self.parts} if self.parts else {}
+        record |= {name: parts for name in ("parts", "rewinds") if (parts := getattr(self, name))}
         record = processes.from_first(lambda: self._write(record | records.environment(), variables))
         return Run(record, self.rows, self.directory, reused=False)
 
@@ -131,11 +158,13 @@ class StudentRun:
         weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
         record = records.write(self.directory, record, self.rows)
         checkpoint.tidy(self.directory, weights.unfinished(self.directory))
+        mirror.push(self.directory, ended=True)
         return record
 
     def _diverged(self, what: str) -> DistillError:
+        again = f" again, after going back {len(self.rewinds)} times" if self.rewinds else ""
         self.error = DistillError(
-            f"{self.task.run_id}: {what} by step {int(self.state.step)}; lower learning_rate "
+            f"{self.task.run_id}: {what} by step {int(self.state.step)}{again}; lower learning_rate "
             f"(now {self.task.recipe.learning_rate:g}) or raise warmup_steps. No record was written."
         )
         return self.error
@@ -164,8 +193,9 @@ def take_up(
     """Starts a student, or goes on from its newest checkpoint; DistillError if that is damaged or of another run."""
     now, everywhere = processes.same(origin(task, remat)), sharding.everywhere(mesh)
     state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), checkpoint.load(directory)))
+    kept = state if task.recipe.on_divergence == "rewind" else None
     if saved is None:
-        return StudentRun(task, directory, now, sharding.put(state, everywhere))
+        return StudentRun(task, directory, now, sharding.put(state, everywhere), kept=kept)
     leaves, facts = saved
     _refuse_another(task, directory, facts["origin"]["recipe"], "checkpoint")
     changed = records.differences(facts["origin"], now)
@@ -174,16 +204,18 @@ def take_up(
             f"{directory} was begun otherwise ({records.in_words(changed)}): go on as it was begun, delete the "
             "folder, or say resume_changed=True; the record will tell."
         )
-    state = sharding.put(checkpoint.restored(leaves, state), everywhere)
+    state, kept = checkpoint.restored(leaves, (state, kept))
     start = int(state.step)
     facts["parts"] += [{"step": start, "changed": changed}] if changed else []
     logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
-    before = {"rows": facts["rows"], "parts": facts["parts"], "resumed": facts["resumed"] + 1, "start": start}
-    return StudentRun(task, directory, now, state, began=time.perf_counter() - facts["seconds"], **before)
+    before = {name: facts[name] for name in ("rows", "parts", "before", "rewinds")}
+    before |= {"resumed": facts["resumed"] + 1, "start": start, "began": time.perf_counter() - facts["seconds"]}
+    return StudentRun(task, directory, now, sharding.put(state, everywhere), kept=kept, **before)
 
 
 def finished(task: Task, directory: Path) -> Run | None:
-    """The run, if an earlier process finished it; DistillError if that is damaged, or another of equal name."""
+    """The run, if it was finished here or in the mirror; DistillError if that is damaged, or another of equal name."""
+    mirror.fetch(directory)
     if (record := records.load(directory)) is None:
         return None
     _refuse_another(task, directory, record["recipe"], "record")

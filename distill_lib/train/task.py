@@ -106,11 +106,12 @@ class Task:
 
     @property
     def shared_batches(self) -> Hashable:
-        """What decides the batches of a run; runs that share it can be taught together."""
+        """What decides the batches of a run; runs that share it can be taught together. One that goes back is alone."""
         recipe, over_crops = self.recipe, views.policy(self.recipe.policy).teacher == "inception_mean"
         facts = self.batch_facts(tempered=over_crops)
         facts |= {"classes": recipe.dataset, "crops": recipe.ensemble_crops if over_crops else None}
         facts |= {"stored": self.store is not None, "labels": recipe.label_share > 0}
+        facts |= {"alone": self.run_id if recipe.on_divergence == "rewind" else None}
         return json.dumps(facts, sort_keys=True), self.total_steps, recipe.evaluations
 
     def batch_facts(self, *, tempered: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,34 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: py
     assert cli.main(["run", str(path), "--output", str(path / "out.ipynb")]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: cannot write {path / 'out.ipynb'}") and said.count("\n") == 1
+
+
+FULL = """
+import contextlib, pathlib
+from distill_lib import weights
+from faults import disk
+with disk.faulty(disk.full(folder, 2)) if folder.endswith("full") else contextlib.nullcontext():
+    weights.write_atomically(pathlib.Path(folder) / "student.npz", b"123")
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_with_room_the_command_goes_on(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of the results, told by the notebook's process, and that of the executed copy."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), str(EXPERIMENTS.parents[1])]))
+    path = written(results / "fills.ipynb", f"folder = '{results / 'full'}'", FULL, tags=("parameters",))
+    roomy = ["-p", "folder", str(results / "roomy")]
+    (copy := results / "copy.ipynb").symlink_to("/dev/full")  # a device of Linux, on which there is no room
+    tries = {results / "full" / "student.npz": []} | ({copy: [*roomy, "--output", str(copy)]} if copy.exists() else {})
+    for place, arguments in tries.items():
+        assert cli.main(["run", str(path), *arguments]) == 1
+        *_, said = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"error: cannot write {place} (No space left on device") and "make room there" in said
+        assert "Traceback" not in said
+    assert cli.main(["run", str(path), *roomy]) == 0
+    assert (results / "roomy" / "student.npz").read_bytes() == b"123"
 
 
 class Terminal(io.StringIO):

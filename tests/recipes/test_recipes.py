@@ -71,6 +71,7 @@ OTHER = {  # another valid value of every field but dataset and variant
     "transfer_set": "digits",
     "label_smoothing": 0.1,
     "stored": 4,
+    "on_divergence": "rewind",
 }
 
 

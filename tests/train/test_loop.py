@@ -88,6 +88,8 @@ def test_a_report_says_where_the_schedule_stands(run_of: Callable[[str], Run]) -
     schedule = optim.multiplier("cosine", 40, 4)
     for row in rows:
         np.testing.assert_allclose(row["learning_rate"], 1e-2 * schedule(jax.numpy.asarray(row["step"])), rtol=1e-5)
+        assert row["largest_loss"] > row["loss"] and row["largest_gradient"] > 0
+    assert rows[-1]["largest_loss"] < rows[0]["largest_loss"]  # of the steps since the report before
 
 
 def test_label_baselines_need_no_teacher(run_of: Callable[[str], Run]) -> None:
@@ -107,7 +109,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss_if_both_see_the_same(
         params = jax.tree.map(jax.numpy.asarray, weights.load_npz(teacher))
         opt_state = optim.create("adam", 1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
         zero = jax.numpy.zeros((), jax.numpy.int32)
-        return step.State(zero, params, {}, opt_state, jax.numpy.zeros(()))
+        return step.State(zero, params, {}, opt_state, jax.numpy.zeros(()), *jax.numpy.zeros((2, 2)))
 
     monkeypatch.setattr(step, "initial_state", start_at_the_teacher)
     recipe = tiny.recipe(teacher, policy=policy, learning_rate=1e-12, weight_decay=0, seed=1)
