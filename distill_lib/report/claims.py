@@ -35,7 +35,9 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
     study = aggregate.study(runs)
     fixed = dict.fromkeys(FIXED, TRUNK)
     mix = differences.at_every_length(study, MIX, TRUNK)
-    labels = comparisons.differences_of(runs, "labels") or _pairs(study, {TRUNK: "labels"})
+    labels = comparisons.differences_of(runs, "labels")  # at the best of several settings, for one length
+    tuned = max((each.epochs for each in labels), default=0)
+    labels = [*labels, *(each for each in _pairs(study, {TRUNK: "labels"}) if each.epochs > tuned)]
     best, teacher, beside_teacher = aggregate.best(study), aggregate.teacher_top1(runs), list[Difference]()
     if len(best) and teacher is not None:
         beside_teacher = [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))]

@@ -72,7 +72,7 @@ def test_independent_views_are_compared_with_the_same_crops() -> None:
 
 
 def test_labels_have_their_own_best_settings_where_there_are_such_records() -> None:
-    """Else those of the study."""
+    """Else, and at longer schedules, those of the study."""
     runs = runs_with(SAME | {("labels", 10.0): 0.6})
     assert [(case.first, case.second) for case in claim_of(runs, "Labels alone").cases] == [("same/ic", "labels")]
     tuned = [
@@ -82,7 +82,10 @@ def test_labels_have_their_own_best_settings_where_there_are_such_records() -> N
     accuracies = [0.9 if recipe["policy"] == "labels" else 0.8 for recipe in tuned]
     noise = np.random.default_rng(0).normal(0, 0.001, len(tuned))
     own = pd.DataFrame(tuned).assign(test_top1=accuracies + noise, validation_top1=accuracies + noise)
-    cases = {case.second: case for case in claim_of(pd.concat([runs, own]), "Labels alone").cases}
+    longer = runs_with({("same/ic", 1000.0): 0.9, ("labels", 1000.0): 0.7})
+    *tried, last = claim_of(pd.concat([runs, own, longer]), "Labels alone").cases
+    assert (last.second, last.epochs, round(last.value, 1)) == ("labels", 1000, 0.2)
+    cases = {case.second: case for case in tried}
     assert set(cases) == {"labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD"}
     assert cases["labels"].value < -0.09
 
