@@ -43,6 +43,8 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
     "distill": [["-p", "dataset", name] for name in ("fashion", "fashion_mnist")],
     "imagenet": [["-p", "loading", "stream"]],
     "live_demo": [["-p", "images", "32", "-p", "steps", "8", "-p", "results", "None"]],
+    "quantize": [["-p", "policies", "[labels, same/ic]", "-p", "images", "32"]],
+    "robustness": [["-p", "policies", "[labels, same/ic]", "-p", "images", "32"]],
     "silent_bugs": [["-p", "seeds", "[0]"]],
     "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
@@ -103,7 +105,8 @@ def compile_programs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, in up to four processes, or in one where files are named; the quick ones alone: `-- -m "not slow"`."""
     count = min(os.cpu_count() or 1, 4)  # some gigabytes each
-    several = ["-n", str(count), "--dist", "loadfile"] if count > 1 else []  # files share what their fixtures make
+    # files share what their fixtures make; tests/conftest.py says which come first
+    several = ["-n", str(count), "--dist", "loadfile", "--no-loadscope-reorder"] if count > 1 else []
     named = any((ROOT / word.partition("::")[0]).exists() for word in session.posargs)
     run(session, environment(session), "-m", "pytest", *([] if named else several), *session.posargs)
 

@@ -4,8 +4,6 @@ Each command has a function that declares its arguments and one that runs it. Th
 so that `distill --help` is there at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence
@@ -17,13 +15,9 @@ from distill_lib.errors import DistillError, Parser, command_line, unknown
 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Runs a command.
+    """Runs the command that the arguments, or those of the process, name; without one its help is printed.
 
-    Args:
-        arguments: the command and its arguments; None takes those of the process.
-
-    Returns:
-        The exit code, None for 0; without a command its help is printed and the code is 1.
+    Returns the exit code, None for 0.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words:
@@ -36,11 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Reads a command, at least its name, without running it.
 
-    Returns:
-        Its options, and in `run` the function that takes them.
-
-    Raises:
-        DistillError: if a command, an option or a value is none that there is.
+    Returns its options, and in `run` the function that takes them. Raises DistillError if a command, an option or a
+    value is none that there is.
     """
     if words[0] not in (*COMMANDS, "-h", "--help"):
         raise unknown("command", words[0], COMMANDS)
@@ -51,11 +42,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="distill",
-        description="Patient and consistent knowledge distillation.",
-        epilog="`distill COMMAND --help` explains a command.",
-    )
+    epilog = "`distill COMMAND --help` explains a command."
+    parser = Parser(prog="distill", description="Patient and consistent knowledge distillation.", epilog=epilog)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (about, declare, run) in COMMANDS.items():
         made = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
@@ -164,22 +152,14 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from distill_lib.evaluation import evaluate
 
-    judged = evaluate.evaluate(
-        options.network,
-        options.dataset,
-        teacher=options.teacher,
-        split=options.split,
-        resolution=options.resolution,
-        side=options.side,
-        limit=options.limit,
-        mock=options.mock,
-    )
+    names = ("teacher", "split", "resolution", "side", "limit", "mock")
+    judged = evaluate.evaluate(options.network, options.dataset, **{name: getattr(options, name) for name in names})
     print(("made-up images; the numbers mean nothing\n" if options.mock else "") + evaluate.table(judged))
 
 
 def _declare_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", metavar="RUN", help="a run's folder, a student.npz, or the name of a teacher")
-    parser.add_argument("--to", required=True, choices=("safetensors", "stablehlo"), help="format of the file")
+    parser.add_argument("--to", required=True, choices=("safetensors", "onnx", "stablehlo"), help="format of the file")
     parser.add_argument("--output", type=Path, help="the file (beside the student, else in the working folder)")
     parser.add_argument("--resolution", type=int, help="pixels, for networks that do not know their own")
 
@@ -203,8 +183,7 @@ def _soft_labels(options: argparse.Namespace) -> None:
     from distill_lib.train import record_soft_labels
 
     settings = {"dataset": "fashion", "variant": "quick", "teacher": options.teacher} | _parameters(options)
-    recipe = recipes.get(**settings)
-    made = record_soft_labels.store(recipe, options.folder, options.keep, loading=options.loading)
+    made = record_soft_labels.store(recipes.get(**settings), options.folder, options.keep, loading=options.loading)
     print(
         f"{made.folder}: {made.steps} steps, {made.views} views, {made.kept} logits of each, "
         f"{made.bytes_per_view:.1f} bytes a view, {made.bytes / 2**20:.1f} MiB"
@@ -213,9 +192,7 @@ def _soft_labels(options: argparse.Namespace) -> None:
 
 def _declare_records(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="?", help="a folder of results/, such as fashion_quick; none lists them")
-    parser.add_argument(
-        "--claims", action="store_true", help="print what the records say of the paper's claims, instead"
-    )
+    parser.add_argument("--claims", action="store_true", help="what the records say of the paper's claims, instead")
     parser.add_argument("--figure", type=Path, help="save the first figure of the whole study here, instead")
 
 
@@ -229,17 +206,15 @@ def _records(options: argparse.Namespace) -> None:
 
     if options.claims:
         print(claims.as_text())
-        return
-    if options.study is None:
+    elif options.study is None:
         print(aggregate.studies())
-        return
-    print(aggregate.summarise(options.study, mock=options.study.endswith("_smoke")))
+    else:
+        print(aggregate.summarise(options.study, mock=options.study.endswith("_smoke")))
 
 
 def _declare_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, help="name of a benchmark, and its own options; none lists them"
-    )
+    about = "name of a benchmark, and its own options; none lists them"
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=about)
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -1,18 +1,19 @@
-"""A student, or a teacher, for other programs: its weights as safetensors, or the network itself as StableHLO.
+"""A student, or a teacher, for other programs: its weights as safetensors, or the network as ONNX or StableHLO.
 
     distill export results/fashion_quick/RUN --to safetensors
-    distill export R50x1_224 --to stablehlo --output r50x1.stablehlo
+    distill export R50x1_224 --to onnx --output r50x1.onnx
 
-Weights that timm knows are in its names and layout (timm, models/resnetv2.py), for `timm.create_model(NAME,
-checkpoint_path=FILE)` with NAME as the metadata's `timm` says. StableHLO needs neither this library nor its weights:
-`jax.export.deserialize(open(FILE, "rb").read()).call(images)`, float32 (batch, resolution, resolution, channels) in
-[-1, 1]. What it is stands in the metadata of safetensors, and in FILE.json beside StableHLO.
+Weights that timm knows are in its names and layout (`teachers.timm_names`), for `timm.create_model(NAME,
+checkpoint_path=FILE)` with NAME as the metadata's `timm` says. StableHLO and ONNX need neither this library nor its
+weights: `jax.export.deserialize(open(FILE, "rb").read()).call(images)`, and the session's `run(None, {"images":
+images})`, float32 (batch, resolution, resolution, channels) in [-1, 1]. What it is stands in the metadata of
+safetensors and ONNX, and in FILE.json beside StableHLO.
 """
 
 import contextlib
 import json
-import re
-from dataclasses import replace
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +25,27 @@ from jax import export as jax_export
 
 from distill_lib import datasets, models, records, teachers, weights
 from distill_lib.errors import DistillError, unknown
+from distill_lib.models import layers
 from distill_lib.models.ensemble import Member
-from distill_lib.teachers import bit_names, published
+from distill_lib.teachers import published, timm_names
 from distill_lib.teachers.teacher import facts_of
 
-FORMATS = ("safetensors", "stablehlo")
+FORMATS = ("safetensors", "onnx", "stablehlo")
+Program = Callable[[jax.Array], jax.Array]
 PLATFORMS = ("cpu", "cuda", "tpu")
-TIMM = {f"bit_r{size}": f"resnetv2_{size}_bit" for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")}
-"""Models that timm has, by their names here."""
-
-_TIMM_PARTS = (
-    (r"block(\d+)/unit(\d+)/", lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}."),
-    (r"gn(\d)/", r"norm\1/"),
-    (r"conv_proj/", "downsample.conv/"),
-    (r"root_block/conv_root/", "stem.conv/"),
-    (r"norm-pre-head/", "norm/"),
-    (r"^head/", "head.fc/"),
-    (r"/(kernel|scale)$", ".weight"),
-    (r"/bias$", ".bias"),
-)
 
 
-def export(network: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
-    """Writes a network for other programs, and returns the file; needs the extra `distill_lib[export]`.
+def export(source: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
+    """Writes a network for other programs, and returns the file; needs the extra `export`, or for ONNX `onnx`.
 
-    `network` is a run's folder, its student.npz, or a teacher that is one network, and `to` one of `FORMATS`. `output`
+    `source` is a run's folder, its student.npz, or a teacher that is one network, and `to` one of `FORMATS`. `output`
     is beside a run's student, else in the working folder; `resolution`, in pixels, that of the run, or the network's
     own. DistillError if the network is absent or damaged, its size unknown, or it cannot be written.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
-    folder = Path(network) / "student.npz"
-    path = folder if folder.is_file() else teachers.resolve(str(network))
+    folder = Path(source) / "student.npz"
+    path = folder if folder.is_file() else teachers.resolve(str(source))
     facts, record = facts_of(path), records.load(path.parent)
     size = resolution or facts["resolution"] or (record["recipe"]["resolution"] if record else None)
     if size is None:
@@ -64,23 +54,30 @@ def export(network: weights.File, to: str, output: Path | None = None, resolutio
     model, variables, shape = _loaded(path, facts["model"], size)
     about = _about(path, facts, record) | {"num_classes": model.num_classes, "image_shape": list(shape)}
     target = output or (path.parent if record else Path()) / f"{path.stem}.{to}"
+    network = _frozen(model, variables, facts["input_range"])
+    of_network = about | {"input_range": [-1.0, 1.0]}  # it brings them into its own
     try:
         if to == "safetensors":
             weights.write_atomically(target, _safetensors(variables, about))
+        elif to == "onnx":
+            weights.write_atomically(target, _onnx(network, shape, of_network))
         else:
-            weights.write_atomically(target, _stablehlo(Member(model, size, facts["input_range"]), variables, shape))
-            weights.write_atomically(target.with_name(f"{target.name}.json"), json.dumps(about, indent=1).encode())
+            weights.write_atomically(target, _stablehlo(network, shape))
+            beside = target.with_name(f"{target.name}.json")
+            weights.write_atomically(beside, json.dumps(of_network, indent=1).encode())
     except ImportError as error:
-        raise DistillError(f"{to} needs {error.name}: pip install 'distill_lib[export]'.") from error
+        extra = "onnx" if to == "onnx" else "export"
+        raise DistillError(f"{to} needs {error.name}: pip install 'distill_lib[{extra}]'.") from error
     return target
 
 
 def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variables, models.ImageShape]:
     """The model, its variables and the shape of its images, colour where that fits."""
-    flat = bit_names.to_ours(weights.flatten(weights.load_npz(path)))
+    colour, grey = (size, size, 3), (size, size, 1)
+    flat = published.arrays(path, weights.flatten(weights.pack(models.shapes(models.create(name, 1), colour))))
     if "head/bias" not in flat:
         raise DistillError(f"{path} has no head, so that its classes are not known; choose another file.")
-    model, colour, grey = models.create(name, len(flat["head/bias"])), (size, size, 3), (size, size, 1)
+    model = models.create(name, len(flat["head/bias"]))
     with contextlib.suppress(DistillError):
         return model, published.load(path, model, colour), colour
     return model, published.load(path, model, grey), grey
@@ -88,8 +85,8 @@ def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variabl
 
 def _about(path: Path, facts: dict[str, Any], record: records.Record | None) -> dict[str, Any]:
     about = {"model": facts["model"], "input_range": facts["input_range"], "sha256": weights.sha256(path)}
-    if facts["model"] in TIMM:
-        about["timm"] = TIMM[facts["model"]]
+    if facts["model"] in timm_names.NETWORKS:
+        about["timm"] = timm_names.NETWORKS[facts["model"]]
     if record:
         recipe = record["recipe"]
         with contextlib.suppress(DistillError):  # of a set, or a folder, that is not at hand any more
@@ -104,32 +101,38 @@ def _safetensors(variables: models.Variables, about: dict[str, Any]) -> bytes:
 
     flat = weights.flatten(weights.pack(variables))
     if "timm" in about:
-        flat = dict(_in_timm(name, value) for name, value in flat.items())
-    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
-    return save({name: np.ascontiguousarray(value) for name, value in flat.items()}, metadata)
+        flat = timm_names.to_timm(flat)
+    return save({name: np.ascontiguousarray(value) for name, value in flat.items()}, _as_text(about))
 
 
-def _in_timm(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    """An array as timm names and lays it out: convolutions (out, in, H, W), the head one of 1 x 1, else vectors."""
-    if name.endswith("/kernel"):
-        value = (value[None, None] if name == "head/kernel" else value).transpose(3, 2, 0, 1)
-    else:
-        value = value.reshape(-1)
-    for pattern, theirs in _TIMM_PARTS:
-        name = re.sub(pattern, theirs, name)
-    return name, value
+def _as_text(about: dict[str, Any]) -> dict[str, str]:
+    """Metadata as files have it: text, and JSON of what is none."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
 
 
-def _stablehlo(member: Member, variables: models.Variables, shape: models.ImageShape) -> bytes:
+def _frozen(model: nn.Module, variables: models.Variables, input_range: tuple[float, float]) -> Program:
+    """The network with its weights in it: images (batch, height, width, channels) in [-1, 1] to logits."""
+    frozen, constants = model.fold(variables)
+    member, constants = Member(frozen, None, input_range), jax.tree.map(jnp.asarray, constants)
+    return lambda images: member.logits(constants, images)
+
+
+def _onnx(network: Program, shape: models.ImageShape, about: dict[str, Any]) -> bytes:
+    """The network as a graph of `images` to `logits`, in its form for all platforms, and what it is."""
+    from jax2onnx import to_onnx
+
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every inner value without a type
+    with layers.plain():
+        graph = to_onnx(network, [("batch", *shape)], input_names=["images"], output_names=["logits"])
+    for name, text in _as_text(about).items():
+        graph.metadata_props.add(key=name, value=text)
+    return bytes(graph.SerializeToString())
+
+
+def _stablehlo(network: Program, shape: models.ImageShape) -> bytes:
+    """The network as a program for all `PLATFORMS`."""
     import flatbuffers  # noqa: F401  # that `serialize` imports late
-
-    frozen, constants = member.model.fold(variables)
-    member, constants = replace(member, model=frozen), jax.tree.map(jnp.asarray, constants)
-
-    @jax.jit
-    def logits(images: jax.Array) -> jax.Array:
-        return member.logits(constants, images)
 
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-    return bytes(jax_export.export(logits, platforms=PLATFORMS)(images).serialize())
+    return bytes(jax_export.export(jax.jit(network), platforms=PLATFORMS)(images).serialize())

@@ -1,6 +1,7 @@
 """Public names of packages, each loaded when it is asked for: who needs a step alone loads no data and no records."""
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from typing import Any
 def loader(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Makes the `__getattr__` of a package from its modules, each with its public names or public itself."""
     homes = {name: module for module, names in modules.items() for name in names or [module]}
+    vars(sys.modules[package])["__dir__"] = lambda: sorted(homes)  # which notebooks complete
 
     def look_up(name: str) -> Any:
         if name not in homes:

@@ -1,7 +1,5 @@
 """A run is a record: `results/<study>/<run id>/run.json` and `metrics.csv`, written atomically."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import functools
@@ -48,6 +46,7 @@ SETTINGS = (
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 AFTERWARDS = {"bench", "experiments", "figures", "report", "cli.py"}  # what no number of a run depends on
+TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv")  # of `data`, and what it depends on
 _RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 
 
@@ -116,16 +115,14 @@ def write(directory: Path, record: Record, rows: list[Row]) -> Record:
 
 def add(directory: Path, result: Row) -> None:
     """Adds further final metrics to the record of a finished run; raises DistillError where there is none."""
-    record = load(directory)
-    if record is None:
+    if (record := load(directory)) is None:
         raise DistillError(f"{directory} holds no finished run; train it first.")
     write(directory, record | {"result": record["result"] | result}, read_rows(directory, record))
 
 
 def to_csv(rows: list[Row]) -> bytes:
     """Rows of one run as CSV; numbers are written so that reading them gives the same bits."""
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -162,7 +159,6 @@ def load(directory: Path) -> Record | None:
 
 
 def _problem(record: Any) -> str | None:
-    """What is wrong with the content of a run.json."""
     if not isinstance(record, dict):
         return "is damaged (it is no table)"
     if record.get("schema") not in (1, SCHEMA):
@@ -199,17 +195,12 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
-    """All complete runs as one tidy table.
+def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> "pd.DataFrame":
+    """All complete runs as one tidy table, a row a run: its facts, every field of the recipe, every final metric.
 
-    Args:
-        results: the results folder; None finds it.
-        study: only this study.
-        mock: whether runs on made-up data are included; figures never ask for them.
-
-    Returns:
-        One row a run: its facts, every field of the recipe, every final metric. Sorted by study, policy, epochs and
-        seed. Empty, with some of those columns, where there are no runs. DistillError if a record is damaged.
+    Of one study or of all; those on made-up data only if `mock` runs are asked for, which no figure does. Without a
+    results folder it is found. Sorted by study, policy, epochs and seed; empty, with some of those columns, where there
+    are no runs. DistillError if a record is damaged.
     """
     import pandas as pd
 
@@ -217,15 +208,15 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
     for _, record in _all(results, study, mock):
         flat = {name: value for name, value in record.items() if not isinstance(value, dict | list)}
         teacher, area = record.get("teacher") or {}, tuple(record["recipe"]["crop_area"])
-        flat |= {"teacher_sha256": teacher.get("sha256", "")}
         flat |= {"bytes_per_view": teacher.get("stored", {}).get("bytes_per_view")}
-        rows.append(flat | record["recipe"] | {"crop_area": area} | record["result"])
+        flat |= {"teacher_sha256": teacher.get("sha256", ""), **record["recipe"], "crop_area": area}
+        rows.append(flat | record["result"])
     if not rows:
         return pd.DataFrame(columns=[*order, "test_top1"])
     return pd.DataFrame(rows).sort_values(order, ignore_index=True)
 
 
-def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> pd.DataFrame:
+def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> "pd.DataFrame":
     """The metrics.csv of all complete runs as one table; arguments as of `read`.
 
     One row a report: the columns of metrics.csv and run_id, study, policy, epochs (of the whole), seed, train_images.
@@ -239,7 +230,7 @@ def curves(results: File | None = None, study: str | None = None, *, mock: bool 
     return pd.DataFrame(rows)
 
 
-def provenance(*frames: pd.DataFrame) -> str:
+def provenance(*frames: "pd.DataFrame") -> str:
     """One line that says where rows of `read` come from: seeds, devices and dates, then runs and commits."""
     import pandas as pd
 
@@ -265,7 +256,6 @@ def _all(results: File | None, study: str | None, mock: bool) -> Iterator[tuple[
 
 
 def _number(text: str) -> int | float | str:
-    """The number that a cell holds; raises TypeError where a line is longer or shorter than the first."""
     with contextlib.suppress(ValueError):
         return int(text)
     return float(text) if text else ""
@@ -275,7 +265,7 @@ def _number(text: str) -> int | float | str:
 def code() -> str:
     """Digest of the library's files and tables, without those that only measure, tell and draw."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*folder.rglob("*.py"), *folder.glob("data/*.toml"), folder / "data" / "checkpoints.csv"]):
+    for path in sorted([*folder.rglob("*.py"), *(folder / "data" / name for name in TABLES)]):
         if path.relative_to(folder).parts[0] not in AFTERWARDS:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -283,10 +273,7 @@ def code() -> str:
 
 @functools.cache
 def commit() -> tuple[str, bool]:
-    """The commit of the library's checkout, at the first call, and whether its code was changed since.
-
-    ("unknown", False) outside git.
-    """
+    """The commit of the checkout at the first call, and whether the library was changed; or ("unknown", False)."""
 
     def git(*arguments: str) -> str:
         command, folder = ["git", *arguments], Path(__file__).parent

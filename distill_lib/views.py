@@ -114,8 +114,9 @@ def sample(
     flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
     weight = None
     if mixup:
-        draw = jax.vmap(lambda own: jax.random.beta(jax.random.fold_in(own, 1), beta, beta))  # never those of boxes
-        weight = uniform[:, 2] if beta == 1 else draw(keys)
+        weight = uniform[:, 2]
+        if beta != 1:  # never from the draws of boxes
+            weight = jax.vmap(lambda own: jax.random.beta(jax.random.fold_in(own, 1), beta, beta))(keys)
         weight = jnp.broadcast_to(weight[0], (batch_size,)) if mixup == "batch" else weight
         weight = jnp.maximum(weight, 1 - weight) if folded else weight
     return View(box, flips, weight)

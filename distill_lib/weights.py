@@ -38,13 +38,18 @@ def load_npz(path: File) -> Tree:
     """Reads an .npz of finite arrays whose names are paths such as "head/kernel"; DistillError for anything else."""
     arrays = _read(path)
     arrays.pop(_METADATA, None)
-    for name, value in arrays.items():
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise DistillError(f"{path}: {name} holds numbers that are not finite; get the checkpoint again.")
+    refuse_not_finite(arrays, path)
     groups = {name[:end] for name in arrays for end, letter in enumerate(name) if letter == "/"}
     for name in groups & arrays.keys():
         raise DistillError(f"{path}: {name} is an array and a group of arrays at once; get the checkpoint again.")
     return unflatten(arrays)
+
+
+def refuse_not_finite(arrays: Tree, source: File) -> None:
+    """Raises DistillError where an array of one level holds a number that is not finite."""
+    for name, value in arrays.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise DistillError(f"{source}: {name} holds numbers that are not finite; get the checkpoint again.")
 
 
 def load_metadata(path: File) -> dict[str, Any]:

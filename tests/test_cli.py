@@ -82,7 +82,7 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
         (["teachers", "--foldr", "x"], "unknown argument '--foldr'. usage: distill teachers [-h] [--folder FOLDER]"),
         (["evaluate", "mock"], "the following arguments are required: dataset. usage: distill evaluate [-h]"),
         (["evaluate", "mock", "fashion", "--limit", "few"], "argument --limit: invalid int value: 'few'. usage: "),
-        (["export", "x", "--to", "onnx"], "argument --to: invalid choice: 'onnx' (choose from "),
+        (["export", "x", "--to", "torch"], "argument --to: invalid choice: 'torch' (choose from "),
         (["soft-labels"], "the following arguments are required: folder. usage: distill soft-labels [-h]"),
         (["soft-labels", "x", "--keep", "all"], "argument --keep: invalid int value: 'all'. usage: "),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ import tiny
 
 from distill_lib import export, models, records, teachers, weights
 from distill_lib.errors import DistillError
-from distill_lib.models import bit
+from distill_lib.models import bit, vit
 from distill_lib.teachers import published
 
 pytest.importorskip("safetensors", reason="the extra distill_lib[export] is not installed")
@@ -27,6 +28,17 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 def images(count: int, *shape: int) -> np.ndarray:
     """Noise in [-1, 1]."""
     return np.random.default_rng(count).uniform(-1, 1, (count, *shape)).astype(np.float32)
+
+
+def sound_variables(name: str, shape: tuple[int, int, int]) -> models.Variables:
+    """Random ones of a network for ten classes, that keep its activations of order one."""
+    numbers = np.random.default_rng(0)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        values = numbers.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
+        return (values if leaf.ndim > 1 else 0.5 + np.abs(values)).astype(np.float32)
+
+    return jax.tree.map(draw, models.shapes(models.create(name, 10), shape))
 
 
 def metadata(path: Path) -> dict:
@@ -62,6 +74,40 @@ def test_stablehlo_gives_the_logits_for_any_number_of_images(run: Path) -> None:
     assert network.platforms == ("cpu", "cuda", "tpu")
     about = json.loads(path.with_name("student.stablehlo.json").read_text())
     assert about["image_shape"] == [8, 8, 1] and about["num_classes"] == 10 and about["model"] == tiny.STUDENT
+
+
+@pytest.mark.filterwarnings("ignore")  # of the converter
+@pytest.mark.parametrize(
+    "name",
+    [
+        tiny.STUDENT,
+        "vit_ti16",
+        *(pytest.param(f"mobilenet_v3_small_{norm}", marks=pytest.mark.slow) for norm in ("bn", "gn")),
+    ],
+)
+def test_onnx_gives_the_logits_for_any_number_of_images(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every family, to 1e-4, in ONNX Runtime; and the file says what it is."""
+    pytest.importorskip("jax2onnx", reason="the extra distill_lib[onnx] is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    monkeypatch.setattr(vit, "WIDTHS", {"vit_ti16": 64})
+    side, channels = (8, 1) if name == tiny.STUDENT else (32, 3)
+    path = tmp_path / "network.npz"
+    variables = sound_variables(name, (side, side, channels))
+    weights.save_npz(path, weights.pack(variables), {"model": name, "resolution": side, "input_range": [0.0, 1.0]})
+    with jax.numpy_rank_promotion("allow"):  # in Flax
+        exported = export.export(path, "onnx", tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(exported)
+    teacher = teachers.load(str(path), num_classes=10, channels=channels, resolution=side)
+    for count in (1, 3):
+        shown = images(count, side, side, channels)
+        (logits,), expected = session.run(None, {"images": shown}), np.asarray(teacher.logits(shown))
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        assert np.abs(expected - expected.mean()).max() > 1e-3
+    about = session.get_modelmeta().custom_metadata_map
+    assert about["model"] == name and json.loads(about["input_range"]) == [-1.0, 1.0]
+    assert json.loads(about["image_shape"]) == [side, side, channels] and about["sha256"] == weights.sha256(path)
 
 
 def test_safetensors_hold_the_weights_and_what_they_are(run: Path, tmp_path: Path) -> None:
@@ -120,13 +166,14 @@ def test_what_cannot_be_exported_is_told(run: Path, tmp_path: Path, monkeypatch:
     (tmp_path / "alone.npz").write_bytes((run / "student.npz").read_bytes())
     weights.save_npz(tmp_path / "headless.npz", {"a": np.zeros(1)}, {"model": tiny.STUDENT, "resolution": 8})
     for network, to, message in (
-        (run, "onnx", "unknown format 'onnx'.*Valid: safetensors, stablehlo"),
+        (run, "torch", "unknown format 'torch'.*Valid: safetensors, onnx, stablehlo"),
         (tmp_path / "alone.npz", "stablehlo", r"does not say how large its images are: .* \(--resolution\)"),
         (tmp_path / "headless.npz", "stablehlo", "has no head"),
         (tmp_path, "stablehlo", "no checkpoint at"),
     ):
         with pytest.raises(DistillError, match=message):
             export.export(network, to)
-    monkeypatch.setitem(__import__("sys").modules, "flatbuffers", None)
-    with pytest.raises(DistillError, match=r"stablehlo needs flatbuffers: pip install 'distill_lib\[export\]'"):
-        export.export(run, "stablehlo")
+    for to, package, extra in (("stablehlo", "flatbuffers", "export"), ("onnx", "jax2onnx", "onnx")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(DistillError, match=rf"{to} needs {package}: pip install 'distill_lib\[{extra}\]'"):
+            export.export(run, to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -26,7 +27,7 @@ MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before
     "train": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation"},
     "export": {"models", "datasets", "teachers", "records"},
     "bench": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train"},
-    "experiments": {"datasets", "recipes", "records", "train"},
+    "experiments": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train"},
     "report": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "bench", "experiments"},
     "figures": {"models", "datasets", "teachers", "recipes", "records", "bench", "report"},
     "cli": {
@@ -76,15 +77,12 @@ def test_the_package_itself_is_light() -> None:
     assert not loaded_by("distill_lib") & set(HEAVY)
 
 
-@pytest.mark.parametrize(
-    "module", ["recipes.presets", "records", "weights", "datasets.source", "datasets.prepare", "figures.runs"]
-)
-def test_modules_load_what_is_heavy_only_when_it_is_used(module: str) -> None:
+def test_modules_load_what_is_heavy_only_when_it_is_used() -> None:
     """Data sets, tables and figures are loaded by the functions that need them."""
-    unneeded = {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill"}
-    if module == "figures.runs":
-        unneeded -= {"matplotlib", "pandas"}
-    assert not loaded_by(f"distill_lib.{module}") & unneeded
+    names = ("recipes.presets", "records", "weights", "datasets.source", "datasets.prepare")
+    loaded = loaded_by(", ".join(f"distill_lib.{name}" for name in names))
+    assert not loaded & {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill"}
+    assert not loaded_by("distill_lib.figures.runs") & {"tensorflow_datasets", "tensorflow", "papermill"}
 
 
 def test_what_a_step_needs_loads_no_data_and_no_figures() -> None:
@@ -94,6 +92,12 @@ def test_what_a_step_needs_loads_no_data_and_no_figures() -> None:
     assert not loaded & {"tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill"}
     unneeded = ("datasets", "train.loop", "records", "recipes", "teachers.teacher", "input_pipeline")
     assert not loaded & {f"distill_lib.{name}" for name in unneeded}
+
+
+@pytest.mark.parametrize("package", ["recipes", "teachers", "train", "experiments", "figures"])
+def test_names_that_are_loaded_late_can_be_completed(package: str) -> None:
+    module = importlib.import_module(f"distill_lib.{package}")
+    assert set(module.__all__) <= set(dir(module))
 
 
 def test_tensorflow_is_never_loaded() -> None:

@@ -4,8 +4,6 @@ XLA compiles for a described TPU (with libtpu) or GPU (with JAX's CUDA plugin) o
 process of an environment with both, because an XLA check that fails ends the process.
 """
 
-from __future__ import annotations
-
 import collections
 import itertools
 import json
@@ -113,18 +111,15 @@ def measure(
     targets: Sequence[str] = tuple(TARGETS),
     cases: Sequence[str] = NAMES,
 ) -> timing.Rows:
-    """Compiles the programs of a step for accelerators without having one, and checks what came out.
+    """Compiles the programs of a step for accelerators without having one, and checks what came out: a row a program.
 
     `--python` is that of an environment with libtpu and JAX's CUDA plugin, which `nox -s compile` makes; `--size` is
-    quick (the embedded networks), usual or full.
+    quick (the embedded networks), usual or full. The record is written after each case; rows of programs that are not
+    compiled again stay.
 
     Returns:
-        A row a program, with those of the record that were not compiled again; their `problems` are empty. The record
-        is written after each case, since the paper's networks take minutes.
-
-    Raises:
-        DistillError: if a program does not compile, does not fit, moves whole batches between devices, copies its
-            state, calls the host, or computes in another dtype; all of them are told.
+        A row a program; their `problems` are empty. DistillError tells all of those that do not compile or fit, move
+        whole batches between devices, copy their state, call the host, or compute in another dtype.
     """
     if size not in SIZES:
         raise unknown("size", size, SIZES)
@@ -210,7 +205,7 @@ def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) 
 
 
 def _collectives(text: str) -> tuple[str, int]:
-    """How many of each kind a compiled program has, and the bytes of the largest array, or of all that are summed."""
+    """How many of each kind, and the bytes of the largest array, or of all that are summed."""
     kinds, largest = collections.Counter[str](), 0
     for results, kind in _COLLECTIVE.findall(text):
         sizes = [

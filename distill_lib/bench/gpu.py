@@ -1,10 +1,4 @@
-"""Ten minutes of an accelerator: what has to be measured there, each part a process of its own with a limit of time.
-
-Nothing is downloaded: weights are random or embedded, images mock or embedded. A part that fails, or takes too long, is
-told and does not stop the others.
-"""
-
-from __future__ import annotations
+"""Ten minutes of an accelerator: what has to be measured there, each part a process of its own with a limit of time."""
 
 import os
 import subprocess
@@ -33,7 +27,7 @@ SMALL: tuple[Part, ...] = (
 
 
 def measure(out: str | None = None, small: bool = False, torch: str | None = None) -> Rows:
-    """Runs all parts, one after the other, in less than ten minutes.
+    """Runs all parts in less than ten minutes; one that fails or takes too long does not stop the others.
 
     `--out` is a results folder for the records, usually gpu in the results; `--small` is what a CPU can do, and is what
     runs where there is no accelerator; `--torch` names a Python that has PyTorch, beside which the step is timed.

@@ -4,8 +4,6 @@ The images are photographs that scikit-image and scikit-learn ship, as JPEGs of 
 On a machine that others use too, the CPU time is the fairer number.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import itertools

@@ -1,9 +1,6 @@
 """What training costs beside its compiled steps: the loop around them, and the way to the first step."""
 
-from __future__ import annotations
-
 import contextlib
-import functools
 import io
 import itertools
 import json
@@ -61,18 +58,19 @@ def measure(
 
 
 def _loop(dataset: str, variant: str, batch: int, steps: int, rounds: int) -> dict[str, Any]:
-    spent: dict[str, list[float]] = {"loop": [], "alone": []}
+    times: dict[str, list[float]] = {"loop": [], "alone": []}
     with tempfile.TemporaryDirectory() as folder:
         preset = recipes.get(dataset, variant, batch_size=batch)
         task = setup.prepare(made_up(preset, Path(folder), learning_rate=RATE))
         _, pixels = next(task.train.batches(task.recipe, 0, sharding.data_mesh(1), task.fixed_targets(), ()))
         alone = Students(task, given=batches_of(task, itertools.repeat(pixels)))
-        for _ in range(rounds + 1):
+        for number in range(rounds + 1):
             # Start, evaluation and record are in the long and in the short run.
-            few, many = (timing.seconds(functools.partial(trained, task, length)) for length in (FEW, FEW + steps))
-            spent["loop"].append((many - few) / steps)
-            spent["alone"].append(timing.seconds(functools.partial(alone.run, steps)) / steps)
-    times = {name: each[1:] for name, each in spent.items()}  # the first one compiles
+            few, many = trained(task, FEW), trained(task, FEW + steps)
+            calls = timing.seconds(lambda: alone.run(steps))
+            if number:  # the first round compiles
+                times["loop"].append((many - few) / steps)
+                times["alone"].append(calls / steps)
     about = {"kind": "loop", "case": f"{dataset}, batch {batch}", "steps a round": steps}
     return about | {name: timing.summary(each) for name, each in times.items()} | overhead(**times)
 
@@ -84,10 +82,10 @@ def overhead(loop: list[float], alone: list[float]) -> dict[str, float]:
     return {"overhead (s)": added, "share": share, "share at 50 ms": added / GOAL_STEP}
 
 
-def trained(task: Task, steps: int) -> None:
-    """Trains for so many steps, in silence; what the run leaves is thrown away."""
+def trained(task: Task, steps: int) -> float:
+    """Seconds of a run of so many steps, in silence; what it leaves is thrown away."""
     epochs, silence = steps * task.recipe.batch_size / len(task.train), io.StringIO()
-    task = replace(task, recipe=replace(task.recipe, epochs=epochs))
+    task, began = replace(task, recipe=replace(task.recipe, epochs=epochs)), time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(silence),
@@ -96,6 +94,7 @@ def trained(task: Task, steps: int) -> None:
         (run,) = loop.train([(task, Path(folder))], checkpoint_seconds=float("inf"))
     if isinstance(run, Exception):
         raise run
+    return time.perf_counter() - began
 
 
 def _starts(dataset: str, variant: str, starts: int) -> timing.Rows:

@@ -4,8 +4,6 @@ A peer runs in the environment that it wants, beside this library in its own. A 
 so that none works ahead, or warms itself, while another is timed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -23,26 +21,17 @@ PEERS = Path(__file__).parent / "peers"
 class Job(contextlib.AbstractContextManager["Job"]):
     """A process that does rounds of work on demand, by a module of `PEERS`; it ends with the context.
 
-    What it said when it was ready is in `facts`.
+    It runs the Python that `option` named, with environment variables of its own. What it said when it was ready is in
+    `facts`. Raises DistillError if it stops, with the last line that it wrote.
     """
 
     def __init__(self, python: str, module: str, case: dict[str, Any], option: str = "", **variables: str) -> None:
-        """Starts it with the Python that an option named, and with environment variables of its own.
-
-        Raises:
-            DistillError: if it stops before it is ready, with the last line that it wrote.
-        """
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
         self._option, self._messages = option, tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [python, str(PEERS / "serve.py"), module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._messages,
-            text=True,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path} | variables,
-            start_new_session=True,
-        )
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._messages}
+        own = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path} | variables
+        command = [python, str(PEERS / "serve.py"), module]
+        self._process = subprocess.Popen(command, text=True, env=own, start_new_session=True, **pipes)
         self.facts = self.ask(case)
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """The programs of a training step and of evaluation, lowered for devices that need not be there, from a recipe."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
@@ -29,8 +27,7 @@ Program = tuple[Callable[[], Any], int, int, int]
 def network_of(teacher: str) -> tuple[str, int | None]:
     """The network of a published or embedded teacher, and the side in pixels that is its own, if it has one.
 
-    Raises:
-        DistillError: if it is neither: its network is not known without its file.
+    Raises DistillError if it is neither: its network is not known without its file.
     """
     if teacher in published.CHECKPOINTS:
         return published.CHECKPOINTS[teacher].model, published.CHECKPOINTS[teacher].resolution

@@ -1,7 +1,5 @@
 """The command `distill bench NAME`: the options of a benchmark are the arguments of its function."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import inspect
@@ -17,8 +15,7 @@ NAMES = ("sweep", "compile", "input", "step", "study", "soft_labels", "loop", "g
 def main(words: Sequence[str]) -> None:
     """Runs a benchmark, named by the first of the words, prints its table and writes its file.
 
-    Raises:
-        DistillError: if there is none of that name, or an option is none.
+    Raises DistillError if there is none of that name, or an option is none.
     """
     name, *arguments = words or [""]
     rows = measure(name, arguments)

@@ -1,7 +1,5 @@
 """What stored answers cost and save: bytes a view, the mass that is left out, and a step without the teacher."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -2,15 +2,12 @@
 
 On a CPU: the paper's networks with few images, so that a step takes seconds, and the small networks of the embedded
 study. On an accelerator: the paper's networks in bfloat16. Plain PyTorch and big_vision standardise the weights of the
-frozen teacher in every step. The row of PyTorch with a folded teacher, as this library has it, says how much of a ratio
-is that, and how much is the speed of the compiled programs.
+frozen teacher in every step; the row of PyTorch with a folded teacher says how much of a ratio is that.
 
-Crops come from the host for the paper's networks, as in both released pipelines: mixup, both networks and the optimiser
-are timed. For the small ones the images lie on the device, and the crop, mirroring and mixup are part of the step.
-Every job has its own process and the same random weights and images; what it computes is compared before it is timed.
+Crops come from the host for the paper's networks, as in both released pipelines; for the small ones the images lie on
+the device, and the crop and mirroring are part of the step. Every job has its own process and the same random weights
+and images; what it computes is compared before it is timed.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -122,7 +119,6 @@ Places = dict[str, tuple[str | None, str]]  # by form: its interpreter, and the 
 def _fill(
     rows: dict[str, dict[str, Any]], case: Case, recipe: Recipe, places: Places, checkout: str, rounds: int
 ) -> None:
-    """Runs a case in all its forms, and writes what was measured, or why nothing was, into the rows."""
     jobs: dict[str, process.Job] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         about = describe(case, recipe, Path(folder)) | {"checkout": checkout}
@@ -185,8 +181,7 @@ def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
 def difference(case: Case, dtype: str, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:
     """Largest difference of logits of the same weights and images, relative to the largest logit.
 
-    Raises:
-        DistillError: if the devices differ, or the logits by more than rounding, as those of other networks would.
+    Raises DistillError if the devices differ, or the logits by more than rounding, as other networks' would.
     """
     problem, largest = f"{form} does other work in {case.name}", 0.0
     if theirs["device"] != ours["device"]:

@@ -3,8 +3,6 @@
 The speed is the preset's, and nothing is downloaded; what such students learn means nothing.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -29,8 +27,7 @@ SAME = ("policy", "student", "batch_size", "resolution", "temperature", "learnin
 def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes: Any) -> Recipe:
     """The same networks, sizes and dtype on mock images, for so many steps; the teacher's file is written.
 
-    Raises:
-        DistillError: for a preset whose teacher is neither published nor embedded.
+    Raises DistillError for a preset whose teacher is neither published nor embedded.
     """
     settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
     settings |= {"train_images": BATCHES * recipe.batch_size}

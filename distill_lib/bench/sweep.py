@@ -1,7 +1,5 @@
 """What a sweep saves: eight students that share a teacher's answer, beside eight runs that each ask for themselves."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path

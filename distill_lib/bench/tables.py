@@ -1,7 +1,5 @@
 """Records of benchmarks as the book shows them: tables, and single numbers for its sentences."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +32,7 @@ def provenance(benchmark: str, results: Path | None = None) -> str:
     )
 
 
-def table(rows: timing.Rows, columns: dict[str, str] | None = None) -> pd.DataFrame:
+def table(rows: timing.Rows, columns: dict[str, str] | None = None) -> "pd.DataFrame":
     """Rows of a record as text; columns are titles by key, and without them all that say anything."""
     import pandas as pd
 

@@ -1,7 +1,5 @@
 """Timing side by side, in rounds that take turns, so that a machine that slows down slows all; and its records."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import time

@@ -49,7 +49,7 @@ def card(name: str) -> Dataset:
     if ":" in builder or not builder:
         raise DistillError(f"{name!r} is no set of TFDS: write tfds:NAME or tfds:NAME/CONFIG, without a version.")
     info = read_info(builder)
-    keys, channels, size, classes = _features(builder, info)
+    about = _features(builder, info)
     known = {split: info.splits[split].num_examples for split in info.splits}
     splits = split_expressions(builder, known)
     return Dataset(
@@ -57,15 +57,12 @@ def card(name: str) -> Dataset:
         builder=builder,
         splits=splits,
         counts={split: info.splits[part].num_examples for split, part in splits.items()} if known else {},
-        num_classes=classes,
-        channels=channels,
-        size=size,
         licence="see the set's home page" + (f", {info.homepage}" if info.homepage else ""),
         citation=" ".join(info.citation.split()) or "none given",
-        keys=keys,
         download_bytes=int(info.download_size) or None,
         disk_bytes=int(info.dataset_size) or None,
         traps=() if known else (f"Splits are {ASSUMED}: TFDS's code alone does not say which there are.",),
+        **about,
     )
 
 
@@ -85,8 +82,8 @@ def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
     return {"train": "train[:90%]", "validation": "train[90%:]", "test": judged}
 
 
-def _features(builder: str, info: Any) -> tuple[tuple[str, str], int, int | None, int]:
-    """Keys of image and label, channels, side of the squares if all are of one size, and number of classes."""
+def _features(builder: str, info: Any) -> dict[str, Any]:
+    """Of a card the keys of image and label, channels, size and number of classes."""
     import tensorflow_datasets as tfds
 
     features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
@@ -100,7 +97,8 @@ def _features(builder: str, info: Any) -> tuple[tuple[str, str], int, int | None
         held = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items()) or "other things"
         raise DistillError(f"{builder} is no set of images with one label each; it holds {held}: choose another.")
     height, width, channels = features[image].shape
-    return (image, label), 1 if channels == 1 else 3, height if height == width else None, features[label].num_classes
+    side, classes = height if height == width else None, features[label].num_classes
+    return {"keys": (image, label), "channels": 1 if channels == 1 else 3, "size": side, "num_classes": classes}
 
 
 def files_problem(info: Any) -> str:

@@ -1,13 +1,9 @@
 """Many notebook runs on many workers: Dask hands them out, one at a time to each worker and so to each accelerator.
 
-    distill sweep distill -p dataset flowers -p policy "[same/ic, mix]" -p seed "[0, 1, 2]"
-
 A run is one papermill execution in a process of its own, with its own executed notebook and its own log. The run of a
 worker that is lost is given to another one, where it goes on from its checkpoint: all workers share the results folder
 and the working folder. What could share a teacher's pass is one run: a list for a parameter that is a list.
 """
-
-from __future__ import annotations
 
 import ctypes
 import functools
@@ -47,15 +43,10 @@ class Job:
 
 
 def jobs(notebook: str, parameters: Mapping[str, Any]) -> list[Job]:
-    """The executions for all combinations of values.
+    """The executions of a notebook, as of `notebooks.find`, for all combinations of values by name.
 
-    Args:
-        notebook: as of `notebooks.find`.
-        parameters: values by name. A list for a parameter that is none is one value after the other; so is a list of
-            lists for a parameter that is a list.
-
-    Raises:
-        DistillError: for unknown notebooks and parameters, and where there is nothing to run.
+    A list for a parameter that is none is one value after the other; so is a list of lists for a parameter that is a
+    list. Raises DistillError for unknown notebooks and parameters, and where there is nothing to run.
     """
     path, results = notebooks.find(notebook).absolute(), records.find_results().absolute()
     axes: dict[str, list[Any]] = {}
@@ -79,18 +70,11 @@ def jobs(notebook: str, parameters: Mapping[str, Any]) -> list[Job]:
 
 
 def sweep(planned: list[Job], scheduler: str = "local", workers: int | None = None) -> str:
-    """Has Dask's workers execute notebooks; what is finished is reused, so the same call goes on after a crash.
+    """Has Dask's workers execute `jobs`; what is finished is reused, so the same call goes on after a crash.
 
-    Args:
-        planned: of `jobs`.
-        scheduler: address of a Dask scheduler ("tcp://HOST:PORT"), or "local" for workers on this machine.
-        workers: how many of those; None starts one for each GPU, or one alone.
-
-    Returns:
-        A table with a line for each run: done, failed and why, or lost, with its log.
-
-    Raises:
-        DistillError: with that table, if a run failed; if `distributed` is not installed or cannot reach the scheduler.
+    The scheduler is "tcp://HOST:PORT", or "local" for so many workers on this machine (None: one for each GPU, or one).
+    Returns a table with a line for each run: done, failed and why, or lost, with its log. Raises DistillError, with
+    that table, if a run failed; and if `distributed` is not installed or cannot reach the scheduler.
     """
     try:
         import distributed
@@ -116,7 +100,6 @@ def sweep(planned: list[Job], scheduler: str = "local", workers: int | None = No
 
 
 def _client(distributed: Any, scheduler: str, workers: int | None) -> Any:
-    """A connection, with the workers of this machine where no scheduler is named; closing it ends those."""
     import dask
 
     dask.config.set({"distributed.scheduler.allowed-failures": LOST})
@@ -133,7 +116,6 @@ def _client(distributed: Any, scheduler: str, workers: int | None) -> Any:
 
 
 def _collect(distributed: Any, futures: dict[Any, Job], ended: dict[str, str]) -> None:
-    """Waits for all runs, tells how far they are, and fills in how each ended."""
     began = time.perf_counter()
     for future in distributed.as_completed(futures):
         if future.status not in ("finished", "error"):
@@ -146,14 +128,9 @@ def _collect(distributed: Any, futures: dict[Any, Job], ended: dict[str, str]) -
 
 
 def execute(job: Job, local: bool = False) -> None:
-    """Executes one run in a worker; its log is written as it goes.
+    """Executes one run in a worker; its log is written as it goes, and its last line is the error of a failed run.
 
-    Args:
-        job: what to execute.
-        local: whether the workers are numbered on this machine; each then sees the GPU of its number.
-
-    Raises:
-        DistillError: the last line of the log, where the run fails.
+    Where the workers are `local`, numbered on this machine, each sees the GPU of its number.
     """
     variables = {"DISTILL_RESULTS": str(job.results)}
     if local and "CUDA_VISIBLE_DEVICES" not in os.environ:

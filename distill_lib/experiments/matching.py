@@ -1,7 +1,5 @@
 """Which records belong to a recipe: those with the same settings in all that decides the result but chance."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +18,12 @@ _DEFAULTS = {
 }
 
 
-def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame:
+def of_recipe(runs: "pd.DataFrame", recipe: Recipe, **others: Any) -> "pd.DataFrame":
     """The rows of `records.read` that repeat a recipe, under whatever seed; of each seed the first.
 
-    Fields that they lack are at their default. Without a teacher, its name and the temperature do not count, and a
-    start that is yet to be put in is any start; `others` are values, or functions that say whether a value will do,
-    that stand in for the recipe's. Those of its own variant, where there are such; else those of any: presets may share
-    all settings.
+    Fields that they lack are at their default. A teacher counts only where there is one, and a start that is yet to be
+    put in is any start; `others` are values, or functions that say whether a value will do, in place of the recipe's.
+    Those of its own variant, where there are such; else those of any: presets may share all settings.
     """
     if "dataset" not in runs:
         return runs.iloc[:0]
@@ -40,13 +37,13 @@ def of_recipe(runs: pd.DataFrame, recipe: Recipe, **others: Any) -> pd.DataFrame
     return (runs[own] if own.any() else runs).drop_duplicates("seed")
 
 
-def having(runs: pd.DataFrame, name: str, wanted: Any) -> pd.DataFrame:
+def having(runs: "pd.DataFrame", name: str, wanted: Any) -> "pd.DataFrame":
     """The records with this value in a field of their recipes, or one of which the function `wanted` is true."""
     fits = [wanted(value) if callable(wanted) else value == wanted for value in values(runs, name)]
     return runs[np.array(fits, bool)]
 
 
-def values(runs: pd.DataFrame, name: str) -> list[Any]:
+def values(runs: "pd.DataFrame", name: str) -> list[Any]:
     """A field of the recipes of records, at its default where a record is older than the field."""
     recorded = runs[name] if name in runs else [None] * len(runs)
     return [_DEFAULTS[name] if value is None or value != value else value for value in recorded]  # NaN is unequal

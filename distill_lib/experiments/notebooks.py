@@ -1,16 +1,15 @@
 """Running experiment notebooks with papermill, and checking their parameters, where papermill itself only warns."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from distill_lib.errors import DistillError, unknown
 
@@ -21,12 +20,8 @@ _JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared"
 def refuse_unknown(declared: Iterable[str], present: Iterable[str]) -> None:
     """Stops a notebook that was given a parameter which it does not declare, however it was started.
 
-    Args:
-        declared: names after the notebook's own parameters cell (its last line is `declared = dir()`).
-        present: names after papermill's injected cell.
-
-    Raises:
-        DistillError: naming the parameter and listing the valid ones.
+    `declared` are the names after its parameters cell (whose last line is `declared = dir()`), `present` those after
+    papermill's injected cell. Raises DistillError, which names the parameter and lists the valid ones.
     """
     own, all_names = (
         [name for name in names if not name.startswith("_") and name not in _JUPYTER_NAMES]
@@ -42,14 +37,9 @@ def refuse(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def find(name: str, start: Path | None = None) -> Path:
-    """The experiment notebook of that name.
+    """The notebook of that name in the project that holds `start` (None: the working folder), or of that path.
 
-    Args:
-        name: a name in book/experiments of the project that holds `start`, or a path ending in .ipynb.
-        start: a folder; None is the working folder.
-
-    Raises:
-        DistillError: listing the notebooks that there are.
+    Raises DistillError, which lists the notebooks that there are.
     """
     folder = _folder(start)
     path = Path(name) if name.endswith(".ipynb") else folder / f"{name}.ipynb"
@@ -65,13 +55,9 @@ def copy_name(notebook: Path) -> str:
 
 
 def listing(start: Path | None = None) -> str:
-    """The experiment notebooks as text: name, title and, in each one's own words, what it costs.
+    """The experiment notebooks of `find` as text: name, title and, in each one's own words, what it costs.
 
-    Args:
-        start: as in `find`.
-
-    Raises:
-        DistillError: if there are none, or one of them is no notebook.
+    Raises DistillError if there are none, or one of them is no notebook.
     """
     paths = sorted(_folder(start).glob("*.ipynb"))
     if not paths:
@@ -92,20 +78,15 @@ def _title_and_cost(notebook: Path) -> str:
 
 
 def _folder(start: Path | None) -> Path:
-    """Where the experiment notebooks lie of the project that holds `start`; `start` itself if none does."""
     start = start or Path.cwd()
     folders = (parent / EXPERIMENTS for parent in (start, *start.parents))
     return next((folder for folder in folders if folder.is_dir()), start)
 
 
 def parameters_of(notebook: Path) -> dict[str, bool]:
-    """What a notebook's cell with the tag `parameters` assigns.
+    """Whether the default of each parameter that a notebook declares is a list, by name, in their order.
 
-    Returns:
-        Whether the default is a list, by name, in their order.
-
-    Raises:
-        DistillError: if the file is not a notebook, or papermill is not installed.
+    Raises DistillError if the file is not a notebook, or papermill is not installed.
     """
     papermill = _papermill()
     try:
@@ -116,12 +97,12 @@ def parameters_of(notebook: Path) -> dict[str, bool]:
 
 
 class Screen:
-    """Passes a notebook's output on as it comes; at a terminal its progress lines become a bar that is drawn over."""
+    """Passes a notebook's output on as it comes; at a terminal its progress lines become a bar."""
 
     _PROGRESS = re.compile(r"(?P<label>\S+): step (?P<step>\d+)/(?P<total>\d+), (?P<rest>.+)")
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._unfinished, self._label = stream, "", ""
+        self._stream, self._unfinished, self._bar = stream, "", tqdm(disable=True)
 
     def write(self, text: str) -> None:
         """Takes any piece of text."""
@@ -137,42 +118,33 @@ class Screen:
         self._stream.flush()
 
     def close(self) -> None:
-        """Writes what is left, and ends a bar that was not full."""
-        self._end_bar()
+        """Ends a bar that was not full, and writes what is left."""
+        self._bar.close()
         self._stream.write(self._unfinished)
         self._unfinished = ""
         self.flush()
 
     def _draw(self, line: str) -> None:
         match = self._PROGRESS.fullmatch(line)
-        if match is None or match["label"] != self._label:
-            self._end_bar()
         if match is None:
+            self._bar.close()
             self._stream.write(line + "\n")
             return
-        step, total = int(match["step"]), int(match["total"])
-        text = f"{match['label']} [{'#' * (20 * step // total):.<20}] {step}/{total}, {match['rest']}"
-        self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
-        self._label = match["label"]
-        if step == total:
-            self._end_bar()
-
-    def _end_bar(self) -> None:
-        if self._label:
-            self._stream.write("\n")
-        self._label = ""
+        if self._bar.disable or self._bar.desc != match["label"]:  # a bar that was closed is disabled
+            self._bar.close()
+            look = {"bar_format": "{desc} [{bar:20}] {n}/{total}{postfix}", "ascii": ".#", "dynamic_ncols": True}
+            self._bar = tqdm(desc=match["label"], total=int(match["total"]), file=self._stream, mininterval=0, **look)
+        self._bar.n = int(match["step"])
+        self._bar.set_postfix_str(match["rest"])
+        if self._bar.n == self._bar.total:
+            self._bar.close()
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
-    """Executes an experiment notebook in the working folder, showing its output as it comes.
+    """Executes a notebook in the working folder, and shows its output as it comes; the copy is kept if a cell fails.
 
-    Args:
-        notebook: the .ipynb file.
-        output: where the executed copy goes; it is kept when a cell fails.
-        parameters: values of its parameters; a single one stands for a list of one where the notebook has a list.
-
-    Raises:
-        DistillError: if a parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
+    A single value of a parameter stands for a list of one where the notebook has a list. Raises DistillError if a
+    parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
     """
     known = parameters_of(notebook)
     refuse(parameters, known)

@@ -1,7 +1,5 @@
 """Experiments by name: their settings as recipes that can be run. What the records say of them is in `comparisons`."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -59,9 +57,6 @@ def plan(
         shared_views: whether runs have the views of the first seed, so that they can be taught in one sweep; those that
             start from given weights have their own.
         **overrides: fields of `Recipe` for all settings; None keeps each one's value.
-
-    Raises:
-        DistillError: for unknown names and settings that make no sense.
     """
     planned = []
     for setting in settings(name, dataset):
@@ -74,12 +69,9 @@ def plan(
 
 
 def of_set(dataset: str, variant: str, seeds: Sequence[int] = (0,)) -> list[Recipe]:
-    """What the notebook of a data set runs: a preset of it, or an experiment, which stands for all of its settings.
+    """What the notebook of a data set runs, for each seed: a preset of it, or all settings of an experiment.
 
-    There is a run for each seed; none shares its views with another.
-
-    Raises:
-        DistillError: for an unknown data set or preset, and where there are no seeds.
+    None shares its views with another. Raises DistillError for unknown names, and where there are no seeds.
     """
     if variant in EXPERIMENTS:
         return plan(variant, dataset, seeds=seeds, shared_views=False)
@@ -105,9 +97,6 @@ def teacher(dataset: str, variant: str | None = None, **overrides: Any) -> Recip
 
     The variant is "smoke" for a tiny run on mock data, another preset than that of teachers, or None for that;
     overrides are fields of `Recipe`, and None keeps the preset's.
-
-    Raises:
-        DistillError: for unknown names and settings that make no sense.
     """
     usual = TEACHER.get(dataset, "teacher")
     if variant != "smoke":

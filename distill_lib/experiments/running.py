@@ -1,7 +1,5 @@
 """The runs of a notebook: trained where they are missing, and only read while the book is built."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,16 +17,12 @@ READ_ONLY = "DISTILL_READ_ONLY"
 """The variable that keeps notebooks from training. The book's build sets it."""
 
 
-def run(plan: Sequence[Recipe], results: str | os.PathLike[str] | None = None, **options: Any) -> pd.DataFrame:
+def run(plan: "Sequence[Recipe]", results: str | os.PathLike[str] | None = None, **options: Any) -> "pd.DataFrame":
     """Trains what a plan lacks, and says whether its data are there; where `DISTILL_READ_ONLY` is set, only reads.
 
-    Options are those of `train.sweep`, such as `loading`; without a results folder it is found.
-
-    Returns:
-        All records of that folder, the table of `records.read`; mock ones only where the plan is for mock data.
-
-    Raises:
-        DistillError: as `train.sweep`; a run that fails alone is told, and the others go on.
+    Options are those of `train.sweep`, such as `loading`; without a results folder it is found. Returns all records of
+    that folder, as `records.read`; mock ones only where the plan is for mock data. Raises DistillError as
+    `train.sweep`; a run that fails alone is told, and the others go on.
     """
     if os.environ.get(READ_ONLY):
         runs = records.read(results)
@@ -42,7 +36,7 @@ def run(plan: Sequence[Recipe], results: str | os.PathLike[str] | None = None, *
     return records.read(results, mock=ended[0].record["mock"])
 
 
-def select(runs: pd.DataFrame, plan: Sequence[Recipe]) -> pd.DataFrame:
+def select(runs: "pd.DataFrame", plan: "Sequence[Recipe]") -> "pd.DataFrame":
     """The rows of `records.read` that repeat the recipes of a plan, each with its own seed, in the plan's order."""
     import pandas as pd
 

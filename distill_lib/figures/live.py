@@ -3,8 +3,6 @@
 A page that is opened from disk may not ask for other files, so everything travels inside the page.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Mapping
@@ -33,7 +31,7 @@ def encoded(values: np.ndarray) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def script(data: Mapping[str, Any]) -> HTML:
+def script(data: Mapping[str, Any]) -> "HTML":
     """The data as properties of the page's `Play.data`; scripts that come later read them there."""
     from IPython.display import HTML
 

@@ -1,7 +1,5 @@
 """What networks say of photographs: those that installed packages ship, and a reader's own in `own_photographs`."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -38,7 +36,7 @@ def central(image: NDArray[np.uint8], size: int, side: float = EVALUATION_SIDE) 
     return np.asarray(views.render(image[None], view, size))
 
 
-def probabilities(teacher: Teacher, size: int = 224) -> NDArray[np.float32]:
+def probabilities(teacher: "Teacher", size: int = 224) -> NDArray[np.float32]:
     """What a teacher says of each photograph: (photographs, classes), in the order of `FILES`."""
     return np.asarray(jax.nn.softmax(teacher.logits(np.concatenate([central(load(name), size) for name in FILES]))))
 
@@ -59,8 +57,7 @@ def rendered(recipe: Recipe) -> int:
 def answers(recipe: Recipe, variables: models.Variables, count: int = 5) -> Figure:
     """The first test pictures that can be decoded, at most so many, and what a student says of them.
 
-    Raises:
-        DistillError: if none can be decoded.
+    Raises DistillError if none can be decoded.
     """
     names = datasets.class_names(recipe.dataset)
     source = datasets.load(recipe.dataset, "test", mock=recipe.variant == "smoke")

@@ -1,7 +1,5 @@
 """Figures of runs: data in, matplotlib Figure out; one function a figure. A figure without data says so."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
-from distill_lib.report import aggregate, differences
+from distill_lib.report import aggregate, differences, stress
+from distill_lib.report.support import Gains
 
 
 @styled
@@ -60,13 +59,10 @@ def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
 def patience(
     runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None, hollow: str = "the fresh run"
 ) -> Figure:
-    """Test accuracy against the length of the schedule, a line a policy.
+    """Test accuracy against the length of the schedule, a line a policy through the means; a small dot each run.
 
-    Args:
-        runs: the committed runs, or `paper_numbers.curves`; a small dot each, lines through the means of equal lengths.
-        fresh: runs of this machine, shown as hollow markers.
-        teacher: the teacher's own test accuracy, a share; None takes that in rows of the policy "teacher".
-        hollow: what the title says of hollow markers.
+    The runs may be those of `paper_numbers.curves`; fresh runs are shown as hollow marks, of which the title says what
+    they are. The teacher's own accuracy is a share; None takes that in rows of the policy "teacher".
     """
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
@@ -188,11 +184,86 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def under_shift(frame: pd.DataFrame) -> Figure:
+    """Accuracy against severity, and accuracy under shift against divergence, of the rows of `report.stress.tidy`."""
+    figure, (left, right) = panels(2, height=3.6)
+    if frame.empty:
+        right.set_axis_off()
+        return without_data(figure, left)
+    own = stress.networks(frame)
+    longest, teacher = own["epochs"].max(), own[own["policy"] == "teacher"]
+    means = 100 * frame.groupby(["policy", "epochs", "severity"], dropna=False)["top1"].mean()
+    line = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}
+    shown = means.xs("teacher").droplevel("epochs")
+    left.plot(shown.index, shown, **line)
+    ends = [(shown.iloc[-1], "the teacher", INK)]
+    for policy in _present(own):
+        shown, colour = means.loc[policy, longest], COLOURS[policy]
+        left.plot(shown.index, shown, MARKERS[policy] + "-", color=colour)
+        ends.append((shown.iloc[-1], views.NAMES[policy], colour))
+        for each in own[own["policy"] == policy].to_dict("records"):
+            look = {"color": colour, "markersize": 5 + 3 * (each["epochs"] == longest)}
+            right.plot(each["kl"], 100 * each["under_top1"], MARKERS[policy], **look)
+    left.set(xlabel="severity, mean over families", ylabel="test top-1 (%)", title=aggregate.length(longest))
+    right.axhline(100 * teacher["under_top1"].iloc[0], **line)
+    right.set(xscale="log", xlabel="KL from the teacher, clean images", title="mean top-1 (%) under shift")
+    ticks(right, np.round(own.loc[own["kl"] > 0, "kl"], 2))
+    right.xaxis.set_major_formatter("{x:g}")
+    label_ends(left, ends)
+    return figure
+
+
+@styled
+def few_bits(frame: pd.DataFrame) -> Figure:
+    """Accuracy against the number of bits of the weights, of the rows of `report.stress.tidy`: a panel a schedule."""
+    lengths = sorted(frame["epochs"].dropna().unique())
+    figure, several = panels(max(len(lengths), 1), height=3.4, sharey=True)
+    if frame.empty:
+        return without_data(figure, several[0])
+    places = frame["severity"].where(frame["severity"] > 0, frame["severity"].max() + 2)  # float32, apart
+    frame = frame.assign(place=places)
+    teacher = frame[frame["policy"] == "teacher"]
+    for axes, epochs in zip(several, lengths, strict=True):
+        axes.plot(teacher["place"], 100 * teacher["top1"], color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        for policy in _present(frame):
+            own = frame[(frame["policy"] == policy) & (frame["epochs"] == epochs)]
+            means = 100 * own.groupby("place")["top1"].mean()
+            axes.plot(means.index, means, MARKERS[policy] + "-", color=COLOURS[policy], label=views.NAMES[policy])
+        axes.set(xlabel="bits of a weight", title=aggregate.length(epochs))
+        bits = sorted(frame.loc[frame["severity"] > 0, "severity"].unique())
+        axes.set_xticks([*bits, places.max()], labels=[*map(str, bits), "32"])
+    several[0].set_ylabel("test top-1 (%)")
+    figure.legend(*several[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def gains_by_images(known: Gains) -> Figure:
+    """Function matching minus consistent teaching, a line for each number of steps; bars are 95 % intervals."""
+    figure, (axes,) = panels(1, height=3.2)
+    if not known:
+        return without_data(figure, axes)
+    lengths, ends = sorted({steps for steps, _ in known}), []
+    for shade, steps in zip(np.linspace(1, 0.4, len(lengths)), reversed(lengths), strict=True):
+        own = {images: gain for (each, images), gain in known.items() if each == steps}
+        nudge = 1 + 0.03 * lengths.index(steps)  # so that bars of two lengths do not hide each other
+        y = [100 * gain.value for gain in own.values()]
+        reach = np.nan_to_num([100 * (gain.high - gain.value) for gain in own.values()])
+        places = [images * nudge for images in own]
+        axes.errorbar(places, y, reach, fmt="P-", color=COLOURS["mix"], alpha=shade, elinewidth=1)
+        ends.append((y[-1], f"{steps:,} steps", COLOURS["mix"]))
+    axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
+    axes.set(xscale="log", xlabel="training images", ylabel="points that mixup adds")
+    ticks(axes, {images for _, images in known})
+    label_ends(axes, [*ends, (0.0, views.NAMES["same/ic"], COLOURS["same/ic"])])
+    return figure
+
+
 def save_patience(path: Path) -> None:
     """Saves the study's first figure, of all records, in the format that the suffix of the path names.
 
-    Raises:
-        DistillError: if Matplotlib does not know the format, or a record is damaged.
+    Raises DistillError if Matplotlib does not know the format, or a record is damaged.
     """
     runs = records.read()
     figure = patience(aggregate.study(runs), None, aggregate.teacher_top1(runs))
@@ -204,7 +275,6 @@ def save_patience(path: Path) -> None:
 
 
 def _present(runs: pd.DataFrame) -> list[str]:
-    """The policies of a table, in the order of all figures."""
     return [policy for policy in aggregate.ORDER if policy in set(runs["policy"])]
 
 
@@ -214,5 +284,4 @@ def _epochs_axis(axes: Axes, lengths: Iterable[float]) -> None:
 
 
 def _name(frame: pd.DataFrame, policy: str) -> str:
-    """What a table calls a policy in its column `name`, if it has one."""
     return str(frame.loc[frame["policy"] == policy, "name"].iloc[0]) if "name" in frame else views.NAMES[policy]

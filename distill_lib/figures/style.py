@@ -4,8 +4,6 @@ Figures are made without pyplot, so that none is kept, and show themselves in no
 one marker everywhere.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar

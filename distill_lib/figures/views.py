@@ -3,8 +3,6 @@
 Nothing here comes from a run: a picture is fixed by its images and its seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ from matplotlib.figure import Figure
 
 from distill_lib import views
 from distill_lib.crops import Range
-from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, panels, styled
+from distill_lib.figures.style import FAINT, INK, WIDTH, Raster, styled
 
 if TYPE_CHECKING:
     from distill_lib.teachers import Teacher
@@ -58,19 +56,6 @@ def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, a
 
 
 @styled
-def classes(images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8) -> Figure:
-    """The first images, (n, height, width, 1) uint8, of every class: a row a class, with its name."""
-    figure, (axes,) = panels(1, height=0.42 * len(names), kind=Raster)
-    rows = [np.concatenate(images[labels == label][:each], axis=1) for label in range(len(names))]
-    side = images.shape[1]
-    axes.imshow(np.concatenate(rows, axis=0)[..., 0], cmap="gray_r", interpolation="nearest")
-    axes.set(xticks=[], yticks=(np.arange(len(names)) + 0.5) * side, yticklabels=names)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    return figure
-
-
-@styled
 def recognised(
     images: Sequence[np.ndarray], predicted: np.ndarray, names: Mapping[int, str], *, colour: str = TEACHER
 ) -> Figure:
@@ -95,7 +80,7 @@ def recognised(
     return figure
 
 
-def origin(function: str | None = None, seed: int | None = None, teacher: Teacher | None = None) -> str:
+def origin(function: str | None = None, seed: int | None = None, teacher: "Teacher | None" = None) -> str:
     """The line under a picture that no run made: how to draw it again; without a function, by the page's own code."""
     by = f"distill_lib.{function}" if function else "the code above"
     how = "" if seed is None else f" with seed {seed}"

@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib.models.layers import GroupNorm, Kernel, Params, convolve, map_kernels, product, unit_output
+from distill_lib.models.layers import (
+    GroupNorm,
+    Kernel,
+    Params,
+    by_platform,
+    convolve,
+    map_kernels,
+    product,
+    unit_output,
+)
 
 STAGES = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 SMALL_STAGES = {11: (1, 1, 1), 14: (1, 1, 1, 1), 20: (2, 2, 2)}
@@ -41,7 +50,7 @@ class StandardizedConv(nn.Module):
             return product(x, kernel)
         # On GPUs the product of a strided slice aborts XLA's Triton fusion (jax 0.10 and 0.11).
         strided = functools.partial(product, stride=self.stride)
-        return jax.lax.platform_dependent(x, kernel, cpu=strided, default=convolved)
+        return by_platform(x, kernel, cpu=strided, default=convolved)
 
 
 def standardize(kernel: Kernel, epsilon: float = 1e-10) -> Kernel:

@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distill_lib import models
 from distill_lib.errors import unknown
 
 MEANS = ("logits", "probabilities")
+Range = tuple[float | tuple[float, ...], float | tuple[float, ...]]
 Show = Callable[[int | None], jax.Array]  # renders the view at a resolution; None is the student's
 
 
@@ -20,7 +22,7 @@ class Member:
 
     model: Any  # the module, or what answers like one
     resolution: int | None = None  # height and width of its images in pixels; None takes whatever the student sees
-    input_range: tuple[float, float] = (-1.0, 1.0)  # the values that a black and a white pixel have for it
+    input_range: Range = (-1.0, 1.0)  # the values that a black and a white pixel have for it, or one for each channel
 
     def logits(self, variables: models.Variables, images: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, channels), float32 in [-1, 1], to logits (batch, classes)."""
@@ -31,8 +33,10 @@ class Member:
         return models.penultimate(self.model, variables, self._in_range(images))
 
     def _in_range(self, images: jax.Array) -> jax.Array:
-        low, high = self.input_range
-        return images if (low, high) == (-1.0, 1.0) else images * ((high - low) / 2) + (high + low) / 2
+        if self.input_range == (-1.0, 1.0):
+            return images
+        low, high = (np.reshape(np.asarray(end, np.float32), (1, 1, 1, -1)) for end in self.input_range)
+        return images * ((high - low) / 2) + (high + low) / 2
 
 
 @dataclass(frozen=True)

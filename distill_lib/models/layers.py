@@ -1,7 +1,9 @@
 """What the families share: convolutions, group normalisation, what rematerialisation keeps, and frozen kernels."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +16,10 @@ Params = dict[str, Any]
 Kernel = jax.Array | np.ndarray
 Pads = Sequence[tuple[int, int]]
 
+Convolution = Callable[[jax.Array, jax.Array], jax.Array]
+
 UNIT = "unit"
+_PLAIN = ContextVar("plain", default=False)
 _FLOAT32_LAYERS = frozenset({"head", "hidden", "squeeze"})  # they follow a mean over the image, which is float32
 
 
@@ -34,6 +39,21 @@ def product(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """A 1x1 convolution as a flat matrix product, which XLA:CPU runs, with its gradient, 3-4 times faster."""
     x = x[:, ::stride, ::stride]
     return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def by_platform(x: jax.Array, kernel: jax.Array, cpu: Convolution, default: Convolution) -> jax.Array:
+    """The same convolution in two forms, of which a program has the one that is fast where it runs; see `plain`."""
+    return default(x, kernel) if _PLAIN.get() else jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Networks that are traced in this context have one form for all platforms, which converters understand."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def map_kernels(function: Callable[[Kernel], Kernel], params: Params) -> Params:

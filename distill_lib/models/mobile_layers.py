@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from distill_lib.models.layers import GroupNorm, Pads, Params, convolve, map_kernels, product, unit_output
+from distill_lib.models.layers import GroupNorm, Pads, Params, by_platform, convolve, map_kernels, product, unit_output
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda x: x,
@@ -67,7 +67,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.A
     """A convolution of each channel with a kernel of its own; on CPUs a sum of shifted images is ten times as fast."""
     shifted = functools.partial(_shifted, stride=stride, pads=pads)
     grouped = functools.partial(convolve, stride=stride, pads=pads, groups=x.shape[-1])
-    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
+    return by_platform(x, kernel, cpu=shifted, default=grouped)
 
 
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:

@@ -1,7 +1,5 @@
 """What the records say: which runs may be compared, and their means and spreads."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -13,12 +11,9 @@ from distill_lib.errors import unknown
 from distill_lib.experiments import matching
 from distill_lib.report import differences
 
-LENGTHS = ("short", "medium", "long", "longest")
-"""Variants of `fashion` whose records come with the book."""
-FRESH = "quick"
-"""The variant that `nox -s study` runs anew."""
-CHOSEN = ("learning_rate", "weight_decay", "temperature")
-"""What a grid goes through."""
+LENGTHS = ("short", "medium", "long", "longest")  # variants of `fashion` whose records come with the book
+FRESH = "quick"  # the variant that `nox -s study` runs anew
+CHOSEN = ("learning_rate", "weight_decay", "temperature")  # what a grid goes through
 ORDER = [*views.BASELINES, *views.POLICIES]
 BLANK = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
@@ -35,9 +30,8 @@ _REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two re
 def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFrame:
     """The runs of these presets of `fashion`, in the table of `records.read`, that may be averaged.
 
-    They are on all training images, by a teacher that was not replayed. Of each preset and policy only the most common
-    settings stay, so that a run with another learning rate is never averaged in; and of those each seed once, whether
-    it was taught alone or in a sweep.
+    They are on all training images, by a live teacher. Of each preset and policy only the most common settings stay, so
+    that a run with another learning rate is never averaged in; and of those each seed once.
     """
     return _comparable(live(_whole(runs)), variants)
 
@@ -59,7 +53,6 @@ def live(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _whole(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs on all training images."""
     return runs[runs["train_images"].isna()] if "train_images" in runs else runs
 
 
@@ -89,9 +82,9 @@ def replayed(runs: pd.DataFrame) -> pd.DataFrame:
         row = {"epochs": epochs, "policy": policy, "kept": int(kept), "n": len(group)}
         row |= group[["bytes_per_view", "test_top1"]].mean().to_dict() | {"live": beside["test_top1"].mean()}
         rows.append(row | {"difference": differences.compare(group, beside, (f"{kept:.0f} logits", "live"))})
-    corrected = differences.holm_of_groups({i: filter(None, [row["difference"]]) for i, row in enumerate(rows)})
-    rows = [row | {"difference": next(iter(corrected[i]), None)} for i, row in enumerate(rows)]
+    corrected = differences.holm_of_groups({number: [row["difference"]] for number, row in enumerate(rows)})
     names = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
+    rows = [row | {"difference": next(iter(corrected[number]), None)} for number, row in enumerate(rows)]
     return in_order(pd.DataFrame(rows, columns=names))
 
 
@@ -111,10 +104,9 @@ def teacher_run(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = ("policy", "epochs")) -> pd.DataFrame:
-    """Mean and spread of a column of the table of `records.read` over seeds, a row a group.
+    """A column of the table of `records.read` over seeds, a row a group.
 
-    Its columns are those of `by`, and `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1), `low` and
-    `high`.
+    To the columns of `by` come `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1), `low` and `high`.
     """
     if runs.empty or metric not in runs:
         return pd.DataFrame(columns=[*by, "n", "mean", "spread", "low", "high"])
@@ -147,13 +139,13 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
     return taught[(taught["policy"] == chosen["policy"]) & (taught["epochs"] == chosen["epochs"])]
 
 
-def own_seconds(runs: pd.DataFrame) -> pd.Series[float]:
+def own_seconds(runs: pd.DataFrame) -> "pd.Series[float]":
     """Wall time of each run; students of a sweep share theirs."""
     return runs["wall_seconds"] / (runs["students_per_step"].fillna(1) if "students_per_step" in runs else 1)
 
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The study as a table to print: one row a schedule and policy, "mean ± spread" over n seeds."""
+    """The study as text: a row for each schedule and policy, "mean ± spread" over n seeds."""
     rows = []
     for (epochs, policy), group in runs.groupby(["epochs", "policy"]) if len(runs) else ():
         group = group.reindex(columns=[*group, *{"test_agreement", "test_kl"} - {*group}])
@@ -170,10 +162,7 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def selection(grid: pd.DataFrame) -> pd.DataFrame:
-    """Settings that were tried, best validation accuracy first within each policy.
-
-    Columns policy, epochs, learning_rate, weight_decay, temperature, n, validation_top1 (mean over seeds).
-    """
+    """Settings that were tried, with n and mean `validation_top1`, the best first within each policy and length."""
     by = ["policy", "epochs", *CHOSEN]
     table = summary(grid, "validation_top1", by).rename(columns={"mean": "validation_top1"})
     best_first = table[[*by, "n", "validation_top1"]].sort_values("validation_top1", ascending=False)
@@ -183,8 +172,7 @@ def selection(grid: pd.DataFrame) -> pd.DataFrame:
 def summarise(study: str, *, mock: bool = False) -> str:
     """The table of a study, a folder of results, as text, and where it comes from; replayed runs are left out.
 
-    Raises:
-        DistillError: if there are no such runs, but for mock ones unless these are asked for, or a record is damaged.
+    Raises DistillError if there are no such runs, but for mock ones unless these are asked for.
     """
     frame = records.read(mock=mock)
     if study not in set(frame["study"]):
@@ -201,7 +189,7 @@ def studies() -> str:
     return "\n".join(lines) or f"no runs in {records.find_results()}"
 
 
-def mean_spread(values: pd.Series[float], digits: int = 1) -> str:
+def mean_spread(values: "pd.Series[float]", digits: int = 1) -> str:
     """Mean and sample standard deviation, as in 84.6 ± 0.3; a single value stands alone, and none is a dash."""
     values = values.dropna()
     if values.empty:

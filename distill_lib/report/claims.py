@@ -1,10 +1,4 @@
-"""What the paper says, what the records say, and whether the two agree.
-
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022, sections 3 and 4.
-"""
-
-from __future__ import annotations
+"""What the paper says (Beyer et al., CVPR 2022, sections 3 and 4), what the records say, and whether the two agree."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -41,7 +35,9 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
     study = aggregate.study(runs)
     fixed = dict.fromkeys(FIXED, TRUNK)
     mix = differences.at_every_length(study, MIX, TRUNK)
-    labels = comparisons.differences_of(runs, "labels") or _pairs(study, {TRUNK: "labels"})
+    labels = comparisons.differences_of(runs, "labels")  # at the best of several settings, for one length
+    tuned = max((each.epochs for each in labels), default=0)
+    labels = [*labels, *(each for each in _pairs(study, {TRUNK: "labels"}) if each.epochs > tuned)]
     best, teacher, beside_teacher = aggregate.best(study), aggregate.teacher_top1(runs), list[Difference]()
     if len(best) and teacher is not None:
         beside_teacher = [differences.against(best, teacher, (best["policy"].iloc[0], "the teacher"))]
@@ -63,7 +59,6 @@ def all_claims(runs: pd.DataFrame) -> list[Claim]:
 
 
 def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1") -> list[Difference]:
-    """Each policy minus the one beside it, at every length."""
     return [each for pair in beside.items() for each in differences.at_every_length(study, *pair, metric)]
 
 
@@ -112,7 +107,6 @@ def reason(claim: Claim) -> str:
 
 
 def _in_words(difference: Difference) -> str:
-    """What was compared; policies have their names."""
     first, second = (views.NAMES.get(name, name) for name in (difference.first, difference.second))
     return f"{first}, {aggregate.length(difference.epochs)}, minus {second}"
 
@@ -161,10 +155,7 @@ def fresh(runs: pd.DataFrame) -> str:
 
 
 def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The fresh runs beside what the committed ones lead one to expect at their length.
-
-    The expectation is interpolated between the committed means, linearly in the logarithm of the epochs.
-    """
+    """The fresh runs beside what the committed means, linear in the logarithm of the epochs, lead one to expect."""
     study, rows = aggregate.study(runs), []
     for own in aggregate.summary(aggregate.study(runs, [aggregate.FRESH])).itertuples():
         share = aggregate.expected(study[study["policy"] == own.policy], own.epochs)
@@ -181,8 +172,8 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
 def chosen(runs: pd.DataFrame) -> pd.DataFrame:
     """What the grid's shortest schedule chooses for each policy by validation accuracy, beside what the study uses.
 
-    Text columns; empty without a grid. Settings are learning rate / weight decay / temperature, the last left out where
-    there is no teacher. `cost` is what the study's settings lose on validation, in points, if tried.
+    Settings are learning rate / weight decay / temperature, as text; `cost` is what the study's settings lose on
+    validation, in points, if tried. Empty without a grid.
     """
     tried = aggregate.selection(aggregate.grid(runs))
     study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)

@@ -1,7 +1,5 @@
 """What the records say of an experiment: its settings with mean and spread, and what becomes of the paper's claim."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -77,7 +75,7 @@ def overview(every: Compared) -> pd.DataFrame:
 
 
 def verdicts(every: Compared, name: str) -> pd.DataFrame:
-    """A row for each comparison of an experiment: the difference, and whether it bears out what the paper says.
+    """A row for each comparison of an experiment, and whether it bears out what the paper says.
 
     Of those that the paper says nothing about, the verdict is "better", "worse" or "undecided".
     """
@@ -92,7 +90,7 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> HTML:
+def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> "HTML":
     """An experiment as a page prints it: the claim, its settings, and on the embedded set what becomes of the claim."""
     claim = experiments.get(name).claim
     said = f"*The paper says:* {claim}" if claim else ""

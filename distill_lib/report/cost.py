@@ -1,20 +1,19 @@
 """What a recipe costs: steps, operations of teacher and student, and hours on a named device.
 
 Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
-from the operations, the device's stated peak for the recipe's dtype and a stated utilisation. Evaluation and
+from the operations, the device's stated peak for the recipe's dtype and a stated utilisation; evaluation and
 compilation are in the first and not in the second.
 
-What JAX makes of a product in float32 is its default precision: TensorFloat-32 on NVIDIA's GPUs since the A100, half as
-fast as bfloat16; float32 on older ones; and one pass of bfloat16 on a TPU, as fast as bfloat16. So it is in its
-documentation, "Matmul precision" (docs.jax.dev, 201/precision), and products are summed in float32 in all of them.
+A product in float32 has JAX's default precision ("Matmul precision", docs.jax.dev, 201/precision): TensorFloat-32 on
+NVIDIA's GPUs since the A100, half as fast as bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
 """
 
-from __future__ import annotations
-
+import csv
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -31,16 +30,12 @@ DEVICE = "H100 SXM"
 UTILISATION = 0.45
 """The share of the stated peak that this project aims at in a step."""
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
-_PAPER = "NVIDIA, white paper on the {}"
-_SHEET = "NVIDIA, data sheet of the {} TFLOPS in bfloat16 and TF32 with sparsity, half of it without"
-_GOOGLE = "Google Cloud, documentation of {}: peak compute per chip (bf16)"
 
 
 class Device(NamedTuple):
     """Peaks of an accelerator, of a TPU of a chip, and their source.
 
-    They are floating-point operations a second of dense matrix products, two for each multiply-accumulate; that of
-    float32 is at JAX's default precision.
+    Floating-point operations a second of dense matrix products; that of float32 is at JAX's default precision.
     """
 
     bfloat16: float
@@ -52,19 +47,10 @@ class Device(NamedTuple):
         return self.bfloat16 if dtype == "bfloat16" else self.float32
 
 
+FILE = Path(__file__).parents[1] / "data" / "devices.csv"
 DEVICES = {
-    "H200 SXM": Device(989.4e12, 494.7e12, _SHEET.format("H200: 1,979 and 989")),
-    "H100 SXM": Device(989.4e12, 494.7e12, _PAPER.format("H100 architecture, table 3 (SXM5)")),
-    "A100": Device(312e12, 156e12, _PAPER.format("A100 architecture, table 4")),
-    "B200 SXM": Device(2_250e12, 1_125e12, _SHEET.format("HGX B200: 4,500 and 2,250")),
-    "L4": Device(121e12, 60e12, _SHEET.format("L4: 242 and 120")),
-    "RTX 4090": Device(165.2e12, 82.6e12, _PAPER.format("Ada architecture, appendix A")),
-    "V100": Device(15.7e12, 15.7e12, _PAPER.format("V100 architecture (SXM2; float32, as it has no bfloat16)")),
-    "TPU v3": Device(123e12, 123e12, _GOOGLE.format("TPU v3")),
-    "TPU v4": Device(275e12, 275e12, _GOOGLE.format("TPU v4")),
-    "TPU v5e": Device(197e12, 197e12, _GOOGLE.format("TPU v5e")),
-    "TPU v5p": Device(459e12, 459e12, _GOOGLE.format("TPU v5p")),
-    "TPU v6e": Device(918e12, 918e12, _GOOGLE.format("TPU v6e")),
+    name: Device(float(half), float(full), source)
+    for name, half, full, source in [*csv.reader(FILE.read_text(encoding="utf-8").splitlines())][1:]
 }
 """By the names that their makers write."""
 
@@ -78,14 +64,9 @@ def peaks(name: str) -> Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run takes.
+    """What a run takes: steps, and floating-point operations, two for each multiply-accumulate, of teacher and student.
 
-    Attributes:
-        steps: of training.
-        teacher: floating-point operations of its answers, two for each multiply-accumulate.
-        student: floating-point operations of its training.
-        hours: device-hours; None if neither a record nor a peak is known.
-        measured: whether the hours come from a record.
+    The device-hours are None if neither a record, which `measured` tells, nor a peak is known.
     """
 
     steps: int
@@ -107,10 +88,7 @@ def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = 
     """Says what a run would take; a fixed teacher answers once for each image and crop.
 
     The device is one of `DEVICES`, or named as in `runs`, the table of `records.read`, whose speeds are taken
-    where there are any.
-
-    Raises:
-        DistillError: if device, teacher or the number of training images is unknown.
+    where there are any. Raises DistillError if device, teacher or the number of training images is unknown.
     """
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
     if device not in DEVICES and device not in recorded:
@@ -139,8 +117,7 @@ def of_evaluation(network: str, dataset: str, device: str = DEVICE) -> Cost:
 def device_hours(operations: float, device: str, dtype: str, utilisation: float = UTILISATION) -> float:
     """Hours times devices that operations take; the same for any number of devices, as far as utilisation is.
 
-    Raises:
-        DistillError: for an unknown device, and a utilisation that is not above 0 and at most 1.
+    Raises DistillError for an unknown device, and a utilisation that is not above 0 and at most 1.
     """
     if not 0 < utilisation <= 1:
         raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
@@ -154,18 +131,14 @@ def operations_per_image(recipe: Recipe) -> float:
 
 
 def student_operations(recipe: Recipe) -> float:
-    """Floating-point operations of a student that learns from one image: three times those of its answer.
-
-    Convolutions and matrix products only, as `flops.macs` counts them.
-    """
+    """Floating-point operations of a student that learns from one image: three times those of its answer."""
     return 2.0 * STUDENT_PASSES * _macs(recipe, recipe.student, recipe.resolution)
 
 
 def teacher_operations(recipe: Recipe) -> float:
     """Floating-point operations of a teacher's answer to one image, counted likewise; 0 without a teacher.
 
-    Raises:
-        DistillError: if a teacher is neither embedded nor published: its network is not known without its file.
+    Raises DistillError if a teacher is neither embedded nor published: its network is not known without its file.
     """
     total = 0
     for name, side in teachers.parts(recipe.teacher) if recipe.has_teacher else ():
@@ -174,8 +147,14 @@ def teacher_operations(recipe: Recipe) -> float:
     return 2.0 * total
 
 
+def student_parameters(recipe: Recipe) -> int:
+    """Numbers that a recipe's student learns."""
+    dataset = datasets.get(recipe.dataset)
+    shape = (recipe.resolution, recipe.resolution, dataset.channels)
+    return flops.parameters(models.create(recipe.student, dataset.num_classes), shape)
+
+
 def _macs(recipe: Recipe, model: str, side: int) -> int:
-    """Multiply-accumulates of a network's answer to an image of the recipe's data set."""
     dataset = datasets.get(recipe.dataset)
     return flops.macs(models.create(model, dataset.num_classes), (side, side, dataset.channels))
 
@@ -192,8 +171,7 @@ def training_images(recipe: Recipe) -> int:
 def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: float = UTILISATION) -> pd.DataFrame:
     """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
 
-    Raises:
-        DistillError: if the number of images, a teacher's network or the utilisation is not usable.
+    Raises DistillError if the number of images, a teacher's network or the utilisation is not usable.
     """
     rows, operations = [], operations_per_image(recipe)
     for name, device in DEVICES.items():
@@ -211,8 +189,7 @@ def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: flo
 def host_cores(recipe: Recipe, images_per_second: float) -> str:
     """Cores of the host that decode and crop so many images a second, by what one core does in the record `input`.
 
-    A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device, and "not
-    measured" without a record.
+    A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device.
     """
     if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
         return "none"
@@ -221,10 +198,9 @@ def host_cores(recipe: Recipe, images_per_second: float) -> str:
 
 
 def memory(recipe: Recipe, device: str, count: int) -> str:
-    """Whether the programs of a recipe's step fit into the memory of each of so many devices, by the record `compile`.
+    """Whether the larger program of a recipe's step fits into each of so many devices, by the record `compile`.
 
-    Such as "fits: yes, 21.7 of 80 GiB", of the larger program; "not compiled" where the record, whose cases are the
-    data sets with the networks and sizes of most presets, has no such case.
+    Such as "fits: yes, 21.7 of 80 GiB"; "not compiled" where the record has no such case.
     """
     usual = presets.tables(recipe.dataset)[0] | {"optimizer": "adam"}
     same = ("student", "teacher", "resolution", "batch_size", "optimizer")

@@ -1,13 +1,9 @@
 """Differences between groups of runs: what they are, how sure they are, and how pages word them.
 
 Runs of two groups that share seed and views are compared in pairs, others by Welch's test; what a page compares is
-corrected for the number of comparisons by Holm's method. Single runs have no spread, and decide nothing.
-
-References:
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+corrected for the number of comparisons by Holm's method (Scandinavian Journal of Statistics 6, 1979). Single runs have
+no spread, and decide nothing.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -22,8 +18,7 @@ from scipy import stats
 
 Key = TypeVar("Key")
 
-LEVEL = 0.05
-"""A corrected p-value below this one is called seen."""
+LEVEL = 0.05  # a corrected p-value below this one is called seen
 COLUMNS = ("n", "difference", "95 % interval", "p, corrected")
 _NO_SPREAD = 1e-9  # of accuracies or losses: less is rounding
 
@@ -33,7 +28,6 @@ class Difference:
     """How much `first` lies above `second`.
 
     Attributes:
-        first, second: what is compared.
         epochs: length of the schedule, of `first` where they differ.
         value: difference of the means; of pairs, over these alone.
         error: its standard error; this and the next three are NaN where a side has one run, or runs have no spread.
@@ -83,23 +77,17 @@ def compare(
     common = a.index.intersection(b.index)
     if paired := len(common) > 1:
         a, b = a[common], b[common]
-    about: dict[str, Any] = {
-        "value": float(a.mean() - b.mean()),
-        "runs": (len(a), len(b)),
-        "paired": paired,
-        "metric": metric,
-    }
-    if min(len(a), len(b)) > 1:
-        test = stats.ttest_rel if paired else functools.partial(stats.ttest_ind, equal_var=False)
-        about |= _tested([a - b] if paired else [a, b], test, a, b)
+    about: dict[str, Any] = {"value": float(a.mean() - b.mean()), "paired": paired, "metric": metric}
+    test = stats.ttest_rel if paired else functools.partial(stats.ttest_ind, equal_var=False)
+    about |= _tested([a - b] if paired else [a, b], test, a, b) | {"runs": (len(a), len(b))}
     return Difference(first=names[0], second=names[1], epochs=float(first["epochs"].iloc[0]), **about)
 
 
 def against(runs: pd.DataFrame, value: float, names: tuple[str, str]) -> Difference:
     """Compares the test accuracy of runs with that of one given network, a share, which is taken as it is."""
     above, epochs = runs["test_top1"] - value, float(runs["epochs"].iloc[0])
-    about: dict[str, Any] = {"value": float(above.mean()), "runs": (len(above), len(above))}
-    about |= _tested([above], stats.ttest_1samp, above, 0.0) if len(above) > 1 else {}
+    about: dict[str, Any] = _tested([above], stats.ttest_1samp, above, 0.0)
+    about |= {"value": float(above.mean()), "runs": (len(above), len(above))}
     return Difference(first=names[0], second=names[1], epochs=epochs, **about)
 
 
@@ -114,7 +102,7 @@ def _by_chance(runs: pd.DataFrame, metric: str) -> pd.Series:
 
 def _tested(spreads: Sequence[pd.Series], test: Any, *sides: Any) -> dict[str, float]:
     """Fields of a difference that SciPy's test tells; none where no spread is known."""
-    if max(map(np.ptp, spreads)) < _NO_SPREAD:
+    if min(map(len, spreads)) < 2 or max(map(np.ptp, spreads)) < _NO_SPREAD:
         return {}
     result = test(*sides)
     low, high = map(float, result.confidence_interval(0.95))
@@ -140,13 +128,11 @@ def holm(differences: Iterable[Difference]) -> list[Difference]:
     return every
 
 
-def holm_of_groups(groups: Mapping[Key, Iterable[Difference]]) -> dict[Key, list[Difference]]:
-    """Groups of differences, corrected for the number of all of them together."""
-    owners = [(key, each) for key, own in groups.items() for each in own]
-    corrected: dict[Key, list[Difference]] = {key: [] for key in groups}
-    for (key, _), each in zip(owners, holm(each for _, each in owners), strict=True):
-        corrected[key].append(each)
-    return corrected
+def holm_of_groups(groups: Mapping[Key, Iterable[Difference | None]]) -> dict[Key, list[Difference]]:
+    """Groups of differences, corrected for the number of all of them together; None is left out."""
+    known = {key: [each for each in own if each] for key, own in groups.items()}
+    corrected = iter(holm(each for own in known.values() for each in own))
+    return {key: [next(corrected) for _ in own] for key, own in known.items()}
 
 
 def tested(differences: Iterable[Difference]) -> int:

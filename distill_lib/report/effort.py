@@ -1,7 +1,5 @@
 """What it takes to repeat an experiment: the command, the students, and the time that records or operations tell."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd
@@ -16,9 +14,9 @@ SEEDS = (0, 1, 2)
 
 
 def command(name: str, dataset: str) -> str:
-    """What to type to train all settings of an experiment on a data set: on the paper's sets with one seed, as it did.
+    """What to type to train all settings of an experiment: on the paper's sets with one seed, as it did.
 
-    On the embedded set everything is trained anew, in a folder of its own: records of these runs come with the book.
+    On the embedded set all is trained anew, in a folder of its own: records of these runs come with the book.
     """
     options = "" if dataset == EMBEDDED else ' -p seeds "[0]"'
     if name == "imagenet":
@@ -39,10 +37,7 @@ def told(runs: pd.DataFrame, name: str) -> str:
 
 
 def table(runs: pd.DataFrame, device: str = cost.DEVICE, dataset: str | None = None) -> pd.DataFrame:
-    """Every experiment on every data set, or on this one: what to type and what it costs, as text.
-
-    Columns experiment, data, students, time and type; the hours of the paper's sets are of `device`.
-    """
+    """Every experiment on every data set, or on this one, as text; the hours of the paper's sets are of `device`."""
     rows = []
     for name, experiment in experiments.EXPERIMENTS.items():
         for each in [each for each in experiment.settings if dataset in (None, each)]:

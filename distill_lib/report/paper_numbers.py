@@ -1,11 +1,8 @@
 """The paper's numbers beside ours: what its tables say, what was measured here, what to type and what it costs.
 
-References:
-    Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237v2),
-    Tables 1 to 5 and the sections that each row names.
+From Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237v2),
+Tables 1 to 5 and the sections that each row names.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,10 +38,8 @@ _CURVES = {"imagenet": ("fixed", "same", "mix")}  # series of presets that a fig
 def numbers() -> pd.DataFrame:
     """All numbers, a row each, as text, and what repeats each of them here.
 
-    Columns experiment, table, dataset, teacher, student, setting, epochs, resolution, temperature, learning_rate,
-    weight_decay, metric, value, source, note, and of its repetition `kind`, "train" (a preset), "judge" (a published
-    network on test images), "check" (a data set's card) or "none"; `on`, the data set; `name`, of the preset or the
-    network; and `command`, what to type. The last three are empty for "none".
+    To the columns of the file (`kind` is "train", a preset; "judge", a published network on test images; "check", a
+    data set's card; or "none") comes `command`, what to type, which is empty for "none".
     """
     table = pd.read_csv(FILE, dtype=str, keep_default_na=False)
     return table.assign(command=[_COMMANDS[row["kind"]].format_map(row) for row in table.to_dict("records")])
@@ -53,9 +48,8 @@ def numbers() -> pd.DataFrame:
 def curves(dataset: str = "imagenet") -> pd.DataFrame:
     """What the paper's figures of a data set show: accuracy by length of schedule, and the teacher itself.
 
-    Of ImageNet these are Table 3's fixed teacher, consistent teaching and function matching with the teacher at 224, of
-    the other sets Table 4's function matching. Columns policy ("teacher" for the teacher itself), name, epochs (NaN for
-    it), test_top1 (share) and source.
+    Of ImageNet Table 3's fixed teacher, consistent teaching and function matching with the teacher at 224, else Table
+    4's function matching. Columns policy (or "teacher"), name, epochs (NaN for it), test_top1 (share) and source.
     """
     table = numbers()
     table = table[(table["on"] == dataset) & table["table"].str.startswith(("Table 3", "Table 4", "section 3.2"))]
@@ -69,7 +63,7 @@ def curves(dataset: str = "imagenet") -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def repeats(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+def repeats(runs: pd.DataFrame, recipe: "Recipe") -> pd.DataFrame:
     """The records that repeat a row of the paper; it names no precision, so that networks in either do."""
     return matching.of_recipe(runs, recipe, dtype=lambda name: True)
 
@@ -77,9 +71,8 @@ def repeats(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd.DataFrame:
     """The paper's numbers beside ours, in the order of its tables, of rows with these columns, such as `on="pets"`.
 
-    To the columns of `numbers` come `here` (ours as mean ± standard deviation with the number of runs, or empty where
-    there is none), `verdict` (`AGREES`, `DISAGREES`, `NOT_RUN`, or empty where nothing can be compared), `hours` (of
-    the device, as text) and `notes` (a list of what is decided, inferred or contradictory).
+    To the columns of `numbers` come `here` (mean ± standard deviation with n), `verdict` (empty where nothing can be
+    compared), `hours` (of the device, as text) and `notes` (a list of what is decided, inferred or contradictory).
     """
     table = numbers()
     table = table[(table[list(columns)] == pd.Series(columns, dtype=str)).all(axis=1)]
@@ -88,7 +81,6 @@ def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd
 
 
 def _about(row: dict[str, Any], runs: pd.DataFrame, device: str) -> dict[str, Any]:
-    """What was measured, whether it agrees, what repeating a number costs, and what there is to say about it."""
     notes, on, name = [row["note"]] if row["note"] else [], row["on"], row["name"]
     about = {"here": "", "verdict": "" if row["kind"] == "none" else NOT_RUN, "hours": ""}
     if row["kind"] == "check":
@@ -119,7 +111,7 @@ def measured(own: pd.DataFrame, value: str) -> tuple[str, str]:
     return f"{aggregate.mean_spread(percent, 2)} (n = {len(own)})", verdict
 
 
-def reference(table: pd.DataFrame) -> HTML:
+def reference(table: pd.DataFrame) -> "HTML":
     """Rows of `entries` as the table of a page: notes unfold at each name, and `filter.js` adds a search field."""
     names = []
     for row in table.to_dict("records"):

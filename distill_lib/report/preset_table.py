@@ -1,7 +1,5 @@
 """The presets as a table, with their costs: `distill presets [DATASET] [--device NAME]`, and pages of data sets."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +19,10 @@ _NOT_TOLD = ("dataset", "variant", "policy", "epochs", "evaluations")
 
 
 def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """All presets of a data set but the smoke test; those with the same settings share a row.
+    """All presets of a data set but the smoke test as text; those with the same settings share a row.
 
-    Text: preset (its names), what it is, steps, teacher PFLOP and student PFLOP (10^15 operations), hours (with a star
-    where they were measured) and source; and `recipe`, and `notes`, a list of sentences. Arguments and errors are those
-    of `cost.of_recipe`.
+    Operations are in PFLOP (10^15), and hours have a star where they were measured; `recipe`, and a list of `notes`,
+    come besides. Arguments and errors are those of `cost.of_recipe`.
     """
     alike: dict[Recipe, list[str]] = {}
     for variant in recipes.variants(dataset):
@@ -72,11 +69,7 @@ def basis(device: str) -> str:
 
 
 def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
-    """The tables of one data set, or of all that have presets, with their notes and where the hours come from.
-
-    Raises:
-        DistillError: as `table`.
-    """
+    """The tables of one data set, or of all that have presets, with their notes and where the hours come from."""
     runs, parts = records.read(), list[str]()
     for name in [dataset] if dataset else recipes.names():
         rows = table(name, device, runs).drop(columns="recipe")
@@ -87,11 +80,8 @@ def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
     return "\n\n".join([*parts, basis(device)])
 
 
-def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> HTML:
-    """The presets as a table of a page: what each is, the paper's number beside ours, and hours; notes unfold.
-
-    Arguments and errors are those of `cost.of_recipe`; results come from `runs`, too.
-    """
+def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> "HTML":
+    """The presets as a table of a page: what each is, the paper's number beside ours, from `runs`, and hours."""
     reported = paper_numbers.numbers().query("kind == 'train' and on == @dataset").groupby("name")["value"].unique()
     rows = []
     for row in table(dataset, device, runs).to_dict("records"):

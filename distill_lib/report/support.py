@@ -1,7 +1,5 @@
 """What mixup adds, by the number of training images and of steps: function matching minus consistent teaching."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,21 +29,13 @@ def pairs(runs: pd.DataFrame) -> pd.DataFrame:
     return own[own.groupby(["steps", "images"])["policy"].transform("nunique") == len(POLICIES)]
 
 
-def gains(own: pd.DataFrame, metric: str = "test_top1") -> Gains:
-    """How much mixup adds at each place of the table of `pairs`."""
+def gains(own: pd.DataFrame) -> Gains:
+    """How much mixup adds to the test accuracy at each place of the table of `pairs`."""
     known, names = {}, (views.NAMES[POLICIES[0]], views.NAMES[POLICIES[1]])
     for place, group in own.groupby(["steps", "images"]):
         first, second = (group[group["policy"] == policy] for policy in POLICIES)
-        known[place] = list(filter(None, [differences.compare(first, second, names, metric)]))
+        known[place] = [differences.compare(first, second, names)]
     return {place: gain for place, several in differences.holm_of_groups(known).items() for gain in several}
-
-
-def table(known: Gains) -> pd.DataFrame:
-    """Gains as a table to print, a row a place."""
-    return pd.DataFrame(
-        {"images": f"{images:,}", "steps": f"{steps:,}"} | differences.columns(gain)
-        for (steps, images), gain in known.items()
-    )
 
 
 def verdict(known: Gains) -> str:

@@ -1,7 +1,5 @@
 """Tables as the book prints them."""
 
-from __future__ import annotations
-
 import html
 import re
 from typing import TYPE_CHECKING
@@ -16,12 +14,12 @@ if TYPE_CHECKING:
 LONG = 24  # letters, from which a cell is text, which needs some width to be read
 
 
-def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
-    """Tables, paragraphs and lists of numbered notes below each other, in a division of the classes `css`.
+def html_table(*parts: pd.DataFrame | str, css: str = "") -> "HTML":
+    """Tables and paragraphs below each other, in a division of the classes `css`.
 
-    An empty table says that it is empty, an empty text or list is left out. In cells and texts, what stands between
-    backticks is code, between two asterisks strong, and between single ones emphasised; lines may break behind a bar. A
-    cell that is a list is its first text, at which the others unfold.
+    An empty table says that it is empty. In cells and texts, what stands between backticks is code, between two
+    asterisks strong, and between single ones emphasised. A cell that is a list is its first text, at which the others
+    unfold.
     """
     from IPython.display import HTML
 
@@ -30,14 +28,12 @@ def html_table(*parts: pd.DataFrame | str | list[str], css: str = "") -> HTML:
         if isinstance(part, pd.DataFrame):
             shown = part.map(_cell).to_html(index=False, border=0, justify="left", escape=False)
             text += f"<p>{NOTHING}</p>" if part.empty else shown
-        elif isinstance(part, list) and part:
-            text += f"<ol>{''.join(f'<li>{_marked(note)}</li>' for note in part)}</ol>"
-        elif isinstance(part, str) and part:
+        elif part:
             text += f"<p>{_marked(part)}</p>"
     return HTML(f'<div class="{css}">{text}</div>' if css else text)
 
 
-def source(*frames: pd.DataFrame) -> HTML:
+def source(*frames: pd.DataFrame) -> "HTML":
     """The line under a figure that says where its numbers, rows of `records.read`, come from; names of runs unfold."""
     from IPython.display import HTML
 

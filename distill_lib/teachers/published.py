@@ -21,7 +21,7 @@ import numpy as np
 
 from distill_lib import weights
 from distill_lib.errors import DistillError, unknown
-from distill_lib.teachers import bit_names
+from distill_lib.teachers import bit_names, timm_names
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -67,6 +67,7 @@ def _read() -> dict[str, Checkpoint]:
 
 
 # Where the sources of a top-1 contradict each other, the paper's is taken (at 384: the one that timm comes nearest to).
+SUFFIXES = (".npz", timm_names.SUFFIX)  # of files that may be named by their path
 CHECKPOINTS = _read()
 """All published checkpoints, by name."""
 
@@ -98,7 +99,7 @@ def at_hand(checkpoint: Checkpoint, folder: Path | None = None) -> Path | None:
 def load(
     name_or_path: weights.File, model: nn.Module, image_shape: tuple[int, int, int], *, replace_head: bool = False
 ) -> dict[str, weights.Tree]:
-    """Loads a checkpoint, a name or the path of an .npz, into a model: its variables, as float32 NumPy arrays.
+    """Loads a checkpoint, a name or a path (see `timm_names`), into a model: its variables, as float32 NumPy arrays.
 
     `image_shape` is (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
     With `replace_head` a head of another number of classes is replaced by zeros, which is printed. DistillError as
@@ -107,16 +108,23 @@ def load(
     from distill_lib import models
 
     path = resolve(name_or_path)
-    expected = models.shapes(model, image_shape)
-    flat, shapes = bit_names.to_ours(weights.flatten(weights.load_npz(path))), weights.flatten(expected["params"])
+    expected = weights.flatten(weights.pack(models.shapes(model, image_shape)))
+    flat = arrays(path, expected)
     for name, value in flat.items():
         if not np.issubdtype(value.dtype, np.floating):
             raise DistillError(f"{path}: {name} holds {value.dtype}, not floating-point numbers; get another file.")
         if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
             raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
         flat[name] = value.astype(np.float32, copy=False)
-    flat = bit_names.fit_head(_positioned(flat, shapes, image_shape[0]), shapes, str(path), replace=replace_head)
-    return weights.unpack(weights.match(weights.unflatten(flat), weights.pack(expected), str(path)))
+    flat = bit_names.fit_head(_positioned(flat, expected, image_shape[0]), expected, str(path), replace=replace_head)
+    return weights.unpack(weights.match(weights.unflatten(flat), weights.unflatten(expected), str(path)))
+
+
+def arrays(path: Path, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a file in this library's names, of which a model wants those `expected`; or raises DistillError."""
+    if path.suffix == timm_names.SUFFIX:
+        return timm_names.read(path, expected)
+    return bit_names.to_ours(weights.flatten(weights.load_npz(path)))
 
 
 def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
@@ -216,8 +224,8 @@ def _local(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_file():
         return path
-    if path.suffix != ".npz" and len(path.parts) == 1:
-        raise unknown("checkpoint", text, [*CHECKPOINTS, "a path ending in .npz"])
+    if path.suffix not in SUFFIXES and len(path.parts) == 1:
+        raise unknown("checkpoint", text, [*CHECKPOINTS, f"a path ending in {' or '.join(SUFFIXES)}"])
     hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
     raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from distill_lib import models, views, weights
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models.ensemble import Ensemble, Member
-from distill_lib.teachers import function, published
+from distill_lib.teachers import function, published, timm_names
 
 _FILES = Path(__file__).parents[1] / "data" / "teachers"
 EMBEDDED = {
@@ -69,10 +70,10 @@ def load(
 ) -> Teacher:
     """Loads a teacher for images of these classes, channels and views, and computes once what never changes about it.
 
-    The name is in `EMBEDDED`, published, the path of an .npz that names its model, MODULE:FUNCTION (see
-    `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever the student sees. Several with
-    " + " between are an ensemble, which averages "logits" or "probabilities". The dtype, "float32" or "bfloat16", is
-    what they compute in. DistillError where there is none, or it does not fit.
+    The name is in `EMBEDDED`, published, a path (an .npz that names its model, or a file of timm's: `timm_names`),
+    MODULE:FUNCTION (see `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever the student
+    sees. Several with " + " between are an ensemble, which averages "logits" or "probabilities". The dtype, "float32"
+    or "bfloat16", is what they compute in. DistillError where there is none, or it does not fit.
     """
     loaded = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
     members, variables, hashes = zip(*loaded, strict=True)
@@ -90,8 +91,10 @@ def parts(name: str) -> list[tuple[str, int | None]]:
     named: list[tuple[str, int | None]] = []
     for part in re.split(r"\s\+\s", f"{name} "):  # a last plus has nothing behind it
         own, side = _AT.fullmatch(part.strip()).groups()  # type: ignore[union-attr]  # it matches anything
-        if own not in names() and not own.endswith(".npz") and not function.NAME.fullmatch(own):
-            raise unknown("teacher", own, [*names(), "a path ending in .npz", "MODULE:FUNCTION"])
+        if own not in names() and not own.endswith(published.SUFFIXES) and not function.NAME.fullmatch(own):
+            raise unknown(
+                "teacher", own, [*names(), f"a path ending in {' or '.join(published.SUFFIXES)}", "MODULE:FUNCTION"]
+            )
         if side and (len(side) > 9 or int(side) > models.MOST_PIXELS):
             raise DistillError(f"teacher {own} is to be shown {side:.9} pixels; at most {models.MOST_PIXELS} are.")
         named.append((own, int(side) if side else None))
@@ -119,14 +122,14 @@ def _member(
         variables = published.load(path, model, (own, own, image_shape[2]) if own else image_shape)
         sha256 = weights.sha256(path)
     model, variables = model.fold(variables)
-    low, high = facts["input_range"]
-    member = Member(model, facts["resolution"], (float(low), float(high)))
+    low, high = (tuple(map(float, end)) if isinstance(end, list) else float(end) for end in facts["input_range"])
+    member = Member(model, facts["resolution"], (low, high))
     return member, jax.tree.map(jnp.asarray, variables), sha256
 
 
 def facts_of(path: Path) -> dict[str, Any]:
     """`model` (name), `resolution` (pixels or None) and `input_range` of a checkpoint; DistillError if it has none."""
-    facts = weights.load_metadata(path)
+    facts = timm_names.facts(path) if path.suffix == timm_names.SUFFIX else weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
     if "model" not in facts and path.name in known:
         facts = {"model": known[path.name].model, "resolution": known[path.name].resolution}
@@ -134,11 +137,15 @@ def facts_of(path: Path) -> dict[str, Any]:
         raise DistillError(f"{path} does not say which model it holds; save it with metadata={{'model': ...}}.")
     facts = _ANY | facts
     side, limits = facts["resolution"], facts["input_range"]
-    numbers = isinstance(limits, list) and all(type(limit) in (int, float) and abs(limit) < 1e6 for limit in limits)
+    ends = limits if isinstance(limits, list) else []
+    per_channel = ends if all(isinstance(end, list) for end in ends) else [[end] for end in ends]
+    numbers = all(type(limit) in (int, float) and abs(limit) < 1e6 for end in per_channel for limit in end)
     sound = {
         "model": isinstance(facts["model"], str),
         "resolution": side is None or (type(side) is int and 0 < side <= models.MOST_PIXELS),
-        "input_range": numbers and len(limits) == 2 and limits[0] != limits[1],
+        "input_range": numbers
+        and len(ends) == 2
+        and all(low != high for low, high in itertools.zip_longest(*per_channel)),
     }
     for name in (name for name, right in sound.items() if not right):
         raise DistillError(f"{path} says that its {name} is {str(facts[name])[:40]!r}: save it with a right one.")

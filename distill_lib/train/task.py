@@ -94,9 +94,10 @@ class Task:
     @property
     def settings(self) -> step.Settings:
         """The numbers that the student's program is given."""
-        recipe, steps = self.recipe, (jnp.int32(self.total_steps), jnp.int32(self.recipe.warmup_steps))
+        recipe, steps = self.recipe, jnp.int32(self.total_steps)
         reals = (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
-        return step.Settings(*map(jnp.float32, reals), *steps)
+        rate, decay, temperature, share = map(jnp.float32, reals)
+        return step.Settings(rate, decay, temperature, share, steps, jnp.int32(recipe.warmup_steps))
 
     def initial_state(self) -> step.State:
         """The student before its first step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Sequence
@@ -97,9 +98,12 @@ def test_the_loop_is_what_it_adds_to_its_compiled_calls() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tiny_models")
 def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the difference of two runs, beside the compiled calls; process starts may be left out."""
+    """As the difference of two runs, beside the compiled calls, here of tiny networks; starts may be left out."""
     monkeypatch.setattr(loop, "FEW", 4)
+    monkeypatch.setattr(loop.recipes, "get", functools.partial(recipes.get, student=tiny.STUDENT, resolution=tiny.SIDE))
+    monkeypatch.setattr(students.programs, "network_of", lambda teacher: (tiny.STUDENT, None))
     (row,) = loop.measure(rounds=2, steps=16, batches=[8], starts=0)
     assert (row["kind"], row["case"], row["steps a round"]) == ("loop", "fashion, batch 8", 16)
     assert row["loop"].median > 0 and row["alone"].median > 0

@@ -19,11 +19,11 @@ def test_parts_that_fail_or_hang_are_told_and_the_others_run(
     monkeypatch.setenv("DISTILL_RESULTS", "elsewhere")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     late, run = tmp_path / "late", gpu.run
-    sleeps = f"import time, pathlib; time.sleep(5); pathlib.Path({str(late)!r}).touch()"
+    sleeps = f"import time, pathlib; time.sleep(3); pathlib.Path({str(late)!r}).touch()"
     codes = {
         "fails": "raise SystemExit(3)",
         "hangs": f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeps!r}])",
-        "works": "import os, time; time.sleep(5); print('into', os.environ['DISTILL_RESULTS'])",
+        "works": "import os, time; time.sleep(3); print('into', os.environ['DISTILL_RESULTS'])",
     }
     monkeypatch.setattr(gpu, "SMALL", (("fails", 60, "fails"), ("hangs", 2, "hangs"), ("works", 60, "works")))
     monkeypatch.setattr(gpu, "run", lambda command, limit: run([*command[:1], "-c", codes[command[-1]]], limit))

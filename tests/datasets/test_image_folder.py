@@ -18,7 +18,7 @@ from distill_lib.datasets import image_folder
 from distill_lib.errors import DistillError
 
 
-def paths(found: image_folder.datasets.Dataset) -> dict[str, str]:
+def paths(found: datasets.Dataset) -> dict[str, str]:
     """The split of each picture."""
     return {picture.path: split for split, pictures in found.pictures.items() for picture in pictures}
 

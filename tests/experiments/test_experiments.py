@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_lib import experiments, models, recipes
+from distill_lib import experiments, models, recipes, views
 from distill_lib.errors import DistillError
 
 CASES = [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.settings]
@@ -32,6 +32,14 @@ def test_every_experiment_has_a_notebook_and_settings_on_the_embedded_set(name: 
     assert (NOTEBOOKS / f"{name}.ipynb").is_file()
     names = {setting.name for setting in experiments.settings(name, "fashion")}
     assert {name for pair in experiments.get(name).better for name in pair} <= names
+
+
+def test_all_policies_are_compared_under_their_names() -> None:
+    """A new one has a row in the experiment on consistency."""
+    settings = experiments.settings("consistency", "fashion")
+    assert {setting.name: setting.changes["policy"] for setting in settings} == {
+        views.NAMES[policy]: policy for policy in views.POLICIES
+    }
 
 
 def test_seeds_of_a_setting_share_their_views_unless_they_shall_not() -> None:

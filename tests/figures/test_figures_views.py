@@ -1,13 +1,12 @@
-"""Pictures of views and of the method: they show what training shows."""
+"""Pictures of views: they show what training shows."""
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from distill_lib import datasets, figures, recipes, teachers, views, weights
+from distill_lib import figures, views
 from distill_lib.figures import style
 
 PAIRS = 2
@@ -58,48 +57,3 @@ def test_the_signs_say_what_the_pictures_show(policies: style.Raster) -> None:
 
 def test_pictures_show_themselves_as_png(policies: style.Raster) -> None:
     assert policies._repr_png_().startswith(b"\x89PNG")
-
-
-def test_pictures_of_the_data() -> None:
-    """The classes, a row for each in one picture."""
-    small = np.zeros((20, 4, 4, 1), np.uint8)
-    assert len(figures.views.classes(small, np.arange(20) % 2, ["a", "b"], each=5).axes) == 1
-
-
-def test_softened_answers_are_softer_and_sum_to_one() -> None:
-    table = figures.method.softened(np.array([4.0, 1.0, 0.0]), ["a", "b", "c"], (1, 5, 10))
-    np.testing.assert_allclose(table.sum(), 1, atol=1e-6)
-    assert table.loc["a"].is_monotonic_decreasing and table.loc["c"].is_monotonic_increasing
-
-
-def test_the_factor_keeps_the_gradients_size() -> None:
-    """With T^2 its limit is the centred difference of logits over the classes; without, it falls like 1 / T^2."""
-    teacher = np.random.default_rng(0).normal(0, 3, (5, 10)).astype(np.float32)
-    table = figures.method.gradient_sizes(np.zeros((5, 10), np.float32), teacher, [100.0, 1000.0])
-    limit = np.linalg.norm((teacher - teacher.mean(1, keepdims=True)) / 10, axis=1).mean()
-    np.testing.assert_allclose(table["with_factor"], limit, rtol=0.05)
-    np.testing.assert_allclose(table["without_factor"] * table["temperature"] ** 2, table["with_factor"], rtol=1e-6)
-
-
-def test_explaining_figures_draw() -> None:
-    """Each shows itself, and the schedules are those of the presets."""
-    names = datasets.get("fashion").class_names
-    logits = np.random.default_rng(0).normal(0, 3, (4, 10)).astype(np.float32)
-    table = figures.method.softened(logits[0], names)
-    gradients = figures.method.gradient_sizes(np.zeros_like(logits), logits, [0.5, 1, 2, 20])
-    figures.method.temperature(table, gradients).draw_without_rendering()
-    presets = {name: recipes.get("fashion", name) for name in ("quick", "short")}
-    figure = figures.method.schedules(presets)
-    figure.draw_without_rendering()
-    assert [line.get_label() for line in figure.axes[0].lines] == [
-        f"{name}, {recipe.steps(1020):,} steps" for name, recipe in presets.items()
-    ]
-    blend = table.T.reset_index(drop=True).assign(weight=[0.0, 0.3, 0.6, 1.0])
-    figures.method.between(blend, "Ankle boot", "Trouser").draw_without_rendering()
-
-
-def test_parameters_are_counted() -> None:
-    """As many as lie in the embedded teacher's file."""
-    params = weights.load_npz(teachers.EMBEDDED["fashion"])
-    counted = figures.method.parameter_count(recipes.get("fashion_teacher", "full"), 10, 1)
-    assert counted == sum(leaf.size for leaf in jax.tree.leaves(params))

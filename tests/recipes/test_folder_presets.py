@@ -8,7 +8,7 @@ import pytest
 from picture_files import fill
 
 from distill_lib import experiments, recipes
-from distill_lib.datasets import package_images
+from distill_lib.datasets import image_folder, package_images
 from distill_lib.errors import DistillError
 from distill_lib.figures import photographs
 from distill_lib.recipes import presets
@@ -47,6 +47,13 @@ def test_a_teacher_starts_from_the_imagenet_network_with_a_head_for_the_folder(
     task = setup.prepare(experiments.teacher(f"folder:{fill(tmp_path)}"))
     assert task.start is not None and task.start["params"]["head"]["kernel"].shape == (1280, 2)
     assert "has a head of 1000 classes; it was replaced by zeros for 2 classes" in capsys.readouterr().out
+
+
+def test_a_run_looks_at_its_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look takes long where there are many pictures; and what a run is told of it is all of one moment."""
+    recipe, scan, looked = recipes.get(f"folder:{fill(tmp_path)}", "fast", policy="labels"), image_folder.scan, []
+    monkeypatch.setattr(image_folder, "scan", lambda root: looked.append(root) or scan(root))
+    assert len(setup.prepare(recipe).train) and looked == [tmp_path]
 
 
 def test_a_start_of_another_network_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import made_up
@@ -63,9 +64,17 @@ def test_a_mean_reads_alike_in_tables_and_sentences(count: int, seeds: int) -> N
     assert aggregate.percent(0.8945) == "89.5 %"
 
 
-def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up records of a whole study."""
+    root = tmp_path_factory.mktemp("everything")
+    made_up.write_everything(root)
+    return root
+
+
+def test_the_study_keeps_presets_all_images_and_the_usual_settings(everything: Path, tmp_path: Path) -> None:
     """Fresh runs, grids, parts of the data, other settings and a second run of a seed are never averaged in."""
-    made_up.write_everything(tmp_path)
+    shutil.copytree(everything, tmp_path, dirs_exist_ok=True)
     trial = made_up.write_run(tmp_path, "medium", "mix", 5, learning_rate=0.5)
     longer = made_up.write_run(tmp_path, "long", "mix", 0, epochs=1500)
     made_up.write_run(tmp_path, "medium", "mix", 1, view_seed=0)  # the same seed again, in a sweep
@@ -78,18 +87,16 @@ def test_the_study_keeps_presets_all_images_and_the_usual_settings(tmp_path: Pat
     assert set(aggregate.study(runs, ["quick"])["study"]) == {"fashion_quick"}
 
 
-def test_selection_puts_the_best_first_within_each_policy(tmp_path: Path) -> None:
-    made_up.write_everything(tmp_path)
-    found = aggregate.selection(aggregate.grid(records.read(tmp_path)))
+def test_selection_puts_the_best_first_within_each_policy(everything: Path) -> None:
+    found = aggregate.selection(aggregate.grid(records.read(everything)))
     assert list(found.groupby("policy", sort=False).groups) == ["same/ic", "mix"]
     for _, group in found.groupby("policy"):
         assert group["validation_top1"].is_monotonic_decreasing
     assert not any(name.startswith("test") for name in found)
 
 
-def test_results_table_has_a_row_a_length_and_policy(tmp_path: Path) -> None:
-    made_up.write_everything(tmp_path)
-    shown = aggregate.results_table(aggregate.study(records.read(tmp_path)))
+def test_results_table_has_a_row_a_length_and_policy(everything: Path) -> None:
+    shown = aggregate.results_table(aggregate.study(records.read(everything)))
     assert len(shown) == 3 * len(made_up.POLICIES)
     assert shown["n"].tolist() == [3] * 12 + [1] * 6
     assert all("±" in text for text in shown["test top-1 (%)"][:12])

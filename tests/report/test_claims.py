@@ -72,7 +72,7 @@ def test_independent_views_are_compared_with_the_same_crops() -> None:
 
 
 def test_labels_have_their_own_best_settings_where_there_are_such_records() -> None:
-    """Else those of the study."""
+    """Else, and at longer schedules, those of the study."""
     runs = runs_with(SAME | {("labels", 10.0): 0.6})
     assert [(case.first, case.second) for case in claim_of(runs, "Labels alone").cases] == [("same/ic", "labels")]
     tuned = [
@@ -82,7 +82,10 @@ def test_labels_have_their_own_best_settings_where_there_are_such_records() -> N
     accuracies = [0.9 if recipe["policy"] == "labels" else 0.8 for recipe in tuned]
     noise = np.random.default_rng(0).normal(0, 0.001, len(tuned))
     own = pd.DataFrame(tuned).assign(test_top1=accuracies + noise, validation_top1=accuracies + noise)
-    cases = {case.second: case for case in claim_of(pd.concat([runs, own]), "Labels alone").cases}
+    longer = runs_with({("same/ic", 1000.0): 0.9, ("labels", 1000.0): 0.7})
+    *tried, last = claim_of(pd.concat([runs, own, longer]), "Labels alone").cases
+    assert (last.second, last.epochs, round(last.value, 1)) == ("labels", 1000, 0.2)
+    cases = {case.second: case for case in tried}
     assert set(cases) == {"labels", "labels + mixup", "labels, SGD", "labels + mixup, SGD"}
     assert cases["labels"].value < -0.09
 
@@ -156,13 +159,19 @@ def test_without_records_everything_says_so(tmp_path: Path) -> None:
     assert claims.fresh_table(runs).empty and claims.chosen(runs).empty
 
 
-def test_a_fresh_run_is_told_or_missed(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Made-up records of a whole study."""
+    root = tmp_path_factory.mktemp("everything")
+    made_up.write_everything(root)
+    return records.read(root)
+
+
+def test_a_fresh_run_is_told_or_missed(everything: pd.DataFrame, tmp_path: Path) -> None:
     """With the command that makes it, where it is absent."""
     assert "nox -s study" in claims.fresh(records.read(tmp_path))
-    made_up.write_everything(tmp_path)
-    runs = records.read(tmp_path)
-    assert "5 runs; seeds 0; no device; 2001-02-01" in claims.fresh(runs)
-    table = claims.fresh_table(runs)
+    assert "5 runs; seeds 0; no device; 2001-02-01" in claims.fresh(everything)
+    table = claims.fresh_table(everything)
     assert len(table) == 5 and (table["expected (%)"] != "").all()
 
 
@@ -173,9 +182,8 @@ def test_the_expectation_is_interpolated_in_the_logarithm_of_the_epochs() -> Non
     assert (row["fresh run (%)"], row["expected (%)"], row["difference"]) == ("65.0", "60.0", "+5.0")
 
 
-def test_what_the_grid_chose_stands_beside_what_is_used(tmp_path: Path) -> None:
-    made_up.write_everything(tmp_path)
-    table = claims.chosen(records.read(tmp_path))
+def test_what_the_grid_chose_stands_beside_what_is_used(everything: pd.DataFrame) -> None:
+    table = claims.chosen(everything)
     assert table["policy"].tolist() == ["consistent teaching", "function matching"]
     assert table["settings tried"].tolist() == [18, 18]
     blank = "\N{NO-BREAK SPACE}"

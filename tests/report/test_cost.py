@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import pandas as pd
 import pytest
 
-from distill_lib import models, recipes
+from distill_lib import models, recipes, teachers, weights
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 from distill_lib.models import flops
@@ -188,3 +189,10 @@ def test_a_record_of_something_else_gives_no_hours(other: dict) -> None:
 def test_an_unknown_device_is_told_with_those_that_are_known() -> None:
     with pytest.raises(DistillError, match="unknown device 'H1000'.*Valid: H200 SXM.*made up"):
         cost.of_recipe(recipes.get("fashion", "medium"), "H1000", run())
+
+
+def test_parameters_are_counted() -> None:
+    """As many as lie in the embedded teacher's file."""
+    params = weights.load_npz(teachers.EMBEDDED["fashion"])
+    counted = cost.student_parameters(recipes.get("fashion_teacher", "full"))
+    assert counted == sum(leaf.size for leaf in jax.tree.leaves(params))

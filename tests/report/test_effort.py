@@ -51,12 +51,18 @@ def test_hours_that_are_not_known_are_not_zero() -> None:
     assert set(effort.table(runs, "a clock", "pets")["time"]) == {"unknown"}
 
 
+@pytest.fixture(scope="module")
+def committed() -> pd.DataFrame:
+    """The records of the book."""
+    return records.read(ROOT / "results")
+
+
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-def test_the_heading_of_a_notebook_does_not_contradict_the_records(name: str) -> None:
+def test_the_heading_of_a_notebook_does_not_contradict_the_records(name: str, committed: pd.DataFrame) -> None:
     """Within a factor of two, once all settings have records; minutes depend on the machine."""
     heading = notebooks.find(name, ROOT).read_text(encoding="utf-8")
     stated = re.search(r"about (\d+) minutes on 2 CPU cores", heading)
-    measured = re.search(r"took ([\d,]+) minutes", effort.told(records.read(ROOT / "results"), name))
+    measured = re.search(r"took ([\d,]+) minutes", effort.told(committed, name))
     assert stated, "a reader of the notebook alone sees what it costs"
     if measured:
         assert 0.5 < int(stated[1]) / int(measured[1].replace(",", "")) < 2

@@ -36,7 +36,7 @@ def test_only_places_with_both_policies_and_one_lambda_for_a_batch_count() -> No
 def test_the_verdict_names_the_places(gain: float, part: str) -> None:
     known = support.gains(support.pairs(runs(gain)))
     assert f"{part} 128, 256, 512, 1,020 images after 800 steps" in support.verdict(known)
-    assert list(support.table(known)["images"]) == ["128", "256", "512", "1,020"]
+    assert list(known) == [(800, 128), (800, 256), (800, 512), (800, 1020)]
 
 
 def test_the_trend_is_what_a_doubling_of_the_images_changes() -> None:
@@ -48,13 +48,4 @@ def test_the_trend_is_what_a_doubling_of_the_images_changes() -> None:
 def test_figures_of_no_runs_and_of_some_are_drawn() -> None:
     none, some = support.pairs(runs(1.0).iloc[:0]), support.pairs(runs(1.0))
     for own in (none, some):
-        assert figures.support.gains(support.gains(own))._repr_svg_()
-        assert figures.support.divergences(own)._repr_svg_()
-
-
-def test_the_demonstration_shows_runs_of_the_book_and_of_this_machine() -> None:
-    rows = {"run_id": "a", "policy": "mix", "step": [1, 2], "validation_top1": [0.6, 0.8]}
-    known = pd.DataFrame(rows)
-    figure = figures.support.demonstration(known, known.assign(run_id="b"))
-    assert [line.get_linewidth() for line in figure.axes[0].lines] == [0.7, 2.4]
-    assert figures.support.demonstration(known.iloc[:0], known.iloc[:0])._repr_svg_()
+        assert figures.runs.gains_by_images(support.gains(own))._repr_svg_()

@@ -22,7 +22,7 @@ from distill_lib.train import processes, record_soft_labels
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 SCRIPT = """
-import json, sys
+import functools, json, sys
 import jax
 import tiny
 from distill_lib import train
@@ -31,6 +31,8 @@ from distill_lib.train import checkpoint, record_soft_labels
 
 teacher, results, settings, options = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
 tiny.register()
+# a process that lost another ends after this silence, and not after JAX's hundred seconds
+jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=20)
 save = checkpoint.save
 
 

@@ -205,12 +205,13 @@ def test_two_that_store_at_once_are_told_apart(
 ) -> None:
     """The second one waits, and so no folder holds the soft labels of two teachers."""
     recipe, _ = stored()
-    original = soft_labels.begin
+    original, other = soft_labels.begin, tmp_path.with_suffix(".npz")
+    weights.save_npz(other, tiny.random_params(tiny.STUDENT, 10, seed=9), {"model": tiny.STUDENT})
 
     def begin_twice(*given, **named) -> soft_labels.Store:
         monkeypatch.setattr(soft_labels, "begin", original)
         with pytest.raises(DistillError, match=f"{tmp_path} is in use by another process: wait for it"):
-            record_soft_labels.store(dataclasses.replace(recipe, teacher="mock"), tmp_path, 10)
+            record_soft_labels.store(dataclasses.replace(recipe, teacher=str(other)), tmp_path, 10)
         return original(*given, **named)
 
     monkeypatch.setattr(soft_labels, "begin", begin_twice)

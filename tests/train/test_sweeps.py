@@ -31,7 +31,7 @@ def recipes(teacher: Path) -> list[Recipe]:
         base,
         *others,
         *train.grid(base, seed=[1, 2]),
-        tiny.recipe(teacher, policy="mix", epochs=3, warmup_steps=2, student="bit_r11w8"),
+        tiny.recipe(teacher, policy="mix", epochs=3, warmup_steps=2, student="bit_r5w16"),
     ]
 
 

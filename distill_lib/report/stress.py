@@ -1,0 +1,131 @@
+"""What the records of `experiments.stress` say: networks under stress as tables, and how their ranks go together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from distill_lib import records, views
+from distill_lib.experiments.definitions import CLEAN, METRICS, TEACHER
+from distill_lib.report import aggregate, differences
+
+NAMES = views.NAMES | {TEACHER: "the teacher"}
+SHOWN = {
+    "top1": ("top-1 (%)", 100, 1), "agreement": ("agreement (%)", 100, 1),
+    "kl": ("KL", 1, 3), "ece": ("calibration error", 1, 3),
+}  # fmt: skip
+"""What tables call a metric, its factor and its digits."""
+RANKS = (
+    ("divergence", "accuracy under shift"),
+    ("clean accuracy", "accuracy under shift"),
+    ("divergence", "clean accuracy"),
+    ("divergence", "agreement under shift"),
+    ("divergence", "calibration error under shift"),
+    ("divergence", "accuracy lost"),
+)
+ROUNDED = (("divergence", "accuracy, rounded"), ("divergence", "accuracy lost"))
+"""Which columns of `networks` are compared over students, under shift and in few bits."""
+COLUMNS = {
+    "divergence": "kl", "clean accuracy": "top1", "accuracy under shift": "under_top1", "accuracy lost": "lost",
+    "accuracy, rounded": "under_top1",
+    "agreement under shift": "under_agreement", "calibration error under shift": "under_ece",
+}  # fmt: skip
+
+
+def tidy(record: records.Record | None) -> pd.DataFrame:
+    """A record as a table: a row a network and condition, with `family`, `severity` and the metrics."""
+    if record is None:
+        return pd.DataFrame(columns=["policy", "epochs", "seed", "run_id", "family", "severity", *METRICS])
+    families, severities = zip(*record["conditions"], strict=True)
+    parts = [
+        pd.DataFrame(each | {"family": families, "severity": severities})
+        for each in [record["teacher"], *record["students"]]
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a network of `tidy`: what it is, its metrics on clean images, and `under_` each their mean under shift."""
+    names = ["policy", "epochs", "seed", "run_id"]
+    clean = frame[frame["family"] == CLEAN].set_index(names)[[*METRICS]]
+    under = frame[frame["family"] != CLEAN].groupby(names, dropna=False)[[*METRICS]].mean()
+    table = clean.join(under.add_prefix("under_")).reset_index()
+    return table.assign(lost=table["top1"] - table["under_top1"])
+
+
+def table(own: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `networks` as text: each metric on clean images and, behind a bar, under shift."""
+    rows = []
+    for each in own.to_dict("records"):
+        length = "" if math.isnan(each["epochs"]) else f"{each['epochs']:,.0f}"
+        row = {"network": NAMES[each["policy"]], "epochs": length}
+        for metric, (name, scale, digits) in SHOWN.items():
+            pair = (aggregate.rounded(scale * each[column], digits) for column in (metric, f"under_{metric}"))
+            row[name] = " | ".join(pair)
+        rows.append(row | {"points lost": aggregate.rounded(100 * each["lost"])})
+    return pd.DataFrame(rows)
+
+
+def families(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean top-1 in percent over the severities of each family, as text: a row a family, a column a network."""
+    own = frame.assign(network=frame["policy"].map(NAMES))
+    means = 100 * own.pivot_table("top1", "family", "network", sort=False)
+    return means.map(aggregate.rounded).reset_index().rename_axis(columns=None)
+
+
+def told(record: records.Record | None) -> str:
+    """Where a record comes from, in a line; empty without one."""
+    if record is None:
+        return ""
+    students, made = len(record["students"]), f"{record['device']}; {record['date'][:10]}"
+    return f"{students} students on {record['images']:,} test images; {made}; code {record['commit'][:7]}."
+
+
+def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `tidy` for weights in few bits as text: a row a network, a column a number of bits.
+
+    In a cell the top-1 accuracy in percent and, behind a bar, the divergence from the teacher as it is.
+    """
+    rows = []
+    for _, own in frame.groupby(["policy", "epochs", "run_id"], dropna=False, sort=False):
+        first = own.iloc[0]
+        length = "" if math.isnan(first["epochs"]) else f"{first['epochs']:,.0f}"
+        row = {"network": NAMES[first["policy"]], "epochs": length}
+        for each in own.to_dict("records"):
+            name = "float32" if each["family"] == CLEAN else f"{each['severity']} bits"
+            row[name] = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def sizes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Kilobytes of teacher and student by number of bits, as text."""
+    rows = []
+    for (family, bits), own in frame.groupby(["family", "severity"], sort=False):
+        kilobytes = own.groupby(own["policy"] == TEACHER)["bytes"].first() / 1000
+        name = "float32" if family == CLEAN else f"{bits} bits"
+        rows.append({"weights in": name, "a student (kB)": f"{kilobytes[False]:,.0f}"})
+        rows[-1]["the teacher (kB)"] = f"{kilobytes[True]:,.0f}"
+    return pd.DataFrame(rows)
+
+
+def ranks(own: pd.DataFrame, compared: Sequence[tuple[str, str]] = RANKS) -> pd.DataFrame:
+    """Spearman's rank correlation over students, rows of `networks`, with a 95 % interval, as text.
+
+    References:
+        Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations",
+        Psychometrika 65, 2000 (standard error of the transformed coefficient).
+    """
+    students, rows = own[own["policy"] != TEACHER], []
+    for first, second in compared if len(students) > 3 else ():
+        value = float(stats.spearmanr(students[COLUMNS[first]], students[COLUMNS[second]]).statistic)
+        reach = stats.norm.ppf(0.975) * math.sqrt((1 + value**2 / 2) / (len(students) - 3))
+        centre = np.arctanh(np.clip(value, -0.999, 0.999))
+        low, high = (differences.signed(math.tanh(centre + sign * reach), 2) for sign in (-1, 1))
+        row = {"ranks by": first, "and by": second, "students": len(students)}
+        rows.append(row | {"correlation": differences.signed(value, 2), "95 % interval": f"{low} to {high}"})
+    return pd.DataFrame(rows)

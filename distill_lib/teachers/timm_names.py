@@ -1,0 +1,190 @@
+"""Networks that timm has under another name: their weights in its names and layout, both ways.
+
+Which arrays there are follows from what a model of this library wants. Convolutions are (out, in, height, width) there
+and dense layers (out, in), some of them 1 x 1 convolutions; a ViT's query, key and value are one matrix. A file of
+timm's is `model.safetensors` with `config.json` beside it, which says what the network is and wants to be shown.
+
+References:
+    github.com/huggingface/pytorch-image-models, timm/models: resnetv2.py, mobilenetv3.py, efficientnet.py,
+    vision_transformer.py, and _hub.py for config.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_lib import weights
+from distill_lib.errors import DistillError, unknown
+
+Flat = dict[str, np.ndarray]
+Rules = Mapping[str, str | Callable[[re.Match[str]], str]]
+
+SUFFIX = ".safetensors"
+NETWORKS = {
+    **{f"bit_r{size}": f"resnetv2_{size}_bit" for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")},
+    **{f"mobilenet_v3_{size}_bn": f"mobilenetv3_{size}_100" for size in ("large", "small")},
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+    **{f"vit_{size}16": f"vit_{name}_patch16_224" for size, name in (("ti", "tiny"), ("s", "small"), ("b", "base"))},
+}
+"""timm's names of the networks that it has, by their names here."""
+
+_BIT: Rules = {
+    r"block(\d+)/unit(\d+)/": lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}.",
+    r"gn(\d)/": r"norm\1/",
+    r"conv_proj/": "downsample.conv/",
+    r"root_block/conv_root/": "stem.conv/",
+    r"norm-pre-head/": "norm/",
+    r"^head/": "head.fc/",
+}
+_VIT: Rules = {
+    r"Transformer/encoderblock_(\d+)/": r"blocks.\1.",
+    r"LayerNorm_0/": "norm1/",
+    r"LayerNorm_2/": "norm2/",
+    r"MultiHeadDotProductAttention_1/out/": "attn.proj/",
+    r"MultiHeadDotProductAttention_1/(query|key|value)/": r"attn.\1/",
+    r"MlpBlock_3/Dense_(\d)/": lambda match: f"mlp.fc{int(match[1]) + 1}/",
+    r"Transformer/posembed_input/pos_embedding": "pos_embed",
+    r"Transformer/encoder_norm/": "norm/",
+    r"^embedding/": "patch_embed.proj/",
+    r"^cls$": "cls_token",
+}
+_MOBILE: dict[str, Any] = {
+    r"^batch_stats/": "",
+    r"stage(\d+)/block(\d+)/": lambda match: f"blocks.{int(match[1]) - 1}.{int(match[2]) - 1}.",
+    r"squeeze/(reduce|expand)/": r"se.conv_\1/",
+    r"stem/conv/": "conv_stem/",
+    r"stem/norm/": "bn1/",
+    r"^head/": "classifier/",
+}
+_EXPANDING = {"expand/conv/": "conv_pw/", "expand/norm/": "bn1/", "depthwise/conv/": "conv_dw/"} | {
+    "depthwise/norm/": "bn2/", "project/conv/": "conv_pwl/", "project/norm/": "bn3/"
+}  # fmt: skip
+_NARROW = {"depthwise/conv/": "conv_dw/", "depthwise/norm/": "bn1/", "project/conv/": "conv_pw/"} | {
+    "project/norm/": "bn2/"
+}
+_KINDS = {r"/(kernel|scale)$": ".weight", r"/bias$": ".bias", r"/(mean|var)$": r".running_\1"}
+_AS_CONVOLUTION = re.compile(r"head\.fc\.|conv_head\.|\.se\.")  # dense layers here, 1 x 1 convolutions there
+_PARTS = ("query", "key", "value")
+
+
+def timm_name(name: str, names: Collection[str]) -> str:
+    """What timm calls an array of a network that has these; of query, key and value each by itself."""
+    if "cls" in names:
+        return _replaced(name, _VIT)
+    if "root_block/conv_root/kernel" in names:
+        return _replaced(name, _BIT)
+    if "hidden/kernel" in names:
+        stages = max(int(match[1]) for each in names if (match := re.match(r"stage(\d+)/", each)))
+        outside = {r"last/conv/": f"blocks.{stages}.0.conv/", r"last/norm/": f"blocks.{stages}.0.bn1/"}
+        outside |= {r"hidden/": "conv_head/"}
+    else:
+        outside = {r"last/conv/": "conv_head/", r"last/norm/": "bn2/"}
+    block = re.sub(r"^batch_stats/|[^/]+/(conv|norm)/\w+$", "", name)
+    parts = _EXPANDING if f"{block}expand/conv/kernel" in names else _NARROW
+    return _replaced(name, _MOBILE | outside | parts)
+
+
+def _replaced(name: str, rules: Rules) -> str:
+    for pattern, theirs in [*rules.items(), *_KINDS.items()]:
+        name = re.sub(pattern, theirs, name)
+    return name
+
+
+def to_timm(ours: Flat) -> Flat:
+    """The arrays of a network, `weights.pack` of its variables as one level, as timm has them."""
+    theirs = {}
+    for name, value in ours.items():
+        new = timm_name(name, ours)
+        if name.endswith("/kernel"):
+            inputs = value.shape[0] if name.split("/")[-2] in _PARTS else int(np.prod(value.shape[:-1]))
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.reshape(inputs, -1).T
+            value = value[..., None, None] if value.ndim == 2 and _AS_CONVOLUTION.search(new) else value
+        elif value.ndim != 3:  # the class token and the position embedding stay
+            value = value.reshape(-1)
+        theirs[new] = value
+    for name in [name for name in theirs if ".query." in name]:
+        several = [theirs.pop(name.replace(".query.", f".{part}.")) for part in _PARTS]
+        theirs[name.replace(".query.", ".qkv.")] = np.concatenate(several)
+    return theirs
+
+
+def to_ours(theirs: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> Flat:
+    """Arrays of timm's as a model of this library wants them.
+
+    `expected` has the model's arrays, or their shapes, as `to_timm` takes them. What is missing or surplus stays so,
+    and a position embedding or a head of another size too, for `weights.match` to tell.
+    """
+    left = {name: value for name, value in theirs.items() if not name.endswith(".num_batches_tracked")}
+    for name in [name for name in left if ".qkv." in name]:
+        for part, value in zip(_PARTS, np.split(left.pop(name), 3), strict=True):
+            left[name.replace(".qkv.", f".{part}.")] = value
+    ours = {}
+    for name, leaf in expected.items():
+        if (new := timm_name(name, expected)) not in left:
+            continue
+        value = left.pop(new)
+        if name.endswith("/kernel"):
+            value = value.transpose(2, 3, 1, 0) if len(leaf.shape) == 4 else value.reshape(len(value), -1).T
+        ours[name] = value.reshape(leaf.shape) if value.size == np.prod(leaf.shape) else value
+    return ours | left
+
+
+def read(path: Path, expected: Mapping[str, Any]) -> Flat:
+    """The arrays of a file of safetensors as a model wants them, `expected` as of `to_ours`.
+
+    Raises DistillError if it cannot be read, holds numbers that are not finite, or the package is not installed.
+    """
+    arrays, _ = _opened(path)
+    weights.refuse_not_finite(arrays, path)
+    return arrays if any("/" in name for name in arrays) else to_ours(arrays, expected)
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What a file of safetensors, or `config.json` beside it, says of its network: model, resolution, input_range.
+
+    Raises DistillError if neither does, or timm's network is none of `NETWORKS`.
+    """
+    _, metadata = _opened(path)
+    if "model" in metadata:  # an export of this library
+        told = {name: json.loads(metadata[name]) for name in ("input_range", "image_shape") if name in metadata}
+        size = {"resolution": told["image_shape"][0]} if "image_shape" in told else {}
+        return {"model": metadata["model"], "input_range": told.get("input_range", [-1.0, 1.0])} | size
+    config = path.with_name("config.json")
+    try:
+        about = json.loads(config.read_bytes())
+        about |= about.get("pretrained_cfg", {})
+        known = {theirs: ours for ours, theirs in NETWORKS.items()}
+        mean, deviation = np.array(about["mean"]), np.array(about["std"])
+        ends = [((end - mean) / deviation).tolist() for end in (0, 1)]
+        side, architecture = int(about["input_size"][-1]), str(about["architecture"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DistillError(
+            f"{path} does not say which network it holds: put timm's config.json beside it, with architecture, "
+            f"input_size, mean and std ({type(error).__name__}: {error})."
+        ) from error
+    if architecture not in known:
+        raise unknown("network of timm", architecture, known)
+    alike = all(len(set(end)) == 1 for end in ends)
+    return {
+        "model": known[architecture],
+        "resolution": side,
+        "input_range": [end[0] for end in ends] if alike else ends,
+    }
+
+
+def _opened(path: Path) -> tuple[Flat, dict[str, str]]:
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise DistillError(f"{path} needs safetensors: pip install 'distill_lib[export]'.") from error
+    try:
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except Exception as error:  # its own kinds, and what files and arrays raise
+        raise DistillError(f"{path} cannot be read ({' '.join(str(error).split())}); get it again.") from error
