@@ -106,7 +106,7 @@ def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(students.programs, "network_of", lambda teacher: (tiny.STUDENT, None))
     (row,) = loop.measure(rounds=2, steps=16, batches=[8], starts=0)
     assert (row["kind"], row["case"], row["steps a round"]) == ("loop", "fashion, batch 8", 16)
-    assert row["loop"].median > 0 and row["alone"].median > 0
+    assert row["loop"].rounds == 2 and row["alone"].median > 0  # the difference of runs so short may be below zero
 
 
 def test_a_made_up_run_has_the_sizes_of_its_preset(tmp_path: Path) -> None:
