@@ -164,7 +164,8 @@ def _learn(
         sums = state.loss_sum + value, last, jnp.maximum(state.largest, last)
         return State(state.step + 1, params, statistics, opt_state, *sums)
 
-    return jax.jit(moved, donate_argnums=0)
+    # What was last is not read: kept among the arguments, its place in memory is taken again, as that of all the state.
+    return jax.jit(moved, donate_argnums=0, keep_unused=True)
 
 
 def loss(recipe: Recipe, settings: Settings, logits: jax.Array, batch: Batch) -> jax.Array:
