@@ -50,8 +50,10 @@ TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv")  # of `data`, and 
 _RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 
 
-def find_results() -> Path:
-    """The results folder: $DISTILL_RESULTS, else `results` beside the nearest pyproject.toml above this folder."""
+def find_results(named: File | None = None) -> Path:
+    """The results folder: `named`, else $DISTILL_RESULTS, else `results` beside the nearest pyproject.toml above."""
+    if named is not None:
+        return Path(named)
     if folder := os.environ.get("DISTILL_RESULTS"):
         return Path(folder)
     for parent in (Path.cwd(), *Path.cwd().parents):
@@ -248,8 +250,7 @@ def provenance(*frames: "pd.DataFrame") -> str:
 
 
 def _all(results: File | None, study: str | None, mock: bool) -> Iterator[tuple[Path, Record]]:
-    root = Path(results) if results is not None else find_results()
-    for path in sorted(root.glob(f"{study or '*'}/*/run.json")):
+    for path in sorted(find_results(results).glob(f"{study or '*'}/*/run.json")):
         record = load(path.parent)
         if record is not None and (mock or not record["mock"]):
             yield path.parent, record

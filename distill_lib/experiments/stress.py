@@ -10,7 +10,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,10 +83,14 @@ def quantized(
     shown = EvalSet(InMemory(lambda: data))
 
     def answers(condition: Condition) -> list[np.ndarray]:
-        kept = lambda each: each if condition[0] == CLEAN else rounding.rounded(each, condition[1])  # noqa: E731
-        variables = [tuple(map(kept, each.variables)) for _, each in networks]
-        pairs = zip(networks, variables, strict=True)
-        return [shown.logits(each.ensemble, own, recipe.resolution) for (_, each), own in pairs]
+        family, count = condition
+        logits = []
+        for _, each in networks:
+            own = each.variables
+            if family != CLEAN:
+                own = tuple(rounding.rounded(part, count) for part in own)
+            logits.append(shown.logits(each.ensemble, own, recipe.resolution))
+        return logits
 
     for what, each in networks:
         sizes = [rounding.FULL, *bits]
@@ -97,7 +100,7 @@ def quantized(
 
 def read(name: str, results: weights.File | None = None) -> records.Record | None:
     """The record of that name in a results folder, or None; DistillError if it cannot be read."""
-    path = _root(results) / f"{name}.json"
+    path = records.find_results(results) / f"{name}.json"
     try:
         return json.loads(path.read_bytes()) if path.is_file() else None
     except (ValueError, OSError) as error:
@@ -118,7 +121,7 @@ def _opened(
 
     networks: list[Network] = []
     for row in runs.to_dict("records"):
-        folder = _root(results) / row["study"] / row["run_id"]
+        folder = records.find_results(results) / row["study"] / row["run_id"]
         if path := next((folder / name for name in WEIGHTS if (folder / name).is_file()), None):
             what = {name: row[name] for name in ("policy", "epochs", "seed", "study", "run_id")}
             networks.append((what | {"sha256": weights.sha256(path), "weights": path.name}, load(str(path))))
@@ -156,11 +159,7 @@ def _judged(
     record: records.Record = {"schema": records.SCHEMA} | records.environment() | about | {"conditions": conditions}
     record |= {"wall_seconds": round(time.perf_counter() - began, 1), "teacher": teacher, "students": students}
     text = json.dumps(record).replace('{"policy"', '\n{"policy"')
-    path = _root(results) / f"{name}{'_smoke' if about['mock'] else ''}.json"
+    path = records.find_results(results) / f"{name}{'_smoke' if about['mock'] else ''}.json"
     weights.write_atomically(path, text.encode())
     logger.info("%s", path)
     return json.loads(text)
-
-
-def _root(results: weights.File | None) -> Path:
-    return Path(results) if results is not None else records.find_results()

@@ -61,8 +61,7 @@ def table(own: pd.DataFrame) -> pd.DataFrame:
     """Rows of `networks` as text: each metric on clean images and, behind a bar, under shift."""
     rows = []
     for each in own.to_dict("records"):
-        length = "" if math.isnan(each["epochs"]) else f"{each['epochs']:,.0f}"
-        row = {"network": NAMES[each["policy"]], "epochs": length}
+        row = _network(each["policy"], each["epochs"])
         for metric, (name, scale, digits) in SHOWN.items():
             pair = (aggregate.rounded(scale * each[column], digits) for column in (metric, f"under_{metric}"))
             row[name] = " | ".join(pair)
@@ -91,13 +90,11 @@ def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
     In a cell the top-1 accuracy in percent and, behind a bar, the divergence from the teacher as it is.
     """
     rows = []
-    for _, own in frame.groupby(["policy", "epochs", "run_id"], dropna=False, sort=False):
-        first = own.iloc[0]
-        length = "" if math.isnan(first["epochs"]) else f"{first['epochs']:,.0f}"
-        row = {"network": NAMES[first["policy"]], "epochs": length}
+    for (policy, epochs, _), own in frame.groupby(["policy", "epochs", "run_id"], dropna=False, sort=False):
+        row = _network(policy, epochs)
         for each in own.to_dict("records"):
-            name = "float32" if each["family"] == CLEAN else f"{each['severity']} bits"
-            row[name] = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
+            cell = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
+            row[_bits(each["family"], each["severity"])] = cell
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -107,8 +104,7 @@ def sizes(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (family, bits), own in frame.groupby(["family", "severity"], sort=False):
         kilobytes = own.groupby(own["policy"] == TEACHER)["bytes"].first() / 1000
-        name = "float32" if family == CLEAN else f"{bits} bits"
-        rows.append({"weights in": name, "a student (kB)": f"{kilobytes[False]:,.0f}"})
+        rows.append({"weights in": _bits(family, bits), "a student (kB)": f"{kilobytes[False]:,.0f}"})
         rows[-1]["the teacher (kB)"] = f"{kilobytes[True]:,.0f}"
     return pd.DataFrame(rows)
 
@@ -129,3 +125,12 @@ def ranks(own: pd.DataFrame, compared: Sequence[tuple[str, str]] = RANKS) -> pd.
         row = {"ranks by": first, "and by": second, "students": len(students)}
         rows.append(row | {"correlation": differences.signed(value, 2), "95 % interval": f"{low} to {high}"})
     return pd.DataFrame(rows)
+
+
+def _network(policy: str, epochs: float) -> dict[str, str]:
+    """The first cells of a row: the teacher has no length."""
+    return {"network": NAMES[policy], "epochs": "" if math.isnan(epochs) else f"{epochs:,.0f}"}
+
+
+def _bits(family: str, count: int) -> str:
+    return "float32" if family == CLEAN else f"{count} bits"

@@ -150,7 +150,7 @@ def facts(path: Path) -> dict[str, Any]:
 
     Raises DistillError if neither does, or timm's network is none of `NETWORKS`.
     """
-    _, metadata = _opened(path)
+    _, metadata = _opened(path, ())
     if "model" in metadata:  # an export of this library
         told = {name: json.loads(metadata[name]) for name in ("input_range", "image_shape") if name in metadata}
         size = {"resolution": told["image_shape"][0]} if "image_shape" in told else {}
@@ -178,13 +178,15 @@ def facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _opened(path: Path) -> tuple[Flat, dict[str, str]]:
+def _opened(path: Path, names: Collection[str] | None = None) -> tuple[Flat, dict[str, str]]:
+    """The arrays of these names, or all, and the metadata of a file of safetensors."""
     try:
         from safetensors import safe_open
     except ImportError as error:
         raise DistillError(f"{path} needs safetensors: pip install 'distill_lib[export]'.") from error
     try:
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            asked = file.keys() if names is None else names
+            return {name: file.get_tensor(name) for name in asked}, dict(file.metadata() or {})
     except Exception as error:  # its own kinds, and what files and arrays raise
         raise DistillError(f"{path} cannot be read ({' '.join(str(error).split())}); get it again.") from error

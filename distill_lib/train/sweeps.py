@@ -72,7 +72,7 @@ def sweep(
         raise DistillError(f"students_per_step must be at least 1, got {students_per_step}.")
     processes.start()
     sharding.use_compilation_cache()
-    root = Path(workdir) if workdir is not None else records.find_results()
+    root = records.find_results(workdir)
     prepared = processes.together(lambda: _prepared(recipes, loading | {"results": workdir}))
     folders = [root / task.recipe.study / task.run_id for task in prepared]
     ended: dict[Path, Run | DistillError] = {}
