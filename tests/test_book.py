@@ -42,6 +42,7 @@ CHAPTERS = (
         "capacity",
         "labels",
         "resolutions_and_ensembles",
+        "how_much_teacher",
         "mobilenet",
         "optimizers",
         "initialization",

@@ -99,8 +99,9 @@ def teacher_run(runs: pd.DataFrame) -> pd.DataFrame:
     own = runs[runs["study"] == "fashion_teacher_full"]
     if own.empty:
         return own
-    preset = recipes.get("fashion_teacher", "full")  # trials with other seeds and lengths have its study's name too
-    return own[(own["seed"] == preset.seed) & (own["epochs"] == preset.epochs)].head(1)
+    preset = recipes.get("fashion_teacher", "full")  # other teachers have its study's name too
+    facts = ("student", "seed", "epochs")
+    return own[(own[list(facts)] == [getattr(preset, name) for name in facts]).all(axis=1)].head(1)
 
 
 def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = ("policy", "epochs")) -> pd.DataFrame:
