@@ -146,8 +146,9 @@ def test_trials_are_no_part_of_replays_grids_and_the_teacher(tmp_path: Path) -> 
     pd.testing.assert_frame_equal(
         aggregate.selection(aggregate.grid(runs)), aggregate.selection(aggregate.grid(before))
     )
-    trial = runs[runs["run_id"] == teacher["run_id"]].assign(run_id="z", seed=1, test_top1=0.1)
-    assert aggregate.teacher_top1(pd.concat([runs, trial])) == teacher["result"]["test_top1"]
+    for other in ({"seed": 1}, {"epochs": 1.0}, {"student": "bit_r11w8"}):
+        trial = runs[runs["run_id"] == teacher["run_id"]].assign(run_id="a", test_top1=0.1, **other)
+        assert aggregate.teacher_top1(pd.concat([trial, runs])) == teacher["result"]["test_top1"], other
 
 
 def test_a_record_that_is_older_than_a_field_was_run_at_its_default() -> None:

@@ -38,7 +38,8 @@ def verdict(runs: pd.DataFrame, words: str) -> str:
 
 
 SAME = {("same/ic", 10.0): 0.70, ("same/ic", 99.0): 0.80}
-TEACHER = {"study": "fashion_teacher_full", "policy": "labels", "epochs": 24.0, "seed": 0, "run_id": "t"}
+TEACHER = {"study": "fashion_teacher_full", "policy": "labels", "epochs": 24.0, "seed": 0, "student": "bit_r11w24"}
+TEACHER |= {"run_id": "t"}
 
 
 @pytest.mark.parametrize(
