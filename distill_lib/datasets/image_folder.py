@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_lib.datasets.cards import SPLITS, Dataset
-from distill_lib.datasets.jpeg import ImageError
+from distill_lib.datasets.decode import ImageError
 from distill_lib.errors import DistillError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
