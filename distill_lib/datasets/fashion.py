@@ -68,8 +68,8 @@ def check(data: Path) -> None:
     try:
         sums = read_sums(folder)
         problem = next((f"{name} differs from {SUMS}" for name in FILES if sha256(folder / name) != sums.get(name)), "")
-    except (OSError, ValueError) as error:
-        problem = f"{SUMS}, or a file that it names, cannot be read ({error})"
+    except (OSError, ValueError, DistillError) as error:
+        problem = f"{SUMS} or a file that it lists is missing or damaged ({error})"
     if problem:
         raise DistillError(
             f"array_record that does not match its card in {folder}: {problem}. Install the package again, or rebuild "
