@@ -1,4 +1,4 @@
-"""What finished students of `photographs` say of whole photographs that no student learns from."""
+"""What finished students of `photographs` say of photographs that no student learns from."""
 
 from __future__ import annotations
 
@@ -7,65 +7,94 @@ import os
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import losses, records, teachers, views, weights
+from distill_lib import datasets, records, teachers, views, weights
 from distill_lib.datasets import package_images
+from distill_lib.evaluation import metrics
+from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.experiments.running import READ_ONLY
+from distill_lib.input_pipeline.splits import InMemory
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from distill_lib.teachers import Teacher
+
 HELD_OUT = tuple(name for name, row in package_images.SHEET.items() if row["split"] != "train")
 """Names of these photographs."""
+_CLASSES, _CHANNELS = 1_000, 3
 
 
-def probabilities(network: str, resolution: int) -> np.ndarray:
-    """What a network says of the central square of each of `HELD_OUT`, (photographs, 1000); raises as `teachers.load`.
+def load(network: str, resolution: int) -> Teacher:
+    """A network for `photographs`, as `teachers.load`; `resolution` is its images' side where it has none itself."""
+    return teachers.load(network, num_classes=_CLASSES, channels=_CHANNELS, resolution=resolution)
 
-    `network` is a name or path as in `teachers.load`, `resolution` its images' side in pixels where it has none itself.
-    """
-    teacher = teachers.load(network, num_classes=1_000, channels=3, resolution=resolution)
-    (size,) = teacher.ensemble.sizes(resolution)
+
+def of_squares(network: Teacher, split: str, resolution: int, *, every: int = 1, mock: bool = False) -> np.ndarray:
+    """Logits (n, 1000) of a network on a split of `photographs`, or on each so manieth square of it."""
+    images, labels, _ = datasets.arrays("photographs", split, mock=mock)
+    squares = EvalSet(InMemory(lambda: datasets.Arrays(images[::every], labels[::every])))
+    return squares.logits(network.ensemble, network.variables, resolution)
+
+
+def of_photographs(network: Teacher, resolution: int) -> np.ndarray:
+    """Logits (photographs, 1000) of a network on the central square of each of `HELD_OUT`."""
+    (size,) = network.ensemble.sizes(resolution)
     shown = []
     for image in map(package_images.load, HELD_OUT):
         view = views.still(1, image_aspect=image.shape[1] / image.shape[0])
         shown.append(views.render(image[None], view, size))
-    return np.asarray(jax.nn.softmax(jax.jit(teacher.logits)(np.concatenate(shown))))
+    return np.asarray(jax.jit(network.logits)(np.concatenate(shown)))
 
 
-def constant(logits: np.ndarray) -> dict[str, float]:
-    """What the best answer that never looks reaches on images of which a teacher says `logits` (n, classes).
+def places(logits: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The place, from 1, of a teacher's first guess among a student's classes, (n,), from logits of both."""
+    best = np.take_along_axis(logits, expected.argmax(-1)[:, None], axis=-1)
+    return (logits > best).sum(-1) + 1
 
-    `agreement` is that of the most frequent first guess, `agreement@5` of the five most frequent, and `kl` the mean
-    divergence of the mean prediction, which is the smallest that any constant has; all chosen on these very images.
+
+def constant(seen: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """What one answer to all images reaches: a teacher's mean prediction on `seen`, judged on `expected`.
+
+    Both are logits (n, 1000) of the teacher; returns `metrics.metrics`, and `rank`, the median of `places`. The mean
+    prediction on `expected` itself has the smallest divergence that a constant can have.
     """
-    shares = np.asarray(jax.nn.softmax(logits))
-    counts = np.sort(np.bincount(logits.argmax(-1)))[::-1] / len(logits)
-    kl = losses.kl(jnp.log(shares.mean(0)), jnp.asarray(logits)).mean()
-    return {"agreement": float(counts[0]), "agreement@5": float(counts[:5].sum()), "kl": float(kl)}
+    mean = np.log(np.asarray(jax.nn.softmax(seen)).mean(0))
+    said = np.broadcast_to(mean, expected.shape)
+    return metrics.metrics(said, None, expected) | {"rank": float(np.median(places(said, expected)))}
 
 
 def add_guesses(runs: pd.DataFrame, results: weights.File | None = None) -> pd.DataFrame:
-    """Adds to records what students say first of `HELD_OUT`, where weights are at hand; returns all records anew.
+    """Adds to records what students say of photographs, where their weights are at hand; returns all records anew.
 
-    Of each photograph, by its name, `_class` is the first guess, `_share` its probability, and `_rank` the place of the
-    teacher's first guess among the student's, from 1; `_teacher_class` and `_teacher_share` are that guess. Where
-    `DISTILL_READ_ONLY` is set, `runs` are returned.
+    `validation_rank` and `test_rank` are medians of `places` over squares. Of each of `HELD_OUT`, by its name, `_class`
+    is the first guess, `_share` its probability, `_rank` its place; `_teacher_class` and `_teacher_share` are the
+    teacher's guess. Where `DISTILL_READ_ONLY` is set, `runs` are returned.
     """
     if os.environ.get(READ_ONLY):
         return runs
-    ask = functools.cache(probabilities)
+    mock = bool(runs["mock"].any())
+    teacher = functools.cache(lambda name, side: _answers(load(name, side), side, mock))
     for row in runs.to_dict("records"):
         folder = records.find_results(results) / row["study"] / row["run_id"]
         if not (folder / "student.npz").is_file():
             continue
-        added = records.Row()
-        answers = (ask(network, row["resolution"]) for network in (row["teacher"], str(folder / "student.npz")))
-        for name, expected, said in zip(HELD_OUT, *answers, strict=True):
-            for who, shares in ((f"{name}_teacher", expected), (name, said)):
-                added[f"{who}_class"], added[f"{who}_share"] = int(shares.argmax()), round(float(shares.max()), 4)
-            added[f"{name}_rank"] = int((said > said[expected.argmax()]).sum()) + 1
+        own = _answers(load(str(folder / "student.npz"), row["resolution"]), row["resolution"], mock)
+        *squares, whole = zip(own, teacher(row["teacher"], row["resolution"]), strict=True)
+        added: records.Row = {
+            f"{split}_rank": float(np.median(places(*pair)))
+            for split, pair in zip(("validation", "test"), squares, strict=True)
+        }
+        shares = [np.asarray(jax.nn.softmax(logits)) for logits in whole]
+        for name, rank, *both in zip(HELD_OUT, places(*whole), *shares, strict=True):
+            added[f"{name}_rank"] = int(rank)
+            for who, said in zip((name, f"{name}_teacher"), both, strict=True):
+                added[f"{who}_class"], added[f"{who}_share"] = int(said.argmax()), round(float(said.max()), 4)
         records.add(folder, added)
-    return records.read(results, mock=bool(runs["mock"].any()))
+    return records.read(results, mock=mock)
+
+
+def _answers(network: Teacher, resolution: int, mock: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    squares = [of_squares(network, split, resolution, mock=mock) for split in ("validation", "test")]
+    return squares[0], squares[1], of_photographs(network, resolution)
