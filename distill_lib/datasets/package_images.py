@@ -78,6 +78,17 @@ def read(name: str, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
     return np.rint(digits.images * (255 / _GREYS)).astype(np.uint8), digits.target.astype(np.int32)
 
 
+def central(name: str) -> np.ndarray:
+    """The central square of a photograph, shrunk as those of `photographs` are, uint8 (96, 96, 3)."""
+    from PIL import Image
+
+    picture = Image.fromarray(load(name))
+    side = min(picture.size)
+    x, y = (picture.width - side) / 2, (picture.height - side) / 2
+    box = (x, y, x + side, y + side)
+    return np.asarray(picture.resize((SQUARE_SIDE, SQUARE_SIDE), Image.Resampling.BOX, box))
+
+
 def _squares(names: Sequence[str], size: int, largest: float) -> np.ndarray:
     """A square of each of these photographs, at places and of sizes drawn once, shrunk by area to `size` pixels.
 

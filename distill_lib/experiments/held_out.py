@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from distill_lib import datasets, records, teachers, views, weights
+from distill_lib import datasets, records, teachers, weights
 from distill_lib.datasets import package_images
 from distill_lib.evaluation import metrics
 from distill_lib.evaluation.eval_sets import EvalSet
@@ -33,19 +33,17 @@ def load(network: str, resolution: int) -> Teacher:
 
 def of_squares(network: Teacher, split: str, resolution: int, *, every: int = 1, mock: bool = False) -> np.ndarray:
     """Logits (n, 1000) of a network on a split of `photographs`, or on each so manieth square of it."""
-    images, labels, _ = datasets.arrays("photographs", split, mock=mock)
-    squares = EvalSet(InMemory(lambda: datasets.Arrays(images[::every], labels[::every])))
-    return squares.logits(network.ensemble, network.variables, resolution)
+    return _logits(network, datasets.arrays("photographs", split, mock=mock).images[::every], resolution)
 
 
 def of_photographs(network: Teacher, resolution: int) -> np.ndarray:
     """Logits (photographs, 1000) of a network on the central square of each of `HELD_OUT`."""
-    (size,) = network.ensemble.sizes(resolution)
-    shown = []
-    for image in map(package_images.load, HELD_OUT):
-        view = views.still(1, image_aspect=image.shape[1] / image.shape[0])
-        shown.append(views.render(image[None], view, size))
-    return np.asarray(jax.jit(network.logits)(np.concatenate(shown)))
+    return _logits(network, np.stack([package_images.central(name) for name in HELD_OUT]), resolution)
+
+
+def _logits(network: Teacher, images: np.ndarray, resolution: int) -> np.ndarray:
+    shown = EvalSet(InMemory(lambda: datasets.Arrays(images, np.zeros(len(images), np.int32))))
+    return shown.logits(network.ensemble, network.variables, resolution)
 
 
 def places(logits: np.ndarray, expected: np.ndarray) -> np.ndarray:
