@@ -33,7 +33,7 @@ FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
 BENCHMARKS = ("sweep", "step", "soft_labels", "loop")
 COMPARISONS = (
-    "ablations", "capacity", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain",
+    "ablations", "capacity", "families", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain",
     "patience", "resolutions_and_ensembles",
 )  # fmt: skip
 SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own lists have; each set has a notebook

@@ -149,7 +149,9 @@ def builders() -> Mapping[str, Callable[..., ViT]]:
     """The published ones, and `vit_d{depth}w{width}p{patch}` for small images, with heads of 16 channels."""
     published = {name: functools.partial(ViT, width=width, heads=width // HEAD_WIDTH) for name, width in WIDTHS.items()}
     small = {
-        f"vit_d{depth}w{width}p{patch}": functools.partial(ViT, width=width, heads=width // 16, depth=depth, patch=patch)
+        f"vit_d{depth}w{width}p{patch}": functools.partial(
+            ViT, width=width, heads=width // 16, depth=depth, patch=patch
+        )
         for depth, width, patch in itertools.product((4, 6), (32, 48, 64), (4, 7))
     }
     return published | small
