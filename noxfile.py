@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
-BENCHMARKS = ("sweep", "step", "soft_labels", "loop")
+BENCHMARKS = ("sweep", "step", "soft_labels", "loop", "optimizers")
 COMPARISONS = (
     "ablations", "capacity", "families", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain",
     "patience", "resolutions_and_ensembles",

@@ -9,7 +9,7 @@ from typing import Any
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError, Parser, unknown
 
-NAMES = ("sweep", "compile", "input", "step", "study", "soft_labels", "loop", "gpu")
+NAMES = ("sweep", "compile", "input", "step", "study", "soft_labels", "loop", "optimizers", "gpu")
 
 
 def main(words: Sequence[str]) -> None:

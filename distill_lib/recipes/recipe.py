@@ -28,7 +28,7 @@ class Recipe:
     variant: str  #: name of the preset this recipe started from
     policy: str  #: what teacher and student see: a key of `views.POLICIES` or `views.BASELINES`
     student: str  #: model name
-    teacher: str  #: a name, an .npz, MODULE:FUNCTION, or several with " + " between; unused by baselines
+    teacher: str  #: a name, an .npz, ``MODULE:FUNCTION``, or several with " + " between; unused by baselines
     epochs: float  #: passes over the training images
     batch_size: int  #: images a step
     resolution: int  #: height and width of the rendered views, in pixels
@@ -55,7 +55,7 @@ class Recipe:
     label_share: float = 0.0  #: share of the loss that is the cross-entropy with labels; the paper's is 0
     mixup_beta: float = 1.0  #: p of mixup's lambda ~ Beta(p, p); 1 is uniform
     mixup_folded: bool = False  #: whether mixup takes max(lambda, 1 - lambda), as the released code does
-    start: str | None = None  #: a teacher's name, a checkpoint, or "run:STUDY/RUN_ID"; None begins at random
+    start: str | None = None  #: a teacher's name, a checkpoint, or ``run:STUDY/RUN_ID``; None begins at random
     transfer_set: str | None = None  #: the set whose training images are shown instead; None takes its own
     label_smoothing: float = 0.0  #: share of the target that "hard" gives other classes; the paper's is 0
     stored: int | None = None  #: logits kept of each stored answer; None asks the teacher in every step

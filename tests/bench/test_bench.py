@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import recipes, teachers
-from distill_lib.bench import loop, runner, soft_labels, students, sweep, tables, timing
+from distill_lib import optim, recipes, teachers
+from distill_lib.bench import loop, optimizers, runner, soft_labels, students, sweep, tables, timing
 from distill_lib.train import setup
 
 
@@ -78,6 +78,15 @@ def test_a_sweep_compiles_in_the_step_that_does_not_count(teacher: Path) -> None
         compiled = taught.learn._cache_size()
         taught.run()
         assert taught.learn._cache_size() == compiled, name
+
+
+@pytest.mark.slow
+def test_each_optimiser_has_its_price_beside_adams(monkeypatch: pytest.MonkeyPatch, teacher: Path) -> None:
+    small = functools.partial(recipes.get, student=tiny.STUDENT, teacher=str(teacher), batch_size=16, train_images=64)
+    monkeypatch.setattr(optimizers.recipes, "get", small)
+    rows = optimizers.measure(rounds=2, steps=1)
+    assert {row["optimizer"] for row in rows} == set(optim.OPTIMIZERS) and rows[0]["optimizer"] == "adam"
+    assert rows[0]["times as long"] == 1 and all(row["step"].median > 0 for row in rows)
 
 
 def test_stored_answers_are_weighed_as_they_lie_on_disk() -> None:

@@ -112,6 +112,12 @@ def test_slides_show_figures_of_the_book_and_their_notes() -> None:
         assert text.count("\nNote:") == text.count("\n---\n") + 1  # each slide has something for the speaker
 
 
+def test_no_sentence_of_an_attribute_is_taken_for_its_type() -> None:
+    text = (HTML / "reference" / "api.html").read_text()
+    assert "transfer_set" in text and "<dt" in text
+    assert re.findall(r"<dt class=\"field-(?:odd|even)\">Type<", text) + re.findall("~typing|&lt;factory", text) == []
+
+
 def test_formulas_are_set_by_the_local_mathjax() -> None:
     """With glyphs as SVG: no font files, which browsers refuse to pages opened from disk."""
     assert (HTML / "_static" / "mathjax" / "tex-svg.js").is_file()
