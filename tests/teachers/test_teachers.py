@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import datasets, losses, models, recipes, teachers, views, weights
+from distill_lib import datasets, losses, models, recipes, records, teachers, views, weights
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline.splits import InMemory
 from distill_lib.models import bit
@@ -146,6 +146,17 @@ def test_a_checkpoint_is_loaded_with_its_model(path: Path) -> None:
     images = noise(4)
     expected = models.logits(models.create(MODEL, 10), {"params": weights.load_npz(path)}, images)
     np.testing.assert_allclose(found.logits(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fashion", "fashion_vit"])
+def test_an_embedded_teacher_is_as_right_as_the_record_of_its_run_says(name: str) -> None:
+    """So that file and record belong together; on the validation images, which students are chosen by."""
+    run = weights.load_metadata(teachers.EMBEDDED[name])["run_id"]
+    known = records.load(records.find_results() / "fashion_teacher_full" / run)["result"]["validation_top1"]
+    pictures, labels, _ = datasets.arrays("fashion", "validation")
+    teacher = teachers.load(name, num_classes=10, channels=1, resolution=28)
+    right = jax.jit(teacher.logits)(views.normalize(pictures)).argmax(-1) == labels
+    assert abs(float(right.mean()) - known) < 0.002  # rounding may turn a picture or two
 
 
 def test_a_teacher_is_folded_when_it_is_loaded(path: Path) -> None:
