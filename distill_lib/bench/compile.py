@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_lib import recipes, views
+from distill_lib import recipes
 from distill_lib.bench import programs, tables, timing
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
-H100 = Path(__file__).parents[1] / "data" / "h100_target.txtpb"  # what XLA has to know of "NVIDIA H100 80GB HBM3"
+DATA = Path(__file__).parents[1] / "data"
 
 
 class Target(NamedTuple):
@@ -40,7 +41,8 @@ class Target(NamedTuple):
         """The devices along the axis "data"."""
         from jax.experimental import topologies
 
-        cuda = {"topology_name": "h100", "topology": self.topology, "target_config": H100.read_text()}
+        text = (DATA / "h100_target.txtpb").read_text()  # what XLA has to know of "NVIDIA H100 80GB HBM3"
+        cuda = {"topology_name": "h100", "topology": self.topology, "target_config": text}
         named: dict[str, Any] = cuda if self.platform == "cuda" else {"topology_name": self.topology}
         devices = topologies.get_topology_desc(platform=self.platform, **named).devices
         return Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -50,9 +52,6 @@ TARGETS = {  # a TPU's compiler keeps 0.25 GiB of its 16 for itself; JAX takes t
     "TPU v5e x 8": Target("tpu", "v5e:2x4", 15.75),
     "H100 x 8": Target("cuda", "1x1x8", 79.1),
 }
-TEACHING, STUDENT, EVALUATION = "views and teacher", "student", "evaluation"
-ALL = (TEACHING, STUDENT, "student, rematerialised", EVALUATION)
-SIZES = ("quick", "usual", "full")  # each has what stands before it, too
 
 
 class Case(NamedTuple):
@@ -60,35 +59,18 @@ class Case(NamedTuple):
 
     size: str
     name: str
-    preset: tuple[str, str]
+    preset: Sequence[str]
     changes: dict[str, Any]
-    parts: tuple[str, ...] = (TEACHING,)
+    parts: Sequence[str] = ("views and teacher",)
 
     def recipe(self) -> Recipe:
         """What a run would be."""
         return recipes.get(*self.preset, **self.changes)
 
 
-_FASHION, _FLOWERS, _IMAGENET = ("fashion", "quick"), ("flowers", "fast"), ("imagenet", "long")
-_HALF, _JUDGED = {"dtype": "bfloat16"}, (STUDENT, EVALUATION)
-_MIX, _NORMED = _HALF | {"policy": "mix"}, _HALF | {"policy": "same/ic", "student": "mobilenet_v3_small_bn"}
-_VIT = _MIX | {"student": "vit_ti16", "teacher": "imagenet_lite0", "batch_size": 64}
-CASES = (
-    Case("quick", "fashion", _FASHION, _MIX, ALL),
-    Case("quick", "fashion", _FASHION, {"policy": "ind/ic"}),
-    *(Case("usual", "fashion", _FASHION, {"policy": policy}) for policy in views.POLICIES if policy != "ind/ic"),
-    Case("usual", "fashion", _FASHION, {"policy": "labels"}, (TEACHING, STUDENT)),
-    Case("usual", "fashion, BatchNorm", _FASHION, _NORMED, _JUDGED),
-    Case("usual", "fashion, Shampoo", _FASHION, {"optimizer": "shampoo"}, (STUDENT,)),
-    Case("usual", "ViT", _IMAGENET, _VIT, ALL),
-    Case("full", "flowers", _FLOWERS, _MIX, ALL),
-    Case("full", "imagenet", _IMAGENET, _MIX, ALL),
-    Case("full", "imagenet, teacher at 384", _IMAGENET, _MIX | {"teacher": "R152x2_T_384@384"}),
-    Case("full", "imagenet, MobileNet", _IMAGENET, _MIX | {"student": "mobilenet_v3_large_gn"}, _JUDGED),
-    Case("full", "imagenet, MobileNet BatchNorm", _IMAGENET, _MIX | {"student": "mobilenet_v3_large_bn"}, _JUDGED),
-    Case("full", "imagenet, ViT", _IMAGENET, _MIX | {"student": "vit_s16"}, _JUDGED),
-    Case("full", "imagenet, Shampoo", _IMAGENET, _MIX | {"optimizer": "shampoo"}, (STUDENT,)),
-)
+_TABLES = tomllib.loads((DATA / "compile_cases.toml").read_text(encoding="utf-8"))
+SIZES = tuple(_TABLES)  # each has what stands before it, too
+CASES = tuple(Case(size, **case) for size, cases in _TABLES.items() for case in cases)
 NAMES = tuple(dict.fromkeys(case.name for case in CASES))
 _HERE = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"} | {
     # libtpu would ask the network which machine this is, and wait

@@ -11,41 +11,31 @@ from distill_lib.bench.process import send
 from distill_lib.bench.tables import GPU
 from distill_lib.bench.timing import Rows
 
-Part = tuple[str, float, str]  # its name in the table, seconds that it may take at most, and the command behind distill
-PARTS: tuple[Part, ...] = (
-    ("step", 170, "bench step --cases accelerator --rounds 5"),
-    ("loop", 140, "bench loop --dataset flowers --variant fast --batches 512 --steps 400 --rounds 2 --starts 0"),
-    ("class", 120, "bench sweep --dataset flowers --variant fast --forms 1 --made-up --rounds 5"),
-    ("study", 150, "run consistency -p dataset fashion -p variant quick"),
-)
-SMALL: tuple[Part, ...] = (
-    ("step", 120, "bench step --cases mix --rounds 2 --batch 8"),
-    ("loop", 120, "bench loop --batches 8 --steps 50 --rounds 2 --starts 0"),
-    ("class", 120, "bench sweep --forms 1 --made-up --rounds 2 --students 2"),
-    ("study", 120, "run consistency -p dataset fashion -p variant smoke -p policies [labels,same/ic]"),
-)
+PARTS = {  # seconds that each may take at most, and the command behind distill
+    "step": (170, "bench step --cases accelerator --rounds 5"),
+    "loop": (140, "bench loop --dataset flowers --variant fast --batches 512 --steps 400 --rounds 2 --starts 0"),
+    "class": (120, "bench sweep --dataset flowers --variant fast --forms 1 --made-up --rounds 5"),
+    "study": (150, "run consistency -p dataset fashion -p variant quick"),
+}
 
 
-def measure(out: str | None = None, small: bool = False, torch: str | None = None) -> Rows:
+def measure(out: str | None = None, torch: str | None = None) -> Rows:
     """Runs all parts in less than ten minutes; one that fails or takes too long does not stop the others.
 
-    `--out` is a results folder for the records, usually gpu in the results; `--small` is what a CPU can do, and is what
-    runs where there is no accelerator; `--torch` names a Python that has PyTorch, beside which the step is timed.
+    `--out` is a results folder for the records, usually gpu in the results; `--torch` names a Python that has PyTorch,
+    beside which the step is timed.
 
     Returns:
         A row a part: whether it was done, and seconds. What a part measured is in its own record.
     """
     folder = Path(out) if out else records.find_results() / GPU
     os.environ["DISTILL_RESULTS"] = str(folder.absolute())  # of the parts, and of this benchmark's own record
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "distill_lib" / "jax"))
-    # Asked in another process: one that has asked keeps memory of the device.
-    asked = subprocess.run([sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True)
     rows = []
-    for name, seconds, command in SMALL if small or asked.stdout.strip() in (b"cpu", b"") else PARTS:
+    for name, (limit, command) in PARTS.items():
         more = ["--torch", torch] if name == "step" and torch else []
-        print(f"{name}: at most {seconds:g} s", flush=True)
+        print(f"{name}: at most {limit} s", flush=True)
         began = time.perf_counter()
-        outcome = run([sys.executable, "-m", "distill_lib", *command.split(), *more], seconds)
+        outcome = run([sys.executable, "-m", "distill_lib", *command.split(), *more], limit)
         rows.append({"part": name, "outcome": outcome, "seconds": round(time.perf_counter() - began, 1)})
         print(f"{name}: {outcome}", flush=True)
     return rows

@@ -5,7 +5,6 @@ On a machine that others use too, the CPU time is the fairer number.
 """
 
 import contextlib
-import importlib
 import itertools
 import statistics
 import sys
@@ -16,14 +15,14 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from distill_lib.bench import process, timing
-from distill_lib.errors import DistillError
+from distill_lib.datasets import package_images
 from distill_lib.input_pipeline import stream
 
 SIZE = (500, 375)  # width, height
 # Not `package_images.FILES`, which an ImageNet teacher has something to say of: others would be another measurement.
 PHOTOGRAPHS = {
-    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"),
-    "sklearn.datasets": ("images/china.jpg", "images/flower.jpg"),
+    "skimage/data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"),
+    "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
 }
 BATCH = 64
 FORMS = ("plain", "fused")
@@ -48,14 +47,11 @@ def measure(
 
 def photographs(folder: Path, quality: int) -> float:
     """Writes the photographs as JPEGs (4:2:0) into a folder; returns their mean size in kB."""
-    for module, names in PHOTOGRAPHS.items():
-        try:
-            place = Path(importlib.import_module(module).__file__ or "").parent
-        except ModuleNotFoundError:
-            raise DistillError(f"{module} is not installed: pip install scikit-image scikit-learn.") from None
+    for place, names in PHOTOGRAPHS.items():
+        package, _, inside = place.partition("/")
         for name in names:
-            with Image.open(place / name) as picture:
-                fitted = ImageOps.fit(picture.convert("RGB"), SIZE, Image.Resampling.LANCZOS)
+            picture = Image.fromarray(package_images.read_file(package, f"{inside}/{name}"))
+            fitted = ImageOps.fit(picture, SIZE, Image.Resampling.LANCZOS)
             fitted.save(folder / f"{Path(name).stem}.jpg", quality=quality, subsampling="4:2:0")
     return statistics.mean(path.stat().st_size / 1000 for path in folder.iterdir())
 

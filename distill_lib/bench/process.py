@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from distill_lib.errors import DistillError
 
 PEERS = Path(__file__).parent / "peers"
@@ -30,6 +32,7 @@ class Job(contextlib.AbstractContextManager["Job"]):
         self._option, self._messages = option, tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._messages}
         own = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path} | variables
+        own["JAX_COMPILATION_CACHE_DIR"] = getattr(jax.config, "jax_compilation_cache_dir", None) or ""
         command = [python, str(PEERS / "serve.py"), module]
         self._process = subprocess.Popen(command, text=True, env=own, start_new_session=True, **pipes)
         self.facts = self.ask(case)

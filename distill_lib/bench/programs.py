@@ -25,10 +25,7 @@ Program = tuple[Callable[[], Any], int, int, int]
 
 
 def network_of(teacher: str) -> tuple[str, int | None]:
-    """The network of a published or embedded teacher, and the side in pixels that is its own, if it has one.
-
-    Raises DistillError if it is neither: its network is not known without its file.
-    """
+    """The network of a published or embedded teacher, and its own side in pixels, if any; DistillError for others."""
     if teacher in published.CHECKPOINTS:
         return published.CHECKPOINTS[teacher].model, published.CHECKPOINTS[teacher].resolution
     if teacher in teachers.EMBEDDED:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distill_lib import sharding
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError, Parser, unknown
 
@@ -13,11 +14,9 @@ NAMES = ("sweep", "compile", "input", "step", "study", "soft_labels", "loop", "o
 
 
 def main(words: Sequence[str]) -> None:
-    """Runs a benchmark, named by the first of the words, prints its table and writes its file.
-
-    Raises DistillError if there is none of that name, or an option is none.
-    """
+    """Runs a benchmark, named by the first word, prints its table and writes its file; DistillError for bad words."""
     name, *arguments = words or [""]
+    sharding.use_compilation_cache()  # the paper's networks take minutes to compile
     rows = measure(name, arguments)
     path = timing.write(name, rows)
     print(f"{timing.table(rows)}\n\nwritten to {path}", flush=True)

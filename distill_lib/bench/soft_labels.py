@@ -31,8 +31,7 @@ def measure(rounds: int = 7, cases: Sequence[str] = tuple(KEPT)) -> timing.Rows:
         A row a case and number of kept logits: bytes a view as they lie on disk; the mean probability of the other
         classes, and the KL from what is replayed to what the teacher said, at temperature 1; seconds a step of both.
     """
-    sharding.use_compilation_cache()  # the paper's networks take minutes to compile
-    measured = {"fashion": _fashion, "imagenet": lambda _: _imagenet(), "paper": _paper}
+    measured = {"fashion": _fashion, "imagenet": _imagenet, "paper": _paper}
     return [row for case in cases for row in measured[case](rounds)]
 
 
@@ -55,8 +54,8 @@ def _paper(rounds: int) -> timing.Rows:
     return [about | row for row in timed]
 
 
-def _imagenet() -> timing.Rows:
-    """The ImageNet teacher that comes along, on inception crops of photographs."""
+def _imagenet(_: int) -> timing.Rows:
+    """The ImageNet teacher that comes along, on inception crops of photographs; nothing is timed."""
     teacher = teachers.load("imagenet_lite0", num_classes=1000, channels=3, resolution=224)
 
     @jax.jit
@@ -87,8 +86,6 @@ def _timed(recipe: Recipe, several: tuple[int, ...], rounds: int) -> timing.Rows
 
 
 def _course(task: Task) -> Callable[[], None]:
-    """All steps of a task, without reports: batches as training gets them, and one student."""
-
     def run() -> None:
         for shard in task.store.folder.glob("*.npz") if task.store else ():
             shard.touch()  # so that it is read from the disk again

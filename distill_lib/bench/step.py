@@ -35,9 +35,9 @@ STEPS, WARMUP = 20_000, 1_500  # of the schedule whose first steps are timed
 OURS, BIG_VISION = "distill_lib", "big_vision"
 PLAIN, FOLDED, COMPILED = "PyTorch, plain", "PyTorch, folded teacher", "PyTorch, compiled"
 _COLUMNS = (
-    *("step", "images/s", "times as long", "share of peak", "student parameters", "teacher parameters", "GMAC"),
-    *("logits differ by", "version"),
-)
+    "step", "images/s", "times as long", "share of peak", "student parameters", "teacher parameters", "GMAC",
+    "logits differ by", "version",
+)  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -93,7 +93,6 @@ def measure(
     if big_vision and not Path(big_vision, "big_vision", "models", "bit_paper.py").is_file():
         raise DistillError(f"there is no checkout of big_vision at {big_vision}: name one, or leave it out.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share the accelerator
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "distill_lib" / "jax"))
     places = dict.fromkeys((PLAIN, FOLDED, COMPILED), (torch, "--torch")) | {OURS: (sys.executable, "")}
     places[BIG_VISION] = (big_vision_python, "--big-vision-python") if big_vision else (None, "--big-vision")
     here, rows = jax.default_backend() != "cpu", list[dict[str, Any]]()
@@ -110,15 +109,11 @@ def measure(
     return rows
 
 
-study = functools.partial(measure, cases=("mix_8", "same_8"))
-"""Eight students as a user pays for them: they share one teacher, beside eight runs of compiled PyTorch."""
-
+study = functools.partial(measure, cases=("mix_8", "same_8"))  # as a user pays for eight students
 Places = dict[str, tuple[str | None, str]]  # by form: its interpreter, and the option that names it
 
 
-def _fill(
-    rows: dict[str, dict[str, Any]], case: Case, recipe: Recipe, places: Places, checkout: str, rounds: int
-) -> None:
+def _fill(rows: dict[str, Any], case: Case, recipe: Recipe, places: Places, checkout: str, rounds: int) -> None:
     jobs: dict[str, process.Job] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         about = describe(case, recipe, Path(folder)) | {"checkout": checkout}
@@ -167,15 +162,9 @@ def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
     frame = side // 16
     inner = draw.uniform(-1, 1, (CHECKED, side - 2 * frame, side - 2 * frame, dataset.channels)).astype(np.float32)
     np.save(folder / "check.npy", np.pad(inner, ((0, 0), (frame, frame), (frame, frame), (0, 0))))
-    facts: dict[str, Any] = {
-        "classes": dataset.num_classes,
-        "channels": dataset.channels,
-        "renders": renders,
-        "steps": STEPS,
-    }
-    files = {name: str(folder / f"{name}.npy") for name in ("images", "check")}
-    facts |= files | {"roles": roles, "students": case.students, "threads": stream.cores()}
-    return dataclasses.asdict(recipe) | facts
+    facts = dataclasses.asdict(recipe) | {name: str(folder / f"{name}.npy") for name in ("images", "check")}
+    facts |= {"classes": dataset.num_classes, "channels": dataset.channels, "renders": renders, "steps": STEPS}
+    return facts | {"roles": roles, "students": case.students, "threads": stream.cores()}
 
 
 def difference(case: Case, dtype: str, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:

@@ -25,10 +25,7 @@ SAME = ("policy", "student", "batch_size", "resolution", "temperature", "learnin
 
 
 def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes: Any) -> Recipe:
-    """The same networks, sizes and dtype on mock images, for so many steps; the teacher's file is written.
-
-    Raises DistillError for a preset whose teacher is neither published nor embedded.
-    """
+    """The same networks, sizes and dtype on mock images, for so many steps; the teacher's file is written."""
     settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
     settings |= {"train_images": BATCHES * recipe.batch_size}
     if recipe.has_teacher:

@@ -1,28 +1,33 @@
 """Encoded images to pixels: whole, as random crops, or as evaluation shows them.
 
 Crops are what `views.render` shows of the same box, to within the rounding to uint8. Unlike TensorFlow, images are
-turned upright as Exif says. JPEG is decoded by simplejpeg, CMYK and all else by Pillow; OpenCV resamples.
+turned upright as Exif says. JPEG is decoded by libjpeg-turbo (simplejpeg) with the fast integer inverse DCT, which is
+TensorFlow's default and so what the paper's networks saw; Pillow reads CMYK, all else and Exif. OpenCV resamples.
 """
 
 import contextlib
 import functools
 import io
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_lib.datasets import jpeg
 
-Encoded = bytes | np.ndarray | jpeg.ImageError
+class ImageError(ValueError):
+    """An image that cannot be decoded."""
+
+
+Encoded = bytes | np.ndarray | ImageError
 """The bytes of a file, or pixels uint8 (h, w) or (h, w, c), or why the file cannot be read."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's, which would start Ghostscript for EPS
+PIXELS = 89_478_485  # of the largest image that is decoded: a quarter GiB in colour; it is Pillow's limit too
 _ORIENTATION = 0x0112
-
-ImageError = jpeg.ImageError
-_CMYK = 4  # components; Pillow knows how to turn them into colours
+_END_OF_IMAGE, _START_OF_SCAN, _BASELINE = b"\xff\xd9", 0xFFDA, (0xC0, 0xC1)  # JPEG markers (ITU-T T.81, annex B)
+_CONTEXT = 2  # rows below a row that smooth upsampling of colour looks at
 
 
 class Look(NamedTuple):
@@ -35,31 +40,29 @@ class Look(NamedTuple):
 
 def sides(image: Encoded) -> tuple[int, int]:
     """Height and width of the upright image, in pixels; reads no more than the header, and raises ImageError."""
-    if isinstance(image, ImageError):
-        raise image
     if isinstance(image, np.ndarray):
         return image.shape[:2]
-    if jpeg.is_jpeg(image):
-        header = jpeg.header(image)
+    if isinstance(image, ImageError):
+        raise image
+    if header := _header(image):
         height, width, orientation = header.height, header.width, header.orientation
     else:
         with _opened(image) as picture:
-            height, width, orientation = picture.height, picture.width, picture.getexif().get(_ORIENTATION, 1)
+            height, width, orientation = picture.height, picture.width, _orientation(picture)
     return (width, height) if orientation > 4 else (height, width)
 
 
 def decode(image: Encoded, channels: int = 3) -> np.ndarray:
     """Decodes a whole image, uint8 (h, w, 1 or 3), upright and without transparency; raises ImageError."""
-    if isinstance(image, ImageError):
-        raise image
     if isinstance(image, np.ndarray):
         return _with_channels(image, channels)
-    if jpeg.is_jpeg(image):
-        header = jpeg.header(image)
-        if header.components != _CMYK:
-            pixels = jpeg.decode(image, header, colour="RGB" if channels == 3 else "GRAY")
-            return np.ascontiguousarray(jpeg.upright(pixels, header.orientation))
-    return _by_pillow(image, channels)
+    if isinstance(image, ImageError):
+        raise image
+    if not (header := _header(image)):
+        return _by_pillow(image, channels)
+    pixels = _by_simplejpeg(image, header, "RGB" if channels == 3 else "GRAY")
+    turned = np.rot90(pixels, (0, 0, 2, 2, 3, 3, 1, 1)[header.orientation - 1])
+    return np.ascontiguousarray(turned[:, ::-1] if header.orientation in (2, 4, 5, 7) else turned)
 
 
 def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.ndarray, ...]:
@@ -132,17 +135,15 @@ def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray
 def _centres(start: float, extent: float, size: int) -> np.ndarray:
     """Where new pixels lie between the old ones of an axis, as in `views.render`: within the crop."""
     places = start + (np.arange(size) + 0.5) * (extent / size) - 0.5
-    return np.minimum(np.maximum(places, start), start + max(extent - 1.0, 0.0))
+    return np.asarray(np.clip(places, start, start + max(extent - 1.0, 0.0)))
 
 
 def _for_crops(image: Encoded, looks: Sequence[Look], channels: int) -> tuple[np.ndarray, int, int]:
     """Rows as far as needed, one or four bytes a pixel, which OpenCV resamples faster than three; and whole sides."""
-    if isinstance(image, bytes) and jpeg.is_jpeg(image):
-        header = jpeg.header(image)
-        if header.components != _CMYK and header.orientation == 1:
-            bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
-            colour = "RGBX" if channels == 3 else "GRAY"
-            return jpeg.decode(image, header, colour=colour, bottom=bottom), header.height, header.width
+    if isinstance(image, bytes) and (header := _header(image)) and header.orientation == 1:
+        bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
+        pixels = _by_simplejpeg(image, header, "RGBX" if channels == 3 else "GRAY", bottom)
+        return pixels, header.height, header.width
     pixels = decode(image, channels)
     if channels == 3:
         pixels = _opencv().cvtColor(pixels, _opencv().COLOR_RGB2RGBA)
@@ -159,6 +160,62 @@ def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return grey[:, :, None]
 
 
+class _Header(NamedTuple):
+    """Of a JPEG as it is stored: sides, 1 (grey) or 3 components, and Exif's orientation, 1 (upright) to 8."""
+
+    height: int
+    width: int
+    components: int
+    orientation: int
+
+
+def _header(data: bytes) -> _Header | None:
+    """None for CMYK, which Pillow knows how to turn into colours, and for what is no JPEG; raises ImageError."""
+    import simplejpeg
+
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError) as error:  # it looks up what a damaged header says
+        raise ImageError(f"damaged JPEG: {error}") from error
+    _check_size(height, width)
+    orientation = 1
+    if b"Exif\0\0" in data:
+        with contextlib.suppress(ImageError), _opened(data) as picture:
+            orientation = _orientation(picture)
+    return None if colours in ("CMYK", "YCCK") else _Header(height, width, 1 if colours == "Gray" else 3, orientation)
+
+
+def _by_simplejpeg(data: bytes, header: _Header, colour: str, bottom: int | None = None) -> np.ndarray:
+    """Decodes a JPEG as it is stored, uint8 (rows, width, colours), as "RGB", "RGBX" or "GRAY"; raises ImageError.
+
+    As TensorFlow, it takes what the decoder can make of damage within the scan, but not a file that ends too early.
+    Rows from `bottom` on may be missing: the height in the header is lowered, and the decoder stops there.
+    """
+    import simplejpeg
+
+    parts = header.components
+    frame = max(data.find(struct.pack(">HBHHB", 8 + 3 * parts, 8, header.height, header.width, parts)) - 2, 0)
+    one_scan = struct.pack(">HHB", _START_OF_SCAN, 6 + 2 * parts, parts)  # rows are stored from top to bottom
+    complete = data.rfind(_END_OF_IMAGE, frame) >= 0  # no chance hits within a scan
+    if not complete:  # then the decoder has to find all of the rest without a warning
+        data += _END_OF_IMAGE
+    elif bottom and bottom + _CONTEXT < header.height and data[frame + 1] in _BASELINE and one_scan in data:
+        data = b"".join((data[: frame + 5], struct.pack(">H", bottom + _CONTEXT), data[frame + 7 :]))
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, colorspace=colour, fastdct=True, strict=not complete)
+    except ValueError as error:
+        raise ImageError(f"damaged JPEG: {error}") from error
+    return pixels
+
+
+def _check_size(height: int, width: int) -> None:
+    """Raises ImageError for more than `PIXELS`, which few bytes can declare and no memory holds."""
+    if height * width > PIXELS:
+        raise ImageError(f"{height:,} x {width:,} pixels are more than {PIXELS:,}: make it smaller")
+
+
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Any]:
     """A Pillow image; what Pillow stumbles over, also while it is used, becomes an ImageError."""
@@ -166,7 +223,7 @@ def _opened(data: bytes) -> Iterator[Any]:
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            jpeg.check_size(picture.height, picture.width)
+            _check_size(picture.height, picture.width)
             yield picture
     except ImageError:
         raise
@@ -174,6 +231,12 @@ def _opened(data: bytes) -> Iterator[Any]:
         raise ImageError(f"no image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's readers raise whatever their formats stumble over
         raise ImageError(str(error) or type(error).__name__) from error
+
+
+def _orientation(picture: Any) -> int:
+    """What Exif says; upright where it says nothing that makes sense."""
+    value = picture.getexif().get(_ORIENTATION)
+    return value if value in range(1, 9) else 1
 
 
 def _by_pillow(data: bytes, channels: int) -> np.ndarray:

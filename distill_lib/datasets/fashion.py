@@ -67,22 +67,14 @@ def check(data: Path) -> None:
     folder = data / "fashion"
     try:
         sums = read_sums(folder)
-        problems = [_problem(folder / name, sums.get(name)) for name in FILES]
-    except (OSError, ValueError) as error:
-        problems = [f"{SUMS} cannot be read ({error})"]
-    if problem := next(filter(None, problems), ""):
+        problem = next((f"{name} differs from {SUMS}" for name in FILES if sha256(folder / name) != sums.get(name)), "")
+    except (OSError, ValueError, DistillError) as error:
+        problem = f"{SUMS} or a file that it lists is missing or damaged ({error})"
+    if problem:
         raise DistillError(
             f"array_record that does not match its card in {folder}: {problem}. Install the package again, or rebuild "
             "the folder with `python tests/makers/fashion_build.py build --source DIR --out DIR`."
         )
-
-
-def _problem(path: Path, digest: str | None) -> str:
-    if digest is None:
-        return f"{path.name} is not listed in {SUMS}"
-    if not path.is_file():
-        return f"{path.name} is missing"
-    return "" if sha256(path) == digest else f"{path.name} ({path.stat().st_size} bytes) differs from its SHA-256"
 
 
 def folder() -> Path:
@@ -98,14 +90,14 @@ def read_originals(source: Path | None = None) -> Originals:
     place = source or folder()
     if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):
         return prepared
-    return Originals(*(_parsed(_read(place, name)) for name in IDX_SHA256))
+    return Originals(*(_read(place, name) for name in IDX_SHA256))
 
 
 def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Training images that `fashion` does not hold, or for "fashion_mnist" not in its validation, and their labels."""
     images, labels, *_ = read_originals()
     rows = choose(labels)
-    kept = rows["teacher"] if name == "fashion_teacher" else np.sort(np.concatenate([rows["train"], rows["teacher"]]))
+    kept = rows["teacher"] if name == "fashion_teacher" else np.union1d(rows["train"], rows["teacher"])
     return images[kept], labels[kept]
 
 
@@ -114,13 +106,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
-def _parsed(content: bytes) -> np.ndarray:
-    """The array of such a file, which its digest has proved to be one."""
-    rank = content[3]
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(struct.unpack_from(f">{rank}I", content, 4))
-
-
-def _read(place: Path, name: str) -> bytes:
+def _read(place: Path, name: str) -> np.ndarray:
     path = place / name if (place / name).exists() else place / f"{name}.gz"
     try:
         content = path.read_bytes()
@@ -129,13 +115,14 @@ def _read(place: Path, name: str) -> bytes:
         raise DistillError(f"the original Fashion-MNIST file {path} is missing. {REMEDY}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DistillError(f"{path} is damaged or cannot be read ({error}): fetch it again. {REMEDY}") from error
-    return _original(name, content, place)
+    _check_original(name, content, place)
+    rank = content[3]
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(struct.unpack_from(f">{rank}I", content, 4))
 
 
-def _original(name: str, content: bytes, place: Path) -> bytes:
+def _check_original(name: str, content: bytes, place: Path) -> None:
     if hashlib.sha256(content).hexdigest() != IDX_SHA256[name]:
         raise DistillError(f"{name} in {place} is not the original (its SHA-256 differs): fetch it again. {REMEDY}")
-    return content
 
 
 def _from_tfds() -> Originals | None:
@@ -145,7 +132,7 @@ def _from_tfds() -> Originals | None:
         return None
     originals = Originals(*_unshuffled("train"), *_unshuffled("test"))
     for name, array in zip(IDX_SHA256, originals, strict=True):
-        _original(name, idx_bytes(array), Path(info.data_dir))
+        _check_original(name, idx_bytes(array), Path(info.data_dir))
     return originals
 
 
@@ -161,9 +148,8 @@ def _unshuffled(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def choose(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Row numbers of the original training file that belong to "train", "validation" and "teacher", by its labels."""
-    first = np.stack(
-        [np.flatnonzero(labels == label)[: 2 * PER_CLASS] for label in range(CARDS["fashion"].num_classes)], axis=1
-    )
+    classes = range(CARDS["fashion"].num_classes)
+    first = np.stack([np.flatnonzero(labels == label)[: 2 * PER_CLASS] for label in classes], axis=1)
     train, validation = first[:PER_CLASS].ravel(), first[PER_CLASS:].ravel()
     teacher = np.setdiff1d(np.arange(len(labels)), np.concatenate([train, validation]))
     return {"train": train, "validation": validation, "teacher": teacher}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_lib.datasets.cards import SPLITS, Dataset
-from distill_lib.datasets.jpeg import ImageError
+from distill_lib.datasets.decode import ImageError
 from distill_lib.errors import DistillError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -184,7 +184,8 @@ def _pictures(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[list[
         if _composed(name) not in classes:
             raise DistillError(f"{folder / name} is a class that has no training pictures: add or remove it.")
         entries = list(_files(str(folder / name)))
-        chosen = [Path(entry).relative_to(root).as_posix() for entry in entries if _is_picture(entry)]
+        named = [entry for entry in entries if entry.name.lower().endswith(EXTENSIONS) and entry.name[0] != "."]
+        chosen = [Path(entry).relative_to(root).as_posix() for entry in named if not os.path.isdir(entry)]
         if trains and not chosen:
             raise DistillError(
                 f"class {name!r} has no pictures in {folder / name}: add some (they end in {', '.join(EXTENSIONS)}), "
@@ -202,7 +203,3 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
             yield entry
         elif not entry.name.startswith("."):
             yield from _files(entry.path)
-
-
-def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".") and not os.path.isdir(entry)

@@ -22,9 +22,13 @@ PIECES = (3, 5)  # rows and columns that `write_folder` cuts a photograph into
 
 def load(name: str) -> np.ndarray:
     """Reads a photograph, uint8 (height, width, 3); DistillError if the package that ships it is not installed."""
+    return read_file(*FILES[name])
+
+
+def read_file(package: str, file: str) -> np.ndarray:
+    """Reads any picture that a package ships, by its path in it; as `load`."""
     from PIL import Image
 
-    package, file = FILES[name]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise DistillError(f"{package} is not installed, which ships a photograph: pip install -r requirements.txt.")

@@ -162,17 +162,12 @@ def manual_folder() -> Path:
 
 def manual_hints(dataset: Dataset) -> tuple[str, ...]:
     """Of each such file: its size, and whether it lies where TFDS looks for it."""
-
-    def state(path: Path, size: int) -> str:
-        if not path.is_file():
-            return "is missing"
-        return "is there" if path.stat().st_size == size else f"has {size_text(path.stat().st_size)} instead"
-
-    folder = manual_folder()
-    return tuple(
-        f"{file} ({size_text(size)}): {state(folder / file, size)}, in {folder}"
-        for file, size in dataset.manual_files.items()
-    )
+    hints, folder = [], manual_folder()
+    for file, size in dataset.manual_files.items():
+        held = (folder / file).stat().st_size if (folder / file).is_file() else None
+        state = {None: "is missing", size: "is there"}.get(held) or f"has {size_text(held)} instead"
+        hints.append(f"{file} ({size_text(size)}): {state}, in {folder}")
+    return tuple(hints)
 
 
 def card_text(dataset: Dataset) -> str:

@@ -104,10 +104,10 @@ def _features(builder: str, info: Any) -> dict[str, Any]:
 def files_problem(info: Any) -> str:
     """What is wrong with a prepared set, by its info and the names of its files; empty if nothing is."""
     folder = Path(info.data_dir)
-    if not (folder / "dataset_info.json").exists():
-        return f"{info.full_name} is not prepared as array_record in {folder}"
-    if info.file_format.value != "array_record":
-        return f"{info.full_name} is not prepared as array_record in {folder} but as {info.file_format.value}"
+    prepared = (folder / "dataset_info.json").exists()
+    if not prepared or info.file_format.value != "array_record":
+        other = f" but as {info.file_format.value}" if prepared else ""
+        return f"{info.full_name} is not prepared as array_record in {folder}{other}"
     shards = [Path(path) for split in info.splits.values() for path in split.filepaths]
     missing = [path.name for path in shards if not path.exists()]
     if missing:
@@ -117,6 +117,8 @@ def files_problem(info: Any) -> str:
 
 def content_problem(dataset: Dataset, info: Any) -> str:
     """What is wrong with a set all of whose files are there, by what they say of themselves."""
+    from array_record.python.array_record_module import ArrayRecordReader as reader  # noqa: N813
+
     for split, expression in dataset.splits.items():
         part, _, _ = expression.partition("[")
         if part not in info.splits:
@@ -125,20 +127,12 @@ def content_problem(dataset: Dataset, info: Any) -> str:
             return f"{problem} in {info.data_dir}"
     for split in info.splits.values():
         for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
-            if _records(str(path)) != expected:
+            records = None
+            with contextlib.suppress(RuntimeError, ValueError), contextlib.closing(reader(str(path))) as opened:
+                records = opened.num_records()
+            if records != expected:
                 return f"{path} is damaged"
     return ""
-
-
-def _records(path: str) -> int | None:
-    """Number of records of an array_record file; None if it cannot be opened."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    try:
-        with contextlib.closing(ArrayRecordReader(path)) as reader:
-            return int(reader.num_records())
-    except (RuntimeError, ValueError):
-        return None
 
 
 def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
@@ -146,11 +140,9 @@ def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = Fa
     first = f"Delete {damaged}, or set TFDS_DATA_DIR to another place, and prepare it again. " if damaged else ""
     if not needs_tensorflow(dataset.builder):
         return f"{first}Prepare it: `distill data prepare {dataset.name}`"
-    return (
-        f"{first}Preparing needs TensorFlow, once, in a throw-away environment (reading does not): "
-        f"`{command(dataset, register_checksums=register_checksums)}`; set TFDS_DATA_DIR first if the data shall lie "
-        "elsewhere."
-    )
+    typed = command(dataset, register_checksums=register_checksums)
+    first += f"Preparing needs TensorFlow, once, in a throw-away environment (reading does not): `{typed}`"
+    return f"{first}; set TFDS_DATA_DIR first if the data shall lie elsewhere."
 
 
 def command(dataset: Dataset, *, register_checksums: bool = False) -> str:

@@ -119,10 +119,7 @@ def _step(
 
 
 def _draws(image: np.ndarray, seed: int, count: int, size: int, **options: Any) -> np.ndarray:
-    """Several rendered views of one image.
-
-    They are drawn two by two: batches of one size everywhere are compiled once, and compiling is most of the time here.
-    """
+    """Several rendered views of one image, drawn two by two: batches of one size everywhere are compiled once."""
     batch, parts = np.repeat(image[None], 2, axis=0), []
     for pair in range((count + 1) // 2):
         view = views.sample(jax.random.fold_in(jax.random.key(seed), pair), 2, **options)

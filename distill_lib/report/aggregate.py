@@ -33,7 +33,7 @@ def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFrame
     They are on all training images, by a live teacher. Of each preset and policy only the most common settings stay, so
     that a run with another learning rate is never averaged in; and of those each seed once.
     """
-    return _comparable(live(_whole(runs)), variants)
+    return _comparable(live(matching.having(runs, "train_images", None)), variants)
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
@@ -44,16 +44,12 @@ def grid(runs: pd.DataFrame) -> pd.DataFrame:
 def replays(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the study that replayed stored answers; each seed and number of kept logits once."""
     stored = runs[runs["stored"].notna()] if "stored" in runs else runs.iloc[:0]
-    return _comparable(_whole(stored), LENGTHS, ["stored"])
+    return _comparable(matching.having(stored, "train_images", None), LENGTHS, ["stored"])
 
 
 def live(runs: pd.DataFrame) -> pd.DataFrame:
     """Without the runs that replayed stored answers: no figure may mix these with the others."""
     return runs[runs["stored"].isna()] if "stored" in runs else runs
-
-
-def _whole(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs[runs["train_images"].isna()] if "train_images" in runs else runs
 
 
 def _comparable(runs: pd.DataFrame, variants: Sequence[str], apart: Sequence[str] = ()) -> pd.DataFrame:

@@ -26,8 +26,8 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """That of `differences.verdict`, or "no records yet"."""
-        return differences.verdict(self.cases, self.wanted) if self.cases else records.NOTHING
+        """That of `differences.verdict`."""
+        return differences.verdict(self.cases, self.wanted)
 
 
 def all_claims(runs: pd.DataFrame) -> list[Claim]:

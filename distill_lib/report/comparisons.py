@@ -83,7 +83,7 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
     rows = []
     for pair in _pairs(name):
         each = known.get(pair)
-        verdict = differences.verdict([each], 1) if each else records.NOTHING
+        verdict = differences.verdict([each] if each else [], 1)
         if pair not in better:
             verdict = {"agrees": "better", "disagrees": "worse"}.get(verdict, verdict)
         rows.append({"here": " minus ".join(pair)} | differences.columns(each) | {"verdict": verdict})

@@ -25,34 +25,28 @@ from distill_lib.experiments import matching
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe, presets
 
-DEVICE = "H100 SXM"
-"""The device that hours are given for if none is named."""
-UTILISATION = 0.45
-"""The share of the stated peak that this project aims at in a step."""
+DEVICE = "H100 SXM"  # that hours are given for if none is named
+UTILISATION = 0.45  # the share of the stated peak that this project aims at in a step
 STUDENT_PASSES = 3  # one forward, and two products of the same size for each of them backward
 
 
 class Device(NamedTuple):
-    """Peaks of an accelerator, of a TPU of a chip, and their source.
-
-    Floating-point operations a second of dense matrix products; that of float32 is at JAX's default precision.
-    """
+    """Floating-point operations a second of dense matrix products by dtype, of a TPU of a chip, and their source."""
 
     bfloat16: float
-    float32: float
+    float32: float  #: at JAX's default precision
     source: str
 
     def peak(self, dtype: str) -> float:
-        """That of networks that compute in "bfloat16" or "float32"."""
-        return self.bfloat16 if dtype == "bfloat16" else self.float32
+        """That of a dtype, "bfloat16" or "float32"."""
+        return float(getattr(self, dtype))
 
 
 FILE = Path(__file__).parents[1] / "data" / "devices.csv"
 DEVICES = {
     name: Device(float(half), float(full), source)
     for name, half, full, source in [*csv.reader(FILE.read_text(encoding="utf-8").splitlines())][1:]
-}
-"""By the names that their makers write."""
+}  # by the names that their makers write
 
 
 def peaks(name: str) -> Device:
@@ -114,14 +108,9 @@ def of_evaluation(network: str, dataset: str, device: str = DEVICE) -> Cost:
     return Cost(steps=0, teacher=answers, student=0.0, hours=device_hours(answers, device, "float32"))
 
 
-def device_hours(operations: float, device: str, dtype: str, utilisation: float = UTILISATION) -> float:
-    """Hours times devices that operations take; the same for any number of devices, as far as utilisation is.
-
-    Raises DistillError for an unknown device, and a utilisation that is not above 0 and at most 1.
-    """
-    if not 0 < utilisation <= 1:
-        raise DistillError(f"utilisation is a share from above 0 to 1, got {utilisation}.")
-    return operations / (peaks(device).peak(dtype) * utilisation) / 3600
+def device_hours(operations: float, device: str, dtype: str) -> float:
+    """Hours times devices that operations take at `UTILISATION`; DistillError for an unknown device."""
+    return operations / (peaks(device).peak(dtype) * UTILISATION) / 3600
 
 
 def operations_per_image(recipe: Recipe) -> float:
@@ -168,16 +157,16 @@ def training_images(recipe: Recipe) -> int:
     return count
 
 
-def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512), utilisation: float = UTILISATION) -> pd.DataFrame:
+def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512)) -> pd.DataFrame:
     """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
 
-    Raises DistillError if the number of images, a teacher's network or the utilisation is not usable.
+    Raises DistillError if the number of images or a teacher's network is not known.
     """
     rows, operations = [], operations_per_image(recipe)
     for name, device in DEVICES.items():
         total = recipe.steps(training_images(recipe)) * recipe.batch_size * operations
-        hours, peak = device_hours(total, name, recipe.dtype, utilisation), device.peak(recipe.dtype)
-        speed = peak * utilisation * counts[0] / operations
+        hours, peak = device_hours(total, name, recipe.dtype), device.peak(recipe.dtype)
+        speed = peak * UTILISATION * counts[0] / operations
         row = {"device": name, "peak (TFLOP/s)": f"{peak / 1e12:,.0f}", "device-hours": f"{hours:,.0f}"}
         row |= {f"days on {count}": f"{hours / count / 24:,.1f}" for count in counts}
         row |= {f"images/s on {counts[0]}": f"{speed:,.0f}", "host cores for them": host_cores(recipe, speed)}

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from distill_lib.records import NOTHING
+
 Key = TypeVar("Key")
 
 LEVEL = 0.05  # a corrected p-value below this one is called seen
@@ -25,32 +27,20 @@ _NO_SPREAD = 1e-9  # of accuracies or losses: less is rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much `first` lies above `second`.
-
-    Attributes:
-        epochs: length of the schedule, of `first` where they differ.
-        value: difference of the means; of pairs, over these alone.
-        error: its standard error; this and the next three are NaN where a side has one run, or runs have no spread.
-        low, high: ends of its 95 % interval, from Student's t.
-        p: two-sided, of the paired test or of Welch's.
-        corrected: p after `holm`; NaN before.
-        runs: runs of either side that took part.
-        paired: whether these are pairs with common seed and views.
-        metric: column of the records.
-    """
+    """How much `first` lies above `second`."""
 
     first: str
     second: str
-    epochs: float
-    value: float
-    error: float = math.nan
-    low: float = math.nan
+    epochs: float  #: length of the schedule, of `first` where they differ
+    value: float  #: difference of the means; of pairs, over these alone
+    error: float = math.nan  #: standard error; as the next three NaN where a side has one run, or runs have no spread
+    low: float = math.nan  #: lower end of the 95 % interval, from Student's t
     high: float = math.nan
-    p: float = math.nan
-    corrected: float = math.nan
-    runs: tuple[int, int] = (1, 1)
-    paired: bool = False
-    metric: str = "test_top1"
+    p: float = math.nan  #: two-sided, of the paired test or of Welch's
+    corrected: float = math.nan  #: p after `holm`
+    runs: tuple[int, int] = (1, 1)  #: of either side that took part
+    paired: bool = False  #: whether these are pairs with common seed and views
+    metric: str = "test_top1"  #: column of the records
 
     @property
     def single(self) -> bool:
@@ -142,6 +132,9 @@ def tested(differences: Iterable[Difference]) -> int:
 
 def verdict(differences: Iterable[Difference], wanted: int) -> str:
     """Whether differences have the wanted sign: all, some, or none, among those of several runs."""
+    differences = list(differences)
+    if not differences:
+        return NOTHING
     signs = {difference.sign for difference in differences if not difference.single}
     if not signs:
         return "undecided (one run)"

@@ -9,8 +9,7 @@ from distill_lib.experiments import PRETRAINED, matching
 from distill_lib.report import aggregate, cost
 
 EMBEDDED = "fashion"
-SEEDS = (0, 1, 2)
-"""Of the embedded set; the paper's own runs have one."""
+SEEDS = (0, 1, 2)  # of the embedded set; the paper's own runs have one
 
 
 def command(name: str, dataset: str) -> str:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 FILE = Path(__file__).parents[1] / "data" / "paper_tables.csv"
 AUTHORS = "Beyer et al. 2022"
 NOT_RUN = "not run yet".replace(" ", aggregate.BLANK)
-TOLERANCE = 1.0
-"""Points by which a mean may differ from the paper's number, which is of one run and has no spread, and still agree."""
+TOLERANCE = 1.0  # points that a mean may lie from the paper's number, which is of one run without a spread, and agree
 AGREES, DISAGREES = "agrees", "disagrees"
 _COMMANDS = {
     "train": "nox -s run -- {on} -p variant {name}",

@@ -14,8 +14,7 @@ from distill_lib.report.tables import html_table
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-_NOT_TOLD = ("dataset", "variant", "policy", "epochs", "evaluations")
-"""Fields that tables have other words for, or that decide no result."""
+_NOT_TOLD = ("dataset", "variant", "policy", "epochs", "evaluations")  # there are other words, or no result depends
 
 
 def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -89,14 +89,13 @@ def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
 
     In a cell the top-1 accuracy in percent and, behind a bar, the divergence from the teacher as it is.
     """
-    rows = []
-    for (policy, epochs, _), own in frame.groupby(["policy", "epochs", "run_id"], dropna=False, sort=False):
-        row = _network(policy, epochs)
-        for each in own.to_dict("records"):
-            cell = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
-            row[_bits(each["family"], each["severity"])] = cell
-        rows.append(row)
-    return pd.DataFrame(rows)
+    rows = dict[str, dict[str, str]]()
+    for each in frame.to_dict("records"):
+        about = each["policy"], each["epochs"]
+        row = rows.setdefault(f"{about} {each['run_id']}", _network(*about))
+        cell = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
+        row[_bits(each["family"], each["severity"])] = cell
+    return pd.DataFrame(rows.values())
 
 
 def sizes(frame: pd.DataFrame) -> pd.DataFrame:

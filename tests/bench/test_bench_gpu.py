@@ -17,7 +17,6 @@ def test_parts_that_fail_or_hang_are_told_and_the_others_run(
 ) -> None:
     """A part that hangs ends with what it has started; all know the folder of results."""
     monkeypatch.setenv("DISTILL_RESULTS", "elsewhere")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     late, run = tmp_path / "late", gpu.run
     sleeps = f"import time, pathlib; time.sleep(3); pathlib.Path({str(late)!r}).touch()"
     codes = {
@@ -25,9 +24,9 @@ def test_parts_that_fail_or_hang_are_told_and_the_others_run(
         "hangs": f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeps!r}])",
         "works": "import os, time; time.sleep(3); print('into', os.environ['DISTILL_RESULTS'])",
     }
-    monkeypatch.setattr(gpu, "SMALL", (("fails", 60, "fails"), ("hangs", 2, "hangs"), ("works", 60, "works")))
+    monkeypatch.setattr(gpu, "PARTS", {"fails": (60, "fails"), "hangs": (2, "hangs"), "works": (60, "works")})
     monkeypatch.setattr(gpu, "run", lambda command, limit: run([*command[:1], "-c", codes[command[-1]]], limit))
-    rows = gpu.measure(small=True, out=str(tmp_path / "out"))
+    rows = gpu.measure(out=str(tmp_path / "out"))
     assert [row["outcome"].partition(",")[0] for row in rows] == [
         "failed with exit code 3",
         "stopped after 2 s",
@@ -38,11 +37,10 @@ def test_parts_that_fail_or_hang_are_told_and_the_others_run(
     assert os.environ["DISTILL_RESULTS"] == str(tmp_path / "out"), "where the benchmark's own record is written"
 
 
-@pytest.mark.parametrize("parts", [gpu.PARTS, gpu.SMALL])
-def test_all_parts_exist_and_together_take_less_than_ten_minutes(parts: tuple[gpu.Part, ...]) -> None:
+def test_all_parts_exist_and_together_take_less_than_ten_minutes() -> None:
     """Also where each takes all the time that it has."""
-    assert sum(seconds for _, seconds, _ in parts) < 600
-    for command, name, *options in (command.split() for _, _, command in parts):
+    assert sum(seconds for seconds, _ in gpu.PARTS.values()) < 600
+    for command, name, *options in (command.split() for _, command in gpu.PARTS.values()):
         if command == "run":
             assert notebooks.find(name, Path(__file__))
             continue

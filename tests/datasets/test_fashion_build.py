@@ -122,12 +122,12 @@ def test_verify_tells_equal_recoded_and_different(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("missing", "fashion-train.array_record-00000-of-00001 is missing"),
-        ("truncated", r"fashion-train.array_record-00000-of-00001 \(1000 bytes\) differs from its SHA-256"),
-        ("flipped", "differs from its SHA-256"),
-        ("no sums", "SHA256SUMS cannot be read"),
-        ("empty sums", "is not listed in SHA256SUMS"),
-        ("broken sums", "SHA256SUMS cannot be read"),
+        ("missing", "cannot read .*fashion-train.array_record-00000-of-00001"),
+        ("truncated", "fashion-train.array_record-00000-of-00001 differs from SHA256SUMS"),
+        ("flipped", "differs from SHA256SUMS"),
+        ("no sums", "SHA256SUMS or a file that it lists is missing or damaged"),
+        ("empty sums", "differs from SHA256SUMS"),
+        ("broken sums", "SHA256SUMS or a file that it lists is missing or damaged"),
     ],
 )
 def test_a_folder_that_does_not_match_its_card_is_refused(

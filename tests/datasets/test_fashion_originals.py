@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from distill_lib.datasets import fashion
@@ -81,12 +79,6 @@ def test_a_damaged_file_is_told(small: fashion.Originals, tmp_path: Path, damage
     with pytest.raises(DistillError, match="fetch it again") as caught:
         fashion.read_originals(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=3), st.integers(0, 1000))
-def test_idx_there_and_back(shape: list[int], seed: int) -> None:
-    array = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    np.testing.assert_array_equal(fashion._parsed(fashion.idx_bytes(array)), array)
 
 
 def store_with_tfds(small: fashion.Originals, data_dir: Path) -> None:

@@ -30,24 +30,18 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
     logits = {"student": jax.jit(models.logits, static_argnums=0)(task.student, task.start, check)}
     if task.teacher:
         logits["teacher"] = jax.jit(task.teacher.logits)(check)
+    side = PEAK_SIDE[jax.default_backend()]
+    ones, product = jnp.ones((side, side), task.recipe.dtype), jax.jit(jnp.matmul)
     facts = {
         "version": f"jax {jax.__version__}",
         "device": jax.default_backend(),
         "parameters": {role: flops.parameters(net, task.image_shape) for role, net in nets.items()},
         "macs": {role: flops.macs(net, task.image_shape) for role, net in nets.items()},
         "logits": {role: np.asarray(each).tolist() for role, each in logits.items()},
-        "peak": _peak(task.recipe.dtype),
+        "peak": 2 * side**3 / min(timing.seconds(lambda: product(ones, ones).block_until_ready()) for _ in range(11)),
     }
     images, given = np.load(case["images"]), None
     if not case["renders"]:  # the host has made crops, and mixup alone is part of the step
         crops = Crops(images, {}, np.arange(len(images)) % task.num_classes)
         given = students.batches_of(task, (jax.device_put(crops) for _ in itertools.count()))
     return students.Students(task, case["students"], given).run, facts
-
-
-def _peak(dtype: str) -> float:
-    """Floating-point operations a second in a product of two large square matrices: the best of ten."""
-    side = PEAK_SIDE[jax.default_backend()]
-    ones, product = jnp.ones((side, side), dtype), jax.jit(jnp.matmul)
-    spent = [timing.seconds(lambda: product(ones, ones).block_until_ready()) for _ in range(11)]
-    return 2 * side**3 / min(spent)
