@@ -43,6 +43,7 @@ CHAPTERS = (
         "labels",
         "resolutions_and_ensembles",
         "mobilenet",
+        "families",
         "optimizers",
         "initialization",
     ),

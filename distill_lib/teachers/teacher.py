@@ -20,6 +20,7 @@ from distill_lib.teachers import function, published, timm_names
 _FILES = Path(__file__).parents[1] / "data" / "teachers"
 EMBEDDED = {
     "fashion": _FILES / "fashion_bit_r11w24.npz",
+    "fashion_vit": _FILES / "fashion_vit_d4w64p7.npz",
     "imagenet_lite0": _FILES / "imagenet_efficientnet_lite0.npz",
 }
 """Teachers that come with the package, by name."""
