@@ -44,10 +44,11 @@ CHAPTERS = (
         "resolutions_and_ensembles",
         "how_much_teacher",
         "mobilenet",
+        "families",
         "optimizers",
         "initialization",
     ),
-    *("out_of_domain", "ablations", "robustness", "quantize"),
+    *("out_of_domain", "few_photographs", "ablations", "robustness", "quantize"),
 )
 """Notebooks that the book shows as chapters on an experiment."""
 SETS = ("flowers", "pets", "food", "sun397", "imagenet")

@@ -1,4 +1,4 @@
-"""Vision Transformers: patches of 16 x 16 pixels as words, a class token, pre-norm encoder blocks.
+"""Vision Transformers: patches of 16 x 16 pixels, or fewer, as words, a class token, pre-norm encoder blocks.
 
 Parameter names and shapes are those of the published AugReg files, and GELU is the exact one, as in timm. Dosovitskiy
 et al., ICLR 2021, section 3.1; Touvron et al., ICML 2021, table 1 (sizes); Steiner et al., TMLR 2022 (AugReg).
@@ -7,6 +7,7 @@ et al., ICLR 2021, section 3.1; Touvron et al., ICML 2021, table 1 (sizes); Stei
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -145,8 +146,15 @@ def resize_positions(params: Params, resolution: int) -> Params:
 
 
 def builders() -> Mapping[str, Callable[..., ViT]]:
-    """What builds each model of this family, by name."""
-    return {name: functools.partial(ViT, width=width, heads=width // HEAD_WIDTH) for name, width in WIDTHS.items()}
+    """The published ones, and `vit_d{depth}w{width}p{patch}` for small images, with heads of 16 channels."""
+    published = {name: functools.partial(ViT, width=width, heads=width // HEAD_WIDTH) for name, width in WIDTHS.items()}
+    small = {
+        f"vit_d{depth}w{width}p{patch}": functools.partial(
+            ViT, width=width, heads=width // 16, depth=depth, patch=patch
+        )
+        for depth, width, patch in itertools.product((4, 6), (32, 48, 64), (4, 7))
+    }
+    return published | small
 
 
 def _check_side(height: int, width: int, patch: int) -> None:

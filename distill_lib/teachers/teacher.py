@@ -21,6 +21,7 @@ _FILES = Path(__file__).parents[1] / "data" / "teachers"
 WEAKER = ("fashion_1ep", "fashion_4ep", "fashion_w8", "fashion_w16", "fashion_seed1")  # or as good; in float16
 EMBEDDED = {
     "fashion": _FILES / "fashion_bit_r11w24.npz",
+    "fashion_vit": _FILES / "fashion_vit_d4w64p7.npz",
     "imagenet_lite0": _FILES / "imagenet_efficientnet_lite0.npz",
 } | {name: _FILES / f"{name}.npz" for name in WEAKER}
 """Teachers that come with the package, by name."""

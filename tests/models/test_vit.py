@@ -71,6 +71,17 @@ def test_published_names_and_sizes(name: str, width: int, count: int) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize(("name", "tokens", "count"), [("vit_d4w32p7", 17, 53_386), ("vit_d6w64p4", 50, 305_034)])
+def test_small_ones_take_pictures_of_28_pixels(name: str, tokens: int, count: int) -> None:
+    """Their names say blocks, width and patch; heads have 16 channels."""
+    model = models.create(name, 10)
+    params = flatten(models.shapes(model, (28, 28, 1))["params"])
+    assert params["Transformer/posembed_input/pos_embedding"].shape == (1, tokens, model.width)
+    assert params["Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"].shape[2] == 16
+    assert f"Transformer/encoderblock_{model.depth - 1}/MlpBlock_3/Dense_0/bias" in params
+    assert sum(math.prod(leaf.shape) for leaf in params.values()) == count
+
+
 def plain_norm(x: np.ndarray, at: dict) -> np.ndarray:
     """Layer normalisation over the last axis."""
     centred = x - x.mean(axis=-1, keepdims=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import datasets, losses, models, recipes, teachers, views, weights
+from distill_lib import datasets, losses, models, recipes, records, teachers, views, weights
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline.splits import InMemory
 from distill_lib.models import bit
@@ -148,6 +148,17 @@ def test_a_checkpoint_is_loaded_with_its_model(path: Path) -> None:
     np.testing.assert_allclose(found.logits(images), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["fashion", "fashion_vit"])
+def test_an_embedded_teacher_is_as_right_as_the_record_of_its_run_says(name: str) -> None:
+    """So that file and record belong together; on the validation images, which students are chosen by."""
+    run = weights.load_metadata(teachers.EMBEDDED[name])["run_id"]
+    known = records.load(records.find_results() / "fashion_teacher_full" / run)["result"]["validation_top1"]
+    pictures, labels, _ = datasets.arrays("fashion", "validation")
+    teacher = teachers.load(name, num_classes=10, channels=1, resolution=28)
+    right = jax.jit(teacher.logits)(views.normalize(pictures)).argmax(-1) == labels
+    assert abs(float(right.mean()) - known) < 0.002  # rounding may turn a picture or two
+
+
 def test_a_teacher_is_folded_when_it_is_loaded(path: Path) -> None:
     """What never changes is not computed in every step: the weights are standardised already."""
     found = teachers.load(str(path), num_classes=10, channels=1, resolution=8)
@@ -245,7 +256,7 @@ def test_a_teacher_of_another_data_set_is_refused(path: Path, classes: int, chan
     [
         (
             "fashoin",
-            "unknown teacher 'fashoin'.*Valid: fashion, imagenet_lite0, .*R152x2_T_224, .*mock, a path ending in .npz",
+            "unknown teacher 'fashoin'.*Valid: fashion, .*imagenet_lite0, .*R152x2_T_224, .*mock, a path ending in .npz",
         ),
         ("absent.npz", "no checkpoint at absent.npz; check the path"),
     ],
