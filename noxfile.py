@@ -33,8 +33,8 @@ FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
 
 BENCHMARKS = ("sweep", "step", "soft_labels", "loop", "optimizers")
 COMPARISONS = (
-    "ablations", "capacity", "families", "initialization", "labels", "mobilenet", "optimizers", "out_of_domain",
-    "patience", "resolutions_and_ensembles",
+    "ablations", "capacity", "families", "few_photographs", "initialization", "labels", "mobilenet", "optimizers",
+    "out_of_domain", "patience", "resolutions_and_ensembles",
 )  # fmt: skip
 SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own lists have; each set has a notebook
     **{name: [["-p", "seeds", "[0]"]] for name in COMPARISONS},

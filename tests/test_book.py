@@ -47,7 +47,7 @@ CHAPTERS = (
         "optimizers",
         "initialization",
     ),
-    *("out_of_domain", "ablations", "robustness", "quantize"),
+    *("out_of_domain", "few_photographs", "ablations", "robustness", "quantize"),
 )
 """Notebooks that the book shows as chapters on an experiment."""
 SETS = ("flowers", "pets", "food", "sun397", "imagenet")

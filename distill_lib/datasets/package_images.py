@@ -1,28 +1,33 @@
-"""Images that installed packages bring along, as training images of another domain; they are never judged by.
+"""Images that installed packages bring along.
 
-`digits` are scikit-learn's (UCI, Alpaydin and Kaynak, 1998), `patches` squares of the photographs of `FILES`.
+`digits` are scikit-learn's (UCI, Alpaydin and Kaynak, 1998), `patches` squares of the photographs of `FILES`; both are
+training images of another domain, which nobody is judged by. `photographs` are squares of all of `SHEET`, without
+labels; those to learn from, and those to be judged by, are of different photographs.
 """
 
+import csv
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from distill_lib.errors import DistillError
 
-FILES = {  # name -> package, file in it
-    "coffee": ("skimage", "data/coffee.png"),
-    "cat": ("skimage", "data/chelsea.png"),
-    "rocket": ("skimage", "data/rocket.jpg"),
-    "palace": ("sklearn", "datasets/images/china.jpg"),
-    "flower": ("sklearn", "datasets/images/flower.jpg"),
+SHEET = {
+    row["name"]: row
+    for row in csv.DictReader(
+        (Path(__file__).parents[1] / "data" / "photographs.csv").read_text(encoding="utf-8").splitlines()
+    )
 }
+"""Where each photograph is, whose split of `photographs` it is of, and who gives it away on what terms."""
+FILES = ("coffee", "cat", "rocket", "palace", "flower")  # those that patches, pieces and figures are of
 PIECES = (3, 5)  # rows and columns that `write_folder` cuts a photograph into
 
 
 def load(name: str) -> np.ndarray:
     """Reads a photograph, uint8 (height, width, 3); DistillError if the package that ships it is not installed."""
-    return read_file(*FILES[name])
+    return read_file(SHEET[name]["package"], SHEET[name]["file"])
 
 
 def read_file(package: str, file: str) -> np.ndarray:
@@ -52,13 +57,23 @@ def write_folder(root: Path) -> Path:
 
 
 PATCHES, PATCH_SIDE = 1_020, 28  # in number and in pixels
+SQUARES, SQUARE_SIDE = {"train": 256, "validation": 128, "test": 128}, 96  # of each photograph
 _GREYS = 16  # of the digits
 
 
-def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads "digits" or "patches": images uint8 (n, side, side[, 3]), and labels int32 (n,); raises as `load`."""
+def read(name: str, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Reads "digits", "patches" or a split of "photographs": images uint8 (n, side, side[, 3]), and their labels.
+
+    Labels are int32 (n,), and (n, 0) for "photographs", which have none; the squares of a photograph follow one
+    another. Raises as `load`.
+    """
     if name == "patches":
-        return _patches()
+        labels = np.arange(PATCHES, dtype=np.int32) % len(FILES)
+        return _squares([FILES[label] for label in labels], PATCH_SIDE, largest=0.5), labels
+    if name == "photographs":
+        of_split = [key for key, row in SHEET.items() if row["split"] == split]
+        images = _squares(np.repeat(of_split, SQUARES[split]).tolist(), SQUARE_SIDE, largest=1.0)
+        return images, np.zeros((len(images), 0), np.int32)
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -67,18 +82,31 @@ def read(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(digits.images * (255 / _GREYS)).astype(np.uint8), digits.target.astype(np.int32)
 
 
-def _patches() -> tuple[np.ndarray, np.ndarray]:
-    """Squares at places and of sizes drawn once: from 28 pixels to half of the photograph, shrunk by area."""
+def central(name: str) -> np.ndarray:
+    """The central square of a photograph, shrunk as those of `photographs` are, uint8 (96, 96, 3)."""
     from PIL import Image
 
-    pictures = [Image.fromarray(load(name)) for name in FILES]
-    bits = np.random.Philox(key=np.array([0, 0], np.uint64)).random_raw(3 * PATCHES).reshape(PATCHES, 3)
-    labels = np.arange(PATCHES, dtype=np.int32) % len(pictures)
+    picture = Image.fromarray(load(name))
+    side = min(picture.size)
+    x, y = (picture.width - side) / 2, (picture.height - side) / 2
+    box = (x, y, x + side, y + side)
+    return np.asarray(picture.resize((SQUARE_SIDE, SQUARE_SIDE), Image.Resampling.BOX, box))
+
+
+def _squares(names: Sequence[str], size: int, largest: float) -> np.ndarray:
+    """A square of each of these photographs, at places and of sizes drawn once, shrunk by area to `size` pixels.
+
+    Their sides are from `size` pixels to a share `largest` of the photograph's shorter one.
+    """
+    from PIL import Image
+
+    pictures = {name: Image.fromarray(load(name)) for name in dict.fromkeys(names)}
+    bits = np.random.Philox(key=np.array([0, 0], np.uint64)).random_raw(3 * len(names)).reshape(-1, 3)
     images = []
-    for label, (size, top, left) in zip(labels, bits / 2.0**64, strict=True):
-        picture = pictures[label]
-        side = PATCH_SIDE + size * (min(picture.size) / 2 - PATCH_SIDE)
+    for name, (extent, top, left) in zip(names, bits / 2.0**64, strict=True):
+        picture = pictures[name]
+        side = size + extent * (largest * min(picture.size) - size)
         x, y = left * (picture.width - side), top * (picture.height - side)
         square = (x, y, x + side, y + side)
-        images.append(np.asarray(picture.resize((PATCH_SIDE, PATCH_SIDE), Image.Resampling.BOX, square)))
-    return np.stack(images), labels
+        images.append(np.asarray(picture.resize((size, size), Image.Resampling.BOX, square)))
+    return np.stack(images)

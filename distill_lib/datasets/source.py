@@ -271,7 +271,7 @@ def _rows(dataset: Dataset, split: str) -> tfds_sets.Rows:
             raise DistillError(f"{problem}. {tfds_sets.remedy(dataset)}")
         rows = tfds_sets.open_rows(dataset.builder, dataset.splits[split], dataset.keys[0])
     elif dataset.origin == "package":
-        rows = tfds_sets.memory_rows(*package_images.read(dataset.name))
+        rows = tfds_sets.memory_rows(*package_images.read(dataset.name, split))
     elif dataset.origin == "originals" and split == "train":
         rows = tfds_sets.memory_rows(*fashion.training_images(dataset.name))
     else:

@@ -24,14 +24,14 @@ def metrics(
     if it is one of them, and images without any are not counted; None where the classes are other ones.
 
     Returns:
-        With labels `top1` (share of right predictions) and `ece` (expected calibration error), with a teacher `kl`
+        With any label `top1` (share of right predictions) and `ece` (expected calibration error), with a teacher `kl`
         (nats, temperature 1), `agreement` (share of images with the same prediction) and `agreement@5` (share where the
         teacher's is among the student's five most likely). NotFiniteError if the student's are not numbers.
     """
     if not (np.abs(logits) < LARGEST_LOGIT).all():
         raise NotFiniteError("answers are not finite: the network has diverged, or its checkpoint is damaged.")
     result = {}
-    if labels is not None:
+    if labels is not None and (labels.ndim == 1 or labels.any()):
         result = {"top1": multilabel_accuracy(logits, labels), "ece": calibration_error(logits, labels)}
     if teacher_logits is not None:
         student, teacher = jnp.asarray(logits), jnp.asarray(teacher_logits)

@@ -117,6 +117,10 @@ def refuse_impossible(recipe: Recipe) -> None:
             f"label_smoothing smooths a teacher's first guess: choose a policy with a teacher and distance hard, not "
             f"{recipe.distance if recipe.has_teacher else recipe.policy}."
         )
+    if recipe.dataset in CARDS and CARDS[recipe.dataset].multilabel and (recipe.label_share or not recipe.has_teacher):
+        raise DistillError(
+            f"{recipe.dataset} has no labels to learn from: choose a policy with a teacher, label_share 0."
+        )
     images = {name: card.counts["train"] for name, card in CARDS.items() if "train" in card.counts}
     source = recipe.transfer_set
     if source is not None and source not in images and not is_foreign(source):

@@ -116,11 +116,14 @@ def _teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes
 
         if policy.relation == "fixed":
             return Batch(images, jnp.asarray(pixels.targets))
-        labels = views.mix(jax.nn.one_hot(pixels.targets, num_classes), student_view)
+
+        def labels() -> jax.Array:
+            return views.mix(jax.nn.one_hot(pixels.targets, num_classes), student_view)
+
         if teacher is None:
-            return Batch(images, labels)
+            return Batch(images, labels())
         logits = teacher.logits(asked, show, temperature)
-        return Batch(images, logits, labels if recipe.label_share else None)
+        return Batch(images, logits, labels() if recipe.label_share else None)
 
     return batch
 

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from distill_lib import datasets
+from distill_lib import datasets, recipes
 from distill_lib.datasets import package_images
 from distill_lib.errors import DistillError
 
@@ -40,6 +40,27 @@ def test_they_are_read_in_the_colours_of_another_set(channels: int) -> None:
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(package_images.FILES, "coffee", ("no_such_package", "coffee.png"))
+    monkeypatch.setitem(package_images.SHEET["coffee"], "package", "no_such_package")
     with pytest.raises(DistillError, match="no_such_package is not installed"):
         package_images.read("patches")
+
+
+def test_photographs_to_be_judged_by_are_others_than_those_to_learn_from() -> None:
+    """Every photograph is of one split and is there; no image has a label; the first images are of one photograph."""
+    card, files = datasets.get("photographs"), [row["file"] for row in package_images.SHEET.values()]
+    assert len(set(files)) == len(files)
+    for split, count in card.counts.items():
+        of_split = [name for name, row in package_images.SHEET.items() if row["split"] == split]
+        images, labels = package_images.read("photographs", split)
+        assert images.shape == (count, card.size, card.size, 3) and labels.shape == (count, 0)
+        own = images.reshape(len(of_split), -1, *images.shape[1:]).mean(axis=(1, 2, 3))
+        whole = np.array([package_images.load(name).mean(axis=(0, 1)) for name in of_split])
+        assert np.abs(own - whole).max() < 40 and np.abs(own - whole).mean() < 12
+    assert not datasets.arrays("photographs", "test").labels.any()
+    assert all(row["licence"] and row["source"] for row in package_images.SHEET.values())
+
+
+def test_labels_that_there_are_not_are_no_target() -> None:
+    for settings in ({"policy": "labels"}, {"label_share": 0.5}):
+        with pytest.raises(DistillError, match="photographs has no labels to learn from: choose a policy with a"):
+            recipes.get("photographs", "crops", **settings)

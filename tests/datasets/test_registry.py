@@ -76,7 +76,8 @@ def test_download_sizes_are_tfds_own(name: str) -> None:
 
 def test_names_and_lookup() -> None:
     """A misspelt name is told with the valid ones."""
-    assert datasets.names() == ("fashion", "fashion_teacher", "fashion_mnist", "digits", "patches", *PHOTOS)
+    assert datasets.names()[:6] == ("fashion", "fashion_teacher", "fashion_mnist", "digits", "patches", "photographs")
+    assert datasets.names()[6:] == PHOTOS
     assert datasets.get("flowers").builder == "oxford_flowers102"
     with pytest.raises(DistillError, match=r"unknown dataset 'flower'.*'flowers'.*Valid: fashion, .*tfds:NAME, folder"):
         datasets.get("flower")

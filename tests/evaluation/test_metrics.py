@@ -131,9 +131,10 @@ def test_one_right_answer_is_the_same_in_either_form() -> None:
 
 
 def test_where_no_image_has_a_label_nothing_is_claimed() -> None:
-    """Neither right nor calibrated."""
-    found = metrics.metrics(np.zeros((2, 3), np.float32), np.zeros((2, 3), bool))
-    assert np.isnan(found["top1"]) and np.isnan(found["ece"])
+    """Neither right nor calibrated: what can be said is said in comparison with a teacher."""
+    logits, unlabelled = np.zeros((2, 3), np.float32), np.zeros((2, 3), bool)
+    assert metrics.metrics(logits, unlabelled) == {}
+    assert metrics.metrics(logits, unlabelled, logits).keys() == {"kl", "agreement", "agreement@5"}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])

@@ -41,7 +41,7 @@ def test_the_folder_of_pieces_is_written_once(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that says what to install."""
-    monkeypatch.setitem(package_images.FILES, "coffee", ("skimage_that_is_not_there", "data/coffee.png"))
+    monkeypatch.setitem(package_images.SHEET["coffee"], "package", "skimage_that_is_not_there")
     with pytest.raises(DistillError, match="skimage_that_is_not_there is not installed.*requirements.txt"):
         package_images.load("coffee")
 

@@ -106,7 +106,9 @@ def test_every_preset_can_be_built() -> None:
             recipe = recipes.get(dataset, variant)
             assert (recipe.dataset, recipe.variant, recipe.study) == (dataset, variant, f"{dataset}_{variant}")
             models.create(recipe.student, datasets.get(dataset).num_classes)
-            assert set(recipe.teacher.split(" + ")) <= set(teachers.names()) or not recipe.has_teacher
+            assert not recipe.has_teacher or {name for name, _ in teachers.parts(recipe.teacher)} <= set(
+                teachers.names()
+            )
             assert recipe.start in (None, *teachers.names())
             shown = datasets.get(recipe.transfer_set or dataset)
             images = source.MOCK_EXAMPLES if variant == "smoke" else shown.counts["train"]
