@@ -148,7 +148,7 @@ def test_a_checkpoint_is_loaded_with_its_model(path: Path) -> None:
     np.testing.assert_allclose(found.logits(images), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["fashion", "fashion_vit"])
+@pytest.mark.parametrize("name", [name for name in teachers.EMBEDDED if name.startswith("fashion")])
 def test_an_embedded_teacher_is_as_right_as_the_record_of_its_run_says(name: str) -> None:
     """So that file and record belong together; on the validation images, which students are chosen by."""
     run = weights.load_metadata(teachers.EMBEDDED[name])["run_id"]
@@ -156,7 +156,7 @@ def test_an_embedded_teacher_is_as_right_as_the_record_of_its_run_says(name: str
     pictures, labels, _ = datasets.arrays("fashion", "validation")
     teacher = teachers.load(name, num_classes=10, channels=1, resolution=28)
     right = jax.jit(teacher.logits)(views.normalize(pictures)).argmax(-1) == labels
-    assert abs(float(right.mean()) - known) < 0.002  # rounding may turn a picture or two
+    assert abs(float(right.mean()) - known) < 0.003  # rounding, and half precision, may turn a picture or two
 
 
 def test_a_teacher_is_folded_when_it_is_loaded(path: Path) -> None:
