@@ -17,7 +17,7 @@ from distill_lib import cli, datasets, recipes, train, weights
 from distill_lib.datasets import cards, fashion, prepare, tfds_sets
 from distill_lib.errors import DistillError
 
-INSTALLED = ("fashion", "digits", "patches")  # part of this package, or of others
+INSTALLED = ("fashion", "digits", "patches", "photographs")  # part of this package, or of others
 
 
 class NonMatchingChecksumError(Exception):
