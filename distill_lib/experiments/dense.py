@@ -107,6 +107,13 @@ def scenes(split: str, count: int, *, mock: bool = False) -> Scenes:
     return Scenes(images[..., None], truth)
 
 
+def cropped(whole: Scenes, recipe: Recipe) -> Scenes:
+    """A crop of each scene, as students are shown them: float32 images, and the likeliest class of each pixel."""
+    view = views.sample(jax.random.key(0), len(whole.images), area=recipe.crop_area)
+    truth = views.render(jax.nn.one_hot(whole.truth, CLASSES), view, VIEW).argmax(-1)
+    return Scenes(np.asarray(views.render(whole.images, view, VIEW)), np.asarray(truth))
+
+
 def plan(
     variant: str | None = None, seeds: Sequence[int] = (0, 1, 2), policies: Sequence[str] = tuple(POLICIES)
 ) -> list[Recipe]:
@@ -232,6 +239,7 @@ def _train(group: Sequence[Recipe], folder: Path, mock: bool) -> None:
     lead, began, ask = group[0], time.perf_counter(), teacher() if group[0].has_teacher else None
     splits = {"train": "teacher" if lead.variant == "teacher" else "train", "validation": "validation", "test": "test"}
     data = {split: scenes(name, 32 if mock else SCENES[name], mock=mock) for split, name in splits.items()}
+    data["crops"] = cropped(data["test"], lead)
     images, net, rows = data["train"].images, network(lead.student), [list[records.Row]() for _ in group]
     total, fixed = lead.steps(len(images)), views.policy(lead.policy).relation == "fixed"
     expected = {
@@ -254,7 +262,9 @@ def _train(group: Sequence[Recipe], folder: Path, mock: bool) -> None:
         logger.info("%s %s: step %d/%d, loss %.3f", lead.study, lead.policy, step, total, rows[0][-1]["loss"])
     seconds = time.perf_counter() - began
     for recipe, own, (params, *_) in zip(group, rows, states, strict=True):
-        _write(folder, recipe, data, own, (total, seconds, len(group)), *_judged(net, params, "test", data, expected))
+        result, maps = _judged(net, params, "test", data, expected)
+        result |= _judged(net, params, "crops", data, expected)[0] | {"train_loss": own[-1]["loss"]}
+        _write(_place(folder, recipe), recipe, result, own, (total, seconds, len(group)), data, maps)
         tree = weights.pack({"params": jax.device_get(params)})
         weights.save_npz(_place(folder, recipe) / "student.npz", tree, {"model": recipe.student})
 
@@ -313,21 +323,21 @@ def _program(net: Dense) -> Callable[[models.Variables, jax.Array], jax.Array]:
 
 
 def _write(
-    folder: Path,
+    place: Path,
     recipe: Recipe,
-    data: dict[str, Scenes],
+    result: records.Row,
     rows: list[records.Row],
     effort: tuple[int, float, int],
-    result: records.Row,
+    data: dict[str, Scenes],
     maps: np.ndarray,
 ) -> None:
-    (steps, seconds, together), place = effort, _place(folder, recipe)
+    steps, seconds, together = effort
     digest = hashlib.sha256(b"".join(each.images.tobytes() + each.truth.tobytes() for each in data.values()))
     about: records.Record = {"run_id": place.name, "study": recipe.study, "mock": recipe.variant == "smoke"}
     about["teacher"] = {"name": recipe.teacher, "sha256": weights.sha256(TEACHER)} if recipe.has_teacher else None
-    about |= {"recipe": dataclasses.asdict(recipe), "result": result | {"train_loss": rows[-1]["loss"]}}
-    about |= {"steps": steps, "wall_seconds": round(seconds, 2), "students_per_step": together, "resumed": 0}
-    about |= {"images_per_second": round(steps * recipe.batch_size / seconds, 1), "data": digest.hexdigest()[:16]}
+    about |= {"recipe": dataclasses.asdict(recipe), "result": result, "steps": steps, "resumed": 0}
+    about |= {"wall_seconds": round(seconds, 2), "images_per_second": round(steps * recipe.batch_size / seconds, 1)}
+    about |= {"students_per_step": together, "data": digest.hexdigest()[:16]}
     picture = io.BytesIO()
     Image.fromarray(maps.astype(np.uint8).reshape(-1, CANVAS)).save(picture, "PNG")
     weights.write_atomically(place / "maps.png", picture.getvalue())
