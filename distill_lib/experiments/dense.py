@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,13 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_lib import datasets, models, views, weights
+from distill_lib.errors import DistillError, unknown
 from distill_lib.models.bit import RootBlock, Stage
 from distill_lib.models.layers import GroupNorm
 from distill_lib.recipes import Recipe
 from distill_lib.views import View
-
-if TYPE_CHECKING:
-    pass
 
 CANVAS, VIEW = 56, 32  # sides in pixels of a scene, and of the crops that students are shown
 PHOTOGRAPHS = (3, 5)  # in a scene, at least and at most
@@ -103,14 +101,27 @@ def cropped(whole: Scenes, recipe: Recipe) -> Scenes:
 
 
 def plan(
-    variant: str | None = None, seeds: Sequence[int] = (0, 1, 2), policies: Sequence[str] = tuple(POLICIES)
+    variant: str | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    policies: Sequence[str] = tuple(POLICIES),
+    dataset: str = "fashion",
 ) -> list[Recipe]:
-    """A recipe for each length, or the one of `LENGTHS` or "smoke", policy and seed; seeds share their views."""
+    """A recipe for each length, or the one of `LENGTHS` or "smoke", policy and seed; seeds share their views.
+
+    DistillError for other lengths and policies, for photographs that are not those of "fashion", and without a seed.
+    """
+    lengths = [variant] if variant else [*LENGTHS]
+    asked = {"dataset": ([dataset], ["fashion"]), "variant": (lengths, [*LENGTHS, "smoke"])}
+    for kind, (names, known) in (asked | {"policy": (policies, [*POLICIES])}).items():
+        for name in set(names) - set(known):
+            raise unknown(kind, name, known)
+    if not seeds:
+        raise DistillError("there is nothing to run: name at least one seed.")
     usual: dict[str, Any] = {"dataset": "scenes", "student": _STUDENT, "teacher": "scenes", "resolution": VIEW}
     usual |= {"batch_size": 16, "temperature": 1, "learning_rate": 0.01, "weight_decay": 1e-4, "warmup_steps": 100}
     usual |= {"crop_area": (0.25, 1), "evaluations": 10, "view_seed": seeds[0]}
     recipes = []
-    for length, policy, seed in itertools.product([variant] if variant else LENGTHS, policies, seeds):
+    for length, policy, seed in itertools.product(lengths, policies, seeds):
         changes = _SMOKE if length == "smoke" else {"epochs": LENGTHS[length]}
         recipes.append(Recipe(**usual | changes, variant=length, policy=policy, seed=seed))
     return recipes

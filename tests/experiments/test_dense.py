@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from distill_lib import records, views
+from distill_lib.errors import DistillError
 from distill_lib.experiments import dense, dense_training, running
 from distill_lib.views import View
 
@@ -98,6 +100,20 @@ def test_scores_count_pixels_and_classes() -> None:
     scores = dense_training.scores(said, truth, said)
     assert scores["top1"] == 0.75 and scores["agreement"] == 1 and scores["kl"] == 0
     assert scores["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"variant": "longest"}, "unknown variant 'longest'"),
+        ({"policies": ["same"]}, "unknown policy 'same'"),
+        ({"dataset": "pets"}, "unknown dataset 'pets'"),
+        ({"seeds": []}, "name at least one seed"),
+    ],
+)
+def test_a_plan_of_what_there_is_not_is_refused(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DistillError, match=problem):
+        dense.plan(**given)
 
 
 @pytest.mark.slow
