@@ -84,15 +84,15 @@ def _place(folder: Path, recipe: Recipe) -> Path:
 
 def _train(group: Sequence[Recipe], folder: Path, mock: bool) -> None:
     """Teaches students of one policy and length together, and writes the record of each."""
-    lead, began, ask = group[0], time.perf_counter(), dense.teacher() if group[0].has_teacher else None
+    lead, began, judge = group[0], time.perf_counter(), None if group[0].variant == "teacher" else dense.teacher()
+    ask = judge if lead.has_teacher else None
     splits = {"train": "teacher" if lead.variant == "teacher" else "train", "validation": "validation", "test": "test"}
     data = {split: dense.scenes(name, 32 if mock else SCENES[name], mock=mock) for split, name in splits.items()}
     data["crops"] = dense.cropped(data["test"], lead)
     images, net, rows = data["train"].images, dense.network(lead.student), [list[records.Row]() for _ in group]
     total, fixed = lead.steps(len(images)), views.policy(lead.policy).relation == "fixed"
-    expected = {
-        split: _answers(ask, each.images) for split, each in data.items() if ask and (fixed or split != "train")
-    }
+    asked = {split: each for split, each in data.items() if fixed or split != "train"}
+    expected = {split: _answers(judge, each.images) for split, each in asked.items()} if judge else {}
     learn, states = _learner(lead, ask), [_initial(recipe, net) for recipe in group]
     reports = {round(total * (number + 1) / lead.evaluations) for number in range(lead.evaluations)}
     batches = sampler.batches(len(images), seed=lead.order_seed, batch_size=lead.batch_size, start_step=0)
