@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distill_lib import shampoo
+from distill_lib import shampoo, soap
 from distill_lib.errors import unknown
 
 Number = float | jax.Array
-OPTIMIZERS = ("adam", "sgd", "sgd_unclipped", "shampoo", "muon", "schedule_free")
+OPTIMIZERS = ("adam", "sgd", "sgd_unclipped", "shampoo", "soap", "muon", "schedule_free")
 SCHEDULES = ("cosine", "quadratic", "staircase", "constant")
 DECAYS = ("schedule", "adamw")
 STAIRS = (3, 6, 9)  # tenths of a run after which the staircase falls
@@ -67,9 +67,10 @@ def create(
 
     "adam" has its first moment in bfloat16; "sgd" momentum of 0.9 in bfloat16; "sgd_unclipped" in float32 and without
     clipping, as BiT's fine-tuning; "shampoo" is `shampoo.scale_by_shampoo`, whose roots devices of a mesh, along one
-    axis "data", share; "muon" `optax.contrib.muon`, with steps of Adam's size, for all kernels but the head's; and
-    "schedule_free" AdamW that averages its weights instead of its gradients (Defazio et al., "The road less scheduled",
-    2024). The average replaces the decay of the schedule, which is to be "constant"; it is what `averaged` gives.
+    axis "data", share; "soap" `soap.scale_by_soap`; "muon" `optax.contrib.muon`, with steps of Adam's size, for all
+    kernels but the head's; and "schedule_free" AdamW that averages weights instead of gradients (Defazio et al., "The
+    road less scheduled", 2024). This average, which `averaged` gives, replaces the decay of the schedule, which is to
+    be "constant"; statistics of BatchNorm stay those of the steps.
 
     Learning rate and weight decay, a fraction of each kernel that a step takes off, are those at the peak of the
     schedule (see `multiplier`). In the paper weight decay is *not* multiplied by the learning rate, as it is with the
@@ -106,6 +107,8 @@ def _core(optimizer: str, mesh: Mesh | None) -> optax.GradientTransformation:
         return optax.trace(0.9, accumulator_dtype=jnp.bfloat16 if optimizer == "sgd" else jnp.float32)
     if optimizer == "shampoo":
         return shampoo.scale_by_shampoo(mesh=mesh)
+    if optimizer == "soap":
+        return soap.scale_by_soap()
     if optimizer == "schedule_free":
         return optax.scale_by_rms(decay=0.999, eps=1e-8, eps_in_sqrt=False, bias_correction=True)
     muon = optax.contrib.muon(1.0, consistent_rms=0.2, muon_weight_dimension_numbers=_muon_axes)

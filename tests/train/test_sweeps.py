@@ -81,7 +81,7 @@ def counted(teach, made: list):
 
 def test_each_student_has_a_record_of_its_own(taught: list[Run], recipes: list[Recipe]) -> None:
     """Its own recipe and folder, and how many it shared its batches with."""
-    assert len({run.directory for run in taught}) == len(recipes) == 8
+    assert len({run.directory for run in taught}) == len(recipes) == 9
     for run, recipe in zip(taught, recipes, strict=True):
         record = json.loads((run.directory / "run.json").read_text())
         assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["students_per_step"] == 8
