@@ -84,7 +84,7 @@ def test_each_student_has_a_record_of_its_own(taught: list[Run], recipes: list[R
     assert len({run.directory for run in taught}) == len(recipes) == 9
     for run, recipe in zip(taught, recipes, strict=True):
         record = json.loads((run.directory / "run.json").read_text())
-        assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["students_per_step"] == 8
+        assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["students_per_step"] == 9
 
 
 @pytest.mark.parametrize("rate", [1e38, 3e38], ids=["loss", "answers"])
