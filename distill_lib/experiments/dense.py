@@ -32,12 +32,12 @@ SCENES = {"train": 1_020, "validation": 250, "test": 500, "teacher": 8_000}
 TEACHER = Path(__file__).parents[1] / "data" / "teachers" / "scenes.npz"
 POLICIES = {
     "labels": "labels",
-    "fix/rs": "fixed teacher, map moved along",
-    "ind/ic": "independent crops, map moved along",
+    "fix/rs": "fixed teacher",
+    "ind/ic": "independent crops",
     "same/ic": "consistent teaching",
     "mix": "function matching",
 }
-"""What is compared, in words. A teacher's crop is that of `views.POLICIES`; every student is shown inception crops."""
+"""What is compared, in words; maps of fixed and independent teachers move along. A teacher's crop is that of `views.POLICIES`; every student is shown inception crops."""
 LENGTHS = {"short": 8.0, "long": 32.0}  # epochs
 _STUDENT, _TEACHER = "dense_w8", "dense_w16"
 _SMOKE: dict[str, Any] = {"epochs": 1, "batch_size": 8, "warmup_steps": 1, "evaluations": 2}
