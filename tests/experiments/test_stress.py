@@ -102,15 +102,15 @@ def test_rounding_is_judged_beside_the_teacher_as_it_is(
     """Many bits change nothing, two change everything; and the size is told for each."""
     monkeypatch.delenv(running.READ_ONLY, raising=False)
     own = experiments.select(records.read(made[0]), PLAN)
-    record = experiments.quantized(own, PLAN[-1], made[0], limit=100, bits=(16, 2))
+    record = experiments.quantized(own, PLAN[-1], made[0], limit=100, forms=("int8", "int2"))
     assert record == stress.read("quantize", made[0])
-    assert record["conditions"] == [["clean", 0], ["bits", 16], ["bits", 2]]
+    assert record["conditions"] == [["clean", 0], ["int8", 8], ["int2", 2]]
     for each in (record["teacher"], *record["students"]):
         assert each["top1"][0] == pytest.approx(each["top1"][1], abs=0.011) and each["top1"][2] < each["top1"][0] - 0.1
         assert each["kl"][1] < each["kl"][0] + 0.01 < each["kl"][2]
         assert each["bytes"][0] > each["bytes"][1] > 4 * each["bytes"][2] - each["bytes"][0]
     frame = told.tidy(record)
-    assert list(told.by_bits(frame).columns) == ["network", "epochs", "float32", "16 bits", "2 bits"]
-    assert list(told.sizes(frame)["weights in"]) == ["float32", "16 bits", "2 bits"]
+    assert list(told.by_bits(frame).columns) == ["network", "epochs", "float32", "8 bits", "2 bits"]
+    assert list(told.sizes(frame)["weights in"]) == ["float32", "8 bits", "2 bits"]
     (axes,) = (axes for axes in figures.runs.few_bits(frame).axes)
     assert len(axes.lines) == 3 and figures.runs.few_bits(told.tidy(None))._repr_svg_()

@@ -71,6 +71,7 @@ OTHER = {  # another valid value of every field but dataset and variant
     "transfer_set": "digits",
     "label_smoothing": 0.1,
     "stored": 4,
+    "compression": "int4",
     "on_divergence": "rewind",
 }
 
@@ -188,6 +189,7 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"train_images": 2**40}, "train_images must be from 1 to"),
         ({"learning_rate": datetime.date(2001, 1, 1)}, r"learning_rate must be a number, got datetime.date\(2001"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'.*Valid: adam, sgd, .*shampoo, muon"),
+        ({"compression": "int9"}, "unknown compression 'int9'.*Valid: none, int8, .*2:4"),
         ({"distance": "cosine"}, "unknown distance 'cosine'.*Valid: kl, .*hard"),
         ({"temperature_squared": 1}, "temperature_squared must be true or false, got 1"),
         ({"mixup_beta": 0}, "mixup_beta must be from 0.001 to 1000, got 0"),
