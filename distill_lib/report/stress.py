@@ -109,6 +109,26 @@ def sizes(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def lost(own: pd.DataFrame, record: records.Record | None) -> pd.DataFrame:
+    """What a form costs students that were trained further, as `test_top1`, a share of the test images.
+
+    A row a `policy`, `form`, `way` and `seed`: "in training", where a row of `own` (of `records.read`) was trained
+    further in its `compression`, below the one of equal policy and seed that was not; or "afterwards", where that one
+    is judged in a form in the record, below itself as it is.
+    """
+    names = ["policy", "seed", "view_seed", "epochs"]
+    if own.empty or record is None:
+        return pd.DataFrame(columns=[*names, "form", "way", "test_top1"])
+    further = own[own["start"].notna()]
+    plain = further[further["compression"] == "none"]
+    trained = further[further["compression"] != "none"].merge(plain, on=names, suffixes=("", "_plain"))
+    trained = trained.assign(test_top1=trained["test_top1_plain"] - trained["test_top1"], way="in training")
+    after = tidy(record).merge(plain[["run_id", "view_seed"]], on="run_id").rename(columns={"family": "form"})
+    clean = after["run_id"].map(after[after["form"] == CLEAN].set_index("run_id")["top1"])
+    after = after.assign(test_top1=clean - after["top1"], way="afterwards")[after["form"] != CLEAN]
+    return pd.concat([after, trained.assign(form=trained["compression"])])[[*names, "form", "way", "test_top1"]]
+
+
 def ranks(own: pd.DataFrame, compared: Sequence[tuple[str, str]] = RANKS) -> pd.DataFrame:
     """Spearman's rank correlation over students, rows of `networks`, with a 95 % interval, as text.
 

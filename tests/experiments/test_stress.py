@@ -114,3 +114,20 @@ def test_rounding_is_judged_beside_the_teacher_as_it_is(
     assert list(told.sizes(frame)["weights in"]) == ["float32", "8 bits", "2 bits"]
     (axes,) = (axes for axes in figures.runs.few_bits(frame).axes)
     assert len(axes.lines) == 3 and figures.runs.few_bits(told.tidy(None))._repr_svg_()
+
+
+def test_what_a_form_costs_is_told_below_the_student_without_it() -> None:
+    """In training beside the one of equal seed; afterwards within one network, in the record."""
+    about = {"policy": "mix", "view_seed": 0, "epochs": 30.0, "start": "run:a/b"}
+    rows = [
+        about | {"seed": seed, "compression": form, "run_id": f"{form}{seed}", "test_top1": top1}
+        for seed, form, top1 in ((0, "none", 0.8), (0, "2:4", 0.75), (1, "none", 0.9), (1, "2:4", 0.7))
+    ]
+    before = about | {"start": None, "seed": 0, "compression": None, "run_id": "before", "test_top1": 0.5}
+    network = {"policy": "mix", "epochs": 30.0, **{metric: [0.0, 0.0] for metric in definitions.METRICS}}
+    judged = [network | {"run_id": f"none{seed}", "seed": seed, "top1": [0.8, 0.6]} for seed in (0, 1)]
+    record = {"conditions": [["clean", 0], ["2:4", 17]], "teacher": network | {"run_id": "t"}, "students": judged}
+    lost = told.lost(pd.DataFrame([before, *rows]), record).set_index(["form", "way", "seed"])["test_top1"]
+    assert lost["2:4", "in training"].to_dict() == pytest.approx({0: 0.05, 1: 0.2})
+    assert lost["2:4", "afterwards"].to_dict() == pytest.approx({0: 0.2, 1: 0.2})
+    assert len(lost) == 4 and told.lost(pd.DataFrame(), record).empty and told.lost(pd.DataFrame(rows), None).empty
