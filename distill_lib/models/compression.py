@@ -38,7 +38,8 @@ class Form(NamedTuple):
 def rounded(values: jax.Array, bits: int, over: Sequence[int]) -> jax.Array:
     """Rounds to `2**bits - 1` levels, from -max to max of the values along the axes `over`."""
     scale = jnp.abs(values).max(over, keepdims=True) / (2 ** (bits - 1) - 1)
-    return jnp.round(values / jnp.where(scale > 0, scale, 1)) * scale
+    few: jax.Array = jnp.round(values / jnp.where(scale > 0, scale, 1)) * scale
+    return few
 
 
 def pruned(kernel: jax.Array, share: float) -> jax.Array:
