@@ -45,7 +45,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
     "distill": [["-p", "dataset", name] for name in ("fashion", "fashion_mnist")],
     "imagenet": [["-p", "loading", "stream"]],
     "live_demo": [["-p", "images", "32", "-p", "steps", "8", "-p", "results", "None"]],
-    "quantize": [["-p", "policies", "[labels, same/ic]", "-p", "images", "32"]],
+    "quantize": [["-p", "policies", "[labels, same/ic]", "-p", "images", "32", "-p", "further", "[0]"]],
     "robustness": [["-p", "policies", "[labels, same/ic]", "-p", "images", "32"]],
     "silent_bugs": [["-p", "seeds", "[0]"]],
     "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],

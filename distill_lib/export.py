@@ -25,7 +25,7 @@ from jax import export as jax_export
 
 from distill_lib import datasets, models, records, teachers, weights
 from distill_lib.errors import DistillError, unknown
-from distill_lib.models import layers
+from distill_lib.models import compression, layers
 from distill_lib.models.ensemble import Member
 from distill_lib.teachers import published, timm_names
 from distill_lib.teachers.teacher import facts_of
@@ -54,7 +54,11 @@ def export(source: weights.File, to: str, output: Path | None = None, resolution
     model, variables, shape = _loaded(path, facts["model"], size)
     about = _about(path, facts, record) | {"num_classes": model.num_classes, "image_shape": list(shape)}
     target = output or (path.parent if record else Path()) / f"{path.stem}.{to}"
-    network = _frozen(model, variables, facts["input_range"])
+    if to == "safetensors" and facts["compression"] != "none":
+        raise DistillError(
+            f"{path} is used as {facts['compression']}, which this format cannot say: export it to onnx."
+        )
+    network = _frozen(model, variables, facts)
     of_network = about | {"input_range": [-1.0, 1.0]}  # it brings them into its own
     try:
         if to == "safetensors":
@@ -110,10 +114,10 @@ def _as_text(about: dict[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
 
 
-def _frozen(model: nn.Module, variables: models.Variables, input_range: tuple[float, float]) -> Program:
+def _frozen(model: nn.Module, variables: models.Variables, facts: dict[str, Any]) -> Program:
     """The network with its weights in it: images (batch, height, width, channels) in [-1, 1] to logits."""
-    frozen, constants = model.fold(variables)
-    member, constants = Member(frozen, None, input_range), jax.tree.map(jnp.asarray, constants)
+    frozen, constants = compression.frozen(model, variables, facts["compression"])
+    member, constants = Member(frozen, None, facts["input_range"]), jax.tree.map(jnp.asarray, constants)
     return lambda images: member.logits(constants, images)
 
 

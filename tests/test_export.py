@@ -165,10 +165,13 @@ def test_what_cannot_be_exported_is_told(run: Path, tmp_path: Path, monkeypatch:
     """Another format, a size that nobody knows, a file without a head, an extra that is not installed."""
     (tmp_path / "alone.npz").write_bytes((run / "student.npz").read_bytes())
     weights.save_npz(tmp_path / "headless.npz", {"a": np.zeros(1)}, {"model": tiny.STUDENT, "resolution": 8})
+    pruned = {"model": tiny.STUDENT, "resolution": 8, "compression": "2:4"}
+    weights.save_npz(tmp_path / "pruned.npz", tiny.random_params(tiny.STUDENT, 10), pruned)
     for network, to, message in (
         (run, "torch", "unknown format 'torch'.*Valid: safetensors, onnx, stablehlo"),
         (tmp_path / "alone.npz", "stablehlo", r"does not say how large its images are: .* \(--resolution\)"),
         (tmp_path / "headless.npz", "stablehlo", "has no head"),
+        (tmp_path / "pruned.npz", "safetensors", "is used as 2:4, which this format cannot say: export it to onnx"),
         (tmp_path, "stablehlo", "no checkpoint at"),
     ):
         with pytest.raises(DistillError, match=message):

@@ -53,7 +53,7 @@ def plan(
         dataset: one that it has settings for.
         variant: "smoke" for tiny runs on mock data; another preset where none is named; None for the budget.
         seeds: of the first weights, and of order and views.
-        start: what students begin from that continue another run.
+        start: what students begin from that continue another run; `PRETRAINED` leaves it to `running.run`.
         shared_views: whether runs have the views of the first seed, so that they can be taught in one sweep; those that
             start from given weights have their own.
         **overrides: fields of `Recipe` for all settings; None keeps each one's value.
@@ -62,7 +62,7 @@ def plan(
     for setting in settings(name, dataset):
         for first in recipes_of(setting, dataset, variant, start=start, seed=_known(seeds)[0], **overrides):
             # students that start from the same weights would not differ if they saw the same views too
-            shared = shared_views and len(seeds) > 1 and first.start is None
+            shared = shared_views and len(seeds) > 1 and first.start in (None, PRETRAINED)
             view_seed = first.order_seed if shared else first.view_seed
             planned += [dataclasses.replace(first, seed=seed, view_seed=view_seed) for seed in seeds]
     return list(dict.fromkeys(planned))

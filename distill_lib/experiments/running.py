@@ -1,5 +1,7 @@
 """The runs of a notebook: trained where they are missing, and only read while the book is built."""
 
+import dataclasses
+import operator
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,8 +22,9 @@ READ_ONLY = "DISTILL_READ_ONLY"
 def run(plan: "Sequence[Recipe]", results: str | os.PathLike[str] | None = None, **options: Any) -> "pd.DataFrame":
     """Trains what a plan lacks, and says whether its data are there; where `DISTILL_READ_ONLY` is set, only reads.
 
-    Options are those of `train.sweep`, such as `loading`; without a results folder it is found. Returns all records of
-    that folder, as `records.read`; mock ones only where the plan is for mock data. Raises DistillError as
+    Options are those of `train.sweep`, such as `loading`; without a results folder it is found. What starts from
+    `PRETRAINED` comes last, and continues the run of the plan that has its variant, policy and seed. Returns all
+    records of that folder, as `records.read`; mock ones only where the plan is for mock data. Raises DistillError as
     `train.sweep`; a run that fails alone is told, and the others go on.
     """
     if os.environ.get(READ_ONLY):
@@ -32,7 +35,13 @@ def run(plan: "Sequence[Recipe]", results: str | os.PathLike[str] | None = None,
 
     for dataset in dict.fromkeys(recipe.dataset for recipe in plan):
         datasets.check(dataset, mock=any(recipe.variant == "smoke" for recipe in plan))
-    ended = train.finished(train.sweep(plan, results, **options))
+    first, later = ([recipe for recipe in plan if (recipe.start == PRETRAINED) == last] for last in (False, True))
+    ended = train.finished(train.sweep(first, results, **options))
+    shared = operator.itemgetter("variant", "policy", "seed")
+    names = {shared(run.record["recipe"]): run.reference for run in ended}
+    starts = [(recipe, names.get(shared(dataclasses.asdict(recipe)))) for recipe in later]
+    if begun := [dataclasses.replace(recipe, start=name) for recipe, name in starts if name]:
+        train.finished(train.sweep(begun, results, **options))
     return records.read(results, mock=ended[0].record["mock"])
 
 

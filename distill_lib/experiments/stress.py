@@ -6,6 +6,7 @@ book's own, in half precision. A record holds for every network a number for eac
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill_lib import datasets, records, teachers, weights
-from distill_lib.errors import DistillError, logger
+from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.evaluation import corruptions, metrics
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.experiments.definitions import CLEAN, METRICS, TEACHER
 from distill_lib.experiments.running import READ_ONLY
 from distill_lib.input_pipeline.splits import InMemory
-from distill_lib.models import quantized as rounding
+from distill_lib.models import compression
+from distill_lib.models.ensemble import Ensemble
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from distill_lib.teachers import Teacher
 
 WEIGHTS = ("student.npz", "student_f16.npz")
-Condition = tuple[str, int]  # family and severity, or number of bits
+Condition = tuple[str, int]  # family and severity, or form and bits of a weight
 Network = tuple[dict[str, Any], "Teacher"]  # what it is, and what answers
 
 
@@ -69,33 +71,37 @@ def quantized(
     results: weights.File | None = None,
     *,
     limit: int | None = None,
-    bits: Sequence[int] = (8, 6, 5, 4, 3),
+    forms: Sequence[str] = ("int8", "int4"),
+    name: str = "quantize",
 ) -> records.Record | None:
-    """Judges students, and their teacher, with weights rounded to so many bits; writes the record `quantize`.
+    """Judges students, and their teacher, in forms of `compression.FORMS`; writes the record of that name.
 
-    All is as of `corrupted`, but for the conditions, of the family "bits", and `bytes`, the size of each network in
-    each of them. What networks are compared with is the teacher as it is.
+    All is as of `corrupted`, but for the conditions, which are a form and the bits of a weight in it, and `bytes`, the
+    size of each network in each of them. What networks are compared with is the teacher as it is.
     """
     if os.environ.get(READ_ONLY):
-        return read("quantize", results)
+        return read(name, results)
+    if absent := [form for form in forms if form not in compression.FORMS]:
+        raise unknown("form", absent[0], compression.FORMS)
     about, data, networks = _opened(runs, recipe, results, limit)
-    conditions = [(CLEAN, 0), *(("bits", each) for each in bits)]
+    conditions = [(CLEAN, 0), *((form, compression.FORMS[form].bits) for form in forms)]
     shown = EvalSet(InMemory(lambda: data))
 
     def answers(condition: Condition) -> list[np.ndarray]:
-        family, count = condition
-        logits = []
-        for _, each in networks:
-            own = each.variables
-            if family != CLEAN:
-                own = tuple(rounding.rounded(part, count) for part in own)
-            logits.append(shown.logits(each.ensemble, own, recipe.resolution))
-        return logits
+        form = "none" if condition[0] == CLEAN else condition[0]
+        return [shown.logits(*_in_form(each, form), recipe.resolution) for _, each in networks]
 
     for what, each in networks:
-        sizes = [rounding.FULL, *bits]
-        what["bytes"] = [sum(rounding.size(part, size) for part in each.variables) for size in sizes]
-    return _judged("quantize", results, about, networks, data.labels, conditions, answers, of_first=True)
+        what["bytes"] = [sum(compression.size(own, form) for own in each.variables) for form in ("none", *forms)]
+    return _judged(name, results, about, networks, data.labels, conditions, answers, of_first=True)
+
+
+def _in_form(teacher: Teacher, form: str) -> tuple[Ensemble, tuple[Any, ...]]:
+    members = teacher.ensemble.members
+    pairs = zip(members, teacher.variables, strict=True)
+    models, variables = zip(*(compression.compressed(member.model, own, form) for member, own in pairs), strict=True)
+    changed = [dataclasses.replace(member, model=model) for member, model in zip(members, models, strict=True)]
+    return Ensemble(tuple(changed), teacher.ensemble.mean), variables
 
 
 def read(name: str, results: weights.File | None = None) -> records.Record | None:

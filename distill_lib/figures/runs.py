@@ -221,6 +221,7 @@ def few_bits(frame: pd.DataFrame) -> Figure:
     figure, several = panels(max(len(lengths), 1), height=3.4, sharey=True)
     if frame.empty:
         return without_data(figure, several[0])
+    frame = frame[frame["family"].str.fullmatch(r"clean|int\d+")]
     places = frame["severity"].where(frame["severity"] > 0, frame["severity"].max() + 2)  # float32, apart
     frame = frame.assign(place=places)
     teacher = frame[frame["policy"] == "teacher"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from distill_lib import losses, models, optim, views
 from distill_lib.errors import DistillError, unknown
-from distill_lib.models import ensemble
+from distill_lib.models import compression, ensemble
 
 _ENDLESS = 1e300  # a number that no setting can have, and that both float and int can
 MOST_STEPS = 2**31 - 1  # that int32 counts
@@ -59,6 +59,7 @@ class Recipe:
     transfer_set: str | None = None  #: the set whose training images are shown instead; None takes its own
     label_smoothing: float = 0.0  #: share of the target that "hard" gives other classes; the paper's is 0
     stored: int | None = None  #: logits kept of each stored answer; None asks the teacher in every step
+    compression: str = "none"  #: form that the student is trained, judged and saved in, a key of `compression.FORMS`
     on_divergence: str = "stop"  #: or "rewind": back to the last report where training goes wrong, see `divergence`
 
     def __post_init__(self) -> None:
@@ -180,6 +181,7 @@ _NAMES = {
     "distance": tuple(losses.DISTANCES),
     "ensemble": ensemble.MEANS,
     "dtype": models.DTYPES,
+    "compression": tuple(compression.FORMS),
     "on_divergence": ("stop", "rewind"),
 }
 _KINDS = {

@@ -22,7 +22,7 @@ _SETTINGS = (
     "student", "teacher", "teacher_sha256", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay",
     "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
     "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set", "label_smoothing",
-    "ensemble", "dtype", "eval_side", "on_divergence",
+    "ensemble", "dtype", "eval_side", "compression", "on_divergence",
 )  # fmt: skip
 _REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common
 

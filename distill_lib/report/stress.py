@@ -11,6 +11,7 @@ from scipy import stats
 
 from distill_lib import records, views
 from distill_lib.experiments.definitions import CLEAN, METRICS, TEACHER
+from distill_lib.models import compression
 from distill_lib.report import aggregate, differences
 
 NAMES = views.NAMES | {TEACHER: "the teacher"}
@@ -85,7 +86,7 @@ def told(record: records.Record | None) -> str:
 
 
 def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tidy` for weights in few bits as text: a row a network, a column a number of bits.
+    """Rows of `tidy` for compressed networks as text: a row a network, a column a form.
 
     In a cell the top-1 accuracy in percent and, behind a bar, the divergence from the teacher as it is.
     """
@@ -94,18 +95,38 @@ def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
         about = each["policy"], each["epochs"]
         row = rows.setdefault(f"{about} {each['run_id']}", _network(*about))
         cell = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
-        row[_bits(each["family"], each["severity"])] = cell
+        row[_words(each["family"])] = cell
     return pd.DataFrame(rows.values())
 
 
 def sizes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Kilobytes of teacher and student by number of bits, as text."""
+    """Kilobytes of teacher and student by form, as text."""
     rows = []
-    for (family, bits), own in frame.groupby(["family", "severity"], sort=False):
+    for family, own in frame.groupby("family", sort=False):
         kilobytes = own.groupby(own["policy"] == TEACHER)["bytes"].first() / 1000
-        rows.append({"weights in": _bits(family, bits), "a student (kB)": f"{kilobytes[False]:,.0f}"})
+        rows.append({"weights in": _words(family), "a student (kB)": f"{kilobytes[False]:,.0f}"})
         rows[-1]["the teacher (kB)"] = f"{kilobytes[True]:,.0f}"
     return pd.DataFrame(rows)
+
+
+def lost(own: pd.DataFrame, record: records.Record | None) -> pd.DataFrame:
+    """What a form costs students that were trained further, as `test_top1`, a share of the test images.
+
+    A row a `policy`, `form`, `way` and `seed`: "in training", where a row of `own` (of `records.read`) was trained
+    further in its `compression`, below the one of equal policy and seed that was not; or "afterwards", where that one
+    is judged in a form in the record, below itself as it is.
+    """
+    names = ["policy", "seed", "view_seed", "epochs"]
+    if own.empty or record is None:
+        return pd.DataFrame(columns=[*names, "form", "way", "test_top1"])
+    further = own[own["start"].notna()]
+    plain = further[further["compression"] == "none"]
+    trained = further[further["compression"] != "none"].merge(plain, on=names, suffixes=("", "_plain"))
+    trained = trained.assign(test_top1=trained["test_top1_plain"] - trained["test_top1"], way="in training")
+    after = tidy(record).merge(plain[["run_id", "view_seed"]], on="run_id").rename(columns={"family": "form"})
+    clean = after["run_id"].map(after[after["form"] == CLEAN].set_index("run_id")["top1"])
+    after = after.assign(test_top1=clean - after["top1"], way="afterwards")[after["form"] != CLEAN]
+    return pd.concat([after, trained.assign(form=trained["compression"])])[[*names, "form", "way", "test_top1"]]
 
 
 def ranks(own: pd.DataFrame, compared: Sequence[tuple[str, str]] = RANKS) -> pd.DataFrame:
@@ -131,5 +152,5 @@ def _network(policy: str, epochs: float) -> dict[str, str]:
     return {"network": NAMES[policy], "epochs": "" if math.isnan(epochs) else f"{epochs:,.0f}"}
 
 
-def _bits(family: str, count: int) -> str:
-    return "float32" if family == CLEAN else f"{count} bits"
+def _words(family: str) -> str:
+    return compression.FORMS["none" if family == CLEAN else family].words

@@ -14,6 +14,7 @@ import numpy as np
 
 from distill_lib import models, views, weights
 from distill_lib.errors import DistillError, unknown
+from distill_lib.models import compression
 from distill_lib.models.ensemble import Ensemble, Member
 from distill_lib.teachers import function, published, timm_names
 
@@ -29,7 +30,11 @@ EMBEDDED = {
 MOCK = "mock"
 """Name of the teacher with random weights that smoke runs on mock data learn from."""
 
-_ANY: dict[str, Any] = {"resolution": None, "input_range": [-1.0, 1.0]}  # where a checkpoint says nothing else
+_ANY: dict[str, Any] = {
+    "resolution": None,
+    "input_range": [-1.0, 1.0],
+    "compression": "none",
+}  # where a checkpoint says nothing else
 _AT = re.compile(r"(.*?)(?:@([1-9]\d*))?", re.DOTALL)  # a name, and the side that it is shown
 
 Variables = tuple[models.Variables, ...]
@@ -123,14 +128,17 @@ def _member(
         model, own = models.create(facts["model"], num_classes, dtype), facts["resolution"]
         variables = published.load(path, model, (own, own, image_shape[2]) if own else image_shape)
         sha256 = weights.sha256(path)
-    model, variables = model.fold(variables)
+    model, variables = compression.frozen(model, variables, facts["compression"])
     low, high = (tuple(map(float, end)) if isinstance(end, list) else float(end) for end in facts["input_range"])
     member = Member(model, facts["resolution"], (low, high))
     return member, jax.tree.map(jnp.asarray, variables), sha256
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """`model` (name), `resolution` (pixels or None) and `input_range` of a checkpoint; DistillError if it has none."""
+    """`model` (name), `resolution` (pixels or None), `input_range` and `compression` of a checkpoint.
+
+    DistillError if it does not name its model, or has a wrong one of the others.
+    """
     facts = timm_names.facts(path) if path.suffix == timm_names.SUFFIX else weights.load_metadata(path)
     known = {checkpoint.file: checkpoint for checkpoint in published.CHECKPOINTS.values()}
     if "model" not in facts and path.name in known:
@@ -145,6 +153,7 @@ def facts_of(path: Path) -> dict[str, Any]:
     sound = {
         "model": isinstance(facts["model"], str),
         "resolution": side is None or (type(side) is int and 0 < side <= models.MOST_PIXELS),
+        "compression": facts["compression"] in tuple(compression.FORMS),
         "input_range": numbers
         and len(ends) == 2
         and all(low != high for low, high in itertools.zip_longest(*per_channel)),

@@ -18,6 +18,7 @@ import optax
 from jax.sharding import Mesh
 
 from distill_lib import losses, models, optim, sharding, views
+from distill_lib.models import compression
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.teachers.soft_labels import StoredTeacher
 from distill_lib.views import Pixels
@@ -32,7 +33,7 @@ VIEW_FIELDS = (
 )  # fmt: skip
 """What of a recipe decides its views."""
 LOSS_FIELDS = (
-    "distance", "temperature_squared", "label_smoothing", "optimizer", "schedule", "decay",
+    "distance", "temperature_squared", "label_smoothing", "optimizer", "schedule", "decay", "compression",
 )  # fmt: skip
 """What of a recipe decides a student's program, beside its architecture and whether there is a teacher."""
 
@@ -147,8 +148,11 @@ def _learn(
     def moved(state: State, settings: Settings, batch: Batch) -> State:
         def mean_loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
             variables = {"params": params} | state.statistics
-            logits, statistics = models.train_logits(student, variables, batch.images, remat=remat)
-            return loss(recipe, settings, logits, batch).mean(), statistics
+            network = student
+            if recipe.compression != "none":
+                network, variables = compression.frozen(student, variables, recipe.compression)
+            logits, statistics = models.train_logits(network, variables, batch.images, remat=remat)
+            return loss(recipe, settings, logits, batch).mean(), state.statistics | statistics
 
         (value, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         optimizer = optim.create(

@@ -32,7 +32,7 @@ class Run:
 
     @functools.cached_property
     def variables(self) -> models.Variables:
-        """The student as `models.logits` wants it, arrays of NumPy; empty where only the record was kept."""
+        """The student as `models.logits` wants it, before any compression; empty where only the record was kept."""
         path = self.directory / "student.npz"
         return weights.unpack(weights.load_npz(path)) if path.is_file() else {}
 
@@ -154,7 +154,10 @@ class StudentRun:
         return Run(record, self.rows, self.directory, reused=False)
 
     def _write(self, record: records.Record, variables: models.Variables) -> records.Record:
-        metadata = {"model": self.task.recipe.student, "dataset": self.task.recipe.dataset, "run_id": self.task.run_id}
+        recipe = self.task.recipe
+        metadata = {"model": recipe.student, "dataset": recipe.dataset, "run_id": self.task.run_id}
+        if recipe.compression != "none":
+            metadata["compression"] = recipe.compression
         weights.save_npz(self.directory / "student.npz", weights.pack(variables), metadata)
         record = records.write(self.directory, record, self.rows)
         checkpoint.tidy(self.directory, weights.unfinished(self.directory))

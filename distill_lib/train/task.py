@@ -17,6 +17,7 @@ from distill_lib.crops import MILD_CROP_SIDE
 from distill_lib.errors import DistillError, logger
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import Split
+from distill_lib.models import compression
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
 from distill_lib.teachers.soft_labels import Store, StoredTeacher
@@ -167,7 +168,10 @@ class Task:
         """Logits (n, classes), or features of the first images, of a student or of the teacher, on a split."""
         ask, recipe, teacher = getattr(self.eval_sets[split], kind), self.recipe, self.teacher
         if variables is not None:
-            output: np.ndarray = ask(self.student, variables, recipe.resolution)
+            network: Any = self.student
+            if recipe.compression != "none":
+                network, variables = compression.frozen(network, variables, recipe.compression)
+            output: np.ndarray = ask(network, variables, recipe.resolution)
             return output
         assert teacher is not None
         decided = (kind, recipe.resolution, recipe.eval_side)

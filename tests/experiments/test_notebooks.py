@@ -158,7 +158,7 @@ def test_papermill_itself_stops_at_a_misspelt_parameter(tmp_path: Path) -> None:
             EXPERIMENTS / "distill.ipynb", tmp_path / "out.ipynb", {"polcy": "mix"}, progress_bar=False
         )
     assert caught.value.ename == "DistillError"
-    assert "unknown parameter 'polcy'. Did you mean 'policy'? Valid: batch_size, dataset, dtype" in caught.value.evalue
+    assert "unknown parameter 'polcy'. Did you mean 'policy'? Valid: batch_size, compression" in caught.value.evalue
 
 
 def run_here(name: str, **parameters: Any) -> None:

@@ -39,3 +39,18 @@ def test_a_plan_is_trained_once_and_mock_records_are_told(tmp_path: Path, capsys
     runs = experiments.run(plan, tmp_path)
     assert set(runs["run_id"]) == set(experiments.run(plan, tmp_path)["run_id"]) and len(runs) == 2
     assert "mock data" in capsys.readouterr().out and records.read(tmp_path).empty
+
+
+@pytest.mark.slow
+def test_what_continues_a_run_of_the_plan_comes_after_it(tmp_path: Path) -> None:
+    """That of its own policy and seed; one that has none is left out, and all are read under the same plan."""
+    begun = [recipes.get("fashion", "smoke", policy="mix", seed=seed) for seed in (0, 1)]
+    later = [
+        recipes.get("fashion", "smoke", policy="mix", seed=seed, start=experiments.PRETRAINED, compression="int4")
+        for seed in (1, 2)
+    ]
+    runs = experiments.run([*later, *begun], tmp_path)
+    known = runs.set_index("run_id")
+    (continued,) = runs["start"].dropna()
+    assert len(runs) == 3 and known.loc[continued.rpartition("/")[2], "seed"] == 1
+    assert list(experiments.select(runs, later)["compression"]) == ["int4"]

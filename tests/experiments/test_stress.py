@@ -102,15 +102,32 @@ def test_rounding_is_judged_beside_the_teacher_as_it_is(
     """Many bits change nothing, two change everything; and the size is told for each."""
     monkeypatch.delenv(running.READ_ONLY, raising=False)
     own = experiments.select(records.read(made[0]), PLAN)
-    record = experiments.quantized(own, PLAN[-1], made[0], limit=100, bits=(16, 2))
+    record = experiments.quantized(own, PLAN[-1], made[0], limit=100, forms=("int8", "int2"))
     assert record == stress.read("quantize", made[0])
-    assert record["conditions"] == [["clean", 0], ["bits", 16], ["bits", 2]]
+    assert record["conditions"] == [["clean", 0], ["int8", 8], ["int2", 2]]
     for each in (record["teacher"], *record["students"]):
         assert each["top1"][0] == pytest.approx(each["top1"][1], abs=0.011) and each["top1"][2] < each["top1"][0] - 0.1
         assert each["kl"][1] < each["kl"][0] + 0.01 < each["kl"][2]
         assert each["bytes"][0] > each["bytes"][1] > 4 * each["bytes"][2] - each["bytes"][0]
     frame = told.tidy(record)
-    assert list(told.by_bits(frame).columns) == ["network", "epochs", "float32", "16 bits", "2 bits"]
-    assert list(told.sizes(frame)["weights in"]) == ["float32", "16 bits", "2 bits"]
+    assert list(told.by_bits(frame).columns) == ["network", "epochs", "float32", "8 bits", "2 bits"]
+    assert list(told.sizes(frame)["weights in"]) == ["float32", "8 bits", "2 bits"]
     (axes,) = (axes for axes in figures.runs.few_bits(frame).axes)
     assert len(axes.lines) == 3 and figures.runs.few_bits(told.tidy(None))._repr_svg_()
+
+
+def test_what_a_form_costs_is_told_below_the_student_without_it() -> None:
+    """In training beside the one of equal seed; afterwards within one network, in the record."""
+    about = {"policy": "mix", "view_seed": 0, "epochs": 30.0, "start": "run:a/b"}
+    rows = [
+        about | {"seed": seed, "compression": form, "run_id": f"{form}{seed}", "test_top1": top1}
+        for seed, form, top1 in ((0, "none", 0.8), (0, "2:4", 0.75), (1, "none", 0.9), (1, "2:4", 0.7))
+    ]
+    before = about | {"start": None, "seed": 0, "compression": None, "run_id": "before", "test_top1": 0.5}
+    network = {"policy": "mix", "epochs": 30.0, **{metric: [0.0, 0.0] for metric in definitions.METRICS}}
+    judged = [network | {"run_id": f"none{seed}", "seed": seed, "top1": [0.8, 0.6]} for seed in (0, 1)]
+    record = {"conditions": [["clean", 0], ["2:4", 17]], "teacher": network | {"run_id": "t"}, "students": judged}
+    lost = told.lost(pd.DataFrame([before, *rows]), record).set_index(["form", "way", "seed"])["test_top1"]
+    assert lost["2:4", "in training"].to_dict() == pytest.approx({0: 0.05, 1: 0.2})
+    assert lost["2:4", "afterwards"].to_dict() == pytest.approx({0: 0.2, 1: 0.2})
+    assert len(lost) == 4 and told.lost(pd.DataFrame(), record).empty and told.lost(pd.DataFrame(rows), None).empty

@@ -71,6 +71,7 @@ OTHER = {  # another valid value of every field but dataset and variant
     "transfer_set": "digits",
     "label_smoothing": 0.1,
     "stored": 4,
+    "compression": "int4",
     "on_divergence": "rewind",
 }
 
@@ -187,6 +188,7 @@ def test_unknown_names_are_told_with_the_valid_ones(call: tuple, message: str) -
         ({"weight_decay": 1e3, "decay": "adamw", "learning_rate": 0.1}, "takes 100 .*must be below 10;"),
         ({"train_images": 2**40}, "train_images must be from 1 to"),
         ({"learning_rate": datetime.date(2001, 1, 1)}, r"learning_rate must be a number, got datetime.date\(2001"),
+        ({"compression": "int9"}, "unknown compression 'int9'.*Valid: none, int8, .*2:4"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'.*Valid: adam, sgd, .*shampoo, soap, muon"),
         ({"optimizer": "schedule_free"}, "averages weights instead of a decay: choose schedule constant, not cosine"),
         ({"distance": "cosine"}, "unknown distance 'cosine'.*Valid: kl, .*hard"),

@@ -1,7 +1,8 @@
-"""One training step: in half precision as in full, and with the running statistics of BatchNorm."""
+"""One training step: in half precision as in full, with the running statistics of BatchNorm, and in another form."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import jax
@@ -11,9 +12,9 @@ import parity
 import pytest
 import tiny
 
-from distill_lib import models, train, weights
+from distill_lib import models, teachers, train, weights
 from distill_lib.input_pipeline import sampler
-from distill_lib.models import mobilenets
+from distill_lib.models import compression, mobilenets
 from distill_lib.models.mobile_layers import Row
 from distill_lib.recipes import Recipe
 from distill_lib.train import setup, step
@@ -124,3 +125,45 @@ def test_running_statistics_reach_record_checkpoint_and_evaluation(
     np.testing.assert_array_equal(models.logits(model, stored, images), trained)
     fresh = models.init(model, jax.random.key(0), (8, 8, 1))["batch_stats"]
     assert not np.allclose(models.logits(model, stored | {"batch_stats": fresh}, images), trained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", [tiny.STUDENT, STUDENT])
+@pytest.mark.parametrize("form", ["int3", "2:4"])
+def test_a_student_is_judged_and_loaded_in_the_form_that_it_was_trained_in(
+    teacher: Path, tmp_path: Path, student: str, form: str
+) -> None:
+    """What is saved are the weights that learn; whoever loads them has the network that the steps had."""
+    recipe = tiny.recipe(teacher, student=student, compression=form)
+    run = train.fit(recipe, tmp_path)
+    loaded = teachers.load(str(run.directory / "student.npz"), num_classes=10, channels=1, resolution=8)
+    task, (used,) = setup.prepare(recipe), loaded.variables
+    again = task.eval_sets["test"].logits(loaded.ensemble, loaded.variables, 8)
+    judged = task.output("test", run.variables)
+    np.testing.assert_allclose(again, judged, rtol=1e-5, atol=1e-5)
+    assert run.record["result"]["test_top1"] == (again.argmax(-1) == task.eval_sets["test"].labels).mean()
+    kernel = used["params"]["head"]["kernel"]
+    levels = [len(np.unique(channel)) for channel in kernel.T]
+    assert max(levels) <= 7 if form == "int3" else ((kernel == 0).mean() >= 0.5)
+    assert (run.variables["params"]["head"]["kernel"] != 0).mean() > 0.9, "weights that are zero in use learn, too"
+
+
+@pytest.mark.slow
+def test_the_step_rounds_as_it_is_done_afterwards(teacher: Path) -> None:
+    """The loss of a step is that of the network in its form; BatchNorm's running statistics stay as they are."""
+    recipe = tiny.recipe(teacher, student=STUDENT, compression="int3", warmup_steps=0)
+    task = setup.prepare(recipe)
+    start, numbers = models.init(task.student, jax.random.key(0), task.image_shape), np.random.default_rng(0)
+    start["params"]["head"]["kernel"] = numbers.normal(size=(32, 10)).astype(np.float32)
+    begun, batch = step.initial_state(task.student, 0, task.image_shape, start=start), first_lesson(task)
+    before = jax.device_get(begun)
+    after = step.learn(task.student, recipe)(begun, task.settings, batch)
+    losses = {}
+    for form in ("none", "int3"):
+        answer = jax.jit(functools.partial(models.logits, *compression.frozen(task.student, before.variables, form)))
+        losses[form] = step.loss(recipe, task.settings, answer(batch.images), batch).mean()
+    np.testing.assert_allclose(after.loss_sum, losses["int3"], rtol=1e-4)
+    assert abs(losses["none"] - losses["int3"]) > 0.01
+    jax.tree.map(np.testing.assert_array_equal, after.statistics, before.statistics)
+    moved = jax.tree.map(lambda old, new: np.abs(new - old).max() > 0, before.params, after.params)
+    assert all(jax.tree.leaves(moved)), "the weights in float32 learn, and the norms too"
