@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import datasets, models, records, teachers
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, aligned
 from distill_lib.evaluation import metrics
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import Streamed
@@ -68,6 +68,4 @@ def evaluate(
 
 def table(result: dict[str, Any]) -> str:
     """The result of `evaluate` as lines of text."""
-    width = max(map(len, result))
-    lines = {name: f"{value:.4g}" if isinstance(value, float) else f"{value}" for name, value in result.items()}
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return aligned((name, f"{value:.4g}" if isinstance(value, float) else f"{value}") for name, value in result.items())

@@ -18,10 +18,9 @@ Compared = Mapping[str, list[Difference]]  # by experiment, corrected for all of
 
 
 def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:
-    """The rows of `records.read` that are of an experiment on a data set, in the order of the settings.
+    """The rows of `records.read` that are of an experiment on a data set, in the order of their `setting`, which comes.
 
-    The columns `setting` and `tried` are added: of a setting with several values to try the rows are those that
-    validation images choose, and `tried` is how many there were to choose from.
+    Of a setting with several values to try they are those that validation images choose, among so many `tried` ones.
     """
     parts = []
     for setting in experiments.settings(name, dataset):
@@ -75,10 +74,7 @@ def overview(every: Compared) -> pd.DataFrame:
 
 
 def verdicts(every: Compared, name: str) -> pd.DataFrame:
-    """A row for each comparison of an experiment, and whether it bears out what the paper says.
-
-    Of those that the paper says nothing about, the verdict is "better", "worse" or "undecided".
-    """
+    """A row for each comparison of an experiment: whether it bears out the paper, or else is "better" or "worse"."""
     better, known = experiments.get(name).better, {(each.first, each.second): each for each in every[name]}
     rows = []
     for pair in _pairs(name):
@@ -90,13 +86,13 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> "HTML":
-    """An experiment as a page prints it: the claim, its settings, and on the embedded set what becomes of the claim."""
+def show(runs: pd.DataFrame, name: str, dataset: str = "fashion", every: Compared | None = None) -> "HTML":
+    """An experiment as a page prints it, with its claim, and on the embedded set its verdict, of `every` comparison."""
     claim = experiments.get(name).claim
     said = f"*The paper says:* {claim}" if claim else ""
     if dataset != "fashion":
         return html_table(said, table(runs, name, dataset))
-    every = compared(runs)
+    every = every or compared(runs)
     tests = differences.tested(each for own in every.values() for each in own)
     note = (
         f"*p* is corrected for {tests} tests, those of all experiments on these images; intervals are not. Three pairs "

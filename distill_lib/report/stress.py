@@ -85,10 +85,7 @@ def told(record: records.Record | None) -> str:
 
 
 def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tidy` for weights in few bits as text: a row a network, a column a number of bits.
-
-    In a cell the top-1 accuracy in percent and, behind a bar, the divergence from the teacher as it is.
-    """
+    """Rows of `tidy` for weights in few bits as text, a row a network: top-1 (%) | divergence from the teacher."""
     rows = dict[str, dict[str, str]]()
     for each in frame.to_dict("records"):
         about = each["policy"], each["epochs"]

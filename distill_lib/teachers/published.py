@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill_lib import weights
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, aligned, unknown
 from distill_lib.teachers import bit_names, timm_names
 
 if TYPE_CHECKING:
@@ -249,5 +249,4 @@ def table(folder: Path | None = None) -> str:
     for each in CHECKPOINTS.values():
         top1, where = "-" if each.top1 is None else f"{each.top1:g}", str(at_hand(each, folder) or "no")
         rows.append((each.name, each.model, f"about {each.about_bytes / 1e6:.0f} MB", top1, where, each.source))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return aligned(rows)
