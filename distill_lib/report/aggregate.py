@@ -113,11 +113,9 @@ def expected(runs: pd.DataFrame, epochs: float) -> float | None:
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Sorts rows by policy, in the order of figures and tables; within a policy their order stays."""
-    return (
-        table
-        if "policy" not in table
-        else table.sort_values("policy", key=lambda keys: keys.map(ORDER.index), kind="stable", ignore_index=True)
-    )
+    if "policy" not in table:
+        return table
+    return table.sort_values("policy", key=lambda keys: keys.map(ORDER.index), kind="stable", ignore_index=True)
 
 
 def best(runs: pd.DataFrame) -> pd.DataFrame:
