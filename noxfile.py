@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,6 +50,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
     "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
 }
+MOCK = ("-p", "variant", "smoke")
 ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -104,9 +106,8 @@ def compile_programs(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests, in up to four processes, or in one where files are named; the quick ones alone: `-- -m "not slow"`."""
-    count = min(os.cpu_count() or 1, 4)  # some gigabytes each
     # files share what their fixtures make; tests/conftest.py says which come first
-    several = ["-n", str(count), "--dist", "loadfile", "--no-loadscope-reorder"] if count > 1 else []
+    several = ["-n", str(processes()), "--dist", "loadfile", "--no-loadscope-reorder"] if processes() > 1 else []
     named = any((ROOT / word.partition("::")[0]).exists() for word in session.posargs)
     run(session, environment(session), "-m", "pytest", *([] if named else several), *session.posargs)
 
@@ -123,7 +124,8 @@ def browser(session: nox.Session) -> None:
     """The built book as readers see it: HTML, and Chromium on a wide screen and a phone, light and dark, offline."""
     chromium, python = browsing(session)
     folder = "tests/browser"  # without tests/conftest.py, which is about JAX
-    run(session, python, "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs, CHROMIUM=chromium)
+    options = [f"--confcutdir={folder}", "-n", str(processes()), "--dist", "worksteal", folder]
+    run(session, python, "-m", "pytest", *options, *session.posargs, CHROMIUM=chromium)
 
 
 @nox.session
@@ -188,10 +190,17 @@ def smoke(session: nox.Session) -> None:
     """Every experiment notebook, and every data set, on mock data, in minutes; leaves nothing behind."""
     python = environment(session)
     runs = [(name, *arguments) for name in experiments() for arguments in SMOKE.get(name, [[]])]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, *arguments in runs:
-            run_notebook(session, python, name, "-p", "variant", "smoke", *arguments, results=folder)
-        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/run.json")]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes()) as pool:
+        started = [  # each with records of its own, since no two may train the same student at once
+            pool.submit(run_notebook, session, python, name, *MOCK, *arguments, results=f"{folder}/{number}")
+            for number, (name, *arguments) in enumerate(runs)
+        ]
+        try:
+            for notebook in started:
+                notebook.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/*/run.json")]
     if not found or not all(record["mock"] for record in found):
         fail(f"{len(found)} records, of which not all are marked as mock.")
     print(f"{len(runs)} notebooks ran on mock data and wrote {len(found)} records.", flush=True)
@@ -201,6 +210,11 @@ def smoke(session: nox.Session) -> None:
 def fashion(session: nox.Session) -> None:
     """The embedded images, made again from their original files and compared; `-- build --out DIR` keeps them."""
     run(session, environment(session), "tests/makers/fashion_build.py", *(session.posargs or ["verify"]))
+
+
+def processes() -> int:
+    """How many tests or notebooks run at once: some gigabytes each."""
+    return min(os.cpu_count() or 1, 4)
 
 
 def environment(session: nox.Session) -> Path:

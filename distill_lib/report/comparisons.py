@@ -1,6 +1,6 @@
 """What the records say of an experiment: its settings with mean and spread, and what becomes of the paper's claim."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,8 +13,6 @@ from distill_lib.report.tables import html_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML
-
-Compared = Mapping[str, list[Difference]]  # by experiment, corrected for all of them
 
 
 def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:
@@ -48,13 +46,16 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
     return pd.DataFrame(rows).fillna("")
 
 
-def compared(runs: pd.DataFrame) -> Compared:
-    """What all experiments on the embedded set compare, by experiment, corrected for the number of all of them."""
-    return differences.holm_of_groups({name: differences_of(runs, name) for name in experiments.EXPERIMENTS})
+def compared(runs: pd.DataFrame, name: str) -> list[Difference]:
+    """What an experiment on the embedded set compares, where both settings have records; corrected for their number.
+
+    An experiment is a question of its own: another one beside it changes nothing about its answer.
+    """
+    return differences.holm(differences_of(runs, name))
 
 
 def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
-    """What an experiment on the embedded set compares, where both settings have records; not corrected."""
+    """As `compared`, but not corrected yet."""
     own, several = of_experiment(runs, name), []
     for pair in _pairs(name):
         first, second = (own[own["setting"] == setting] for setting in pair)
@@ -62,20 +63,21 @@ def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
     return [difference for difference in several if difference]
 
 
-def overview(every: Compared) -> pd.DataFrame:
+def overview(runs: pd.DataFrame) -> pd.DataFrame:
     """All experiments that the paper has too: what it says, and each comparison that this is about, as text."""
     table = pd.DataFrame(
         {"experiment": experiment.title, "the paper": experiment.claim} | row
         for name, experiment in experiments.EXPERIMENTS.items()
-        for row in verdicts(every, name).head(len(experiment.better)).to_dict("records")
+        if experiment.better
+        for row in verdicts(compared(runs, name), name).head(len(experiment.better)).to_dict("records")
     )
     again = table["experiment"].duplicated()  # a question and its claim stand once
     return table.assign(**{title: table[title].mask(again, "") for title in ("experiment", "the paper")})
 
 
-def verdicts(every: Compared, name: str) -> pd.DataFrame:
+def verdicts(own: Iterable[Difference], name: str) -> pd.DataFrame:
     """A row for each comparison of an experiment: whether it bears out the paper, or else is "better" or "worse"."""
-    better, known = experiments.get(name).better, {(each.first, each.second): each for each in every[name]}
+    better, known = experiments.get(name).better, {(each.first, each.second): each for each in own}
     rows = []
     for pair in _pairs(name):
         each = known.get(pair)
@@ -86,19 +88,18 @@ def verdicts(every: Compared, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(runs: pd.DataFrame, name: str, dataset: str = "fashion", every: Compared | None = None) -> "HTML":
-    """An experiment as a page prints it, with its claim, and on the embedded set its verdict, of `every` comparison."""
+def show(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> "HTML":
+    """An experiment as a page prints it: the claim, its settings, and on the embedded set what becomes of the claim."""
     claim = experiments.get(name).claim
     said = f"*The paper says:* {claim}" if claim else ""
     if dataset != "fashion":
         return html_table(said, table(runs, name, dataset))
-    every = every or compared(runs)
-    tests = differences.tested(each for own in every.values() for each in own)
+    own = compared(runs, name)
     note = (
-        f"*p* is corrected for {tests} tests, those of all experiments on these images; intervals are not. Three pairs "
-        "of runs leave even large differences undecided after so many tests: the interval says how large they are."
+        f"*p* is corrected for the {differences.tested(own)} tests of this table; intervals are not. Few pairs of runs "
+        "can leave even a large difference undecided: the interval says how large it is."
     )
-    return html_table(said, table(runs, name), verdicts(every, name), note)
+    return html_table(said, table(runs, name), verdicts(own, name), note)
 
 
 def _pairs(name: str) -> list[tuple[str, str]]:

@@ -14,15 +14,20 @@ POLICIES = ("mix", "same/ic")
 Gains = Mapping[tuple[int, int], Difference]  # by steps and images, corrected for their number
 
 
-def pairs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the preset `support` at every place, steps and `images`, that both policies have, each seed once."""
+def places(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the preset `support`, and how many `images` were for training; each seed and way of mixup once."""
     own = aggregate.live(runs)
     own = own[(own["study"] == "fashion_support") & own["policy"].isin(POLICIES)]
     if own.empty:
-        return pd.DataFrame(columns=["steps", "images", "policy", "seed", "view_seed", "run_id"])
+        return pd.DataFrame(columns=["steps", "images", "policy", "mixup", "seed", "view_seed", "run_id"])
     images = own["train_images"].fillna(datasets.get("fashion").counts["train"]).astype(int)
-    own = own.assign(images=images)[own["mixup"] == "batch"]
-    own = own.drop_duplicates(["steps", "images", "policy", "seed", "view_seed"])
+    return own.assign(images=images).drop_duplicates(["steps", "images", "policy", "mixup", "seed", "view_seed"])
+
+
+def pairs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `places` with one lambda for a batch, where both policies have some."""
+    own = places(runs)
+    own = own[own["mixup"] == "batch"]
     return own[own.groupby(["steps", "images"])["policy"].transform("nunique") == len(POLICIES)]
 
 

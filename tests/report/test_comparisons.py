@@ -25,10 +25,10 @@ def noise(seed: int, shift: float) -> float:
     return float(np.random.default_rng([seed, round(1e4 * (shift + 1))]).normal(0, 0.0005))
 
 
-def runs(shifts: dict[str, float], spread: float = 0.001) -> pd.DataFrame:
-    """Three seeds of the ablations' settings that are named, around 80 % plus a shift."""
+def runs(shifts: dict[str, float], spread: float = 0.001, name: str = "ablations") -> pd.DataFrame:
+    """Three seeds of an experiment's settings that are named, around 80 % plus a shift."""
     rows = []
-    for setting in experiments.settings("ablations", "fashion"):
+    for setting in experiments.settings(name, "fashion"):
         if setting.name in shifts:
             (recipe,) = experiments.recipes_of(setting, "fashion")
             seeds = [dataclasses.replace(recipe, seed=seed, view_seed=0) for seed in range(3)]
@@ -64,7 +64,7 @@ def test_a_setting_that_continues_a_run_is_found_whatever_it_continues() -> None
 
 def verdicts(frame: pd.DataFrame, name: str) -> dict[str, str]:
     """What is said of each comparison of an experiment."""
-    table = comparisons.verdicts(comparisons.compared(frame), name)
+    table = comparisons.verdicts(comparisons.compared(frame, name), name)
     return dict(zip(table["here"], table["verdict"], strict=True))
 
 
@@ -109,18 +109,20 @@ def test_a_setting_is_compared_with_the_one_that_it_changes() -> None:
     assert said[f"{warm} minus function matching"] == "worse" and said[f"{plain} minus {warm}"] == "undecided"
 
 
-def test_p_values_are_corrected_for_all_experiments_and_by_nothing_else() -> None:
-    """A setting that collapsed adds a test, and its spread is its own."""
+def test_p_values_are_corrected_for_their_experiment_and_by_nothing_else() -> None:
+    """A setting that collapsed adds a test, and its spread is its own; what another experiment asks adds none."""
     sound = runs({"function matching": 0.0, "lambda folded": 0.005})
     wide = runs({"squared distance": -0.5}, spread=0.1)
-    (alone,) = comparisons.compared(sound)["ablations"]
-    beside, _ = comparisons.compared(pd.concat([sound, wide]))["ablations"]
+    (alone,) = comparisons.compared(sound, "ablations")
+    other = runs({"the usual teacher": 0.0, "of width 8": 0.1}, name="how_much_teacher")
+    assert comparisons.compared(pd.concat([sound, other]), "ablations") == [alone]
+    beside, _ = comparisons.compared(pd.concat([sound, wide]), "ablations")
     assert dataclasses.replace(beside, corrected=alone.corrected) == alone
     assert (alone.corrected, beside.corrected) == pytest.approx((alone.p, 2 * alone.p))
 
 
 def test_the_overview_has_a_row_for_each_comparison_that_a_claim_is_about() -> None:
-    shown = comparisons.overview(comparisons.compared(runs({})))
+    shown = comparisons.overview(runs({}))
     assert len(shown) == sum(len(one.better) for one in experiments.EXPERIMENTS.values())
     assert set(shown["verdict"]) == {"no records yet"} and shown["the paper"].ne("").sum() == 9
 
