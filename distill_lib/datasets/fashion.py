@@ -137,7 +137,7 @@ def _from_tfds() -> Originals | None:
 
 
 def _unshuffled(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number."""
+    # TFDS stores examples that were numbered 0, 1, ... in the order of the hashes of the numbers
     from tensorflow_datasets.core import hashing
 
     rows = tfds_sets.open_rows("fashion_mnist", split)

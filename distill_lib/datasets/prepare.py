@@ -63,17 +63,12 @@ def status(name: str) -> Status:
 def check(name: str, *, mock: bool = False) -> None:
     """Prints in a line or two whether a data set is there, and how to prepare it, or that mock data will do."""
     current = status(name)
-    if mock:
-        print(f"{name}: {current.state}, and not needed: mock data (made-up images) are used, and the records say so.")
-    else:
-        print("\n".join(current.lines()))
+    unneeded = f"{name}: {current.state}, and not needed: mock data (made-up images) are used, and the records say so."
+    print(unneeded if mock else "\n".join(current.lines()))
 
 
 def prepare(name: str, *, register_checksums: bool = False) -> Status:
-    """Prepares a set of TFDS as array_record, and returns what is there then; DistillError where that cannot be.
-
-    With `register_checksums` downloads are accepted that are not the ones TFDS knows.
-    """
+    """Prepares a set of TFDS as array_record, with other downloads than TFDS knows if asked; or raises DistillError."""
     current = status(name)
     if current.present:
         return current
@@ -178,13 +173,13 @@ def card_text(dataset: Dataset) -> str:
     colours = "grey" if dataset.channels == 1 else "colour"
     shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
     disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
-    files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
+    files = " and ".join(f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items())
     where = f"images of {dataset.builder}" if packaged else f"TFDS `{dataset.builder}`"
     lines = [
         f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
         f"- **Splits**: {'; '.join(splits)}.",
         f"- **Size**: {size_text(dataset.download_bytes)} to download, {'part of the packages' if packaged else disk}.",
-        *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {' and '.join(files)}."] if files else []),
+        *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {files}."] if files else []),
         f"- **Licence**: {dataset.licence}. **Citation**: {dataset.citation}.",
         *[f"- **Trap**: {trap}" for trap in dataset.traps],
     ]

@@ -67,10 +67,9 @@ def card(name: str) -> Dataset:
 
 
 def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
-    """Expressions for train, validation and test of a TFDS set that has these splits, of these sizes; empty if unknown.
+    """Expressions for train, validation and test of a TFDS set with these splits (empty: unknown), or DistillError.
 
-    With one beside train that one is test, and validation the last 10 % of train; with train alone, 80, 10 and 10 % of
-    it. DistillError without train.
+    With one beside train that is test, and validation the last 10 % of train; with train alone, 80, 10 and 10 % of it.
     """
     if known and "train" not in known:
         raise DistillError(f"{builder} has no split `train`, only {', '.join(known)}: nothing to learn from.")
@@ -83,7 +82,6 @@ def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
 
 
 def _features(builder: str, info: Any) -> dict[str, Any]:
-    """Of a card the keys of image and label, channels, size and number of classes."""
     import tensorflow_datasets as tfds
 
     features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
