@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from distill_lib.errors import DistillError, unknown
 
 EXPERIMENTS = Path("book") / "experiments"
@@ -102,7 +100,7 @@ class Screen:
     _PROGRESS = re.compile(r"(?P<label>\S+): step (?P<step>\d+)/(?P<total>\d+), (?P<rest>.+)")
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._unfinished, self._bar = stream, "", tqdm(disable=True)
+        self._stream, self._unfinished, self._bar = stream, "", ""
 
     def write(self, text: str) -> None:
         """Takes any piece of text."""
@@ -111,33 +109,27 @@ class Screen:
             return
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
-            self._draw(line)
+            match = self._PROGRESS.fullmatch(line)
+            label = match["label"] if match else ""
+            if self._bar not in ("", label):  # one that is not full
+                self._stream.write("\n")
+            self._bar = label
+            if match is None:
+                self._stream.write(f"{line}\n")
+                continue
+            step, total = int(match["step"]), int(match["total"])
+            bar = "#" * (20 * step // total)
+            self._stream.write(f"\r{label} [{bar:.<20}] {step}/{total}, {match['rest']}\x1b[K")
 
     def flush(self) -> None:
         """Flushes the stream."""
         self._stream.flush()
 
     def close(self) -> None:
-        """Ends a bar that was not full, and writes what is left."""
-        self._bar.close()
-        self._stream.write(self._unfinished)
-        self._unfinished = ""
+        """Ends the bar, and writes what is left."""
+        self._stream.write(("\n" if self._bar else "") + self._unfinished)
+        self._unfinished = self._bar = ""
         self.flush()
-
-    def _draw(self, line: str) -> None:
-        match = self._PROGRESS.fullmatch(line)
-        if match is None:
-            self._bar.close()
-            self._stream.write(line + "\n")
-            return
-        if self._bar.disable or self._bar.desc != match["label"]:  # a bar that was closed is disabled
-            self._bar.close()
-            look = {"bar_format": "{desc} [{bar:20}] {n}/{total}{postfix}", "ascii": ".#", "dynamic_ncols": True}
-            self._bar = tqdm(desc=match["label"], total=int(match["total"]), file=self._stream, mininterval=0, **look)
-        self._bar.n = int(match["step"])
-        self._bar.set_postfix_str(match["rest"])
-        if self._bar.n == self._bar.total:
-            self._bar.close()
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:

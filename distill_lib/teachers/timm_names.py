@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,77 +24,39 @@ from distill_lib import weights
 from distill_lib.errors import DistillError, unknown
 
 Flat = dict[str, np.ndarray]
-Rules = Mapping[str, str | Callable[[re.Match[str]], str]]
 
 SUFFIX = ".safetensors"
-NETWORKS = {
-    **{f"bit_r{size}": f"resnetv2_{size}_bit" for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")},
-    **{f"mobilenet_v3_{size}_bn": f"mobilenetv3_{size}_100" for size in ("large", "small")},
-    "efficientnet_lite0": "tf_efficientnet_lite0",
-    **{f"vit_{size}16": f"vit_{name}_patch16_224" for size, name in (("ti", "tiny"), ("s", "small"), ("b", "base"))},
-}
+FILE = Path(__file__).parents[1] / "data" / "parameter_names.toml"
+RULES: dict[str, dict[str, str]] = tomllib.loads(FILE.read_text(encoding="utf-8"))
+"""How names are changed, as the file says."""
+NETWORKS = RULES["networks"]
 """timm's names of the networks that it has, by their names here."""
 
-_BIT: Rules = {
-    r"block(\d+)/unit(\d+)/": lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}.",
-    r"gn(\d)/": r"norm\1/",
-    r"conv_proj/": "downsample.conv/",
-    r"root_block/conv_root/": "stem.conv/",
-    r"norm-pre-head/": "norm/",
-    r"^head/": "head.fc/",
-}
-_VIT: Rules = {
-    r"Transformer/encoderblock_(\d+)/": r"blocks.\1.",
-    r"LayerNorm_0/": "norm1/",
-    r"LayerNorm_2/": "norm2/",
-    r"MultiHeadDotProductAttention_1/out/": "attn.proj/",
-    r"MultiHeadDotProductAttention_1/(query|key|value)/": r"attn.\1/",
-    r"MlpBlock_3/Dense_(\d)/": lambda match: f"mlp.fc{int(match[1]) + 1}/",
-    r"Transformer/posembed_input/pos_embedding": "pos_embed",
-    r"Transformer/encoder_norm/": "norm/",
-    r"^embedding/": "patch_embed.proj/",
-    r"^cls$": "cls_token",
-}
-_MOBILE: dict[str, Any] = {
-    r"^batch_stats/": "",
-    r"stage(\d+)/block(\d+)/": lambda match: f"blocks.{int(match[1]) - 1}.{int(match[2]) - 1}.",
-    r"squeeze/(reduce|expand)/": r"se.conv_\1/",
-    r"stem/conv/": "conv_stem/",
-    r"stem/norm/": "bn1/",
-    r"^head/": "classifier/",
-}
-_EXPANDING = {"expand/conv/": "conv_pw/", "expand/norm/": "bn1/", "depthwise/conv/": "conv_dw/"} | {
-    "depthwise/norm/": "bn2/", "project/conv/": "conv_pwl/", "project/norm/": "bn3/"
-}  # fmt: skip
-_NARROW = {"depthwise/conv/": "conv_dw/", "depthwise/norm/": "bn1/", "project/conv/": "conv_pw/"} | {
-    "project/norm/": "bn2/"
-}
-_KINDS = {r"/(kernel|scale)$": ".weight", r"/bias$": ".bias", r"/(mean|var)$": r".running_\1"}
 _AS_CONVOLUTION = re.compile(r"head\.fc\.|conv_head\.|\.se\.")  # dense layers here, 1 x 1 convolutions there
 _PARTS = ("query", "key", "value")
 
 
 def timm_name(name: str, names: Collection[str]) -> str:
     """What timm calls an array of a network that has these; of query, key and value each by itself."""
-    if "cls" in names:
-        return _replaced(name, _VIT)
-    if "root_block/conv_root/kernel" in names:
-        return _replaced(name, _BIT)
-    if "hidden/kernel" in names:
-        stages = max(int(match[1]) for each in names if (match := re.match(r"stage(\d+)/", each)))
-        outside = {r"last/conv/": f"blocks.{stages}.0.conv/", r"last/norm/": f"blocks.{stages}.0.bn1/"}
-        outside |= {r"hidden/": "conv_head/"}
-    else:
-        outside = {r"last/conv/": "conv_head/", r"last/norm/": "bn2/"}
-    block = re.sub(r"^batch_stats/|[^/]+/(conv|norm)/\w+$", "", name)
-    parts = _EXPANDING if f"{block}expand/conv/kernel" in names else _NARROW
-    return _replaced(name, _MOBILE | outside | parts)
+    rules = RULES["vit" if "cls" in names else "bit"]
+    if "cls" not in names and "root_block/conv_root/kernel" not in names:
+        block = re.sub(r"^batch_stats/|[^/]+/(conv|norm)/\w+$", "", name)
+        parts = RULES["expanding" if f"{block}expand/conv/kernel" in names else "narrow"]
+        outside = {"last/conv/": "conv_head/", "last/norm/": "bn2/"}
+        if "hidden/kernel" in names:
+            stages = max(int(match[1]) for each in names if (match := re.match(r"stage(\d+)/", each)))
+            outside = {
+                f"last/{kind}/": f"blocks.{stages}.0.{theirs}/" for kind, theirs in (("conv", "conv"), ("norm", "bn1"))
+            } | {"hidden/": "conv_head/"}
+        rules = RULES["mobile"] | outside | parts
+    return renamed(name, rules | RULES["kinds"])
 
 
-def _replaced(name: str, rules: Rules) -> str:
-    for pattern, theirs in [*rules.items(), *_KINDS.items()]:
+def renamed(name: str, rules: Mapping[str, str]) -> str:
+    """A name after the replacements of a table of `RULES`."""
+    for pattern, theirs in rules.items():
         name = re.sub(pattern, theirs, name)
-    return name
+    return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) - 1), name)
 
 
 def to_timm(ours: Flat) -> Flat:
