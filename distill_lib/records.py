@@ -46,13 +46,8 @@ SETTINGS = (
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 AFTERWARDS = {"bench", "experiments", "figures", "report", "cli.py"}  # what no number of a run depends on
-TABLES = (
-    "presets.toml",
-    "datasets.toml",
-    "checkpoints.csv",
-    "mobilenets.csv",
-    "parameter_names.toml",
-)  # of `data`, and what it depends on
+TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv", "mobilenets.csv", "parameter_names.toml")
+"""Of `data`, what it depends on."""
 _RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 
 

@@ -45,9 +45,8 @@ def timm_name(name: str, names: Collection[str]) -> str:
         outside = {"last/conv/": "conv_head/", "last/norm/": "bn2/"}
         if "hidden/kernel" in names:
             stages = max(int(match[1]) for each in names if (match := re.match(r"stage(\d+)/", each)))
-            outside = {
-                f"last/{kind}/": f"blocks.{stages}.0.{theirs}/" for kind, theirs in (("conv", "conv"), ("norm", "bn1"))
-            } | {"hidden/": "conv_head/"}
+            outside = {"last/conv/": f"blocks.{stages}.0.conv/", "last/norm/": f"blocks.{stages}.0.bn1/"}
+            outside["hidden/"] = "conv_head/"
         rules = RULES["mobile"] | outside | parts
     return renamed(name, rules | RULES["kinds"])
 
