@@ -36,11 +36,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(source: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
-    """Writes a network for other programs, and returns the file; needs the extra `export`, or for ONNX `onnx`.
+    """Writes a network in one of `FORMATS`, and returns the file; needs the extra `export`, or for ONNX `onnx`.
 
-    `source` is a run's folder, its student.npz, or a teacher that is one network, and `to` one of `FORMATS`. `output`
-    is beside a run's student, else in the working folder; `resolution`, in pixels, that of the run, or the network's
-    own. DistillError if the network is absent or damaged, its size unknown, or it cannot be written.
+    `source` is a run's folder, its student.npz, or a teacher that is one network. The file is beside a run's student,
+    else in the working folder; `resolution`, in pixels, that of the run, or the network's own. DistillError if the
+    network is absent or damaged, its size unknown, or it cannot be written.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)

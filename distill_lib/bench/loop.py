@@ -49,9 +49,8 @@ def measure(
 
     `--steps` is how long a round is with small batches; `--starts` may be 0.
 
-    Returns:
-        Rows of two kinds. "loop": seconds a step of the loop and of its two compiled calls alone, and the difference as
-        shares. "start": seconds from the start of a process to the end of its first step.
+    Returns: seconds a step of the loop and of its two compiled calls alone, and the difference as shares; and seconds
+    from the start of a process to the end of its first step.
     """
     rows = [_loop(dataset, variant, batch, steps if batch < 64 else steps // 4, rounds) for batch in batches]
     return rows + (_starts(dataset, variant, starts) if starts else [])

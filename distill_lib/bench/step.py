@@ -82,11 +82,9 @@ def measure(
 
     `--torch` names a Python that has PyTorch; `--big-vision` a checkout of it, and `--big-vision-python` a Python that
     has what it imports (this JAX, Flax and Optax, einops, ml_collections, absl-py, TensorFlow and its data sets).
-    `--batch` is for all cases.
 
-    Returns:
-        A row for each case and program: seconds a step of all its students, images a second, how many times as long as
-        this library's step, the share of the measured peak, and what says that the work is the same.
+    Returns: for each case and program seconds a step of all its students, images a second, how many times as long as
+    this library's step, the share of the measured peak, and what says that the work is the same.
     """
     process.check_python(torch, "--torch")
     process.check_python(big_vision_python, "--big-vision-python")
@@ -168,10 +166,7 @@ def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def difference(case: Case, dtype: str, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """Largest difference of logits of the same weights and images, relative to the largest logit.
-
-    Raises DistillError if the devices differ, or the logits by more than rounding, as other networks' would.
-    """
+    """Largest difference of logits, relative to the largest; DistillError if devices differ, or these by too much."""
     problem, largest = f"{form} does other work in {case.name}", 0.0
     if theirs["device"] != ours["device"]:
         raise DistillError(f"{problem}: device {theirs['device']} instead of {ours['device']}.")

@@ -53,8 +53,7 @@ def drawn(recipe: Recipe, name: str, path: Path) -> Path:
 class Students:
     """Students with the seeds 0, 1, ... that learn from the same batches, as the training loop has them.
 
-    `learn` is the jitted second half of a step, of one student; `move` makes the next of all states, of settings and a
-    batch: by default by a call of `learn` for each.
+    `learn` is the jitted second half of a step of one student; `move` makes the next of all states: one by one, if so.
     """
 
     def __init__(self, task: Task, students: int = 1, given: Iterator[Any] | None = None) -> None:

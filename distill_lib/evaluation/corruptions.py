@@ -27,16 +27,9 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def corrupt(images: NDArray[np.uint8], family: str, severity: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Corrupts images uint8 (n, height, width, channels), the same ones in the same way each time.
+    """Corrupts images uint8 (n, height, width, channels), with a seed of noise, directions and places.
 
-    Args:
-        images: of one size.
-        family: a key of `FAMILIES`.
-        severity: one of `SEVERITIES`.
-        seed: of noise, directions and places.
-
-    Raises:
-        DistillError: for another family or severity.
+    `family` is a key of `FAMILIES` and `severity` one of `SEVERITIES`; DistillError for others.
     """
     if family not in FAMILIES:
         raise unknown("corruption", family, FAMILIES)

@@ -31,14 +31,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judges a network on the first `limit` images of a split, or all; `mock` ones are invented.
 
-    `network`, and `teacher` that it is compared with, are a student.npz or whatever else `teachers.load` takes, with as
-    many classes as the data set. `resolution`, in pixels, is for networks without their own, and `side` that of the
-    central square that is shown, as a fraction of the shorter side; None takes the record's or the preset's.
-
-    Returns:
-        `images` (that count: broken ones and those without labels do not), `resolution` and `side` in use, and the
-        metrics of `metrics.metrics`; with a teacher also `cka`. DistillError if a name is unknown, a file absent or
-        damaged, or network, data and numbers do not fit together.
+    `network`, and `teacher` that it is compared with, are a student.npz or whatever else `teachers.load` takes.
+    `resolution`, in pixels, is for networks without their own, and `side` that of the central square that is shown, as
+    a fraction of the shorter side; None takes the record's or the preset's. Returns `images` (that count: broken ones
+    and those without labels do not), `resolution`, `side` and `metrics.metrics`; with a teacher also `cka`.
+    DistillError if a name is unknown, a file absent or damaged, or network, data and numbers do not fit together.
     """
     card, path = datasets.get(dataset), Path(network)
     record = records.load(path.parent) if path.suffix == ".npz" else None

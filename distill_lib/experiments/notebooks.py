@@ -16,16 +16,14 @@ _JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared"
 
 
 def refuse_unknown(declared: Iterable[str], present: Iterable[str]) -> None:
-    """Stops a notebook that was given a parameter which it does not declare, however it was started.
+    """Raises DistillError where a notebook was given a parameter which it does not declare, however it was started.
 
-    `declared` are the names after its parameters cell (whose last line is `declared = dir()`), `present` those after
-    papermill's injected cell. Raises DistillError, which names the parameter and lists the valid ones.
+    `declared` are names after its parameters cell, from `dir()`, and `present` those after papermill's injected one.
     """
-    own, all_names = (
-        [name for name in names if not name.startswith("_") and name not in _JUPYTER_NAMES]
-        for names in (declared, present)
+    names = (
+        [each for each in several if each[0] != "_" and each not in _JUPYTER_NAMES] for several in (present, declared)
     )
-    refuse(all_names, own)
+    refuse(*names)
 
 
 def refuse(names: Iterable[str], known: Iterable[str]) -> None:
@@ -35,10 +33,7 @@ def refuse(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def find(name: str, start: Path | None = None) -> Path:
-    """The notebook of that name in the project that holds `start` (None: the working folder), or of that path.
-
-    Raises DistillError, which lists the notebooks that there are.
-    """
+    """The notebook of that name in the project that holds `start` (None: the working folder), or path; DistillError."""
     folder = _folder(start)
     path = Path(name) if name.endswith(".ipynb") else folder / f"{name}.ipynb"
     if not path.is_file():
@@ -53,10 +48,7 @@ def copy_name(notebook: Path) -> str:
 
 
 def listing(start: Path | None = None) -> str:
-    """The experiment notebooks of `find` as text: name, title and, in each one's own words, what it costs.
-
-    Raises DistillError if there are none, or one of them is no notebook.
-    """
+    """The notebooks of `find` as text: name, title and cost, in its own words; DistillError for none or a bad one."""
     paths = sorted(_folder(start).glob("*.ipynb"))
     if not paths:
         raise DistillError(f"there are no notebooks in {_folder(start)}: call this in the project's folder.")
@@ -82,10 +74,7 @@ def _folder(start: Path | None) -> Path:
 
 
 def parameters_of(notebook: Path) -> dict[str, bool]:
-    """Whether the default of each parameter that a notebook declares is a list, by name, in their order.
-
-    Raises DistillError if the file is not a notebook, or papermill is not installed.
-    """
+    """Whether the default of each parameter that a notebook declares is a list; DistillError if it is no notebook."""
     papermill = _papermill()
     try:
         known = papermill.inspect_notebook(notebook)
@@ -135,8 +124,7 @@ class Screen:
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     """Executes a notebook in the working folder, and shows its output as it comes; the copy is kept if a cell fails.
 
-    A single value of a parameter stands for a list of one where the notebook has a list. Raises DistillError if a
-    parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
+    A single value stands for a list of one. DistillError if a parameter is unknown, a cell fails, or for a full disk.
     """
     known = parameters_of(notebook)
     refuse(parameters, known)

@@ -40,15 +40,9 @@ def corrupted(
     """Judges students, and their teacher beside them, on corrupted test images; writes the record `robustness`.
 
     Where `DISTILL_READ_ONLY` is set, the record is only read. `runs` are rows of `records.read`, the recipe names their
-    data set, teacher and resolution, and of the test images the first `limit` are taken, or all.
-
-    Returns:
-        The record, None where there is none to read: `conditions` (family and severity of each), and in `teacher` and
-        `students` what each network is and by metric of `METRICS` its numbers, one for each condition. Students are
-        compared with the teacher's answers to the same corrupted images.
-
-    Raises:
-        DistillError: if no student's weights are at hand, or data, teacher or weights are not usable.
+    data set, teacher and resolution, and of the test images the first `limit` are taken, or all. The record, or None,
+    has `conditions` (family and severity), and in `teacher` and `students` by metric of `METRICS` a number for each;
+    students are compared with the teacher on the same images. DistillError where no weights, or no data, are at hand.
     """
     if os.environ.get(READ_ONLY):
         return read("robustness", results)
@@ -71,10 +65,9 @@ def quantized(
     limit: int | None = None,
     bits: Sequence[int] = (8, 6, 5, 4, 3),
 ) -> records.Record | None:
-    """Judges students, and their teacher, with weights rounded to so many bits; writes the record `quantize`.
+    """As `corrupted`, with weights rounded to so many bits, beside the teacher as it is; writes the record `quantize`.
 
-    All is as of `corrupted`, but for the conditions, of the family "bits", and `bytes`, the size of each network in
-    each of them. What networks are compared with is the teacher as it is.
+    Conditions are of the family "bits", and `bytes` the size of each network in each of them.
     """
     if os.environ.get(READ_ONLY):
         return read("quantize", results)

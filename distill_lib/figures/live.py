@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 def network(tree: weights.Tree) -> dict[str, Any]:
-    """A network's parameters, a tree as `weights.load_npz` gives it, in half precision for `Play.network.load`.
-
-    `shapes`, pairs of name and shape, and `weights`, all numbers in that order as base64 of little-endian float16.
-    """
+    """A network's parameters for `Play.network.load`: names and `shapes`, and all numbers as base64 of float16."""
     flat = {name: np.asarray(value) for name, value in sorted(weights.flatten(tree).items())}
     numbers = np.concatenate([value.ravel() for value in flat.values()]).astype("<f2")
     return {"shapes": [[name, value.shape] for name, value in flat.items()], "weights": encoded(numbers)}

@@ -32,10 +32,7 @@ def training_curve(rows: list[dict[str, Any]]) -> Figure:
 
 @styled
 def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
-    """Test accuracy of several settings under one budget; a dot a run, a bar at the mean; one far below as a number.
-
-    The rows are those of `comparisons.of_experiment`, or with `by` "policy" of `records.read`.
-    """
+    """Test accuracy by setting, or policy; a dot a run, a bar at the mean, and one far below as a number."""
     names = _present(runs) if by == "policy" else list(dict.fromkeys(runs[by]))
     groups = {views.NAMES.get(name, name): runs[runs[by] == name] for name in names}
     figure, (axes,) = panels(1, height=0.9 + 0.32 * max(len(groups), 2))
@@ -61,8 +58,7 @@ def patience(
 ) -> Figure:
     """Test accuracy against the length of the schedule, a line a policy through the means; a small dot each run.
 
-    The runs may be those of `paper_numbers.curves`; fresh runs are shown as hollow marks, of which the title says what
-    they are. The teacher's own accuracy is a share; None takes that in rows of the policy "teacher".
+    Runs may be those of `paper_numbers.curves`, fresh ones are hollow marks; the teacher's own accuracy is a share.
     """
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
@@ -108,10 +104,7 @@ def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh
 
 @styled
 def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """How far each policy lies above or below consistent teaching, against the length of the schedule.
-
-    The paper's columns are policy, epochs and test_top1 (share); bars of runs are 95 % intervals, each by itself.
-    """
+    """How far each policy lies above consistent teaching by length; bars of runs are 95 % intervals, each by itself."""
     figure, (left, right) = panels(2, height=3.4, width_ratios=(1, 1.15))
     for axes, frame, title in ((left, paper, "the paper: ImageNet"), (right, runs, "this book: Fashion-MNIST")):
         axes.set_title(title)
@@ -136,10 +129,7 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 @styled
 def fixed_teacher(runs: pd.DataFrame) -> Figure:
-    """Training loss against test accuracy; a path from the shortest to the longest schedule for each policy.
-
-    Label baselines, whose loss is another, are left out.
-    """
+    """Training loss against test accuracy, a path over schedules for each policy but labels, whose loss is another."""
     figure, (axes,) = panels(1, height=4.0)
     taught = runs[~runs["policy"].isin(list(views.BASELINES))]
     if taught.empty:
@@ -261,10 +251,7 @@ def gains_by_images(known: Gains) -> Figure:
 
 
 def save_patience(path: Path) -> None:
-    """Saves the study's first figure, of all records, in the format that the suffix of the path names.
-
-    Raises DistillError if Matplotlib does not know the format, or a record is damaged.
-    """
+    """Saves the study's first figure, of all records, in the format that the path's suffix names; or DistillError."""
     runs = records.read()
     figure = patience(aggregate.study(runs), None, aggregate.teacher_top1(runs))
     path.parent.mkdir(parents=True, exist_ok=True)

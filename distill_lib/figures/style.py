@@ -60,10 +60,7 @@ def panels(count: int, *, height: float, kind: type[Figure] = Picture, **options
 
 
 def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str] | tuple[float, str, str, float]]) -> None:
-    """Writes names at the right edge, beside (height, text, colour) of each line's end, without overlaps.
-
-    Where the line's last place on the horizontal axis is given too, a dotted line leads from there to the name.
-    """
+    """Writes names at the right edge without overlaps, by (height, text, colour[, place of the line's end]) of each."""
     ends = sorted(ends)
     bottom, top = axes.get_ylim()
     gap = (top - bottom) * 0.155 / (axes.get_figure().get_figheight() * 0.75)

@@ -53,8 +53,7 @@ class InMemory:
     ) -> Generator[Pixels, None, None]:
         """The first `count` images in their order, or all, in parts of `size` over all devices; the last is filled up.
 
-        They will be shown at `sizes` in pixels, as a centre that has `side` of the image's sides; with `square` it is a
-        square of the shorter one, as in evaluation.
+        They will be shown at `sizes` in pixels, as a centre with `side` of their sides, or of the shorter (`square`).
         """
         first = datasets.first(self.arrays, count)
         yield from sharding.in_parts(Images(first.images, extents=first.extents), size)

@@ -17,8 +17,7 @@ from distill_lib.errors import DistillError
 def macs(model: nn.Module, image_shape: models.ImageShape) -> int:
     """Counts the multiply-accumulates (two operations each) of convolutions and matrix products for one image.
 
-    Products with padded zeros count; biases, normalisation, activations and pooling do not, which timm's figures (by
-    fvcore) include in part. DistillError if the network holds a loop whose length is not known in advance.
+    Products with padded zeros count, as in timm's figures; DistillError for a loop whose length is not known.
     """
     return _traced(model, image_shape)[0]
 

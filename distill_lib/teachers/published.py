@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def about_bytes(self) -> int:
-        """Size of the file, computed for float32 numbers: the publishers do not give it."""
+        """Size of the file, of float32 numbers: the publishers do not give it."""
         return 4 * self.parameters
 
 
@@ -101,9 +101,8 @@ def load(
 ) -> dict[str, weights.Tree]:
     """Loads a checkpoint, a name or a path (see `timm_names`), into a model: its variables, as float32 NumPy arrays.
 
-    `image_shape` is (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
-    With `replace_head` a head of another number of classes is replaced by zeros, which is printed. DistillError as
-    `resolve`, or if the file is damaged or does not fit the model.
+    A ViT's position embedding is resized to `image_shape`, (height, width, channels). With `replace_head` a head of
+    another number of classes becomes zeros, which is printed. DistillError if there is none, or it does not fit.
     """
     from distill_lib import models
 
@@ -130,8 +129,8 @@ def arrays(path: Path, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
     """Downloads a file to a path, which is returned; one that is there stays.
 
-    It gets its name once it is whole and `accept`, which is called with the path of the download, has not raised. What
-    goes wrong is tried once more, and then a DistillError, which asks for the file in `by_hand` (the path's folder).
+    It gets its name once it is whole and `accept` has not raised for it. What goes wrong is tried once more, and then a
+    DistillError, which asks for the file in `by_hand` (the path's folder).
     """
     import pooch
 
@@ -213,11 +212,11 @@ def _read_lock(lock: Path) -> dict[str, str]:
 def _folders(folder: Path | None) -> list[Path]:
     if folder is not None:
         return [folder]
-    if not (named := os.environ.get("DISTILL_CHECKPOINTS")):
-        return [cache()]
-    if not (first := Path(named).expanduser()).is_dir():
-        raise DistillError(f"DISTILL_CHECKPOINTS names {first}, which is no folder; make it, or unset the variable.")
-    return [first, cache()]
+    named = [Path(name).expanduser() for name in filter(None, [os.environ.get("DISTILL_CHECKPOINTS")])]
+    for place in named:
+        if not place.is_dir():
+            raise DistillError(f"DISTILL_CHECKPOINTS names {place}, which is no folder; make it, or unset it.")
+    return [*named, cache()]
 
 
 def _local(text: str) -> Path:

@@ -77,10 +77,9 @@ def to_timm(ours: Flat) -> Flat:
 
 
 def to_ours(theirs: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> Flat:
-    """Arrays of timm's as a model of this library wants them.
+    """Arrays of timm's as a model wants them, of which `expected` has the arrays or shapes, as `to_timm` takes them.
 
-    `expected` has the model's arrays, or their shapes, as `to_timm` takes them. What is missing or surplus stays so,
-    and a position embedding or a head of another size too, for `weights.match` to tell.
+    What is missing, surplus or of another size stays so, for `weights.match` to tell.
     """
     left = {name: value for name, value in theirs.items() if not name.endswith(".num_batches_tracked")}
     for name in [name for name in left if ".qkv." in name]:
@@ -98,20 +97,14 @@ def to_ours(theirs: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> Fl
 
 
 def read(path: Path, expected: Mapping[str, Any]) -> Flat:
-    """The arrays of a file of safetensors as a model wants them, `expected` as of `to_ours`.
-
-    Raises DistillError if it cannot be read, holds numbers that are not finite, or the package is not installed.
-    """
+    """The arrays of a file of safetensors as a model wants them, as of `to_ours`; DistillError if it is damaged."""
     arrays, _ = _opened(path)
     weights.refuse_not_finite(arrays, path)
     return arrays if any("/" in name for name in arrays) else to_ours(arrays, expected)
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What a file of safetensors, or `config.json` beside it, says of its network: model, resolution, input_range.
-
-    Raises DistillError if neither does, or timm's network is none of `NETWORKS`.
-    """
+    """Model, resolution and input_range of a file of safetensors, by itself or `config.json`; DistillError for none."""
     _, metadata = _opened(path, ())
     if "model" in metadata:  # an export of this library
         told = {name: json.loads(metadata[name]) for name in ("input_range", "image_shape") if name in metadata}
