@@ -54,7 +54,12 @@ def export(source: weights.File, to: str, output: Path | None = None, resolution
     model, variables, shape = _loaded(path, facts["model"], size)
     about = _about(path, facts, record) | {"num_classes": model.num_classes, "image_shape": list(shape)}
     target = output or (path.parent if record else Path()) / f"{path.stem}.{to}"
-    network = _frozen(model, variables, facts["input_range"])
+    frozen, constants = model.fold(variables)
+    member, constants = Member(frozen, None, facts["input_range"]), jax.tree.map(jnp.asarray, constants)
+
+    def network(images: jax.Array) -> jax.Array:
+        return member.logits(constants, images)
+
     of_network = about | {"input_range": [-1.0, 1.0]}  # it brings them into its own
     try:
         if to == "safetensors":
@@ -72,7 +77,6 @@ def export(source: weights.File, to: str, output: Path | None = None, resolution
 
 
 def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variables, models.ImageShape]:
-    """The model, its variables and the shape of its images, colour where that fits."""
     colour, grey = (size, size, 3), (size, size, 1)
     flat = published.arrays(path, weights.flatten(weights.pack(models.shapes(models.create(name, 1), colour))))
     if "head/bias" not in flat:
@@ -106,19 +110,10 @@ def _safetensors(variables: models.Variables, about: dict[str, Any]) -> bytes:
 
 
 def _as_text(about: dict[str, Any]) -> dict[str, str]:
-    """Metadata as files have it: text, and JSON of what is none."""
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
 
 
-def _frozen(model: nn.Module, variables: models.Variables, input_range: tuple[float, float]) -> Program:
-    """The network with its weights in it: images (batch, height, width, channels) in [-1, 1] to logits."""
-    frozen, constants = model.fold(variables)
-    member, constants = Member(frozen, None, input_range), jax.tree.map(jnp.asarray, constants)
-    return lambda images: member.logits(constants, images)
-
-
 def _onnx(network: Program, shape: models.ImageShape, about: dict[str, Any]) -> bytes:
-    """The network as a graph of `images` to `logits`, in its form for all platforms, and what it is."""
     from jax2onnx import to_onnx
 
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every inner value without a type
@@ -130,7 +125,6 @@ def _onnx(network: Program, shape: models.ImageShape, about: dict[str, Any]) -> 
 
 
 def _stablehlo(network: Program, shape: models.ImageShape) -> bytes:
-    """The network as a program for all `PLATFORMS`."""
     import flatbuffers  # noqa: F401  # that `serialize` imports late
 
     (batch,) = jax_export.symbolic_shape("batch")

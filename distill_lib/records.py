@@ -100,10 +100,7 @@ def in_words(changed: dict[str, list[Any]]) -> str:
 
 
 def write(directory: Path, record: Record, rows: list[Row]) -> Record:
-    """Writes metrics.csv and then run.json, whose presence says that the run is complete; returns it as it is written.
-
-    Raises DistillError if the folder cannot be written, or the record is larger than 50 kB.
-    """
+    """Writes metrics.csv and then run.json, and returns it so; DistillError if it cannot, or for more than 50 kB."""
     table = to_csv(rows)
     record = record | {"schema": SCHEMA, "checksums": {"metrics.csv": _sha256(table)}}
     record["checksums"] = {"run.json": _sha256(_dumped(record))} | record["checksums"]
@@ -283,7 +280,6 @@ def commit() -> tuple[str, bool]:
 
 
 def _peak_memory_mb() -> float:
-    """Peak memory of the device if it reports one, else of this process, in MiB."""
     import jax
 
     peak: int | None = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

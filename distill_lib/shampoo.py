@@ -169,7 +169,6 @@ def _shared_roots(find: Callable[[jax.Array], jax.Array], mesh: Mesh | None) -> 
 
 
 def _all_at_once(find: Callable[[jax.Array], jax.Array], statistics: list[Pair]) -> list[Pair]:
-    """Roots of many stacks of matrices; those of equal size are put together."""
     stacks, structure = jax.tree.flatten(statistics)
     roots = list(stacks)
     for size in {stack.shape[-1]: None for stack in stacks}:

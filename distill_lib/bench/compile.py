@@ -151,10 +151,7 @@ def compiled(case: Case, target: str) -> Iterator[dict[str, Any]]:
 
 
 def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) -> dict[str, Any]:
-    """Compiles a lowered program: what it takes of a device, and what is amiss.
-
-    Convolutions must be in `dtype`, collectives move at most `limit` bytes, and `leaves` arrays be updated in place.
-    """
+    """Compiles a program: what it takes, and whether dtype, bytes moved or arrays updated in place are amiss."""
     convolutions = {kind for pair in _CONVOLUTION.findall(lowered.as_text()) for kind in pair}
     began = time.perf_counter()
     program = lowered.compile()
@@ -184,7 +181,6 @@ def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) 
 
 
 def _collectives(text: str) -> tuple[str, int]:
-    """How many of each kind, and the bytes of the largest array, or of all that are summed."""
     kinds, largest = collections.Counter[str](), 0
     for results, kind in _COLLECTIVE.findall(text):
         sizes = [

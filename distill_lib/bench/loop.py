@@ -97,7 +97,6 @@ def trained(task: Task, steps: int) -> float:
 
 
 def _starts(dataset: str, variant: str, starts: int) -> timing.Rows:
-    """Starts processes whose home is empty, and each a second time, when its compiled programs are there."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
     command = [sys.executable, "-c", _FIRST_STEP, json.dumps([dataset, variant])]
     seconds: dict[str, list[float]] = {"first": [], "second": []}

@@ -1,7 +1,4 @@
-"""Presets as they would run, but with random weights and made-up images, and students that take their steps.
-
-The speed is the preset's, and nothing is downloaded; what such students learn means nothing.
-"""
+"""Presets with random weights and made-up images: the speed is theirs, and what students learn means nothing."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -40,10 +40,7 @@ def table(rows: timing.Rows, columns: dict[str, str] | None = None) -> "pd.DataF
 
 
 def value(shape: str, benchmark: str, key: str, **values: Any) -> str:
-    """A number as text, such as "{:.2f} times" shapes it; "no records yet" where there is none.
-
-    It is that of the last row that has these values, of a timing the median in seconds.
-    """
+    """A number, in seconds of a timing, of the last row with these values, as `shape` has it; or "no records yet"."""
     numbers = _numbers(rows(benchmark, **values), key)
     return shape.format(numbers[-1]) if numbers else NOTHING
 

@@ -27,10 +27,7 @@ class Timing:
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 7, steps: int = 1) -> dict[str, Timing]:
-    """Seconds a step of functions by name, timed in turn after one call of each that is not counted.
-
-    A call consists of so many steps, and waits for its own result.
-    """
+    """Seconds a step of functions that do so many and wait, timed in turn after one call that is not counted."""
     for function in functions.values():
         function()
     spent = [[seconds(function) / steps for function in functions.values()] for _ in range(rounds)]

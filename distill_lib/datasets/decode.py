@@ -123,7 +123,6 @@ def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray:
-    """A crop of an image of which the first rows are decoded, and whose whole has this height and width."""
     cv2, size = _opencv(), look.size
     top, left, high, wide = map(float, look.box)
     (y, down), (x, across) = (top * height, high * height), (left * width, wide * width)

@@ -126,7 +126,6 @@ def _check_original(name: str, content: bytes, place: Path) -> None:
 
 
 def _from_tfds() -> Originals | None:
-    """Reads TFDS's prepared `fashion_mnist`, back in the order of the original files; None if there is none."""
     info = tfds_sets.read_info("fashion_mnist")
     if tfds_sets.files_problem(info):
         return None

@@ -92,10 +92,7 @@ def central(name: str) -> np.ndarray:
 
 
 def _squares(names: Sequence[str], size: int, largest: float) -> np.ndarray:
-    """A square of each of these photographs, at places and of sizes drawn once, shrunk by area to `size` pixels.
-
-    Their sides are from `size` pixels to a share `largest` of the photograph's shorter one.
-    """
+    """A square of each of these photographs, from `size` to a share `largest` of the shorter side, drawn once."""
     from PIL import Image
 
     pictures = {name: Image.fromarray(load(name)) for name in dict.fromkeys(names)}
@@ -108,7 +105,6 @@ def _squares(names: Sequence[str], size: int, largest: float) -> np.ndarray:
 
 
 def _square(picture: Any, size: int, side: float, top: float, left: float) -> np.ndarray:
-    """A square of a photograph, its place in shares of what lies beside it, shrunk by area to `size` pixels."""
     from PIL import Image
 
     x, y = left * (picture.width - side), top * (picture.height - side)

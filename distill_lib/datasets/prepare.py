@@ -56,8 +56,12 @@ def status(name: str) -> Status:
     where, problem, state = _looked_for(dataset)
     if not problem:
         return Status(name, "present", where, dataset, hints=dataset.traps)
-    advice = remedy(dataset, where if state == "incomplete" else "")
-    return Status(name, state, where, dataset, problem, advice, manual_hints(dataset) + dataset.traps)
+    advice, hints, folder = remedy(dataset, where if state == "incomplete" else ""), [], manual_folder()
+    for file, size in dataset.manual_files.items():
+        held = (folder / file).stat().st_size if (folder / file).is_file() else None
+        there = {None: "is missing", size: "is there"}.get(held) or f"has {size_text(held)} instead"
+        hints.append(f"{file} ({size_text(size)}): {there}, in {folder}")
+    return Status(name, state, where, dataset, problem, advice, (*hints, *dataset.traps))
 
 
 def check(name: str, *, mock: bool = False) -> None:
@@ -153,16 +157,6 @@ def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = Fa
 def manual_folder() -> Path:
     """Where TFDS looks for files that nobody can fetch but the user."""
     return tfds_sets.data_folder() / "downloads" / "manual"
-
-
-def manual_hints(dataset: Dataset) -> tuple[str, ...]:
-    """Of each such file: its size, and whether it lies where TFDS looks for it."""
-    hints, folder = [], manual_folder()
-    for file, size in dataset.manual_files.items():
-        held = (folder / file).stat().st_size if (folder / file).is_file() else None
-        state = {None: "is missing", size: "is there"}.get(held) or f"has {size_text(held)} instead"
-        hints.append(f"{file} ({size_text(size)}): {state}, in {folder}")
-    return tuple(hints)
 
 
 def card_text(dataset: Dataset) -> str:

@@ -100,10 +100,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str | Dataset) -> Dataset:
-    """The card of one of `names()`, of "tfds:" and a TFDS id, or of "folder:" and a path; DistillError for others.
-
-    A card is itself; what is done with it looks at no folder anew.
-    """
+    """The card of one of `names()`, "tfds:" and an id, "folder:" and a path, or itself; DistillError for others."""
     if isinstance(name, Dataset):
         return name
     if name.startswith(image_folder.FOLDER):

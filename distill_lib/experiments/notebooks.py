@@ -16,10 +16,7 @@ _JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared"
 
 
 def refuse_unknown(declared: Iterable[str], present: Iterable[str]) -> None:
-    """Raises DistillError where a notebook was given a parameter which it does not declare, however it was started.
-
-    `declared` are names after its parameters cell, from `dir()`, and `present` those after papermill's injected one.
-    """
+    """DistillError where names after papermill's injected cell are not those after the parameters cell (`dir()`)."""
     names = (
         [each for each in several if each[0] != "_" and each not in _JUPYTER_NAMES] for several in (present, declared)
     )

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from distill_lib import datasets, records, teachers, weights
 from distill_lib.errors import DistillError, logger
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("student.npz", "student_f16.npz")
 Condition = tuple[str, int]  # family and severity, or number of bits
+BITS = "bits"
 Network = tuple[dict[str, Any], "Teacher"]  # what it is, and what answers
 
 
@@ -44,17 +43,8 @@ def corrupted(
     has `conditions` (family and severity), and in `teacher` and `students` by metric of `METRICS` a number for each;
     students are compared with the teacher on the same images. DistillError where no weights, or no data, are at hand.
     """
-    if os.environ.get(READ_ONLY):
-        return read("robustness", results)
-    about, data, networks = _opened(runs, recipe, results, limit)
     conditions = [(CLEAN, 0), *((family, level) for family in corruptions.FAMILIES for level in corruptions.SEVERITIES)]
-
-    def answers(condition: Condition) -> list[np.ndarray]:
-        images = data.images if condition[0] == CLEAN else corruptions.corrupt(data.images, *condition)
-        shown = EvalSet(InMemory(lambda: data._replace(images=images)))
-        return [shown.logits(each.ensemble, each.variables, recipe.resolution) for _, each in networks]
-
-    return _judged("robustness", results, about, networks, data.labels, conditions, answers)
+    return _judged("robustness", runs, recipe, results, limit, conditions)
 
 
 def quantized(
@@ -65,30 +55,8 @@ def quantized(
     limit: int | None = None,
     bits: Sequence[int] = (8, 6, 5, 4, 3),
 ) -> records.Record | None:
-    """As `corrupted`, with weights rounded to so many bits, beside the teacher as it is; writes the record `quantize`.
-
-    Conditions are of the family "bits", and `bytes` the size of each network in each of them.
-    """
-    if os.environ.get(READ_ONLY):
-        return read("quantize", results)
-    about, data, networks = _opened(runs, recipe, results, limit)
-    conditions = [(CLEAN, 0), *(("bits", each) for each in bits)]
-    shown = EvalSet(InMemory(lambda: data))
-
-    def answers(condition: Condition) -> list[np.ndarray]:
-        family, count = condition
-        logits = []
-        for _, each in networks:
-            own = each.variables
-            if family != CLEAN:
-                own = tuple(rounding.rounded(part, count) for part in own)
-            logits.append(shown.logits(each.ensemble, own, recipe.resolution))
-        return logits
-
-    for what, each in networks:
-        sizes = [rounding.FULL, *bits]
-        what["bytes"] = [sum(rounding.size(part, size) for part in each.variables) for size in sizes]
-    return _judged("quantize", results, about, networks, data.labels, conditions, answers, of_first=True)
+    """As `corrupted`, for weights of so many bits, with `bytes`, beside the teacher as it is: record `quantize`."""
+    return _judged("quantize", runs, recipe, results, limit, [(CLEAN, 0), *((BITS, each) for each in bits)])
 
 
 def read(name: str, results: weights.File | None = None) -> records.Record | None:
@@ -103,7 +71,6 @@ def read(name: str, results: weights.File | None = None) -> records.Record | Non
 def _opened(
     runs: pd.DataFrame, recipe: Recipe, results: weights.File | None, limit: int | None
 ) -> tuple[records.Record, datasets.Arrays, list[Network]]:
-    """What is judged in words; the test images; and the teacher, and the students whose weights are at hand."""
     records.commit()  # of the code that is at work: it may be another one by the end
     card, mock = datasets.get(recipe.dataset), bool(runs["mock"].any())
     data = datasets.arrays(recipe.dataset, "test", limit, mock=mock)
@@ -126,29 +93,34 @@ def _opened(
 
 def _judged(
     name: str,
+    runs: pd.DataFrame,
+    recipe: Recipe,
     results: weights.File | None,
-    about: records.Record,
-    networks: Sequence[Network],
-    labels: np.ndarray,
+    limit: int | None,
     conditions: Sequence[Condition],
-    answers: Callable[[Condition], list[np.ndarray]],
-    of_first: bool = False,
-) -> records.Record:
-    """Asks all networks under every condition, and writes what came out, a network a line.
-
-    They are compared with the first one under the same condition, or `of_first` with the first one under the first.
-    """
-    began, numbers = time.perf_counter(), [{metric: list[float]() for metric in METRICS} for _ in networks]
-    truth = None
-    for number, condition in enumerate(conditions, 1):
-        logits = answers(condition)
-        truth = logits[0] if truth is None or not of_first else truth
-        for own, each in zip(numbers, logits, strict=True):
-            judged = metrics.metrics(each, labels, truth)
+) -> records.Record | None:
+    """Compares all with the teacher under the same condition, or of few bits with it as it is; a network a line."""
+    if os.environ.get(READ_ONLY):
+        return read(name, results)
+    about, data, networks = _opened(runs, recipe, results, limit)
+    began, truth = time.perf_counter(), None
+    for number, (family, level) in enumerate(conditions, 1):
+        few, corrupts = family == BITS, family in corruptions.FAMILIES
+        images = corruptions.corrupt(data.images, family, level) if corrupts else data.images
+        shown = EvalSet(InMemory(lambda: data._replace(images=images)))  # noqa: B023
+        for what, network in networks:
+            own = tuple(rounding.rounded(part, level) for part in network.variables) if few else network.variables
+            logits = shown.logits(network.ensemble, own, recipe.resolution)
+            if what["policy"] == TEACHER and not (few and truth is not None):
+                truth = logits
+            judged = metrics.metrics(logits, data.labels, truth)
             for metric in METRICS:
-                own[metric].append(round(judged[metric], 5))
-        logger.info("%s: step %d/%d, %s %d", name, number, len(conditions), *condition)
-    teacher, *students = (what | own for (what, _), own in zip(networks, numbers, strict=True))
+                what.setdefault(metric, []).append(round(judged[metric], 5))
+            if BITS in dict(conditions):
+                size = sum(rounding.size(part, level if few else rounding.FULL) for part in network.variables)
+                what.setdefault("bytes", []).append(size)
+        logger.info("%s: step %d/%d, %s %d", name, number, len(conditions), family, level)
+    teacher, *students = (what for what, _ in networks)
     record: records.Record = {"schema": records.SCHEMA} | records.environment() | about | {"conditions": conditions}
     record |= {"wall_seconds": round(time.perf_counter() - began, 1), "teacher": teacher, "students": students}
     text = json.dumps(record).replace('{"policy"', '\n{"policy"')

@@ -1,7 +1,4 @@
-"""What figures that answer in a reader's browser need of the library: networks, images and numbers, as one script.
-
-A page that is opened from disk may not ask for other files, so everything travels inside the page.
-"""
+"""Figures that answer in a browser: networks, images and numbers travel inside the page, as one script."""
 
 import base64
 import json

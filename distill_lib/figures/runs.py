@@ -15,6 +15,7 @@ from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences, stress
+from distill_lib.report.differences import Difference
 from distill_lib.report.support import Gains
 
 
@@ -56,10 +57,7 @@ def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
 def patience(
     runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None, hollow: str = "the fresh run"
 ) -> Figure:
-    """Test accuracy against the length of the schedule, a line a policy through the means; a small dot each run.
-
-    Runs may be those of `paper_numbers.curves`, fresh ones are hollow marks; the teacher's own accuracy is a share.
-    """
+    """Test accuracy by length, a line a policy through the means; a dot each run, hollow marks for fresh ones."""
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
     if fresh is not None and len(fresh):
@@ -113,10 +111,8 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             compared = differences.at_every_length(frame, policy, "same/ic") if policy != "same/ic" else []
             if not compared:
                 continue
-            x, y = [each.epochs for each in compared], [100 * each.value for each in compared]
-            error = np.nan_to_num([100 * (each.high - each.value) for each in compared])
-            axes.errorbar(x, y, error, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1)
-            ends.append((y[-1], _name(frame, policy), COLOURS[policy], x[-1]))
+            last = _differences(axes, [each.epochs for each in compared], compared, policy)
+            ends.append((last, _name(frame, policy), COLOURS[policy], compared[-1].epochs))
         if not ends:
             without_data(figure, axes)
             continue
@@ -238,11 +234,8 @@ def gains_by_images(known: Gains) -> Figure:
     for shade, steps in zip(np.linspace(1, 0.4, len(lengths)), reversed(lengths), strict=True):
         own = {images: gain for (each, images), gain in known.items() if each == steps}
         nudge = 1 + 0.03 * lengths.index(steps)  # so that bars of two lengths do not hide each other
-        y = [100 * gain.value for gain in own.values()]
-        reach = np.nan_to_num([100 * (gain.high - gain.value) for gain in own.values()])
-        places = [images * nudge for images in own]
-        axes.errorbar(places, y, reach, fmt="P-", color=COLOURS["mix"], alpha=shade, elinewidth=1)
-        ends.append((y[-1], f"{steps:,} steps", COLOURS["mix"]))
+        last = _differences(axes, [images * nudge for images in own], [*own.values()], "mix", alpha=shade)
+        ends.append((last, f"{steps:,} steps", COLOURS["mix"]))
     axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
     axes.set(xscale="log", xlabel="training images", ylabel="points that mixup adds")
     ticks(axes, {images for _, images in known})
@@ -259,6 +252,14 @@ def save_patience(path: Path) -> None:
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
     except ValueError as error:  # of Matplotlib, which lists the formats that it knows
         raise DistillError(str(error)) from error
+
+
+def _differences(axes: Axes, places: list[float], known: list[Difference], policy: str, **look: Any) -> float:
+    """A line of differences in points with their 95 % intervals; returns where it ends."""
+    y = [100 * each.value for each in known]
+    reach = np.nan_to_num([100 * (each.high - each.value) for each in known])
+    axes.errorbar(places, y, reach, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1, **look)
+    return y[-1]
 
 
 def _present(runs: pd.DataFrame) -> list[str]:

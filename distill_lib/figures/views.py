@@ -1,7 +1,4 @@
-"""Pictures of views: what teacher and student are shown, drawn with the functions that training uses.
-
-Nothing here comes from a run: a picture is fixed by its images and its seed.
-"""
+"""What teacher and student are shown, by the functions that training uses; nothing here comes from a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,10 +22,7 @@ MOSAIC = 4  # crops along a side of the picture that stands for a mean over many
 
 @styled
 def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, area: Range = (0.05, 1.0)) -> Figure:
-    """What teacher and student see of the first image, step after step, under each policy, `size` pixels wide.
-
-    Images are (batch, height, width, channels) uint8; the second one is the first one's partner in mixup.
-    """
+    """What teacher and student see of the first of images (batch, height, width, channels), by policy and step."""
     rows = len(views.POLICIES)
     figure = Raster(figsize=(WIDTH, 0.93 * rows + 0.5))
     widths = [2.8, *[width for _ in range(steps) for width in (1, 0.24, 1, 0.3)]][:-1]

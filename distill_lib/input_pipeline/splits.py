@@ -111,7 +111,6 @@ class Streamed:
             yield sharding.filled(Crops(None, crops), size)
 
     def _crops(self, side: float, size: int, start: int, stop: int, square: bool, own: range) -> np.ndarray:
-        """Crops of the images of this process's own, and black ones in place of the others."""
         channels = self.source.dataset.channels
         (box,) = centred(np, 1, side)
 

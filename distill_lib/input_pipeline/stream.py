@@ -106,7 +106,6 @@ def cores() -> int:
 def _in_order(
     maker: _Maker, start_step: int, workers: int, teacher: dict[int, int], note: Callable[[int, str, str], None]
 ) -> Generator[Batch]:
-    """Some batches are made in advance, by threads; without workers each when it is asked for."""
     size = min(CHUNK, -(-len(maker.rows) // max(workers, 1)))
     pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
     ahead = collections.deque[tuple[list[np.ndarray], list[_Task]]]()

@@ -227,7 +227,6 @@ def _of_small_set(dataset: str) -> dict[str, Preset]:
 
 
 def _of_paper(dataset: str) -> dict[str, Preset]:
-    """Fast, medium and long, then a row of the paper each, and the teacher."""
     rows = _of_imagenet() if dataset == "imagenet" else _of_small_set(dataset)
     named = zip(FOREIGN, _TABLES["lengths"][dataset], strict=True)
     return {name: rows[f"mix_{epochs}"] for name, epochs in named} | rows | {"teacher": _teacher(dataset)}

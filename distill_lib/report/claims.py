@@ -63,7 +63,6 @@ def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1
 
 
 def _longer(study: pd.DataFrame, policies: Iterable[str], since: int) -> list[Difference]:
-    """What each policy's longest schedule gains on that at the place `since` among its schedules, shortest first."""
     gains = []
     for policy in policies:
         lengths = [group for _, group in study[study["policy"] == policy].groupby("epochs")]

@@ -47,20 +47,15 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
 
 
 def compared(runs: pd.DataFrame, name: str) -> list[Difference]:
-    """What an experiment on the embedded set compares, where both settings have records; corrected for their number.
-
-    An experiment is a question of its own: another one beside it changes nothing about its answer.
-    """
+    """What an experiment on the embedded set compares, where both settings have records; corrected for all of these."""
     return differences.holm(differences_of(runs, name))
 
 
 def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
     """As `compared`, but not corrected yet."""
-    own, several = of_experiment(runs, name), []
-    for pair in _pairs(name):
-        first, second = (own[own["setting"] == setting] for setting in pair)
-        several.append(differences.compare(first, second, pair))
-    return [difference for difference in several if difference]
+    own = of_experiment(runs, name)
+    sides = {pair: [own[own["setting"] == setting] for setting in pair] for pair in _pairs(name)}
+    return [each for pair, (first, second) in sides.items() if (each := differences.compare(first, second, pair))]
 
 
 def overview(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,11 +1,9 @@
 """What a recipe costs: steps, operations of teacher and student, and hours on a named device.
 
-Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
-from the operations, the device's stated peak for the recipe's dtype and a stated utilisation; evaluation and
-compilation are in the first and not in the second.
-
-A product in float32 has JAX's default precision ("Matmul precision", docs.jax.dev, 201/precision): TensorFloat-32 on
-NVIDIA's GPUs since the A100, half as fast as bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
+Hours come from the images a second of a record of the same networks and sizes on that device, evaluation included, else
+from the operations, the device's peak for the recipe's dtype and a stated utilisation. A product in float32 has JAX's
+default precision (docs.jax.dev, 201/precision): TensorFloat-32 on NVIDIA's GPUs since the A100, half as fast as
+bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
 """
 
 import csv

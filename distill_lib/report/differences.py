@@ -90,7 +90,6 @@ def _by_chance(runs: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def _tested(spreads: Sequence[pd.Series], test: Any, *sides: Any) -> dict[str, float]:
-    """Fields of a difference that SciPy's test tells; none where no spread is known."""
     if min(map(len, spreads)) < 2 or max(map(np.ptp, spreads)) < _NO_SPREAD:
         return {}
     result = test(*sides)
@@ -100,11 +99,8 @@ def _tested(spreads: Sequence[pd.Series], test: Any, *sides: Any) -> dict[str, f
 
 def at_every_length(runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1") -> list[Difference]:
     """Compares two policies at every length of schedule that has both, the shortest first."""
-    several = []
-    for _, group in runs.groupby("epochs"):
-        own, other = (group[group["policy"] == policy] for policy in (first, second))
-        several.append(compare(own, other, (first, second), metric))
-    return [difference for difference in several if difference]
+    sides = [[group[group["policy"] == each] for each in (first, second)] for _, group in runs.groupby("epochs")]
+    return [each for own, other in sides if (each := compare(own, other, (first, second), metric))]
 
 
 def holm(differences: Iterable[Difference]) -> list[Difference]:

@@ -14,10 +14,7 @@ LIVE, STORED = "a live teacher", "stored soft labels"
 
 
 def rankings(study: pd.DataFrame) -> list[list[Difference]]:
-    """How far a policy is ahead at each length, shortest first, for each pair of `aggregate.study` that shares several.
-
-    The policy that is ahead at the longest comes first; corrected for all together.
-    """
+    """How far the policy that is ahead at the longest schedule is so at each, for each pair; corrected for all."""
     policies, several = [policy for policy in aggregate.ORDER if policy in set(study["policy"])], []
     for pair in itertools.combinations(policies, 2):
         cases = differences.at_every_length(study, *pair)

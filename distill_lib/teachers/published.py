@@ -81,14 +81,19 @@ def resolve(name_or_path: weights.File, *, folder: Path | None = None) -> Path:
     """The file of a name in `CHECKPOINTS`, in or downloaded into a folder, or of a path; DistillError without one."""
     text = os.fspath(name_or_path)
     if text not in CHECKPOINTS:
-        return _local(text)
+        path = Path(text).expanduser()
+        if path.is_file():
+            return path
+        if path.suffix not in SUFFIXES and len(path.parts) == 1:
+            raise unknown("checkpoint", text, [*CHECKPOINTS, f"a path ending in {' or '.join(SUFFIXES)}"])
+        hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
+        raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
     checkpoint, lock = CHECKPOINTS[text], cache().with_name("checkpoints.lock.json")
-    path = at_hand(checkpoint, folder)
-    if path is None:
-        target, by_hand = (folder or cache()) / checkpoint.file, _folders(folder)[0]
-        return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
-    check_digest(text, path, lock)
-    return path
+    if held := at_hand(checkpoint, folder):
+        check_digest(text, held, lock)
+        return held
+    target, by_hand = (folder or cache()) / checkpoint.file, _folders(folder)[0]
+    return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
 
 
 def at_hand(checkpoint: Checkpoint, folder: Path | None = None) -> Path | None:
@@ -154,7 +159,14 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
 
 def check_digest(name: str, path: Path, lock: Path) -> None:
     """Compares a file's SHA-256 with what the lock recorded at the name's first use; DistillError if it differs."""
-    digest, entries = weights.sha256(path), _read_lock(lock)
+    digest = weights.sha256(path)
+    try:
+        entries = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+        sound = all(isinstance(value, str) for value in entries.values())
+    except (OSError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise DistillError(f"{lock} is not a readable lock file; repair it, or remove it to record all files anew.")
     if name not in entries:
         try:
             weights.load_npz(path)
@@ -199,16 +211,6 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read_lock(lock: Path) -> dict[str, str]:
-    try:
-        entries = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else {}
-    except (OSError, ValueError):
-        entries = None
-    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
-        raise DistillError(f"{lock} is not a readable lock file; repair it, or remove it to record all files anew.")
-    return entries
-
-
 def _folders(folder: Path | None) -> list[Path]:
     if folder is not None:
         return [folder]
@@ -219,18 +221,7 @@ def _folders(folder: Path | None) -> list[Path]:
     return [*named, cache()]
 
 
-def _local(text: str) -> Path:
-    path = Path(text).expanduser()
-    if path.is_file():
-        return path
-    if path.suffix not in SUFFIXES and len(path.parts) == 1:
-        raise unknown("checkpoint", text, [*CHECKPOINTS, f"a path ending in {' or '.join(SUFFIXES)}"])
-    hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
-    raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
-
-
 def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: int) -> dict[str, np.ndarray]:
-    """Resizes a ViT's position embedding if its length is all that does not fit."""
     from distill_lib.models import vit
 
     if not {_POSITIONS, "embedding/kernel"} <= flat.keys() & expected.keys():

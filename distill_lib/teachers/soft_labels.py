@@ -77,7 +77,6 @@ def _half(values: jax.Array) -> jax.Array:
 
 
 def _index(num_classes: int) -> np.dtype:
-    """The smallest type that counts the classes."""
     return np.min_scalar_type(num_classes - 1)
 
 
@@ -172,7 +171,6 @@ class Store:
         return _written(replace(self, steps=steps, views=views))
 
     def _digest(self, shard: int) -> str:
-        """Of everything that decides what a shard holds."""
         about = {"format": FORMAT, "about": self.about, "kept": self.kept, "shard_steps": self.shard_steps}
         return _checksum(about | {"shard": shard})
 

@@ -4,9 +4,7 @@ Which arrays there are follows from what a model of this library wants. Convolut
 and dense layers (out, in), some of them 1 x 1 convolutions; a ViT's query, key and value are one matrix. A file of
 timm's is `model.safetensors` with `config.json` beside it, which says what the network is and wants to be shown.
 
-References:
-    github.com/huggingface/pytorch-image-models, timm/models: resnetv2.py, mobilenetv3.py, efficientnet.py,
-    vision_transformer.py, and _hub.py for config.json.
+See github.com/huggingface/pytorch-image-models, timm/models, and _hub.py there for config.json.
 """
 
 from __future__ import annotations
@@ -134,7 +132,6 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def _opened(path: Path, names: Collection[str] | None = None) -> tuple[Flat, dict[str, str]]:
-    """The arrays of these names, or all, and the metadata of a file of safetensors."""
     try:
         from safetensors import safe_open
     except ImportError as error:
