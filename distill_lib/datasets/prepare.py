@@ -85,11 +85,6 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
         raise DistillError(f"{name} needs {' and '.join(missing)} in {manual_folder()}. {dataset.traps[0]}")
     if tfds_sets.needs_tensorflow(dataset.builder) and importlib.util.find_spec("tensorflow") is None:
         raise DistillError(f"{name} cannot be prepared here. {remedy(dataset, register_checksums=register_checksums)}")
-    _run_tfds(dataset, register_checksums)
-    return status(name)
-
-
-def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(register_checksums=register_checksums)
@@ -107,6 +102,7 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
                 "prepare again; if it ends so again, add --register-checksums to accept the file as it is now."
             )
         raise DistillError(f"TFDS could not prepare {dataset.name}: {reason}") from error
+    return status(name)
 
 
 def _looked_for(dataset: Dataset) -> tuple[str, str, str]:

@@ -45,16 +45,32 @@ def read_info(builder: str) -> Any:
 
 def card(name: str) -> Dataset:
     """The card of "tfds:NAME"; raises DistillError where it is no set of images with one label each."""
+    import tensorflow_datasets as tfds
+
     builder = name.removeprefix(PREFIX)
     if ":" in builder or not builder:
         raise DistillError(f"{name!r} is no set of TFDS: write tfds:NAME or tfds:NAME/CONFIG, without a version.")
     info = read_info(builder)
-    about = _features(builder, info)
+    features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    keys = info.supervised_keys or ("image", "label")
+    image, label = keys if len(keys) == 2 and all(isinstance(key, str) for key in keys) else ("image", "label")
+    if not (
+        isinstance(features.get(image), tfds.features.Image)
+        and isinstance(features.get(label), tfds.features.ClassLabel)
+        and np.dtype(features[image].np_dtype) == np.uint8
+    ):
+        held = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items()) or "other things"
+        raise DistillError(f"{builder} is no set of images with one label each; it holds {held}: choose another.")
+    height, width, channels = features[image].shape
     known = {split: info.splits[split].num_examples for split in info.splits}
     splits = split_expressions(builder, known)
     return Dataset(
         name=name,
         builder=builder,
+        keys=(image, label),
+        channels=1 if channels == 1 else 3,
+        size=height if height == width else None,
+        num_classes=features[label].num_classes,
         splits=splits,
         counts={split: info.splits[part].num_examples for split, part in splits.items()} if known else {},
         licence="see the set's home page" + (f", {info.homepage}" if info.homepage else ""),
@@ -62,7 +78,6 @@ def card(name: str) -> Dataset:
         download_bytes=int(info.download_size) or None,
         disk_bytes=int(info.dataset_size) or None,
         traps=() if known else (f"Splits are {ASSUMED}: TFDS's code alone does not say which there are.",),
-        **about,
     )
 
 
@@ -79,24 +94,6 @@ def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
         return {"train": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"}
     judged = "validation" if "validation" in known else "test"
     return {"train": "train[:90%]", "validation": "train[90%:]", "test": judged}
-
-
-def _features(builder: str, info: Any) -> dict[str, Any]:
-    import tensorflow_datasets as tfds
-
-    features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
-    keys = info.supervised_keys or ("image", "label")
-    image, label = keys if len(keys) == 2 and all(isinstance(key, str) for key in keys) else ("image", "label")
-    if not (
-        isinstance(features.get(image), tfds.features.Image)
-        and isinstance(features.get(label), tfds.features.ClassLabel)
-        and np.dtype(features[image].np_dtype) == np.uint8
-    ):
-        held = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items()) or "other things"
-        raise DistillError(f"{builder} is no set of images with one label each; it holds {held}: choose another.")
-    height, width, channels = features[image].shape
-    side, classes = height if height == width else None, features[label].num_classes
-    return {"keys": (image, label), "channels": 1 if channels == 1 else 3, "size": side, "num_classes": classes}
 
 
 def files_problem(info: Any) -> str:

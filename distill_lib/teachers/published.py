@@ -110,6 +110,7 @@ def load(
     another number of classes becomes zeros, which is printed. DistillError if there is none, or it does not fit.
     """
     from distill_lib import models
+    from distill_lib.models import vit
 
     path = resolve(name_or_path)
     expected = weights.flatten(weights.pack(models.shapes(model, image_shape)))
@@ -120,7 +121,12 @@ def load(
         if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
             raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
         flat[name] = value.astype(np.float32, copy=False)
-    flat = bit_names.fit_head(_positioned(flat, expected, image_shape[0]), expected, str(path), replace=replace_head)
+    if {_POSITIONS, "embedding/kernel"} <= flat.keys() & expected.keys():
+        have, want = flat[_POSITIONS].shape, expected[_POSITIONS].shape
+        if have != want and (have[:1], have[2:]) == (want[:1], want[2:]):
+            resized = weights.flatten(vit.resize_positions(weights.unflatten(flat), image_shape[0]))
+            flat[_POSITIONS] = np.asarray(resized[_POSITIONS])
+    flat = bit_names.fit_head(flat, expected, str(path), replace=replace_head)
     return weights.unpack(weights.match(weights.unflatten(flat), weights.unflatten(expected), str(path)))
 
 
@@ -219,18 +225,6 @@ def _folders(folder: Path | None) -> list[Path]:
         if not place.is_dir():
             raise DistillError(f"DISTILL_CHECKPOINTS names {place}, which is no folder; make it, or unset it.")
     return [*named, cache()]
-
-
-def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: int) -> dict[str, np.ndarray]:
-    from distill_lib.models import vit
-
-    if not {_POSITIONS, "embedding/kernel"} <= flat.keys() & expected.keys():
-        return flat
-    have, want = flat[_POSITIONS].shape, expected[_POSITIONS].shape
-    if have == want or (have[:1], have[2:]) != (want[:1], want[2:]):
-        return flat
-    resized = weights.flatten(vit.resize_positions(weights.unflatten(flat), side))
-    return flat | {_POSITIONS: np.asarray(resized[_POSITIONS])}
 
 
 def table(folder: Path | None = None) -> str:
