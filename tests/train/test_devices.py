@@ -58,7 +58,9 @@ def joined(tree):
 
 
 losses, first = course(1)
-courses = {str(devices): course(devices) for devices in (2, 4, 8)} | {"a rounding": course(1, 1 + 2**-23)}
+courses = {str(devices): course(devices) for devices in (2, 8)}
+if steps > 1:
+    courses["a rounding"] = course(1, 1 + 2**-23)
 print("now", json.dumps({
     name: {
         "first loss": abs(others[0] / losses[0] - 1),
@@ -72,7 +74,7 @@ print("now", json.dumps({
 
 
 def compared(teacher: Path, student: str, steps: int) -> dict[str, dict[str, float]]:
-    """How far 2, 4 and 8 devices, and one device with other roundings, are from one, each relative."""
+    """How far 2 and 8 devices, and over several steps one device with other roundings, are from one, each relative."""
     own = {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=2", "device_count=8")}
     own["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", SCRIPT, str(teacher), student, str(steps)]
@@ -86,7 +88,7 @@ def compared(teacher: Path, student: str, steps: int) -> dict[str, dict[str, flo
 def test_a_step_is_the_same_on_any_number_of_devices(student: str, teacher: Path) -> None:
     """To one part in a million: loss, parameters, and running statistics, which are of the whole batch."""
     distances = compared(teacher, student, steps=1)
-    for devices in ("2", "4", "8"):
+    for devices in ("2", "8"):
         for quantity in ("first loss", "parameters", "statistics"):
             assert distances[devices][quantity] < 1e-6, (devices, quantity)
     assert (distances["2"]["statistics"] > 0) == (student != "bit_r5w8")  # there are some, and rounding is seen
