@@ -41,6 +41,7 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
     **{name: [["-p", "seeds", "[0]"]] for name in COMPARISONS},
     "consistency": [["-p", "policies", "[labels, same/ic]"]],
     "sweep": [["-p", "policies", "[mix]", "-p", "learning_rates", "[1e-3]", "-p", "weight_decays", "[1e-4]"]],
+    "dense": [["-p", "seeds", "[0]", "-p", "policies", "[fix/rs, ind/ic]"]],
     "distill": [["-p", "dataset", name] for name in ("fashion", "fashion_mnist")],
     "imagenet": [["-p", "loading", "stream"]],
     "live_demo": [["-p", "images", "32", "-p", "steps", "8", "-p", "results", "None"]],

@@ -48,7 +48,7 @@ CHAPTERS = (
         "optimizers",
         "initialization",
     ),
-    *("out_of_domain", "few_photographs", "ablations", "robustness", "quantize"),
+    *("out_of_domain", "few_photographs", "dense", "ablations", "robustness", "quantize"),
 )
 """Notebooks that the book shows as chapters on an experiment."""
 SETS = ("flowers", "pets", "food", "sun397", "imagenet")
@@ -156,7 +156,8 @@ def test_chapters_have_what_a_reader_expects_of_one(name: str) -> None:
     """Objectives, a prediction, runs, what was seen here and in the paper, limits, what to keep, and exercises."""
     cells = json.loads((BOOK / "experiments" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells)
-    parts = ["After this chapter you can", "**Cost**", "Predict first", "experiments.run(", "tables.source("]
+    trains = "dense_training.run(" if name == "dense" else "experiments.run("
+    parts = ["After this chapter you can", "**Cost**", "Predict first", trains, "tables.source("]
     own = ["## Paper and here", "## What it costs", "## The data", "preset_table.show("]
     parts += own if name in SETS else ["## What we saw", "## What the paper saw", "## Limits"]
     for part in (*parts, "Keep in mind", "```{exercise}"):

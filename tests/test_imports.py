@@ -15,7 +15,7 @@ import distill_lib
 
 LIBRARY = Path(distill_lib.__file__).parent
 HEAVY = ("jax", "flax", "optax", "tensorflow_datasets", "tensorflow", "matplotlib", "pandas", "papermill")
-FLAT = (*("errors", "lazy", "values", "sharding", "crops", "weights", "losses", "shampoo", "optim", "views"),)
+FLAT = (*("errors", "lazy", "values", "sharding", "crops", "weights", "losses", "shampoo", "soap", "optim", "views"),)
 MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before all of them
     "models": set(),
     "datasets": set(),

@@ -157,6 +157,12 @@ def test_staircase_falls_to_a_tenth_after_30_60_and_90_percent(total: int) -> No
         np.testing.assert_allclose(optim.multiplier("staircase", total, 100)(jnp.asarray(step)), expected, rtol=1e-5)
 
 
+def test_a_constant_schedule_stays_at_its_peak() -> None:
+    """After the warm-up nothing falls, however long the run."""
+    values = optim.multiplier("constant", 2500, 500)(jnp.asarray([0, 250, 500, 2500, 9999]))
+    np.testing.assert_allclose(values, [0, 0.5, 1, 1, 1])
+
+
 def test_without_warmup_the_schedule_starts_at_its_peak() -> None:
     """A run without warm-up must not waste its first step."""
     np.testing.assert_allclose(optim.multiplier("cosine", 10, 0)(jnp.asarray(0)), 1.0, atol=1e-6)
@@ -200,8 +206,9 @@ def test_weight_decay_by_either_convention(optimizer: str) -> None:
     zeros = jax.tree.map(np.zeros_like, params)
     for decay, factor in (("schedule", WEIGHT_DECAY), ("adamw", LEARNING_RATE * WEIGHT_DECAY)):
         (updates,) = moved([zeros], optimizer, weight_decay=WEIGHT_DECAY, decay=decay)
-        np.testing.assert_allclose(updates["head"]["kernel"], -factor * params["head"]["kernel"], rtol=1e-5)
-        np.testing.assert_array_equal(updates["gn1"]["scale"], zeros["gn1"]["scale"])
+        shrunk = -factor * params["head"]["kernel"]
+        np.testing.assert_allclose(updates["head"]["kernel"], shrunk, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(updates["gn1"]["scale"], zeros["gn1"]["scale"], atol=1e-6)
 
 
 def test_sgd_has_plain_momentum_of_the_clipped_gradient() -> None:
@@ -241,6 +248,43 @@ def test_muon_makes_steps_of_hidden_kernels_orthogonal() -> None:
             np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
+def test_schedule_free_equals_its_steps_by_hand() -> None:
+    """Gradients at y = .1 z + .9 x move z by Adam without momentum, and x is the mean of z, squared rates its weights.
+
+    Defazio et al., "The road less scheduled", 2024, algorithm 1.
+    """
+    params = make_params()
+    transform = optim.create(
+        "schedule_free", LEARNING_RATE, WEIGHT_DECAY, total_steps=TOTAL, warmup_steps=WARMUP, schedule="constant"
+    )
+    given, update = jax.tree.map(jnp.asarray, params), jax.jit(transform.update)
+    state = transform.init(given)
+    x = y = z = params["head"]["kernel"].astype(np.float64)
+    second, weights = 0.0, 0.0
+    for step in range(TOTAL):
+        gradients = make_gradients(params, step)
+        norm = np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in jax.tree.leaves(gradients)))
+        gradient, rate = gradients["head"]["kernel"] / max(1.0, norm), min(1.0, step / WARMUP)
+        second = 0.999 * second + 0.001 * gradient**2
+        adam = gradient / (np.sqrt(second / (1 - 0.999 ** (step + 1))) + 1e-8)
+        z = z - rate * (LEARNING_RATE * adam + WEIGHT_DECAY * y)
+        weights += rate**2
+        x = x + (rate**2 / weights if weights else 0.0) * (z - x)
+        y = 0.1 * z + 0.9 * x
+        updates, state = update(gradients, state, given)
+        given = optax.apply_updates(given, updates)
+        for ours, by_hand in ((given, y), (optim.averaged(given, state), x)):
+            np.testing.assert_allclose(ours["head"]["kernel"], by_hand, rtol=1e-5, atol=2e-6, err_msg=f"step {step}")
+    assert np.abs(x - y).max() > 1e-4, "the two must be told apart"
+
+
+def test_other_optimizers_average_nothing() -> None:
+    """Their students are the parameters themselves, not a copy."""
+    params = make_params()
+    state = optim.create("adam", 1.0, 0.0, total_steps=1, warmup_steps=0).init(params)
+    assert optim.averaged(params, state) is params
+
+
 def test_shampoo_is_part_of_the_chain() -> None:
     """After its first statistics a kernel's step is no longer Adam's, and a schedule of either kind applies to it."""
     gradients = [make_gradients(make_params(), step) for step in range(12)]
@@ -255,7 +299,7 @@ def test_shampoo_is_part_of_the_chain() -> None:
     ("names", "expected"),
     [
         ({"optimizer": "shampo"}, "optimizer 'shampo'. Did you mean 'shampoo'"),
-        ({"schedule": "linear"}, "schedule 'linear'. Valid: cosine, quadratic, staircase"),
+        ({"schedule": "linear"}, "schedule 'linear'. Valid: cosine, quadratic, staircase, constant"),
         ({"decay": "adam"}, "decay 'adam'. Did you mean 'adamw'"),
     ],
 )

@@ -50,7 +50,8 @@ def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
     shown, wanted = (recipe.batch_size, *image), (recipe.batch_size, dataset.num_classes)
     given = step.Batch(split(shown, jnp.float32), split(wanted, jnp.float32))
     # The gradients' sum; Shampoo gathers its roots besides. All else is one image that a roll sends on, and the like.
-    summed = (state.variables, state.opt_state if recipe.optimizer == "shampoo" else state.variables)
+    student_variables = jax.eval_shape(lambda state: state.variables, state)
+    summed = (student_variables, state.opt_state if recipe.optimizer == "shampoo" else student_variables)
     gradients = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(summed))
     image_bytes = 4 * math.prod(image) + 4 * dataset.num_classes
     macs, leaves = flops.macs(student, image), len(jax.tree.leaves(state))
@@ -60,7 +61,7 @@ def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
         return lambda: program.lower(state, settings, given), gradients, 3 * macs, leaves
 
     def evaluation() -> Any:
-        variables = jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), state.variables)
+        variables = jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), student_variables)
         ask = jax.jit(lambda variables, images: models.logits(student, variables, views.normalize(images)))
         return ask.lower(variables, split(shown, jnp.uint8))
 

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from distill_lib.teachers import Teacher
 
 CLASS_NAMES = {  # ILSVRC 2012's, in the order of their WordNet numbers; only those that teachers and students think of
-    66: "horned viper", 108: "sea anemone", 138: "bustard", 281: "tabby", 282: "tiger cat", 285: "Egyptian cat",
-    309: "bee", 327: "starfish", 442: "bell cote", 457: "bow tie", 483: "castle", 491: "chain saw",
-    540: "drilling platform", 562: "fountain", 624: "library", 632: "loudspeaker", 657: "missile", 663: "monastery",
-    698: "palace", 744: "projectile", 828: "strainer", 832: "stupa", 872: "tripod", 925: "consomme", 947: "mushroom",
-    949: "strawberry", 967: "espresso", 968: "cup", 971: "bubble", 975: "lakeside", 985: "daisy",
+    66: "horned viper", 69: "trilobite", 108: "sea anemone", 116: "chiton", 138: "bustard", 184: "Irish terrier",
+    281: "tabby", 282: "tiger cat", 285: "Egyptian cat", 309: "bee", 327: "starfish", 420: "banjo", 442: "bell cote",
+    457: "bow tie", 483: "castle", 491: "chain saw", 540: "drilling platform", 562: "fountain", 624: "library",
+    632: "loudspeaker", 657: "missile", 663: "monastery", 698: "palace", 744: "projectile", 828: "strainer",
+    832: "stupa", 872: "tripod", 889: "violin", 925: "consomme", 947: "mushroom", 949: "strawberry", 958: "hay",
+    967: "espresso", 968: "cup", 971: "bubble", 975: "lakeside", 985: "daisy",
 }  # fmt: skip
 EVALUATION_SIDE = 224 / 256  # of the shorter side: resize to 256, crop 224
 LEARNING, ANSWERING = 12e9, 45e9

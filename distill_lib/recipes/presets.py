@@ -115,6 +115,11 @@ def refuse_impossible(recipe: Recipe) -> None:
             f"label_smoothing smooths a teacher's first guess: choose a policy with a teacher and distance hard, not "
             f"{recipe.distance if recipe.has_teacher else recipe.policy}."
         )
+    if recipe.optimizer == "schedule_free" and recipe.schedule != "constant":
+        raise DistillError(
+            f"optimizer schedule_free averages weights instead of a decay: choose schedule constant, not "
+            f"{recipe.schedule}."
+        )
     if recipe.dataset in CARDS and CARDS[recipe.dataset].multilabel and (recipe.label_share or not recipe.has_teacher):
         raise DistillError(
             f"{recipe.dataset} has no labels to learn from: choose a policy with a teacher, label_share 0."

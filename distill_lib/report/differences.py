@@ -22,6 +22,7 @@ Key = TypeVar("Key")
 
 LEVEL = 0.05  # a corrected p-value below this one is called seen
 COLUMNS = ("n", "difference", "95 % interval", "p, corrected")
+_IN_POINTS = ("top1", "agreement", "miou")  # shares; any other metric is a loss
 _NO_SPREAD = 1e-9  # of accuracies or losses: less is rounding
 
 
@@ -193,8 +194,8 @@ def columns(difference: Difference | None) -> dict[str, str]:
 
 
 def value_of(difference: Difference) -> str:
-    """Its value: accuracies in points."""
-    return f"{_scaled(difference, difference.value)} {'points' if difference.metric == 'test_top1' else 'of loss'}"
+    """Its value: shares in points."""
+    return f"{_scaled(difference, difference.value)} {'points' if _is_share(difference) else 'of loss'}"
 
 
 def p_in_words(value: float) -> str:
@@ -208,4 +209,8 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def _scaled(difference: Difference, value: float) -> str:
-    return signed(100 * value) if difference.metric == "test_top1" else signed(value, 3)
+    return signed(100 * value) if _is_share(difference) else signed(value, 3)
+
+
+def _is_share(difference: Difference) -> bool:
+    return difference.metric.rpartition("_")[-1] in _IN_POINTS

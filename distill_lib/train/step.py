@@ -58,8 +58,8 @@ class State(NamedTuple):
 
     @property
     def variables(self) -> models.Variables:
-        """The student as `models.logits` wants it."""
-        return {"params": self.params} | self.statistics
+        """The student as `models.logits` wants it, to be judged and kept; steps need not be taken at these weights."""
+        return {"params": optim.averaged(self.params, self.opt_state)} | self.statistics
 
 
 class Settings(NamedTuple):

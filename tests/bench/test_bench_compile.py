@@ -83,12 +83,13 @@ def test_convolutions_of_another_dtype_and_want_of_memory_are_seen() -> None:
     ("dataset", "changes"),
     [
         ("fashion", {"policy": "ind/ic", "optimizer": "shampoo"}),
+        ("fashion", {"policy": "labels", "optimizer": "schedule_free", "schedule": "constant"}),
         ("flowers", {"policy": "fix/cc"}),
         ("flowers", {"policy": "mix", "teacher": "fashion@12"}),
     ],
 )
 def test_all_programs_of_a_step_can_be_lowered(dataset: str, changes: dict[str, Any]) -> None:
-    """With Shampoo, with another size for the teacher, from crops and from images on the device."""
+    """With Shampoo or averaged weights, another size for the teacher, crops or images on the device."""
     small = {"student": "bit_r11w8", "teacher": "fashion", "resolution": 8, "batch_size": 4, "dtype": "bfloat16"}
     recipe = recipes.get(dataset, "quick" if dataset == "fashion" else "fast", **(small | changes))
     for lower, limit, macs, _ in programs.lowered(recipe, sharding.data_mesh()).values():

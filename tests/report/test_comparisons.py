@@ -92,13 +92,15 @@ def test_a_verdict_is_the_sign_of_a_difference_that_is_seen() -> None:
             dataclasses.replace(experiments.recipes_of(setting, "fashion")[0], seed=seed),
             0.8 + shift + noise(seed, shift),
         )
-        for setting, shift in zip(settings, (0.0, 0.03, -0.03), strict=True)
+        for setting, shift in zip(settings, (0.0, 0.03, 0.03, -0.03, 0.03), strict=True)
         for seed in range(3)
     ]
-    wanted = {"Shampoo minus Adam": "agrees", "Muon minus Adam": "worse"}
-    assert verdicts(pd.DataFrame(rows), "optimizers") == wanted
+    told = [f"{name} minus Adam" for name in ("Shampoo", "SOAP", "Muon", "Schedule-free AdamW")]
+    assert verdicts(pd.DataFrame(rows), "optimizers") == dict(
+        zip(told, ("agrees", "better", "worse", "better"), strict=True)
+    )
     below = pd.DataFrame(rows).assign(test_top1=lambda table: 1 - table["test_top1"])
-    assert verdicts(below, "optimizers") == {"Shampoo minus Adam": "disagrees", "Muon minus Adam": "better"}
+    assert verdicts(below, "optimizers") == dict(zip(told, ("disagrees", "worse", "better", "worse"), strict=True))
     assert set(verdicts(runs({}), "optimizers").values()) == {"no records yet"}
 
 

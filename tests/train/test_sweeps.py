@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from distill_lib import train
+from distill_lib import optim, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.train import Run, checkpoint, loop, setup, step, student, sweeps
@@ -24,11 +24,12 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 @pytest.fixture(scope="module")
 def recipes(teacher: Path) -> list[Recipe]:
-    """Students that differ in learning rate, weight decay, temperature, initialisation and architecture."""
+    """Students that differ in optimiser, learning rate, weight decay, temperature, initialisation and architecture."""
     base = tiny.recipe(teacher, policy="mix", epochs=3, warmup_steps=2)
     others = train.grid(base, learning_rate=[3e-3], weight_decay=[0.0, 1e-3], temperature=[1, 5])
     return [
         base,
+        dataclasses.replace(base, optimizer="schedule_free", schedule="constant"),
         *others,
         *train.grid(base, seed=[1, 2]),
         tiny.recipe(teacher, policy="mix", epochs=3, warmup_steps=2, student="bit_r5w16"),
@@ -50,7 +51,7 @@ def assert_equal(run: Run, alone: Run) -> None:
     assert (run.directory / "student.npz").read_bytes() == (alone.directory / "student.npz").read_bytes()
 
 
-@pytest.mark.parametrize("number", [0, 2, 5, 7], ids=["first", "grid", "seed", "architecture"])
+@pytest.mark.parametrize("number", [0, 1, 3, 6, 8], ids=["first", "optimiser", "grid", "seed", "architecture"])
 def test_a_student_of_a_sweep_equals_the_same_student_alone(
     number: int, taught: list[Run], recipes: list[Recipe], tmp_path: Path
 ) -> None:
@@ -80,10 +81,10 @@ def counted(teach, made: list):
 
 def test_each_student_has_a_record_of_its_own(taught: list[Run], recipes: list[Recipe]) -> None:
     """Its own recipe and folder, and how many it shared its batches with."""
-    assert len({run.directory for run in taught}) == len(recipes) == 8
+    assert len({run.directory for run in taught}) == len(recipes) == 9
     for run, recipe in zip(taught, recipes, strict=True):
         record = json.loads((run.directory / "run.json").read_text())
-        assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["students_per_step"] == 8
+        assert record["recipe"]["learning_rate"] == recipe.learning_rate and record["students_per_step"] == 9
 
 
 @pytest.mark.parametrize("rate", [1e38, 3e38], ids=["loss", "answers"])
@@ -161,6 +162,16 @@ def test_what_ended_is_told_apart(taught: list[Run], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == ["the loss is nan", "2 of 3 students came to the end."]
     with pytest.raises(DistillError, match="first"):
         train.finished([DistillError("first"), DistillError("second")])
+
+
+def test_a_student_is_judged_and_kept_at_what_its_optimiser_averages(
+    recipes: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where its last step was taken: with zeros for an average it says the same in every row."""
+    monkeypatch.setattr(optim, "averaged", lambda params, _: jax.tree.map(np.zeros_like, params))
+    run = train.fit(recipes[1], tmp_path)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(run.variables))
+    assert len({row["validation_kl"] for row in run.rows}) == 1
 
 
 def test_a_broken_sweep_goes_on_where_each_student_was(

@@ -1,0 +1,137 @@
+"""Scenes and their segmentation: maps move with crops, scenes are the same each time, and runs leave records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_lib import records, views
+from distill_lib.errors import DistillError
+from distill_lib.experiments import dense, dense_training, running
+from distill_lib.views import View
+
+SIDE = 16
+
+
+def pixelwise(images: jax.Array) -> jax.Array:
+    """A network whose answer about a pixel depends on that pixel alone."""
+    return jnp.concatenate([jnp.tanh(3 * images), images**2, -images], axis=-1)
+
+
+def noise(count: int) -> jax.Array:
+    """Scenes without any smoothness, in which a shift by a pixel shows."""
+    return jax.random.uniform(jax.random.key(1), (count, dense.CANVAS, dense.CANVAS, 1), minval=-1)
+
+
+def exact(corners: list[tuple[int, int]], flips: list[bool]) -> View:
+    """Crops of SIDE whole pixels, which are shown as they are."""
+    box = jnp.array([[top, left, SIDE, SIDE] for top, left in corners], jnp.float32) / dense.CANVAS
+    return View(box, jnp.array(flips))
+
+
+def test_moved_logits_are_those_of_the_moved_scene() -> None:
+    """For a pixelwise network a teacher of the whole scene says of a crop what one that sees the crop says."""
+    scenes, crop = noise(3), exact([(0, 0), (40, 40), (7, 31)], [False, True, True])
+    maps, reach = dense.moved(pixelwise(scenes), views.still(3), crop, SIDE)
+    np.testing.assert_allclose(maps, pixelwise(views.render(scenes, crop, SIDE)), atol=1e-4)
+    assert reach.min() == 1
+
+
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
+def test_a_map_of_another_crop_reaches_as_far_as_both_overlap(flips: tuple[bool, bool]) -> None:
+    scenes = noise(1)
+    seen, shown = exact([(8, 4)], [flips[0]]), exact([(12, 14)], [flips[1]])
+    maps, reach = dense.moved(pixelwise(views.render(scenes, seen, SIDE)), seen, shown, SIDE)
+    expected = np.zeros((SIDE, SIDE))
+    expected[:12, :6] = 1  # rows 12 to 24 and columns 14 to 20 of the scene
+    np.testing.assert_array_equal(reach[0], expected[:, ::-1] if flips[1] else expected)
+    within = np.asarray(reach, bool)
+    np.testing.assert_allclose(maps[within], pixelwise(views.render(scenes, shown, SIDE))[within], atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", dense.POLICIES)
+def test_a_teacher_that_knows_every_pixel_says_the_same_under_every_policy(policy: str) -> None:
+    """Interpolation does not change what is linear in the pixels; what is left between policies is the network's."""
+    linear = lambda images: jnp.concatenate([images, 1 - images], axis=-1)  # noqa: E731
+    (recipe,) = dense.plan("short", [0], [policy])
+    smooth = jax.image.resize(noise(4)[:, :7, :7], (4, dense.CANVAS, dense.CANVAS, 1), "cubic")
+    shown, wanted, weight = dense.targets(recipe, jax.random.key(5), smooth, linear(smooth), linear)
+    inner = np.s_[:, 2:-2, 2:-2]  # crops end at their border, and whole scenes go on
+    distance = np.abs(wanted - linear(shown)).max(-1) * weight
+    assert distance[inner].max() < 0.1 and weight.mean() > 0.2
+
+
+def test_mixed_scenes_are_what_the_teacher_is_asked_about() -> None:
+    (recipe,) = dense.plan("short", [0], ["mix"])
+    asked: list[jax.Array] = []
+    shown, wanted, _ = dense.targets(
+        recipe, jax.random.key(0), noise(4), jnp.zeros(()), lambda images: asked.append(images) or pixelwise(images)
+    )
+    assert asked[0] is shown
+    np.testing.assert_array_equal(wanted, pixelwise(shown))
+    (unmixed,) = dense.plan("short", [0], ["same/ic"])
+    alone, *_ = dense.targets(unmixed, jax.random.key(0), noise(4), jnp.zeros(()), pixelwise)
+    assert np.abs(shown - alone).max() > 0.1
+
+
+def test_scenes_are_the_same_each_time_and_of_their_own_split() -> None:
+    scenes = dense.scenes("train", 6)
+    again = dense.scenes.__wrapped__("train", 6)
+    for first, second in zip(scenes, again, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(scenes.images, dense.scenes("test", 6).images)
+
+
+def test_the_truth_of_a_scene_is_background_where_it_is_dark() -> None:
+    scenes = dense.scenes("train", 20)
+    background = scenes.truth == dense.CLASSES - 1
+    np.testing.assert_array_equal(background, scenes.images[..., 0] < dense.BRIGHT)
+    assert set(np.unique(scenes.truth)) == set(range(dense.CLASSES))
+
+
+def test_scores_count_pixels_and_classes() -> None:
+    truth = np.array([[[0, 0, 0, 1]]])
+    said = np.eye(dense.CLASSES, dtype=np.float32)[[[[0, 0, 1, 1]]]]
+    scores = dense_training.scores(said, truth, said)
+    assert scores["top1"] == 0.75 and scores["agreement"] == 1 and scores["kl"] == 0
+    assert scores["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"variant": "longest"}, "unknown variant 'longest'"),
+        ({"policies": ["same"]}, "unknown policy 'same'"),
+        ({"dataset": "pets"}, "unknown dataset 'pets'"),
+        ({"seeds": []}, "name at least one seed"),
+    ],
+)
+def test_a_plan_of_what_there_is_not_is_refused(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DistillError, match=problem):
+        dense.plan(**given)
+
+
+@pytest.mark.slow
+def test_finished_students_leave_records_that_are_read_and_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = dense.plan("smoke", [0], ["labels", "fix/rs"])
+    assert set(dense_training.select(dense_training.run(plan, tmp_path), plan)["policy"]) == {"labels", "fix/rs"}
+    monkeypatch.setattr(dense_training, "_train", lambda *_: pytest.fail("it was trained already"))
+    runs = dense_training.run(plan, tmp_path)
+    assert {"test_agreement", "test_kl", "test_miou", "crops_agreement"} <= set(runs.dropna(axis=1)) and runs[
+        "mock"
+    ].all()
+    assert dense_training.pictures(runs, tmp_path)["fix/rs"].shape == (
+        dense_training.PICTURED,
+        dense.CANVAS,
+        dense.CANVAS,
+    )
+    assert records.read(tmp_path).empty
+    monkeypatch.setenv(running.READ_ONLY, "1")
+    assert dense_training.select(dense_training.run(dense.plan("short"), tmp_path), dense.plan("short")).empty
