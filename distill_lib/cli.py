@@ -1,7 +1,6 @@
 """The command line: `distill COMMAND`, or `python -m distill_lib COMMAND`.
 
-Each command has a function that declares its arguments and one that runs it. The latter imports what it needs itself,
-so that `distill --help` is there at once.
+Each command has a function that declares its arguments and one that runs it and imports what it needs itself.
 """
 
 import argparse
@@ -15,10 +14,7 @@ from distill_lib.errors import DistillError, Parser, command_line, unknown
 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Runs the command that the arguments, or those of the process, name; without one its help is printed.
-
-    Returns the exit code, None for 0.
-    """
+    """Runs the command that arguments, or the process's, name, or prints help; returns the exit code, None for 0."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words:
         _parser().print_help()
@@ -28,11 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Reads a command, at least its name, without running it.
-
-    Returns its options, and in `run` the function that takes them. Raises DistillError if a command, an option or a
-    value is none that there is.
-    """
+    """Reads a command, at least its name, without running it; `run` of its options takes them. DistillError if none."""
     if words[0] not in (*COMMANDS, "-h", "--help"):
         raise unknown("command", words[0], COMMANDS)
     options, rest = _parser().parse_known_args(words)

@@ -50,6 +50,13 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> DistillError:
     return DistillError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(choices) or 'none'}.")
 
 
+def aligned(lines: Iterable[Sequence[str]]) -> str:
+    """Lines of equally many cells as text in columns."""
+    lines = list(lines)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
 class _Plain(logging.StreamHandler[TextIO]):
     """Prints the message alone, warnings to standard error; notebooks exchange the streams."""
 

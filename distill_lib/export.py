@@ -36,11 +36,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(source: weights.File, to: str, output: Path | None = None, resolution: int | None = None) -> Path:
-    """Writes a network for other programs, and returns the file; needs the extra `export`, or for ONNX `onnx`.
+    """Writes a network in one of `FORMATS`, and returns the file; needs the extra `export`, or for ONNX `onnx`.
 
-    `source` is a run's folder, its student.npz, or a teacher that is one network, and `to` one of `FORMATS`. `output`
-    is beside a run's student, else in the working folder; `resolution`, in pixels, that of the run, or the network's
-    own. DistillError if the network is absent or damaged, its size unknown, or it cannot be written.
+    `source` is a run's folder, its student.npz, or a teacher that is one network. The file is beside a run's student,
+    else in the working folder; `resolution`, in pixels, that of the run, or the network's own. DistillError if the
+    network is absent or damaged, its size unknown, or it cannot be written.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
@@ -58,7 +58,12 @@ def export(source: weights.File, to: str, output: Path | None = None, resolution
         raise DistillError(
             f"{path} is used as {facts['compression']}, which this format cannot say: export it to onnx."
         )
-    network = _frozen(model, variables, facts)
+    frozen, constants = compression.frozen(model, variables, facts["compression"])
+    member, constants = Member(frozen, None, facts["input_range"]), jax.tree.map(jnp.asarray, constants)
+
+    def network(images: jax.Array) -> jax.Array:
+        return member.logits(constants, images)
+
     of_network = about | {"input_range": [-1.0, 1.0]}  # it brings them into its own
     try:
         if to == "safetensors":
@@ -76,7 +81,6 @@ def export(source: weights.File, to: str, output: Path | None = None, resolution
 
 
 def _loaded(path: Path, name: str, size: int) -> tuple[nn.Module, models.Variables, models.ImageShape]:
-    """The model, its variables and the shape of its images, colour where that fits."""
     colour, grey = (size, size, 3), (size, size, 1)
     flat = published.arrays(path, weights.flatten(weights.pack(models.shapes(models.create(name, 1), colour))))
     if "head/bias" not in flat:
@@ -110,19 +114,10 @@ def _safetensors(variables: models.Variables, about: dict[str, Any]) -> bytes:
 
 
 def _as_text(about: dict[str, Any]) -> dict[str, str]:
-    """Metadata as files have it: text, and JSON of what is none."""
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
 
 
-def _frozen(model: nn.Module, variables: models.Variables, facts: dict[str, Any]) -> Program:
-    """The network with its weights in it: images (batch, height, width, channels) in [-1, 1] to logits."""
-    frozen, constants = compression.frozen(model, variables, facts["compression"])
-    member, constants = Member(frozen, None, facts["input_range"]), jax.tree.map(jnp.asarray, constants)
-    return lambda images: member.logits(constants, images)
-
-
 def _onnx(network: Program, shape: models.ImageShape, about: dict[str, Any]) -> bytes:
-    """The network as a graph of `images` to `logits`, in its form for all platforms, and what it is."""
     from jax2onnx import to_onnx
 
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every inner value without a type
@@ -134,7 +129,6 @@ def _onnx(network: Program, shape: models.ImageShape, about: dict[str, Any]) -> 
 
 
 def _stablehlo(network: Program, shape: models.ImageShape) -> bytes:
-    """The network as a program for all `PLATFORMS`."""
     import flatbuffers  # noqa: F401  # that `serialize` imports late
 
     (batch,) = jax_export.symbolic_shape("batch")

@@ -7,14 +7,13 @@ from typing import Any
 
 
 def loader(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Makes the `__getattr__` of a package from its modules, each with its public names or public itself."""
-    homes = {name: module for module, names in modules.items() for name in names or [module]}
+    """Makes the `__getattr__` of a package from its modules, each with its public names."""
+    homes = {name: module for module, names in modules.items() for name in names}
     vars(sys.modules[package])["__dir__"] = lambda: sorted(homes)  # which notebooks complete
 
     def look_up(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{package}.{homes[name]}")
-        return getattr(module, name) if modules[homes[name]] else module
+        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     return look_up

@@ -46,7 +46,8 @@ SETTINGS = (
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 AFTERWARDS = {"bench", "experiments", "figures", "report", "cli.py"}  # what no number of a run depends on
-TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv")  # of `data`, and what it depends on
+TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv", "mobilenets.csv", "parameter_names.toml")
+"""Of `data`, what it depends on."""
 _RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 
 
@@ -99,11 +100,7 @@ def in_words(changed: dict[str, list[Any]]) -> str:
 
 
 def write(directory: Path, record: Record, rows: list[Row]) -> Record:
-    """Writes metrics.csv and then run.json, whose presence says that the run is complete.
-
-    Returns the record as it is written, with its schema and checksums of both files. Raises DistillError if the folder
-    cannot be written, or the record is larger than 50 kB.
-    """
+    """Writes metrics.csv and then run.json, and returns it so; DistillError if it cannot, or for more than 50 kB."""
     table = to_csv(rows)
     record = record | {"schema": SCHEMA, "checksums": {"metrics.csv": _sha256(table)}}
     record["checksums"] = {"run.json": _sha256(_dumped(record))} | record["checksums"]
@@ -198,11 +195,10 @@ def _sha256(content: bytes) -> str:
 
 
 def read(results: File | None = None, study: str | None = None, *, mock: bool = False) -> "pd.DataFrame":
-    """All complete runs as one tidy table, a row a run: its facts, every field of the recipe, every final metric.
+    """All complete runs, or of a study, as one tidy table, a row a run: facts, fields of the recipe, final metrics.
 
-    Of one study or of all; those on made-up data only if `mock` runs are asked for, which no figure does. Without a
-    results folder it is found. Sorted by study, policy, epochs and seed; empty, with some of those columns, where there
-    are no runs. DistillError if a record is damaged.
+    Those on made-up data only if `mock` runs are asked for, which no figure does. Sorted by study, policy, epochs and
+    seed; empty, with some of those columns, where there are no runs. DistillError if a record is damaged.
     """
     import pandas as pd
 
@@ -219,10 +215,7 @@ def read(results: File | None = None, study: str | None = None, *, mock: bool = 
 
 
 def curves(results: File | None = None, study: str | None = None, *, mock: bool = False) -> "pd.DataFrame":
-    """The metrics.csv of all complete runs as one table; arguments as of `read`.
-
-    One row a report: the columns of metrics.csv and run_id, study, policy, epochs (of the whole), seed, train_images.
-    """
+    """The metrics.csv of all complete runs as one table, with run_id, study, policy, epochs (of the whole) and seed."""
     import pandas as pd
 
     rows, columns = [], ("run_id", "study", "policy", "epochs", "seed", "train_images")
@@ -287,7 +280,6 @@ def commit() -> tuple[str, bool]:
 
 
 def _peak_memory_mb() -> float:
-    """Peak memory of the device if it reports one, else of this process, in MiB."""
     import jax
 
     peak: int | None = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -111,9 +111,8 @@ def scale_by_shampoo(
     """Preconditions gradients by Shampoo; each array's step is as long as Adam's would be, then averaged over steps.
 
     Second moments, in blocks of at most `block_size`, are averaged with `decay` and get a ridge of `epsilon` times
-    their largest eigenvalue. Momentum is Nesterov's: m <- momentum m + (1 - momentum) d, and the step is momentum m +
-    (1 - momentum) d. The first `start` steps are the grafted ones. Devices of a mesh, along one axis "data", share the
-    roots. The state begins with a `ShampooState`; learning rate and sign are left to the chain.
+    their largest eigenvalue. Momentum is Nesterov's. The first `start` steps are the grafted ones. Devices of a mesh,
+    along one axis "data", share the roots. Learning rate and sign are left to the chain.
     """
     find = _shared_roots(functools.partial(inverse_root, epsilon=epsilon), mesh)
 
@@ -170,7 +169,6 @@ def _shared_roots(find: Callable[[jax.Array], jax.Array], mesh: Mesh | None) -> 
 
 
 def _all_at_once(find: Callable[[jax.Array], jax.Array], statistics: list[Pair]) -> list[Pair]:
-    """Roots of many stacks of matrices; those of equal size are put together."""
     stacks, structure = jax.tree.flatten(statistics)
     roots = list(stacks)
     for size in {stack.shape[-1]: None for stack in stacks}:

@@ -132,11 +132,7 @@ def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float
 
 
 def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch", **options: Any) -> tuple[View, View]:
-    """Draws the views of teacher and student for one step; arguments as of `sample`, with `mixup` if the policy mixes.
-
-    They are the very same object unless the policy is an independent one; without a teacher, or with a fixed one, the
-    first is not to be used.
-    """
+    """The views of teacher and student for one step, as of `sample`, the same but of independent policies; may mix."""
     options |= {"flip": policy.flip, "mixup": mixup if policy.mix else None}
     student = sample(key, batch_size, crop=policy.student, **options)
     if policy.relation != "independent":

@@ -122,10 +122,7 @@ def match(params: Tree, expected: Tree, source: str) -> Tree:
 
 
 def write_atomically(path: File, content: bytes | memoryview, keep: Path | None = None) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part; DistillError if it cannot.
-
-    With `keep` the old one gets that name first, and is there whatever becomes of the new one.
-    """
+    """Writes a file so that a reader sees the old or the new one, never a part; `keep` names the old; DistillError."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

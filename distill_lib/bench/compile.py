@@ -93,15 +93,13 @@ def measure(
     targets: Sequence[str] = tuple(TARGETS),
     cases: Sequence[str] = NAMES,
 ) -> timing.Rows:
-    """Compiles the programs of a step for accelerators without having one, and checks what came out: a row a program.
+    """Compiles the programs of a step for accelerators without having one, and checks what came out.
 
     `--python` is that of an environment with libtpu and JAX's CUDA plugin, which `nox -s compile` makes; `--size` is
-    quick (the embedded networks), usual or full. The record is written after each case; rows of programs that are not
-    compiled again stay.
+    quick (the embedded networks), usual or full. The record is written after each case; other rows of it stay.
 
-    Returns:
-        A row a program; their `problems` are empty. DistillError tells all of those that do not compile or fit, move
-        whole batches between devices, copy their state, call the host, or compute in another dtype.
+    Returns: a row a program; DistillError tells all of those that do not compile or fit, move whole batches between
+    devices, copy their state, call the host, or compute in another dtype.
     """
     if size not in SIZES:
         raise unknown("size", size, SIZES)
@@ -153,11 +151,7 @@ def compiled(case: Case, target: str) -> Iterator[dict[str, Any]]:
 
 
 def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) -> dict[str, Any]:
-    """Compiles a lowered program: what it takes of a device, and what is amiss.
-
-    Its convolutions must be in `dtype`, its largest collective moves at most `limit` bytes, and it updates `leaves`
-    arrays in place.
-    """
+    """Compiles a program: what it takes, and whether dtype, bytes moved or arrays updated in place are amiss."""
     convolutions = {kind for pair in _CONVOLUTION.findall(lowered.as_text()) for kind in pair}
     began = time.perf_counter()
     program = lowered.compile()
@@ -187,7 +181,6 @@ def check(lowered: Any, target: Target, *, dtype: str, limit: int, leaves: int) 
 
 
 def _collectives(text: str) -> tuple[str, int]:
-    """How many of each kind, and the bytes of the largest array, or of all that are summed."""
     kinds, largest = collections.Counter[str](), 0
     for results, kind in _COLLECTIVE.findall(text):
         sizes = [

@@ -22,11 +22,9 @@ PARTS = {  # seconds that each may take at most, and the command behind distill
 def measure(out: str | None = None, torch: str | None = None) -> Rows:
     """Runs all parts in less than ten minutes; one that fails or takes too long does not stop the others.
 
-    `--out` is a results folder for the records, usually gpu in the results; `--torch` names a Python that has PyTorch,
-    beside which the step is timed.
+    `--out` is a results folder for the records, usually gpu in the results; `--torch` names a Python with PyTorch.
 
-    Returns:
-        A row a part: whether it was done, and seconds. What a part measured is in its own record.
+    Returns: a row a part: whether it was done, and seconds. What a part measured is in its own record.
     """
     folder = Path(out) if out else records.find_results() / GPU
     os.environ["DISTILL_RESULTS"] = str(folder.absolute())  # of the parts, and of this benchmark's own record

@@ -36,9 +36,8 @@ def measure(
     `--tensorflow` names a Python that has TensorFlow. `--batches` is how many of 64 images a round has. tf.data has two
     forms: `plain` decodes the whole image, cuts the crop out and resizes it; `fused` decodes only the crop.
 
-    Returns:
-        A row for each quality, number of cores and form of tf.data: seconds an image of both (wall clock, and CPU with
-        that of workers), images a second, and how many times as fast as tf.data this is.
+    Returns: for each quality, number of cores and form of tf.data seconds an image of both (wall clock, and CPU with
+    that of workers), images a second, and how many times as fast as tf.data this is.
     """
     process.check_python(tensorflow, "--tensorflow")
     cases = itertools.product(quality, dict.fromkeys((1, stream.cores())))

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -25,16 +24,6 @@ from distill_lib.train.task import Task
 FEW = 20  # steps of a run that is subtracted
 RATE = 1e-4  # at which a teacher of nonsense makes nothing diverge
 GOAL_STEP = 0.05  # seconds; the overhead is told as a share of a step of this length too
-_FIRST_STEP = """
-import json, sys, time
-from distill_lib import recipes, sharding
-from distill_lib.bench.students import Students
-from distill_lib.train import setup
-
-sharding.use_compilation_cache()
-Students(setup.prepare(recipes.get(*json.loads(sys.argv[1])))).run()
-print(time.time())
-"""
 
 
 def measure(
@@ -49,9 +38,8 @@ def measure(
 
     `--steps` is how long a round is with small batches; `--starts` may be 0.
 
-    Returns:
-        Rows of two kinds. "loop": seconds a step of the loop and of its two compiled calls alone, and the difference as
-        shares. "start": seconds from the start of a process to the end of its first step.
+    Returns: seconds a step of the loop and of its two compiled calls alone, and the difference as shares; and seconds
+    from the start of a process to the end of its first step.
     """
     rows = [_loop(dataset, variant, batch, steps if batch < 64 else steps // 4, rounds) for batch in batches]
     return rows + (_starts(dataset, variant, starts) if starts else [])
@@ -98,9 +86,8 @@ def trained(task: Task, steps: int) -> float:
 
 
 def _starts(dataset: str, variant: str, starts: int) -> timing.Rows:
-    """Starts processes whose home is empty, and each a second time, when its compiled programs are there."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
-    command = [sys.executable, "-c", _FIRST_STEP, json.dumps([dataset, variant])]
+    command = [sys.executable, "-m", "distill_lib.bench.loop", dataset, variant]
     seconds: dict[str, list[float]] = {"first": [], "second": []}
     for _ in range(starts):
         with tempfile.TemporaryDirectory() as home:
@@ -111,3 +98,9 @@ def _starts(dataset: str, variant: str, starts: int) -> timing.Rows:
                     raise DistillError(f"a process stopped: {last_line(done.stderr)}")
                 times.append(float(last_line(done.stdout)) - began)
     return [{"kind": "start", "case": f"{name} run", "first step": timing.summary(s)} for name, s in seconds.items()]
+
+
+if __name__ == "__main__":  # a first step
+    sharding.use_compilation_cache()
+    Students(setup.prepare(recipes.get(*sys.argv[1:]))).run()
+    print(time.time())

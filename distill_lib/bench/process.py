@@ -23,8 +23,7 @@ PEERS = Path(__file__).parent / "peers"
 class Job(contextlib.AbstractContextManager["Job"]):
     """A process that does rounds of work on demand, by a module of `PEERS`; it ends with the context.
 
-    It runs the Python that `option` named, with environment variables of its own. What it said when it was ready is in
-    `facts`. Raises DistillError if it stops, with the last line that it wrote.
+    It runs the Python that `option` named. What it said when it was ready is in `facts`. DistillError if it stops.
     """
 
     def __init__(self, python: str, module: str, case: dict[str, Any], option: str = "", **variables: str) -> None:

@@ -114,7 +114,6 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
 
 
 def _shapes(mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What a program is told of an array that is split over the devices, and of one that all of them have."""
     placements = (sharding.split(mesh), sharding.everywhere(mesh))
     split, whole = (functools.partial(jax.ShapeDtypeStruct, sharding=placement) for placement in placements)
     return split, whole

@@ -27,9 +27,8 @@ CROPS = 128  # of each photograph
 def measure(rounds: int = 7, cases: Sequence[str] = tuple(KEPT)) -> timing.Rows:
     """Weighs stored answers, and times a step that replays them beside one that asks the teacher.
 
-    Returns:
-        A row a case and number of kept logits: bytes a view as they lie on disk; the mean probability of the other
-        classes, and the KL from what is replayed to what the teacher said, at temperature 1; seconds a step of both.
+    Returns: for each case and number of kept logits bytes a view as they lie on disk; the mean probability of the other
+    classes, and the KL from what is replayed to what the teacher said, at temperature 1; seconds a step of both.
     """
     measured = {"fashion": _fashion, "imagenet": _imagenet, "paper": _paper}
     return [row for case in cases for row in measured[case](rounds)]

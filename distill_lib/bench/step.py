@@ -1,12 +1,10 @@
 """One distillation step, beside the released big_vision code and a plain PyTorch loop, on the same networks and batch.
 
-On a CPU: the paper's networks with few images, so that a step takes seconds, and the small networks of the embedded
-study. On an accelerator: the paper's networks in bfloat16. Plain PyTorch and big_vision standardise the weights of the
-frozen teacher in every step; the row of PyTorch with a folded teacher says how much of a ratio is that.
-
-Crops come from the host for the paper's networks, as in both released pipelines; for the small ones the images lie on
-the device, and the crop and mirroring are part of the step. Every job has its own process and the same random weights
-and images; what it computes is compared before it is timed.
+On a CPU: the paper's networks with few images, and the small networks of the embedded study; on an accelerator the
+paper's in bfloat16. Plain PyTorch and big_vision standardise the weights of the frozen teacher in every step; the row
+of PyTorch with a folded teacher says how much of a ratio is that. Crops come from the host for the paper's networks, as
+in both released pipelines, and are part of the step for the small ones. Every job has its own process and the same
+random weights and images; what it computes is compared before it is timed.
 """
 
 import contextlib
@@ -15,6 +13,7 @@ import functools
 import os
 import sys
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,33 +40,23 @@ _COLUMNS = (
 
 
 class Case(NamedTuple):
-    """What is measured: the networks and sizes of a preset, beside peers, so many steps a round.
-
-    Its students share a teacher here, and peers take as many runs; it wants an accelerator, or wants none.
-    """
+    """What is measured: the networks and sizes of a preset, beside peers."""
 
     name: str
-    preset: tuple[str, str, dict[str, Any]]
-    peers: tuple[str, ...]
-    calls: int
-    students: int = 1
-    accelerator: bool = False
+    preset: Sequence[str]
+    changes: dict[str, Any]
+    peers: Sequence[str]
+    calls: int  # steps a round
+    students: int = 1  # that share a teacher here; peers take as many runs
+    accelerator: bool = False  # whether it wants one, or none
 
     def recipe(self, batch: int) -> Recipe:
         """The preset, with another batch if it is not 0."""
-        dataset, variant, changes = self.preset
-        return recipes.get(dataset, variant, **changes | ({"batch_size": batch} if batch else {}))
+        return recipes.get(*self.preset, **self.changes | ({"batch_size": batch} if batch else {}))
 
 
-_PAPER, _EMBEDDED = (BIG_VISION, PLAIN, FOLDED), (PLAIN, COMPILED)
-CASES = {
-    "paper": Case("R152x2 to R50x1", ("flowers", "fast", {"batch_size": 8, "dtype": "float32"}), _PAPER, 1),
-    "labels": Case("embedded, labels", ("fashion", "quick", {"policy": "labels"}), _EMBEDDED, 20),
-    "mix": Case("embedded, mix", ("fashion", "quick", {"policy": "mix"}), _EMBEDDED, 20),
-    "mix_8": Case("embedded, mix, 8 students", ("fashion", "quick", {"policy": "mix"}), (COMPILED,), 5, 8),
-    "same_8": Case("embedded, same/ic, 8 students", ("fashion", "quick", {"policy": "same/ic"}), (COMPILED,), 5, 8),
-    "accelerator": Case("R152x2 to R50x1", ("flowers", "fast", {"batch_size": 256}), _PAPER, 5, accelerator=True),
-}
+_FILE = Path(__file__).parents[1] / "data" / "step_cases.toml"
+CASES = {name: Case(**about) for name, about in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()}
 
 
 def measure(
@@ -82,11 +71,9 @@ def measure(
 
     `--torch` names a Python that has PyTorch; `--big-vision` a checkout of it, and `--big-vision-python` a Python that
     has what it imports (this JAX, Flax and Optax, einops, ml_collections, absl-py, TensorFlow and its data sets).
-    `--batch` is for all cases.
 
-    Returns:
-        A row for each case and program: seconds a step of all its students, images a second, how many times as long as
-        this library's step, the share of the measured peak, and what says that the work is the same.
+    Returns: for each case and program seconds a step of all its students, images a second, how many times as long as
+    this library's step, the share of the measured peak, and what says that the work is the same.
     """
     process.check_python(torch, "--torch")
     process.check_python(big_vision_python, "--big-vision-python")
@@ -168,10 +155,7 @@ def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def difference(case: Case, dtype: str, form: str, ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """Largest difference of logits of the same weights and images, relative to the largest logit.
-
-    Raises DistillError if the devices differ, or the logits by more than rounding, as other networks' would.
-    """
+    """Largest difference of logits, relative to the largest; DistillError if devices differ, or these by too much."""
     problem, largest = f"{form} does other work in {case.name}", 0.0
     if theirs["device"] != ours["device"]:
         raise DistillError(f"{problem}: device {theirs['device']} instead of {ours['device']}.")

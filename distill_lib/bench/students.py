@@ -1,7 +1,4 @@
-"""Presets as they would run, but with random weights and made-up images, and students that take their steps.
-
-The speed is the preset's, and nothing is downloaded; what such students learn means nothing.
-"""
+"""Presets with random weights and made-up images: the speed is theirs, and what students learn means nothing."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -53,8 +50,7 @@ def drawn(recipe: Recipe, name: str, path: Path) -> Path:
 class Students:
     """Students with the seeds 0, 1, ... that learn from the same batches, as the training loop has them.
 
-    `learn` is the jitted second half of a step, of one student; `move` makes the next of all states, of settings and a
-    batch: by default by a call of `learn` for each.
+    `learn` is the jitted second half of a step of one student; `move` makes the next of all states: one by one, if so.
     """
 
     def __init__(self, task: Task, students: int = 1, given: Iterator[Any] | None = None) -> None:

@@ -28,11 +28,9 @@ def measure(
 ) -> timing.Rows:
     """Times a step of all students at once in three forms, beside as many steps of one student.
 
-    `--forms` is how many of the forms, from the first one; `--made-up` takes random weights and mock images, so that
-    nothing is downloaded.
+    `--forms` is how many of the forms, from the first one; `--made-up` downloads nothing: random weights, mock images.
 
-    Returns:
-        A row a form: seconds a step of all students, and the ratio to their steps alone.
+    Returns: for each form seconds a step of all students, and the ratio to their steps alone.
     """
     taught = prepare(recipes.get(dataset, variant), students, FORMS[:forms], without_data=made_up)
     seconds = timing.interleaved({form: each.run for form, each in taught.items()}, rounds=rounds)

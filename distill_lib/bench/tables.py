@@ -1,6 +1,5 @@
 """Records of benchmarks as the book shows them: tables, and single numbers for its sentences."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_lib import records
@@ -13,15 +12,15 @@ if TYPE_CHECKING:
 GPU = "gpu"  # folder of the results for records of an accelerator; those of the CPU stay
 
 
-def rows(benchmark: str, results: Path | None = None, **values: Any) -> timing.Rows:
+def rows(benchmark: str, **values: Any) -> timing.Rows:
     """Rows of a record that have these values; none where there is no record."""
-    content = timing.read(benchmark, results) or {"rows": []}
+    content = timing.read(benchmark) or {"rows": []}
     return [row for row in content["rows"] if values.items() <= row.items()]
 
 
-def provenance(benchmark: str, results: Path | None = None) -> str:
+def provenance(benchmark: str) -> str:
     """One line that says where and when a benchmark was run, or that it never was."""
-    content = timing.read(benchmark, results)
+    content = timing.read(benchmark)
     if content is None:
         return f"No run: drawn from what the benchmark {benchmark} measures."
     rounds = {value.rounds for row in content["rows"] for value in row.values() if isinstance(value, timing.Timing)}
@@ -40,12 +39,9 @@ def table(rows: timing.Rows, columns: dict[str, str] | None = None) -> "pd.DataF
     return pd.DataFrame([{title: timing.cell(key, row.get(key)) for key, title in keys.items()} for row in rows])
 
 
-def value(shape: str, benchmark: str, key: str, results: Path | None = None, **values: Any) -> str:
-    """A number as text, such as "{:.2f} times" shapes it; "no records yet" where there is none.
-
-    It is that of the last row that has these values, of a timing the median in seconds.
-    """
-    numbers = _numbers(benchmark, key, results, values)
+def value(shape: str, benchmark: str, key: str, **values: Any) -> str:
+    """A number, in seconds of a timing, of the last row with these values, as `shape` has it; or "no records yet"."""
+    numbers = _numbers(rows(benchmark, **values), key)
     return shape.format(numbers[-1]) if numbers else NOTHING
 
 
@@ -57,23 +53,20 @@ def goal(
     at_most: float | None = None,
     at_least: float = 0.0,
     on_gpu: str = "",
-    results: Path | None = None,
     **values: Any,
 ) -> dict[str, str]:
     """A goal for a number of a record, and whether it is met by the worst of the rows that have these values.
 
     Of a timing the number is the median, in seconds; the limit is `at_most`, or `at_least`. `on_gpu` has options of the
-    command, where only a record from an accelerator counts.
-
-    Returns:
-        Goal (what it is about), wanted, measured and verdict; what was not measured names the command that does.
+    command, where only a record from an accelerator counts. Returns goal (what it is about), wanted, measured and
+    verdict; what was not measured names the command that does.
     """
     limit, word, worst = (at_least, "least", min) if at_most is None else (at_most, "most", max)
-    place, numbers = results or records.find_results(), list[float]()
+    place, numbers = records.find_results(), list[float]()
     for folder in (place / GPU, place) if on_gpu else (place,):
         content = timing.read(benchmark, folder)
         if content and not numbers and not (on_gpu and content["device"].startswith("CPU")):
-            numbers = _numbers(benchmark, key, folder, values)
+            numbers = _numbers([row for row in content["rows"] if values.items() <= row.items()], key)
     row = {"goal": about, "wanted": f"at {word} {timing.cell(key, float(limit))}"}
     if not numbers:
         command = f"nox -s bench -- {benchmark}" + (f" {on_gpu} on a GPU" if on_gpu else "")
@@ -83,6 +76,6 @@ def goal(
     return row | {"measured": timing.cell(key, number), "verdict": verdict}
 
 
-def _numbers(benchmark: str, key: str, results: Path | None, values: dict[str, Any]) -> list[float]:
-    numbers = [row[key] for row in rows(benchmark, results, **values) if row.get(key) is not None]
+def _numbers(rows: timing.Rows, key: str) -> list[float]:
+    numbers = [row[key] for row in rows if row.get(key) is not None]
     return [number.median if isinstance(number, timing.Timing) else number for number in numbers]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import records
+from distill_lib.errors import aligned
 from distill_lib.weights import write_atomically
 
 Rows = list[dict[str, Any]]
@@ -26,10 +27,7 @@ class Timing:
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 7, steps: int = 1) -> dict[str, Timing]:
-    """Seconds a step of functions by name, timed in turn after one call of each that is not counted.
-
-    A call consists of so many steps, and waits for its own result.
-    """
+    """Seconds a step of functions that do so many and wait, timed in turn after one call that is not counted."""
     for function in functions.values():
         function()
     spent = [[seconds(function) / steps for function in functions.values()] for _ in range(rounds)]
@@ -37,7 +35,7 @@ def interleaved(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 7, 
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+    """Of one call."""
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
@@ -53,14 +51,14 @@ def summary(rounds: Iterable[float]) -> Timing:
 def write(name: str, rows: Rows, results: Path | None = None) -> Path:
     """Writes a benchmark's rows with the machine they were measured on; a `Timing` becomes its fields."""
     content = records.environment() | {"benchmark": name, "rows": rows}
-    path = _path(name, results)
+    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
     write_atomically(path, (json.dumps(content, indent=1, default=asdict) + "\n").encode())
     return path
 
 
 def read(name: str, results: Path | None = None) -> dict[str, Any] | None:
     """A benchmark's record, its timings as `Timing` again; None if it was never run."""
-    path = _path(name, results)
+    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
     if not path.is_file():
         return None
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -69,16 +67,10 @@ def read(name: str, results: Path | None = None) -> dict[str, Any] | None:
     return content | {"benchmark": name}  # which had another name in old records
 
 
-def _path(name: str, results: Path | None) -> Path:
-    return (results or records.find_results()) / "benchmarks" / f"{name}.json"
-
-
 def table(rows: Rows) -> str:
     """The rows as aligned text, all with the columns of any of them."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    lines = [list(keys), *([cell(key, row.get(key)) for key in keys] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return aligned([list(keys), *([cell(key, row.get(key)) for key in keys] for row in rows)])
 
 
 def cell(key: str, value: Any) -> str:

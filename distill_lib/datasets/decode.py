@@ -67,7 +67,15 @@ def decode(image: Encoded, channels: int = 3) -> np.ndarray:
 
 def crops(image: Encoded, looks: Sequence[Look], channels: int = 3) -> tuple[np.ndarray, ...]:
     """Decodes an image once, as far as needed: a crop of it for each look, uint8 (size, size, channels)."""
-    pixels, height, width = _for_crops(image, looks, channels)
+    if isinstance(image, bytes) and (header := _header(image)) and header.orientation == 1:
+        bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
+        pixels = _by_simplejpeg(image, header, "RGBX" if channels == 3 else "GRAY", bottom)
+        height, width = header.height, header.width
+    else:
+        pixels = decode(image, channels)
+        height, width = pixels.shape[:2]
+        if channels == 3:  # OpenCV resamples one or four bytes a pixel faster than three
+            pixels = _opencv().cvtColor(pixels, _opencv().COLOR_RGB2RGBA)
     try:
         return tuple(_crop(pixels, height, width, look) for look in looks)
     except _opencv().error as error:
@@ -115,7 +123,6 @@ def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray:
-    """A crop of an image of which the first rows are decoded, and whose whole has this height and width."""
     cv2, size = _opencv(), look.size
     top, left, high, wide = map(float, look.box)
     (y, down), (x, across) = (top * height, high * height), (left * width, wide * width)
@@ -125,29 +132,15 @@ def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         shown = cv2.warpAffine(pixels, matrix, (size, size), None, how, cv2.BORDER_REPLICATE)
     else:
-        grid = np.empty((2, size, size), np.float32)
-        grid[0], grid[1] = _centres(x, across, size), _centres(y, down, size)[:, None]
+        # where new pixels lie between the old ones of an axis, as in `views.render`: within the crop
+        axes = [
+            np.clip(start + (np.arange(size) + 0.5) * (extent / size) - 0.5, start, start + max(extent - 1.0, 0.0))
+            for start, extent in ((x, across), (y, down))
+        ]
+        grid = [np.asarray(each, np.float32) for each in np.meshgrid(*axes)]
         shown = cv2.remap(pixels, *grid, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
     shown = cv2.flip(shown, 1) if look.flip else shown
     return np.asarray(shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB))
-
-
-def _centres(start: float, extent: float, size: int) -> np.ndarray:
-    """Where new pixels lie between the old ones of an axis, as in `views.render`: within the crop."""
-    places = start + (np.arange(size) + 0.5) * (extent / size) - 0.5
-    return np.asarray(np.clip(places, start, start + max(extent - 1.0, 0.0)))
-
-
-def _for_crops(image: Encoded, looks: Sequence[Look], channels: int) -> tuple[np.ndarray, int, int]:
-    """Rows as far as needed, one or four bytes a pixel, which OpenCV resamples faster than three; and whole sides."""
-    if isinstance(image, bytes) and (header := _header(image)) and header.orientation == 1:
-        bottom = math.ceil(max(float(look.box[0]) + float(look.box[2]) for look in looks) * header.height) + 1
-        pixels = _by_simplejpeg(image, header, "RGBX" if channels == 3 else "GRAY", bottom)
-        return pixels, header.height, header.width
-    pixels = decode(image, channels)
-    if channels == 3:
-        pixels = _opencv().cvtColor(pixels, _opencv().COLOR_RGB2RGBA)
-    return pixels, *pixels.shape[:2]
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -161,12 +154,10 @@ def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 class _Header(NamedTuple):
-    """Of a JPEG as it is stored: sides, 1 (grey) or 3 components, and Exif's orientation, 1 (upright) to 8."""
-
     height: int
     width: int
-    components: int
-    orientation: int
+    components: int  # 1 (grey) or 3
+    orientation: int  # Exif's, 1 (upright) to 8
 
 
 def _header(data: bytes) -> _Header | None:
@@ -188,9 +179,8 @@ def _header(data: bytes) -> _Header | None:
 
 
 def _by_simplejpeg(data: bytes, header: _Header, colour: str, bottom: int | None = None) -> np.ndarray:
-    """Decodes a JPEG as it is stored, uint8 (rows, width, colours), as "RGB", "RGBX" or "GRAY"; raises ImageError.
+    """Decodes a JPEG, as TensorFlow with what can be made of damage within the scan, but not if it ends too early.
 
-    As TensorFlow, it takes what the decoder can make of damage within the scan, but not a file that ends too early.
     Rows from `bottom` on may be missing: the height in the header is lowered, and the decoder stops there.
     """
     import simplejpeg
@@ -211,8 +201,7 @@ def _by_simplejpeg(data: bytes, header: _Header, colour: str, bottom: int | None
 
 
 def _check_size(height: int, width: int) -> None:
-    """Raises ImageError for more than `PIXELS`, which few bytes can declare and no memory holds."""
-    if height * width > PIXELS:
+    if height * width > PIXELS:  # which few bytes can declare and no memory holds
         raise ImageError(f"{height:,} x {width:,} pixels are more than {PIXELS:,}: make it smaller")
 
 
@@ -234,9 +223,8 @@ def _opened(data: bytes) -> Iterator[Any]:
 
 
 def _orientation(picture: Any) -> int:
-    """What Exif says; upright where it says nothing that makes sense."""
     value = picture.getexif().get(_ORIENTATION)
-    return value if value in range(1, 9) else 1
+    return value if value in range(1, 9) else 1  # upright where Exif says nothing that makes sense
 
 
 def _by_pillow(data: bytes, channels: int) -> np.ndarray:

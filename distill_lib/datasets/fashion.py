@@ -30,13 +30,6 @@ FILES = (
 PER_CLASS = 102  # images a class in train and in validation: the shape of Flowers102
 FOLDER_VARIABLE = "DISTILL_FASHION_ORIGINALS"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-# SHA-256 of the uncompressed IDX files: any compression of them is as good.
-IDX_SHA256 = {
-    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
 DEBIAN = (
     "apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fm && "
     "export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist"
@@ -45,6 +38,15 @@ REMEDY = (
     f"Debian and Ubuntu bring them without root: `{DEBIAN}`; elsewhere, get the four .gz files of "
     "github.com/zalandoresearch/fashion-mnist and name their folder so."
 )
+
+
+def read_sums(file: Path) -> dict[str, str]:
+    """Reads a file of checksums: relative path -> SHA-256."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
+IDX_SHA256 = read_sums(DATA / "fashion_originals.sha256")  # uncompressed: any compression of them is as good
 
 
 class Originals(NamedTuple):
@@ -56,17 +58,11 @@ class Originals(NamedTuple):
     test_labels: np.ndarray
 
 
-def read_sums(folder: Path) -> dict[str, str]:
-    """Reads the checksums of a set: relative path -> SHA-256."""
-    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
-
-
 def check(data: Path) -> None:
     """Raises DistillError unless every file of data/fashion is the one on the card (8 MB, about 10 ms)."""
     folder = data / "fashion"
     try:
-        sums = read_sums(folder)
+        sums = read_sums(folder / SUMS)
         problem = next((f"{name} differs from {SUMS}" for name in FILES if sha256(folder / name) != sums.get(name)), "")
     except (OSError, ValueError, DistillError) as error:
         problem = f"{SUMS} or a file that it lists is missing or damaged ({error})"
@@ -126,7 +122,6 @@ def _check_original(name: str, content: bytes, place: Path) -> None:
 
 
 def _from_tfds() -> Originals | None:
-    """Reads TFDS's prepared `fashion_mnist`, back in the order of the original files; None if there is none."""
     info = tfds_sets.read_info("fashion_mnist")
     if tfds_sets.files_problem(info):
         return None
@@ -137,7 +132,7 @@ def _from_tfds() -> Originals | None:
 
 
 def _unshuffled(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Undoes the shuffle with which TFDS stores examples that were numbered 0, 1, ...: by the hash of the number."""
+    # TFDS stores examples that were numbered 0, 1, ... in the order of the hashes of the numbers
     from tensorflow_datasets.core import hashing
 
     rows = tfds_sets.open_rows("fashion_mnist", split)

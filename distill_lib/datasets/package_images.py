@@ -9,6 +9,7 @@ import csv
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,26 +88,24 @@ def central(name: str) -> np.ndarray:
     from PIL import Image
 
     picture = Image.fromarray(load(name))
-    side = min(picture.size)
-    x, y = (picture.width - side) / 2, (picture.height - side) / 2
-    box = (x, y, x + side, y + side)
-    return np.asarray(picture.resize((SQUARE_SIDE, SQUARE_SIDE), Image.Resampling.BOX, box))
+    return _square(picture, SQUARE_SIDE, min(picture.size), 0.5, 0.5)
 
 
 def _squares(names: Sequence[str], size: int, largest: float) -> np.ndarray:
-    """A square of each of these photographs, at places and of sizes drawn once, shrunk by area to `size` pixels.
-
-    Their sides are from `size` pixels to a share `largest` of the photograph's shorter one.
-    """
+    """A square of each of these photographs, from `size` to a share `largest` of the shorter side, drawn once."""
     from PIL import Image
 
     pictures = {name: Image.fromarray(load(name)) for name in dict.fromkeys(names)}
     bits = np.random.Philox(key=np.array([0, 0], np.uint64)).random_raw(3 * len(names)).reshape(-1, 3)
     images = []
     for name, (extent, top, left) in zip(names, bits / 2.0**64, strict=True):
-        picture = pictures[name]
-        side = size + extent * (largest * min(picture.size) - size)
-        x, y = left * (picture.width - side), top * (picture.height - side)
-        square = (x, y, x + side, y + side)
-        images.append(np.asarray(picture.resize((size, size), Image.Resampling.BOX, square)))
+        side = size + extent * (largest * min(pictures[name].size) - size)
+        images.append(_square(pictures[name], size, side, top, left))
     return np.stack(images)
+
+
+def _square(picture: Any, size: int, side: float, top: float, left: float) -> np.ndarray:
+    from PIL import Image
+
+    x, y = left * (picture.width - side), top * (picture.height - side)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BOX, (x, y, x + side, y + side)))

@@ -56,24 +56,23 @@ def status(name: str) -> Status:
     where, problem, state = _looked_for(dataset)
     if not problem:
         return Status(name, "present", where, dataset, hints=dataset.traps)
-    advice = remedy(dataset, where if state == "incomplete" else "")
-    return Status(name, state, where, dataset, problem, advice, manual_hints(dataset) + dataset.traps)
+    advice, hints, folder = remedy(dataset, where if state == "incomplete" else ""), [], manual_folder()
+    for file, size in dataset.manual_files.items():
+        held = (folder / file).stat().st_size if (folder / file).is_file() else None
+        there = {None: "is missing", size: "is there"}.get(held) or f"has {size_text(held)} instead"
+        hints.append(f"{file} ({size_text(size)}): {there}, in {folder}")
+    return Status(name, state, where, dataset, problem, advice, (*hints, *dataset.traps))
 
 
 def check(name: str, *, mock: bool = False) -> None:
     """Prints in a line or two whether a data set is there, and how to prepare it, or that mock data will do."""
     current = status(name)
-    if mock:
-        print(f"{name}: {current.state}, and not needed: mock data (made-up images) are used, and the records say so.")
-    else:
-        print("\n".join(current.lines()))
+    unneeded = f"{name}: {current.state}, and not needed: mock data (made-up images) are used, and the records say so."
+    print(unneeded if mock else "\n".join(current.lines()))
 
 
 def prepare(name: str, *, register_checksums: bool = False) -> Status:
-    """Prepares a set of TFDS as array_record, and returns what is there then; DistillError where that cannot be.
-
-    With `register_checksums` downloads are accepted that are not the ones TFDS knows.
-    """
+    """Prepares a set of TFDS as array_record, with other downloads than TFDS knows if asked; or raises DistillError."""
     current = status(name)
     if current.present:
         return current
@@ -86,11 +85,6 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
         raise DistillError(f"{name} needs {' and '.join(missing)} in {manual_folder()}. {dataset.traps[0]}")
     if tfds_sets.needs_tensorflow(dataset.builder) and importlib.util.find_spec("tensorflow") is None:
         raise DistillError(f"{name} cannot be prepared here. {remedy(dataset, register_checksums=register_checksums)}")
-    _run_tfds(dataset, register_checksums)
-    return status(name)
-
-
-def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(register_checksums=register_checksums)
@@ -108,6 +102,7 @@ def _run_tfds(dataset: Dataset, register_checksums: bool) -> None:
                 "prepare again; if it ends so again, add --register-checksums to accept the file as it is now."
             )
         raise DistillError(f"TFDS could not prepare {dataset.name}: {reason}") from error
+    return status(name)
 
 
 def _looked_for(dataset: Dataset) -> tuple[str, str, str]:
@@ -160,16 +155,6 @@ def manual_folder() -> Path:
     return tfds_sets.data_folder() / "downloads" / "manual"
 
 
-def manual_hints(dataset: Dataset) -> tuple[str, ...]:
-    """Of each such file: its size, and whether it lies where TFDS looks for it."""
-    hints, folder = [], manual_folder()
-    for file, size in dataset.manual_files.items():
-        held = (folder / file).stat().st_size if (folder / file).is_file() else None
-        state = {None: "is missing", size: "is there"}.get(held) or f"has {size_text(held)} instead"
-        hints.append(f"{file} ({size_text(size)}): {state}, in {folder}")
-    return tuple(hints)
-
-
 def card_text(dataset: Dataset) -> str:
     """The card of a data set in Markdown: size, splits, licence, citation, preparation and traps."""
     packaged = dataset.origin == "package"
@@ -178,13 +163,13 @@ def card_text(dataset: Dataset) -> str:
     colours = "grey" if dataset.channels == 1 else "colour"
     shape = f"{dataset.size} x {dataset.size} pixels" if dataset.size else "of various sizes"
     disk = f"{size_text(dataset.disk_bytes)} on disk" if dataset.disk_bytes else "TFDS does not say how much on disk"
-    files = [f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items()]
+    files = " and ".join(f"`{file}` ({size_text(size)})" for file, size in dataset.manual_files.items())
     where = f"images of {dataset.builder}" if packaged else f"TFDS `{dataset.builder}`"
     lines = [
         f"- **What**: {where}; {dataset.num_classes:,} classes, {colours} images, {shape}.",
         f"- **Splits**: {'; '.join(splits)}.",
         f"- **Size**: {size_text(dataset.download_bytes)} to download, {'part of the packages' if packaged else disk}.",
-        *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {' and '.join(files)}."] if files else []),
+        *([f"- **By hand**, into `downloads/manual` of TFDS's data folder: {files}."] if files else []),
         f"- **Licence**: {dataset.licence}. **Citation**: {dataset.citation}.",
         *[f"- **Trap**: {trap}" for trap in dataset.traps],
     ]

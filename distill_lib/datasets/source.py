@@ -59,8 +59,7 @@ class Source:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
         """Image uint8 (H, W, C) and label, or several, of an example; IndexError, or DistillError if it is damaged."""
-        image, _, label = self.fitted(index)
-        return image, label
+        return self.fitted(index)[::2]
 
     def fitted(self, index: int) -> tuple[np.ndarray, tuple[int, int], Label]:
         """As `source[index]`, with the height and width that the image has in its canvas."""
@@ -101,10 +100,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str | Dataset) -> Dataset:
-    """The card of one of `names()`, of "tfds:" and a TFDS id, or of "folder:" and a path; DistillError for others.
-
-    A card is itself; what is done with it looks at no folder anew.
-    """
+    """The card of one of `names()`, "tfds:" and an id, "folder:" and a path, or itself; DistillError for others."""
     if isinstance(name, Dataset):
         return name
     if name.startswith(image_folder.FOLDER):
@@ -136,10 +132,9 @@ def load(
 ) -> Source:
     """Opens a split, or its first `limit` examples; images are decoded when they are asked for.
 
-    With `mock` noise of the card's shape and classes is invented, 64 images unless a limit says how many. Images are
-    fitted into a square of side `canvas`; None is 256 where they differ in size. They have `channels` colour channels,
-    1 or 3; None takes the card's. DistillError, with what to do, for an unknown name, a limit that is too large, or
-    files that are absent or damaged.
+    With `mock` noise is invented, 64 images without a limit. They are fitted into a square of side `canvas` (None: 256
+    where they differ in size), in 1 or 3 `channels` (None: the card's). DistillError for an unknown name, a limit that
+    is too large, or files that are absent or damaged.
     """
     dataset = _requested(name, split, limit)
     canvas = CANVAS if canvas is None and dataset.size is None else canvas
@@ -224,10 +219,9 @@ def fingerprint(name: str | Dataset) -> str:
 
 
 def digest(name: str | Dataset, *splits: str, mock: bool = False) -> str:
-    """Says in 16 hexadecimal digits what splits of a data set hold (none given: all): stored images, labels and names.
+    """Says in 16 hexadecimal digits what splits of a data set hold (none given: all), the same on every machine.
 
-    Of more than `WHOLE` examples `SAMPLED` are read, so that a change of a few others may go unseen; of a folder the
-    paths and sizes of all pictures count too. The same on every machine. Raises as `load`, but not for a bad picture.
+    Of more than `WHOLE` examples `SAMPLED` are read; of a folder paths and sizes of all count. Errors as of `load`.
     """
     dataset = get(name)
     content = hashlib.sha256(("" if mock else fingerprint(dataset)).encode())

@@ -45,47 +45,12 @@ def read_info(builder: str) -> Any:
 
 def card(name: str) -> Dataset:
     """The card of "tfds:NAME"; raises DistillError where it is no set of images with one label each."""
+    import tensorflow_datasets as tfds
+
     builder = name.removeprefix(PREFIX)
     if ":" in builder or not builder:
         raise DistillError(f"{name!r} is no set of TFDS: write tfds:NAME or tfds:NAME/CONFIG, without a version.")
     info = read_info(builder)
-    about = _features(builder, info)
-    known = {split: info.splits[split].num_examples for split in info.splits}
-    splits = split_expressions(builder, known)
-    return Dataset(
-        name=name,
-        builder=builder,
-        splits=splits,
-        counts={split: info.splits[part].num_examples for split, part in splits.items()} if known else {},
-        licence="see the set's home page" + (f", {info.homepage}" if info.homepage else ""),
-        citation=" ".join(info.citation.split()) or "none given",
-        download_bytes=int(info.download_size) or None,
-        disk_bytes=int(info.dataset_size) or None,
-        traps=() if known else (f"Splits are {ASSUMED}: TFDS's code alone does not say which there are.",),
-        **about,
-    )
-
-
-def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
-    """Expressions for train, validation and test of a TFDS set that has these splits, of these sizes; empty if unknown.
-
-    With one beside train that one is test, and validation the last 10 % of train; with train alone, 80, 10 and 10 % of
-    it. DistillError without train.
-    """
-    if known and "train" not in known:
-        raise DistillError(f"{builder} has no split `train`, only {', '.join(known)}: nothing to learn from.")
-    if set(SPLITS) <= set(known):
-        return {split: split for split in SPLITS}
-    if known and not {"test", "validation"} & set(known):
-        return {"train": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"}
-    judged = "validation" if "validation" in known else "test"
-    return {"train": "train[:90%]", "validation": "train[90%:]", "test": judged}
-
-
-def _features(builder: str, info: Any) -> dict[str, Any]:
-    """Of a card the keys of image and label, channels, size and number of classes."""
-    import tensorflow_datasets as tfds
-
     features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
     keys = info.supervised_keys or ("image", "label")
     image, label = keys if len(keys) == 2 and all(isinstance(key, str) for key in keys) else ("image", "label")
@@ -97,8 +62,38 @@ def _features(builder: str, info: Any) -> dict[str, Any]:
         held = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items()) or "other things"
         raise DistillError(f"{builder} is no set of images with one label each; it holds {held}: choose another.")
     height, width, channels = features[image].shape
-    side, classes = height if height == width else None, features[label].num_classes
-    return {"keys": (image, label), "channels": 1 if channels == 1 else 3, "size": side, "num_classes": classes}
+    known = {split: info.splits[split].num_examples for split in info.splits}
+    splits = split_expressions(builder, known)
+    return Dataset(
+        name=name,
+        builder=builder,
+        keys=(image, label),
+        channels=1 if channels == 1 else 3,
+        size=height if height == width else None,
+        num_classes=features[label].num_classes,
+        splits=splits,
+        counts={split: info.splits[part].num_examples for split, part in splits.items()} if known else {},
+        licence="see the set's home page" + (f", {info.homepage}" if info.homepage else ""),
+        citation=" ".join(info.citation.split()) or "none given",
+        download_bytes=int(info.download_size) or None,
+        disk_bytes=int(info.dataset_size) or None,
+        traps=() if known else (f"Splits are {ASSUMED}: TFDS's code alone does not say which there are.",),
+    )
+
+
+def split_expressions(builder: str, known: dict[str, int]) -> dict[str, str]:
+    """Expressions for train, validation and test of a TFDS set with these splits (empty: unknown), or DistillError.
+
+    With one beside train that is test, and validation the last 10 % of train; with train alone, 80, 10 and 10 % of it.
+    """
+    if known and "train" not in known:
+        raise DistillError(f"{builder} has no split `train`, only {', '.join(known)}: nothing to learn from.")
+    if set(SPLITS) <= set(known):
+        return {split: split for split in SPLITS}
+    if known and not {"test", "validation"} & set(known):
+        return {"train": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"}
+    judged = "validation" if "validation" in known else "test"
+    return {"train": "train[:90%]", "validation": "train[90%:]", "test": judged}
 
 
 def files_problem(info: Any) -> str:

@@ -1,11 +1,8 @@
 """Images as they come when something went wrong: noise, blur, light, place and compression, at five severities.
 
-Families are those that the benchmarks of robustness have in common. Strengths are this library's, for images of a few
-dozen pixels: severity 1 is hardly seen, 5 leaves what a person still names. They were set before any network was asked.
-
-References:
-    Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations",
-    ICLR 2019, section 4.1; Mu and Gilmer, "MNIST-C: A robustness benchmark for computer vision", 2019, section 2.
+Families are those that the benchmarks have in common (Hendrycks and Dietterich, ICLR 2019, section 4.1; Mu and Gilmer,
+"MNIST-C", 2019, section 2). Strengths are this library's, for images of a few dozen pixels, set before any network was
+asked: severity 1 is hardly seen, 5 leaves what a person still names.
 """
 
 from __future__ import annotations
@@ -27,17 +24,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def corrupt(images: NDArray[np.uint8], family: str, severity: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Corrupts images uint8 (n, height, width, channels), the same ones in the same way each time.
-
-    Args:
-        images: of one size.
-        family: a key of `FAMILIES`.
-        severity: one of `SEVERITIES`.
-        seed: of noise, directions and places.
-
-    Raises:
-        DistillError: for another family or severity.
-    """
+    """Corrupts images uint8 (n, height, width, channels) by a `FAMILIES` and `SEVERITIES`; DistillError for others."""
     if family not in FAMILIES:
         raise unknown("corruption", family, FAMILIES)
     if severity not in SEVERITIES:

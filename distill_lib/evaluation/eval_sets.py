@@ -76,9 +76,8 @@ def top1_under_crops(
 ) -> float:
     """Mean top-1, in [0, 1], over random inception crops with flips: whether a teacher still knows what it is shown.
 
-    Of a large set the first `CROPPED_IMAGES` test images are taken, `batch_size` at a time; a last part that is smaller
-    is left out. Each is rendered `crops` times, at a resolution in pixels, with crops of smallest and largest `area`.
-    Errors as in `datasets.load`.
+    Of the first `CROPPED_IMAGES` test images, `batch_size` at a time without a smaller last part, each is rendered
+    `crops` times, at a resolution in pixels, with crops of smallest and largest `area`. Errors as in `datasets.load`.
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
     images, labels, extents = datasets.arrays(name, "test", count, mock=mock)

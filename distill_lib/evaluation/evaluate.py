@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import datasets, models, records, teachers
-from distill_lib.errors import DistillError
+from distill_lib.errors import DistillError, aligned
 from distill_lib.evaluation import metrics
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import Streamed
@@ -31,14 +31,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judges a network on the first `limit` images of a split, or all; `mock` ones are invented.
 
-    `network`, and `teacher` that it is compared with, are a student.npz or whatever else `teachers.load` takes, with as
-    many classes as the data set. `resolution`, in pixels, is for networks without their own, and `side` that of the
-    central square that is shown, as a fraction of the shorter side; None takes the record's or the preset's.
-
-    Returns:
-        `images` (that count: broken ones and those without labels do not), `resolution` and `side` in use, and the
-        metrics of `metrics.metrics`; with a teacher also `cka`. DistillError if a name is unknown, a file absent or
-        damaged, or network, data and numbers do not fit together.
+    `network`, and `teacher` that it is compared with, are a student.npz or whatever else `teachers.load` takes.
+    `resolution`, in pixels, is for networks without their own, and `side` that of the central square that is shown, as
+    a fraction of the shorter side; None takes the record's or the preset's. Returns `images` (that count: broken ones
+    and those without labels do not), `resolution`, `side` and `metrics.metrics`; with a teacher also `cka`.
+    DistillError if a name is unknown, a file absent or damaged, or network, data and numbers do not fit together.
     """
     card, path = datasets.get(dataset), Path(network)
     record = records.load(path.parent) if path.suffix == ".npz" else None
@@ -68,6 +65,4 @@ def evaluate(
 
 def table(result: dict[str, Any]) -> str:
     """The result of `evaluate` as lines of text."""
-    width = max(map(len, result))
-    lines = {name: f"{value:.4g}" if isinstance(value, float) else f"{value}" for name, value in result.items()}
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return aligned((name, f"{value:.4g}" if isinstance(value, float) else f"{value}") for name, value in result.items())

@@ -43,10 +43,9 @@ class Job:
 
 
 def jobs(notebook: str, parameters: Mapping[str, Any]) -> list[Job]:
-    """The executions of a notebook, as of `notebooks.find`, for all combinations of values by name.
+    """The executions of a notebook, as of `notebooks.find`, for all combinations of values by name; or DistillError.
 
-    A list for a parameter that is none is one value after the other; so is a list of lists for a parameter that is a
-    list. Raises DistillError for unknown notebooks and parameters, and where there is nothing to run.
+    A list for a parameter that is none is one value after the other, as a list of lists for one that is a list.
     """
     path, results = notebooks.find(notebook).absolute(), records.find_results().absolute()
     axes: dict[str, list[Any]] = {}
@@ -70,11 +69,10 @@ def jobs(notebook: str, parameters: Mapping[str, Any]) -> list[Job]:
 
 
 def sweep(planned: list[Job], scheduler: str = "local", workers: int | None = None) -> str:
-    """Has Dask's workers execute `jobs`; what is finished is reused, so the same call goes on after a crash.
+    """Has Dask's workers execute `jobs`, and returns a line for each: how it ended, and its log.
 
     The scheduler is "tcp://HOST:PORT", or "local" for so many workers on this machine (None: one for each GPU, or one).
-    Returns a table with a line for each run: done, failed and why, or lost, with its log. Raises DistillError, with
-    that table, if a run failed; and if `distributed` is not installed or cannot reach the scheduler.
+    What is finished is reused. DistillError, with that table, if a run failed, and where Dask is not to be had.
     """
     try:
         import distributed
@@ -93,9 +91,8 @@ def sweep(planned: list[Job], scheduler: str = "local", workers: int | None = No
         if len(ended) < len(planned):  # an interrupt, or the scheduler is gone
             logger.info("%s", table)
     if problems := [text for text in ended.values() if text != "done"]:
-        raise DistillError(
-            f"{len(problems)} of {len(planned)} runs failed; the same command tries them again.\n{table}"
-        )
+        failed = f"{len(problems)} of {len(planned)} runs failed"
+        raise DistillError(f"{failed}; the same command tries them again.\n{table}")
     return table
 
 
@@ -108,9 +105,8 @@ def _client(distributed: Any, scheduler: str, workers: int | None) -> Any:
         try:
             return distributed.Client(scheduler, timeout=30)
         except (OSError, ValueError) as error:
-            raise DistillError(
-                f"no Dask scheduler at {scheduler} ({error}): start one with `dask scheduler`."
-            ) from error
+            start = "start one with `dask scheduler`."
+            raise DistillError(f"no Dask scheduler at {scheduler} ({error}): {start}") from error
     count = workers or len(list(Path("/dev").glob("nvidia[0-9]*"))) or 1
     return distributed.Client(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
 
@@ -128,10 +124,7 @@ def _collect(distributed: Any, futures: dict[Any, Job], ended: dict[str, str]) -
 
 
 def execute(job: Job, local: bool = False) -> None:
-    """Executes one run in a worker; its log is written as it goes, and its last line is the error of a failed run.
-
-    Where the workers are `local`, numbered on this machine, each sees the GPU of its number.
-    """
+    """Executes one run in a worker, one of those numbered `local` with its own GPU; a log's last line is the error."""
     variables = {"DISTILL_RESULTS": str(job.results)}
     if local and "CUDA_VISIBLE_DEVICES" not in os.environ:
         from distributed import get_worker

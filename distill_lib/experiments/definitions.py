@@ -18,20 +18,13 @@ CLEAN, TEACHER = "clean", "teacher"
 
 @dataclass(frozen=True)
 class Setting:
-    """One side of a comparison.
-
-    Attributes:
-        changes: fields of a recipe that differ from the preset.
-        variant: the preset; None takes the experiment's budget.
-        tries: further values of fields that are tried; validation images choose among them.
-        beside: the setting that it changes one thing of; None stands for the experiment's first one.
-    """
+    """One side of a comparison."""
 
     name: str
-    changes: dict[str, Any] = field(default_factory=dict)
-    variant: str | None = None
-    tries: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    beside: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)  #: fields of a recipe that differ from the preset
+    variant: str | None = None  #: the preset; None takes the experiment's budget
+    tries: Mapping[str, Sequence[Any]] = field(default_factory=dict)  #: further values; validation images choose
+    beside: str | None = None  #: the setting that it changes one thing of; None stands for the experiment's first one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,10 @@ _DEFAULTS = {
 
 
 def of_recipe(runs: "pd.DataFrame", recipe: Recipe, **others: Any) -> "pd.DataFrame":
-    """The rows of `records.read` that repeat a recipe, under whatever seed; of each seed the first.
+    """The rows of `records.read` that repeat a recipe, of its own variant or else of any; of each seed the first.
 
-    Fields that they lack are at their default. A teacher counts only where there is one, and a start that is yet to be
-    put in is any start; `others` are values, or functions that say whether a value will do, in place of the recipe's.
-    Those of its own variant, where there are such; else those of any: presets may share all settings.
+    Fields that they lack are at their default, a teacher counts only where there is one, and `PRETRAINED` is any start.
+    `others` are values, or functions that say whether a value will do, in place of the recipe's.
     """
     if "dataset" not in runs:
         return runs.iloc[:0]

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from distill_lib.errors import DistillError, unknown
 
 EXPERIMENTS = Path("book") / "experiments"
@@ -18,16 +16,11 @@ _JUPYTER_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "declared"
 
 
 def refuse_unknown(declared: Iterable[str], present: Iterable[str]) -> None:
-    """Stops a notebook that was given a parameter which it does not declare, however it was started.
-
-    `declared` are the names after its parameters cell (whose last line is `declared = dir()`), `present` those after
-    papermill's injected cell. Raises DistillError, which names the parameter and lists the valid ones.
-    """
-    own, all_names = (
-        [name for name in names if not name.startswith("_") and name not in _JUPYTER_NAMES]
-        for names in (declared, present)
+    """DistillError where names after papermill's injected cell are not those after the parameters cell (`dir()`)."""
+    names = (
+        [each for each in several if each[0] != "_" and each not in _JUPYTER_NAMES] for several in (present, declared)
     )
-    refuse(all_names, own)
+    refuse(*names)
 
 
 def refuse(names: Iterable[str], known: Iterable[str]) -> None:
@@ -37,10 +30,7 @@ def refuse(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def find(name: str, start: Path | None = None) -> Path:
-    """The notebook of that name in the project that holds `start` (None: the working folder), or of that path.
-
-    Raises DistillError, which lists the notebooks that there are.
-    """
+    """The notebook of that name in the project that holds `start` (None: the working folder), or path; DistillError."""
     folder = _folder(start)
     path = Path(name) if name.endswith(".ipynb") else folder / f"{name}.ipynb"
     if not path.is_file():
@@ -55,10 +45,7 @@ def copy_name(notebook: Path) -> str:
 
 
 def listing(start: Path | None = None) -> str:
-    """The experiment notebooks of `find` as text: name, title and, in each one's own words, what it costs.
-
-    Raises DistillError if there are none, or one of them is no notebook.
-    """
+    """The notebooks of `find` as text: name, title and cost, in its own words; DistillError for none or a bad one."""
     paths = sorted(_folder(start).glob("*.ipynb"))
     if not paths:
         raise DistillError(f"there are no notebooks in {_folder(start)}: call this in the project's folder.")
@@ -84,10 +71,7 @@ def _folder(start: Path | None) -> Path:
 
 
 def parameters_of(notebook: Path) -> dict[str, bool]:
-    """Whether the default of each parameter that a notebook declares is a list, by name, in their order.
-
-    Raises DistillError if the file is not a notebook, or papermill is not installed.
-    """
+    """Whether the default of each parameter that a notebook declares is a list; DistillError if it is no notebook."""
     papermill = _papermill()
     try:
         known = papermill.inspect_notebook(notebook)
@@ -102,7 +86,7 @@ class Screen:
     _PROGRESS = re.compile(r"(?P<label>\S+): step (?P<step>\d+)/(?P<total>\d+), (?P<rest>.+)")
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._unfinished, self._bar = stream, "", tqdm(disable=True)
+        self._stream, self._unfinished, self._bar = stream, "", ""
 
     def write(self, text: str) -> None:
         """Takes any piece of text."""
@@ -111,40 +95,33 @@ class Screen:
             return
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
-            self._draw(line)
+            match = self._PROGRESS.fullmatch(line)
+            label = match["label"] if match else ""
+            if self._bar not in ("", label):  # one that is not full
+                self._stream.write("\n")
+            self._bar = label
+            if match is None:
+                self._stream.write(f"{line}\n")
+                continue
+            step, total = int(match["step"]), int(match["total"])
+            bar = "#" * (20 * step // total)
+            self._stream.write(f"\r{label} [{bar:.<20}] {step}/{total}, {match['rest']}\x1b[K")
 
     def flush(self) -> None:
         """Flushes the stream."""
         self._stream.flush()
 
     def close(self) -> None:
-        """Ends a bar that was not full, and writes what is left."""
-        self._bar.close()
-        self._stream.write(self._unfinished)
-        self._unfinished = ""
+        """Ends the bar, and writes what is left."""
+        self._stream.write(("\n" if self._bar else "") + self._unfinished)
+        self._unfinished = self._bar = ""
         self.flush()
-
-    def _draw(self, line: str) -> None:
-        match = self._PROGRESS.fullmatch(line)
-        if match is None:
-            self._bar.close()
-            self._stream.write(line + "\n")
-            return
-        if self._bar.disable or self._bar.desc != match["label"]:  # a bar that was closed is disabled
-            self._bar.close()
-            look = {"bar_format": "{desc} [{bar:20}] {n}/{total}{postfix}", "ascii": ".#", "dynamic_ncols": True}
-            self._bar = tqdm(desc=match["label"], total=int(match["total"]), file=self._stream, mininterval=0, **look)
-        self._bar.n = int(match["step"])
-        self._bar.set_postfix_str(match["rest"])
-        if self._bar.n == self._bar.total:
-            self._bar.close()
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     """Executes a notebook in the working folder, and shows its output as it comes; the copy is kept if a cell fails.
 
-    A single value of a parameter stands for a list of one where the notebook has a list. Raises DistillError if a
-    parameter is unknown (before anything runs), a cell fails, or `output` cannot be written.
+    A single value stands for a list of one. DistillError if a parameter is unknown, a cell fails, or for a full disk.
     """
     known = parameters_of(notebook)
     refuse(parameters, known)

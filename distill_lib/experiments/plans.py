@@ -48,15 +48,10 @@ def plan(
 ) -> list[Recipe]:
     """The recipes of an experiment, each once: all settings, and of each all values that are tried, with all seeds.
 
-    Args:
-        name: a key of `EXPERIMENTS`.
-        dataset: one that it has settings for.
-        variant: "smoke" for tiny runs on mock data; another preset where none is named; None for the budget.
-        seeds: of the first weights, and of order and views.
-        start: what students begin from that continue another run; `PRETRAINED` leaves it to `running.run`.
-        shared_views: whether runs have the views of the first seed, so that they can be taught in one sweep; those that
-            start from given weights have their own.
-        **overrides: fields of `Recipe` for all settings; None keeps each one's value.
+    `variant` is "smoke" for tiny runs on mock data, another preset where none is named, or None for the budget; `start`
+    is what students begin from that continue another run, and `PRETRAINED` leaves it to `running.run`. With
+    `shared_views` runs have the views of the first seed, so that one sweep teaches them, but for those that start from
+    given weights. `overrides` are fields of `Recipe` for all settings; None keeps each one's value.
     """
     planned = []
     for setting in settings(name, dataset):
@@ -69,10 +64,7 @@ def plan(
 
 
 def of_set(dataset: str, variant: str, seeds: Sequence[int] = (0,)) -> list[Recipe]:
-    """What the notebook of a data set runs, for each seed: a preset of it, or all settings of an experiment.
-
-    None shares its views with another. Raises DistillError for unknown names, and where there are no seeds.
-    """
+    """A preset of a data set, or all settings of an experiment, for each seed, with views of its own; DistillError."""
     if variant in EXPERIMENTS:
         return plan(variant, dataset, seeds=seeds, shared_views=False)
     return [recipes.get(dataset, variant, seed=seed) for seed in _known(seeds)]
@@ -93,11 +85,7 @@ def pretraining(dataset: str, variant: str | None = None) -> list[Recipe]:
 
 
 def teacher(dataset: str, variant: str | None = None, **overrides: Any) -> Recipe:
-    """The recipe that makes a teacher of a data set from labels.
-
-    The variant is "smoke" for a tiny run on mock data, another preset than that of teachers, or None for that;
-    overrides are fields of `Recipe`, and None keeps the preset's.
-    """
+    """The recipe that makes a teacher from labels; variant and overrides as of `plan`, but None is its own preset."""
     usual = TEACHER.get(dataset, "teacher")
     if variant != "smoke":
         return recipes.get(dataset, variant or usual, **overrides)

@@ -20,12 +20,11 @@ READ_ONLY = "DISTILL_READ_ONLY"
 
 
 def run(plan: "Sequence[Recipe]", results: str | os.PathLike[str] | None = None, **options: Any) -> "pd.DataFrame":
-    """Trains what a plan lacks, and says whether its data are there; where `DISTILL_READ_ONLY` is set, only reads.
+    """Trains what a plan lacks, or where `DISTILL_READ_ONLY` is set only reads; returns `records.read`.
 
-    Options are those of `train.sweep`, such as `loading`; without a results folder it is found. What starts from
-    `PRETRAINED` comes last, and continues the run of the plan that has its variant, policy and seed. Returns all
-    records of that folder, as `records.read`; mock ones only where the plan is for mock data. Raises DistillError as
-    `train.sweep`; a run that fails alone is told, and the others go on.
+    Options and errors are those of `train.sweep`; a run that fails alone is told, and the others go on. Recipes that
+    start from `PRETRAINED` come last, and continue the plan's run of their variant, policy and seed. Mock records are
+    read only where the plan is for mock data.
     """
     if os.environ.get(READ_ONLY):
         runs = records.read(results)
@@ -55,10 +54,9 @@ def select(runs: "pd.DataFrame", plan: "Sequence[Recipe]") -> "pd.DataFrame":
 
 
 def pretrained(dataset: str, variant: str | None = None, results: str | os.PathLike[str] | None = None) -> str | None:
-    """Trains the run whose student those of `initialization` start from, and returns what names it as a start.
+    """Trains the run whose student those of `initialization` start from, as `train.fit`: a `start` for `plan`.
 
-    That is a value for `start` of `experiments.plan`; None where the presets name a published file, and a stand-in for
-    any start where `DISTILL_READ_ONLY` is set. Raises DistillError as `train.fit` does.
+    None where the presets name a published file, and a stand-in for any start where `DISTILL_READ_ONLY` is set.
     """
     before = plans.pretraining(dataset, variant)
     if not before or os.environ.get(READ_ONLY):

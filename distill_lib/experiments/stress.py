@@ -10,10 +10,8 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from distill_lib import datasets, records, teachers, weights
 from distill_lib.errors import DistillError, logger, unknown
@@ -42,27 +40,12 @@ def corrupted(
     """Judges students, and their teacher beside them, on corrupted test images; writes the record `robustness`.
 
     Where `DISTILL_READ_ONLY` is set, the record is only read. `runs` are rows of `records.read`, the recipe names their
-    data set, teacher and resolution, and of the test images the first `limit` are taken, or all.
-
-    Returns:
-        The record, None where there is none to read: `conditions` (family and severity of each), and in `teacher` and
-        `students` what each network is and by metric of `METRICS` its numbers, one for each condition. Students are
-        compared with the teacher's answers to the same corrupted images.
-
-    Raises:
-        DistillError: if no student's weights are at hand, or data, teacher or weights are not usable.
+    data set, teacher and resolution, and of the test images the first `limit` are taken, or all. The record, or None,
+    has `conditions` (family and severity), and in `teacher` and `students` by metric of `METRICS` a number for each;
+    students are compared with the teacher on the same images. DistillError where no weights, or no data, are at hand.
     """
-    if os.environ.get(READ_ONLY):
-        return read("robustness", results)
-    about, data, networks = _opened(runs, recipe, results, limit)
     conditions = [(CLEAN, 0), *((family, level) for family in corruptions.FAMILIES for level in corruptions.SEVERITIES)]
-
-    def answers(condition: Condition) -> list[np.ndarray]:
-        images = data.images if condition[0] == CLEAN else corruptions.corrupt(data.images, *condition)
-        shown = EvalSet(InMemory(lambda: data._replace(images=images)))
-        return [shown.logits(each.ensemble, each.variables, recipe.resolution) for _, each in networks]
-
-    return _judged("robustness", results, about, networks, data.labels, conditions, answers)
+    return _judged("robustness", runs, recipe, results, limit, conditions)
 
 
 def quantized(
@@ -74,26 +57,14 @@ def quantized(
     forms: Sequence[str] = ("int8", "int4"),
     name: str = "quantize",
 ) -> records.Record | None:
-    """Judges students, and their teacher, in forms of `compression.FORMS`; writes the record of that name.
+    """As `corrupted`, in forms of `compression.FORMS`, with `bytes`, beside the teacher as it is: the record `name`.
 
-    All is as of `corrupted`, but for the conditions, which are a form and the bits of a weight in it, and `bytes`, the
-    size of each network in each of them. What networks are compared with is the teacher as it is.
+    Conditions are a form and the bits of a weight in it. DistillError for an unknown form, too.
     """
-    if os.environ.get(READ_ONLY):
-        return read(name, results)
     if absent := [form for form in forms if form not in compression.FORMS]:
         raise unknown("form", absent[0], compression.FORMS)
-    about, data, networks = _opened(runs, recipe, results, limit)
     conditions = [(CLEAN, 0), *((form, compression.FORMS[form].bits) for form in forms)]
-    shown = EvalSet(InMemory(lambda: data))
-
-    def answers(condition: Condition) -> list[np.ndarray]:
-        form = "none" if condition[0] == CLEAN else condition[0]
-        return [shown.logits(*_in_form(each, form), recipe.resolution) for _, each in networks]
-
-    for what, each in networks:
-        what["bytes"] = [sum(compression.size(own, form) for own in each.variables) for form in ("none", *forms)]
-    return _judged(name, results, about, networks, data.labels, conditions, answers, of_first=True)
+    return _judged(name, runs, recipe, results, limit, conditions)
 
 
 def _in_form(teacher: Teacher, form: str) -> tuple[Ensemble, tuple[Any, ...]]:
@@ -116,7 +87,6 @@ def read(name: str, results: weights.File | None = None) -> records.Record | Non
 def _opened(
     runs: pd.DataFrame, recipe: Recipe, results: weights.File | None, limit: int | None
 ) -> tuple[records.Record, datasets.Arrays, list[Network]]:
-    """What is judged in words; the test images; and the teacher, and the students whose weights are at hand."""
     records.commit()  # of the code that is at work: it may be another one by the end
     card, mock = datasets.get(recipe.dataset), bool(runs["mock"].any())
     data = datasets.arrays(recipe.dataset, "test", limit, mock=mock)
@@ -139,29 +109,33 @@ def _opened(
 
 def _judged(
     name: str,
+    runs: pd.DataFrame,
+    recipe: Recipe,
     results: weights.File | None,
-    about: records.Record,
-    networks: Sequence[Network],
-    labels: np.ndarray,
+    limit: int | None,
     conditions: Sequence[Condition],
-    answers: Callable[[Condition], list[np.ndarray]],
-    of_first: bool = False,
-) -> records.Record:
-    """Asks all networks under every condition, and writes what came out, a network a line.
-
-    They are compared with the first one under the same condition, or `of_first` with the first one under the first.
-    """
-    began, numbers = time.perf_counter(), [{metric: list[float]() for metric in METRICS} for _ in networks]
-    truth = None
-    for number, condition in enumerate(conditions, 1):
-        logits = answers(condition)
-        truth = logits[0] if truth is None or not of_first else truth
-        for own, each in zip(numbers, logits, strict=True):
-            judged = metrics.metrics(each, labels, truth)
+) -> records.Record | None:
+    """Compares all with the teacher under the same condition, or in a form with it as it is; a network a line."""
+    if os.environ.get(READ_ONLY):
+        return read(name, results)
+    about, data, networks = _opened(runs, recipe, results, limit)
+    began, truth = time.perf_counter(), None
+    for number, (family, level) in enumerate(conditions, 1):
+        form, corrupts = family if family in compression.FORMS else "none", family in corruptions.FAMILIES
+        images = corruptions.corrupt(data.images, family, level) if corrupts else data.images
+        shown = EvalSet(InMemory(lambda: data._replace(images=images)))  # noqa: B023
+        for what, network in networks:
+            logits = shown.logits(*_in_form(network, form), recipe.resolution)
+            if what["policy"] == TEACHER and (form == "none" or truth is None):
+                truth = logits
+            judged = metrics.metrics(logits, data.labels, truth)
             for metric in METRICS:
-                own[metric].append(round(judged[metric], 5))
-        logger.info("%s: step %d/%d, %s %d", name, number, len(conditions), *condition)
-    teacher, *students = (what | own for (what, _), own in zip(networks, numbers, strict=True))
+                what.setdefault(metric, []).append(round(judged[metric], 5))
+            if set(compression.FORMS) & set(dict(conditions)):
+                size = sum(compression.size(part, form) for part in network.variables)
+                what.setdefault("bytes", []).append(size)
+        logger.info("%s: step %d/%d, %s %d", name, number, len(conditions), family, level)
+    teacher, *students = (what for what, _ in networks)
     record: records.Record = {"schema": records.SCHEMA} | records.environment() | about | {"conditions": conditions}
     record |= {"wall_seconds": round(time.perf_counter() - began, 1), "teacher": teacher, "students": students}
     text = json.dumps(record).replace('{"policy"', '\n{"policy"')

@@ -1,7 +1,4 @@
-"""What figures that answer in a reader's browser need of the library: networks, images and numbers, as one script.
-
-A page that is opened from disk may not ask for other files, so everything travels inside the page.
-"""
+"""Figures that answer in a browser: networks, images and numbers travel inside the page, as one script."""
 
 import base64
 import json
@@ -17,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def network(tree: weights.Tree) -> dict[str, Any]:
-    """A network's parameters, a tree as `weights.load_npz` gives it, in half precision for `Play.network.load`.
-
-    `shapes`, pairs of name and shape, and `weights`, all numbers in that order as base64 of little-endian float16.
-    """
+    """A network's parameters for `Play.network.load`: names and `shapes`, and all numbers as base64 of float16."""
     flat = {name: np.asarray(value) for name, value in sorted(weights.flatten(tree).items())}
     numbers = np.concatenate([value.ravel() for value in flat.values()]).astype("<f2")
     return {"shapes": [[name, value.shape] for name, value in flat.items()], "weights": encoded(numbers)}

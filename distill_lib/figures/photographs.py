@@ -58,10 +58,7 @@ def rendered(recipe: Recipe) -> int:
 
 
 def answers(recipe: Recipe, variables: models.Variables, count: int = 5) -> Figure:
-    """The first test pictures that can be decoded, at most so many, and what a student says of them.
-
-    Raises DistillError if none can be decoded.
-    """
+    """What a student says of the first test pictures that can be decoded, at most so many; DistillError for none."""
     names = datasets.class_names(recipe.dataset)
     source = datasets.load(recipe.dataset, "test", mock=recipe.variant == "smoke")
     pictures: list[NDArray[np.float32]] = []

@@ -15,6 +15,7 @@ from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
 from distill_lib.report import aggregate, differences, stress
+from distill_lib.report.differences import Difference
 from distill_lib.report.support import Gains
 
 
@@ -32,10 +33,7 @@ def training_curve(rows: list[dict[str, Any]]) -> Figure:
 
 @styled
 def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
-    """Test accuracy of several settings under one budget; a dot a run, a bar at the mean; one far below as a number.
-
-    The rows are those of `comparisons.of_experiment`, or with `by` "policy" of `records.read`.
-    """
+    """Test accuracy by setting, or policy; a dot a run, a bar at the mean, and one far below as a number."""
     names = _present(runs) if by == "policy" else list(dict.fromkeys(runs[by]))
     groups = {views.NAMES.get(name, name): runs[runs[by] == name] for name in names}
     figure, (axes,) = panels(1, height=0.9 + 0.32 * max(len(groups), 2))
@@ -59,11 +57,7 @@ def accuracy(runs: pd.DataFrame, by: str = "setting") -> Figure:
 def patience(
     runs: pd.DataFrame, fresh: pd.DataFrame | None = None, teacher: float | None = None, hollow: str = "the fresh run"
 ) -> Figure:
-    """Test accuracy against the length of the schedule, a line a policy through the means; a small dot each run.
-
-    The runs may be those of `paper_numbers.curves`; fresh runs are shown as hollow marks, of which the title says what
-    they are. The teacher's own accuracy is a share; None takes that in rows of the policy "teacher".
-    """
+    """Test accuracy by length, a line a policy through the means; a dot each run, hollow marks for fresh ones."""
     figure, (axes,) = panels(1, height=4.4)
     _accuracy_lines(axes, runs, teacher, fresh)
     if fresh is not None and len(fresh):
@@ -108,10 +102,7 @@ def _accuracy_lines(axes: Axes, runs: pd.DataFrame, teacher: float | None, fresh
 
 @styled
 def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """How far each policy lies above or below consistent teaching, against the length of the schedule.
-
-    The paper's columns are policy, epochs and test_top1 (share); bars of runs are 95 % intervals, each by itself.
-    """
+    """How far each policy lies above consistent teaching by length; bars of runs are 95 % intervals, each by itself."""
     figure, (left, right) = panels(2, height=3.4, width_ratios=(1, 1.15))
     for axes, frame, title in ((left, paper, "the paper: ImageNet"), (right, runs, "this book: Fashion-MNIST")):
         axes.set_title(title)
@@ -120,10 +111,8 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             compared = differences.at_every_length(frame, policy, "same/ic") if policy != "same/ic" else []
             if not compared:
                 continue
-            x, y = [each.epochs for each in compared], [100 * each.value for each in compared]
-            error = np.nan_to_num([100 * (each.high - each.value) for each in compared])
-            axes.errorbar(x, y, error, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1)
-            ends.append((y[-1], _name(frame, policy), COLOURS[policy], x[-1]))
+            last = _differences(axes, [each.epochs for each in compared], compared, policy)
+            ends.append((last, _name(frame, policy), COLOURS[policy], compared[-1].epochs))
         if not ends:
             without_data(figure, axes)
             continue
@@ -136,10 +125,7 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 @styled
 def fixed_teacher(runs: pd.DataFrame) -> Figure:
-    """Training loss against test accuracy; a path from the shortest to the longest schedule for each policy.
-
-    Label baselines, whose loss is another, are left out.
-    """
+    """Training loss against test accuracy, a path over schedules for each policy but labels, whose loss is another."""
     figure, (axes,) = panels(1, height=4.0)
     taught = runs[~runs["policy"].isin(list(views.BASELINES))]
     if taught.empty:
@@ -249,11 +235,8 @@ def gains_by_images(known: Gains) -> Figure:
     for shade, steps in zip(np.linspace(1, 0.4, len(lengths)), reversed(lengths), strict=True):
         own = {images: gain for (each, images), gain in known.items() if each == steps}
         nudge = 1 + 0.03 * lengths.index(steps)  # so that bars of two lengths do not hide each other
-        y = [100 * gain.value for gain in own.values()]
-        reach = np.nan_to_num([100 * (gain.high - gain.value) for gain in own.values()])
-        places = [images * nudge for images in own]
-        axes.errorbar(places, y, reach, fmt="P-", color=COLOURS["mix"], alpha=shade, elinewidth=1)
-        ends.append((y[-1], f"{steps:,} steps", COLOURS["mix"]))
+        last = _differences(axes, [images * nudge for images in own], [*own.values()], "mix", alpha=shade)
+        ends.append((last, f"{steps:,} steps", COLOURS["mix"]))
     axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
     axes.set(xscale="log", xlabel="training images", ylabel="points that mixup adds")
     ticks(axes, {images for _, images in known})
@@ -262,10 +245,7 @@ def gains_by_images(known: Gains) -> Figure:
 
 
 def save_patience(path: Path) -> None:
-    """Saves the study's first figure, of all records, in the format that the suffix of the path names.
-
-    Raises DistillError if Matplotlib does not know the format, or a record is damaged.
-    """
+    """Saves the study's first figure, of all records, in the format that the path's suffix names; or DistillError."""
     runs = records.read()
     figure = patience(aggregate.study(runs), None, aggregate.teacher_top1(runs))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -273,6 +253,14 @@ def save_patience(path: Path) -> None:
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
     except ValueError as error:  # of Matplotlib, which lists the formats that it knows
         raise DistillError(str(error)) from error
+
+
+def _differences(axes: Axes, places: list[float], known: list[Difference], policy: str, **look: Any) -> float:
+    """A line of differences in points with their 95 % intervals; returns where it ends."""
+    y = [100 * each.value for each in known]
+    reach = np.nan_to_num([100 * (each.high - each.value) for each in known])
+    axes.errorbar(places, y, reach, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1, **look)
+    return y[-1]
 
 
 def _present(runs: pd.DataFrame) -> list[str]:

@@ -4,8 +4,10 @@ Figures are made without pyplot, so that none is kept, and show themselves in no
 one marker everywhere.
 """
 
+import csv
 import io
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib
@@ -19,28 +21,14 @@ from distill_lib.records import NOTHING
 
 Drawing = TypeVar("Drawing", bound=Callable[..., Figure])
 
-# Okabe and Ito's palette, which stays apart under the common colour blindnesses; markers tell the policies apart again
-COLOURS = {
-    "labels": "#6b6b6b", "labels/mix": "#a8a8a8", "labels/rc": "#4d4d4d", "labels/rc/mix": "#c4c4c4",
-    "fix/rs": "#8c510a", "fix/cc": "#d55e00", "fix/ic_ens": "#e69f00",
-    "ind/rc": "#b07aa1", "ind/ic": "#cc79a7",
-    "same/rc": "#56b4e9", "same/ic": "#0072b2", "mix": "#009e73",
-}  # fmt: skip
-MARKERS = {
-    "labels": "x", "labels/mix": "+", "labels/rc": "1", "labels/rc/mix": "2", "fix/rs": "v", "fix/cc": "s",
-    "fix/ic_ens": "D", "ind/rc": "<", "ind/ic": "^", "same/rc": "p", "same/ic": "o", "mix": "P",
-}  # fmt: skip
 INK, FAINT = "#222222", "#8a8a8a"
 WIDTH = 7.0  # inches: the book's text column
-STYLE = {
-    "figure.facecolor": "white", "font.size": 9, "text.color": INK, "svg.hashsalt": "distill_lib", "savefig.dpi": 200,
-    "axes.labelcolor": INK, "axes.edgecolor": FAINT, "axes.linewidth": 0.7, "axes.axisbelow": True,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left",
-    "axes.grid": True, "grid.color": "#e8e8e8", "grid.linewidth": 0.7,
-    "xtick.color": FAINT, "xtick.labelcolor": INK, "xtick.major.size": 3,
-    "ytick.color": FAINT, "ytick.labelcolor": INK, "ytick.major.size": 0,
-    "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False,
-}  # fmt: skip
+DATA = Path(__file__).parents[1] / "data"
+STYLE = matplotlib.rc_params_from_file(DATA / "book.mplstyle", use_default_template=False)
+# Okabe and Ito's palette, which stays apart under the common colour blindnesses; markers tell the policies apart again
+_POLICIES = [*csv.reader((DATA / "policies.csv").read_text(encoding="utf-8").splitlines())][1:]
+COLOURS = {policy: colour for policy, colour, _ in _POLICIES}
+MARKERS = {policy: marker for policy, _, marker in _POLICIES}
 styled: Callable[[Drawing], Drawing] = matplotlib.rc_context(STYLE)  # what it decorates draws in the book's style
 
 
@@ -72,10 +60,7 @@ def panels(count: int, *, height: float, kind: type[Figure] = Picture, **options
 
 
 def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str] | tuple[float, str, str, float]]) -> None:
-    """Writes names at the right edge, beside (height, text, colour) of each line's end, without overlaps.
-
-    Where the line's last place on the horizontal axis is given too, a dotted line leads from there to the name.
-    """
+    """Writes names at the right edge without overlaps, by (height, text, colour[, place of the line's end]) of each."""
     ends = sorted(ends)
     bottom, top = axes.get_ylim()
     gap = (top - bottom) * 0.155 / (axes.get_figure().get_figheight() * 0.75)

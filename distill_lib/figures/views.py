@@ -1,7 +1,4 @@
-"""Pictures of views: what teacher and student are shown, drawn with the functions that training uses.
-
-Nothing here comes from a run: a picture is fixed by its images and its seed.
-"""
+"""What teacher and student are shown, by the functions that training uses; nothing here comes from a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,11 +22,7 @@ MOSAIC = 4  # crops along a side of the picture that stands for a mean over many
 
 @styled
 def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, area: Range = (0.05, 1.0)) -> Figure:
-    """What teacher and student see of the first image, step after step, under each policy.
-
-    Images are (batch, height, width, channels) uint8; the second one is the first one's partner in mixup. Step s draws
-    with the seed folded with s, as training does; views are `size` pixels wide.
-    """
+    """What teacher and student see of the first of images (batch, height, width, channels), by policy and step."""
     rows = len(views.POLICIES)
     figure = Raster(figsize=(WIDTH, 0.93 * rows + 0.5))
     widths = [2.8, *[width for _ in range(steps) for width in (1, 0.24, 1, 0.3)]][:-1]
@@ -59,10 +52,7 @@ def policies(images: np.ndarray, *, seed: int, steps: int = 3, size: int = 28, a
 def recognised(
     images: Sequence[np.ndarray], predicted: np.ndarray, names: Mapping[int, str], *, colour: str = TEACHER
 ) -> Figure:
-    """Images as a network sees them, each with the three classes that it thinks of first.
-
-    Images are (size, size, channels), float32 in [-1, 1]; predicted probabilities (images, classes); names by number.
-    """
+    """Images (size, size, channels) in [-1, 1], each with the likeliest three of (images, classes), named by number."""
     figure = Raster(figsize=(WIDTH, 2.2))
     place = {"left": 0.005, "right": 0.995, "top": 0.99, "bottom": 0.02, "hspace": 0.06, "wspace": 0.08}
     grid = figure.add_gridspec(2, len(images), height_ratios=(1.75, 1), **place)

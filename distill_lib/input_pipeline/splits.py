@@ -53,8 +53,7 @@ class InMemory:
     ) -> Generator[Pixels, None, None]:
         """The first `count` images in their order, or all, in parts of `size` over all devices; the last is filled up.
 
-        They will be shown at `sizes` in pixels, as a centre that has `side` of the image's sides; with `square` it is a
-        square of the shorter one, as in evaluation.
+        They will be shown at `sizes` in pixels, as a centre with `side` of their sides, or of the shorter (`square`).
         """
         first = datasets.first(self.arrays, count)
         yield from sharding.in_parts(Images(first.images, extents=first.extents), size)
@@ -112,7 +111,6 @@ class Streamed:
             yield sharding.filled(Crops(None, crops), size)
 
     def _crops(self, side: float, size: int, start: int, stop: int, square: bool, own: range) -> np.ndarray:
-        """Crops of the images of this process's own, and black ones in place of the others."""
         channels = self.source.dataset.channels
         (box,) = centred(np, 1, side)
 

@@ -59,15 +59,13 @@ def batches(
     workers: int | None = None,
     on_bad_image: str = ON_BAD_IMAGE[0],
     bad: dict[int, str] | None = None,
-    report: Callable[[str], object] = logger.warning,
 ) -> Generator[Batch]:
     """Streams the crops that teacher and student are shown, from a step on: endless; closing it ends the threads.
 
     Crops of `policy`, `area` and `whole` (see `views`) have `channels` colours, and `student_size` or each of
-    `teacher_sizes` pixels a side; where several processes share a batch, `rows` of it are made. The source, which is
-    random access, is read by `workers` threads (see `crew`). Labels may be the numbers of the examples (`numbered`).
-    Of a broken image `report` is given one line, and `bad` its name by its number; "substitute" shows the next example
-    that can be decoded instead, "raise" is a DistillError, as is a name or number that is wrong, at once.
+    `teacher_sizes` pixels a side; of a batch `rows` are made, read by `workers` threads (see `crew`). Labels may be the
+    numbers of the examples (`numbered`). Of a broken image `bad` is given its name by its number; "substitute" warns
+    and shows the next one instead, "raise" is a DistillError, as is a wrong name or number, at once.
     """
     row = views.policy(policy)
     if on_bad_image not in ON_BAD_IMAGE:
@@ -88,7 +86,7 @@ def batches(
             raise DistillError(f'{what}: replace the file, or choose on_bad_image="substitute".')
         if number not in bad:
             bad[number] = name
-            report(f"{what}; the next one is shown instead")
+            logger.warning("%s; the next one is shown instead", what)
 
     return _in_order(maker, start_step, crew(workers), teacher, note)
 
@@ -108,7 +106,6 @@ def cores() -> int:
 def _in_order(
     maker: _Maker, start_step: int, workers: int, teacher: dict[int, int], note: Callable[[int, str, str], None]
 ) -> Generator[Batch]:
-    """Some batches are made in advance, by threads; without workers each when it is asked for."""
     size = min(CHUNK, -(-len(maker.rows) // max(workers, 1)))
     pool = futures.ThreadPoolExecutor(max(workers, 1), "stream")  # starts a thread only when it is given something
     ahead = collections.deque[tuple[list[np.ndarray], list[_Task]]]()

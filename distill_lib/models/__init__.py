@@ -24,11 +24,7 @@ ImageShape = tuple[int, int, int]  # height, width, channels
 
 
 def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
-    """Builds the model of that name, a Flax module with so many logits; DistillError if name or dtype are unknown.
-
-    Names are such as "bit_r50x1" or "bit_r11w8" (see `names`). Activations are computed in the dtype; parameters,
-    statistics of normalisation and logits are float32 anyway.
-    """
+    """Builds one of `names`, a Flax module with so many logits and activations in the dtype; or raises DistillError."""
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     for family in FAMILIES:
@@ -80,10 +76,9 @@ def logits(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Arr
 def train_logits(
     model: nn.Module, variables: Variables, images: jax.Array, *, remat: bool = False
 ) -> tuple[jax.Array, Variables]:
-    """Predicts as `logits` does in training, where BatchNorm uses the statistics of the batch, over all devices.
+    """As `logits`, with BatchNorm's statistics of the batch, over all devices; and {"batch_stats": ...}, or nothing.
 
     With `remat` only the outputs of residual units are kept for the gradient, and the rest is computed again then.
-    Gives logits (batch, num_classes) float32, and the other variables after it: {"batch_stats": ...}, or nothing.
     """
 
     def forward(variables: Variables, images: jax.Array) -> tuple[jax.Array, Variables]:

@@ -41,10 +41,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks, at least one, that answer with the mean of their logits (the paper), or of their probabilities.
-
-    The released code's sum of one KL for each of n teachers has n times the gradient of the latter.
-    """
+    """Networks, at least one, that answer with the mean of their logits (the paper), or of their probabilities."""
 
     members: tuple[Member, ...]
     mean: str = "logits"
@@ -60,10 +57,7 @@ class Ensemble:
     def logits(
         self, variables: Sequence[models.Variables], show: Show, temperature: jax.Array | float = 1.0
     ) -> jax.Array:
-        """Asks all members about the view that `show` renders at their resolutions: (batch, classes) float32.
-
-        Of "probabilities" they are numbers whose softmax at the temperature is the mean.
-        """
+        """Logits (batch, classes) float32, of "probabilities" such whose softmax at the temperature is the mean."""
         answers = self._each(Member.logits, variables, show)
         if len(answers) == 1:
             return answers[0]

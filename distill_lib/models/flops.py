@@ -17,8 +17,7 @@ from distill_lib.errors import DistillError
 def macs(model: nn.Module, image_shape: models.ImageShape) -> int:
     """Counts the multiply-accumulates (two operations each) of convolutions and matrix products for one image.
 
-    Products with padded zeros count; biases, normalisation, activations and pooling do not, which timm's figures (by
-    fvcore) include in part. DistillError if the network holds a loop whose length is not known in advance.
+    Products with padded zeros count; normalisation and the like do not. DistillError for a loop of unknown length.
     """
     return _traced(model, image_shape)[0]
 
@@ -41,7 +40,6 @@ def _count(jaxpr: Jaxpr) -> int:
 
 
 def _equation(equation: Any) -> int:
-    """Multiply-accumulates of one operation, and of the programs inside it."""
     kind, params = equation.primitive.name, equation.params
     if kind == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]

@@ -88,8 +88,7 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, eps
     """Group normalisation (Wu and He, ECCV 2018, equation 1) as per-channel sums and one fused multiply-add.
 
     Activations (batch, height, width, channels) are never reshaped to groups, which would copy them, and the gradient
-    is written out in the same form, which XLA does not find by itself. Scale and bias (channels,), sums, means and
-    variances are float32; `epsilon` is added to the variance.
+    has the same form, which XLA does not find. Scale and bias (channels,), sums, means and variances are float32.
     """
     return _group_norm_forward(x, scale, bias, groups, epsilon)[0]
 

@@ -71,7 +71,6 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.A
 
 
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """The depthwise convolution as a sum, in float32, over the positions in the kernel."""
     size = kernel.shape[0]
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(jnp.float32)
     height, width = ((side - size) // stride * stride + 1 for side in padded.shape[1:3])

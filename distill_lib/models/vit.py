@@ -123,8 +123,7 @@ class ViT(nn.Module):
 def resize_positions(params: Params, resolution: int) -> Params:
     """The parameters of a ViT for images of another height and width in pixels; those of other families are unchanged.
 
-    The grid of position embeddings is interpolated bilinearly without antialiasing, as timm does. DistillError if the
-    resolution is not a multiple of the patch, or the stored embedding is not of a square.
+    The grid of position embeddings is interpolated bilinearly, as timm does; DistillError if one is not of a square.
     """
     encoder = params.get("Transformer", {})
     if "posembed_input" not in encoder:

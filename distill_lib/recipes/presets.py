@@ -35,10 +35,9 @@ class Preset(NamedTuple):
 
 
 def tables(dataset: str) -> tuple[dict[str, Any], dict[str, Preset]]:
-    """What all presets of a data set have in common, and the presets; "smoke" runs on made-up data in seconds.
+    """What all presets of a data set have in common, and the presets; DistillError for an unknown set, or bad folder.
 
     Those of a folder of pictures follow from how many there are; sets of TFDS without a row are treated as Pets.
-    DistillError for an unknown data set, or a folder that is not as it must be.
     """
     if dataset.startswith(image_folder.FOLDER):
         images = image_folder.scan(image_folder.path_of(dataset)).counts["train"]
@@ -60,13 +59,14 @@ def is_foreign(dataset: str) -> bool:
 
 def describe(dataset: str, variant: str) -> Preset:
     """A preset with its source and notes; raises DistillError if there is none of that name."""
-    return _named(tables(dataset)[1], dataset, variant)
+    return _found(dataset, variant)[1]
 
 
-def _named(rows: dict[str, Preset], dataset: str, variant: str) -> Preset:
+def _found(dataset: str, variant: str) -> tuple[dict[str, Any], Preset]:
+    common, rows = tables(dataset)
     if variant not in rows:
         raise unknown(f"variant of {dataset}", variant, rows)
-    return rows[variant]
+    return common, rows[variant]
 
 
 def names() -> list[str]:
@@ -82,13 +82,11 @@ def variants(dataset: str) -> list[str]:
 def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
     """Looks up a preset and changes single settings of it: fields of `Recipe`; None keeps the preset's value.
 
-    A data set is one of `names()`, or "tfds:NAME" (settings of Pets) or "folder:PATH" (settings that follow how many
-    pictures there are), which have no teacher; a variant is one of `variants(dataset)`. DistillError for an unknown
-    name, settings that make no sense, a teacher that nobody named, or a bad folder.
+    A data set is one of `names()`, or "tfds:NAME" or "folder:PATH", which have no teacher; a variant is one of
+    `variants(dataset)`. DistillError for an unknown name, settings without sense, no teacher, or a bad folder.
     """
     dataset = image_folder.absolute(str(dataset))  # one run has one name, from whichever folder it is started
-    common, rows = tables(dataset)
-    preset = _named(rows, dataset, variant).settings
+    common, preset = _found(dataset, variant)
     settable = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("dataset", "variant")]
     for name in overrides:
         if name not in settable:
@@ -96,7 +94,7 @@ def get(dataset: str, variant: str, **overrides: Any) -> Recipe:
     given = {name: value for name, value in overrides.items() if value is not None}
     if "transfer_set" in given:
         given["transfer_set"] = image_folder.absolute(str(given["transfer_set"]))
-    recipe = Recipe(dataset=dataset, variant=variant, **(common | preset | given))
+    recipe = Recipe(dataset=dataset, variant=variant, **(common | preset.settings | given))
     if recipe.has_teacher and recipe.teacher == TEACHERLESS:
         raise DistillError(
             f"{dataset} has no teacher of its own: name one that knows its classes, as in `-p teacher PATH.npz`, or "
@@ -234,7 +232,6 @@ def _of_small_set(dataset: str) -> dict[str, Preset]:
 
 
 def _of_paper(dataset: str) -> dict[str, Preset]:
-    """Fast, medium and long, then a row of the paper each, and the teacher."""
     rows = _of_imagenet() if dataset == "imagenet" else _of_small_set(dataset)
     named = zip(FOREIGN, _TABLES["lengths"][dataset], strict=True)
     return {name: rows[f"mix_{epochs}"] for name, epochs in named} | rows | {"teacher": _teacher(dataset)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from distill_lib import losses, models, optim, views
@@ -17,7 +18,6 @@ from distill_lib.models import compression, ensemble
 
 _ENDLESS = 1e300  # a number that no setting can have, and that both float and int can
 MOST_STEPS = 2**31 - 1  # that int32 counts
-MOST_EVALUATIONS = 150  # rows of metrics.csv, so that a record stays below 50 kB
 
 
 @dataclass(frozen=True)
@@ -153,25 +153,10 @@ _ANY = (
     | dict.fromkeys(("epochs", "batch_size", "resolution", "temperature", "learning_rate"), 1)
     | {"policy": "labels", "weight_decay": 0, "warmup_steps": 0}
 )
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "epochs": (1e-6, 1e9, ""),
-    "batch_size": (1, 2**20, ""),
-    "resolution": (1, 4096, " pixels"),
-    "temperature": (1e-3, 1e3, ", beyond which float32 holds no softmax of such logits"),
-    "learning_rate": (1e-12, 3e38, ""),
-    "weight_decay": (0, 1e12, ""),
-    "warmup_steps": (0, MOST_STEPS, ""),
-    "seed": (0, 2**32 - 1, " (JAX uses 32 bits of it)"),
-    "view_seed": (0, 2**32 - 1, " (JAX uses 32 bits of it)"),
-    "train_images": (1, MOST_STEPS, ""),
-    "whole": (0, 1, ""),
-    "ensemble_crops": (1, 10**6, ""),
-    "eval_side": (1e-3, 1, ""),
-    "evaluations": (1, MOST_EVALUATIONS, ", since records are small"),
-    "label_share": (0, 0.999, ": for labels alone, choose policy labels"),
-    "mixup_beta": (1e-3, 1e3, ""),
-    "label_smoothing": (0, 0.999, ""),
-    "stored": (1, 10**6, " logits that are kept"),
+FILE = Path(__file__).parents[1] / "data" / "ranges.csv"
+_RANGES = {
+    name: (float(low), float(high), reason)
+    for name, low, high, reason in [*csv.reader(FILE.read_text(encoding="utf-8").splitlines())][1:]
 }
 _NAMES = {
     "mixup": views.MIXUPS,

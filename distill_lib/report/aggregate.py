@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from distill_lib import recipes, records, views
-from distill_lib.errors import unknown
+from distill_lib.errors import aligned, unknown
 from distill_lib.experiments import matching
 from distill_lib.report import differences
 
@@ -28,10 +28,9 @@ _REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two re
 
 
 def study(runs: pd.DataFrame, variants: Sequence[str] = LENGTHS) -> pd.DataFrame:
-    """The runs of these presets of `fashion`, in the table of `records.read`, that may be averaged.
+    """The runs of these presets of `fashion`, rows of `records.read`, on all images by a live teacher, to be averaged.
 
-    They are on all training images, by a live teacher. Of each preset and policy only the most common settings stay, so
-    that a run with another learning rate is never averaged in; and of those each seed once.
+    Of each preset and policy only the most common settings stay, and of those each seed once.
     """
     return _comparable(live(matching.having(runs, "train_images", None)), variants)
 
@@ -67,10 +66,9 @@ def _comparable(runs: pd.DataFrame, variants: Sequence[str], apart: Sequence[str
 
 
 def replayed(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs of the study that replayed stored answers, beside those of the same policy and length that did not.
+    """Runs of the study that replayed stored answers, beside live ones: a row a length, policy and `kept` logits.
 
-    A row a schedule, policy and number of kept logits: `epochs`, `policy`, `kept`, `n`, `bytes_per_view`, `test_top1`
-    and `live` (means) and their `difference`, corrected for the number of all; None where there is no live run.
+    `test_top1` and `live` are means; their `difference`, corrected for all, is None where there is no live run.
     """
     asked, stored, rows = study(runs), replays(runs), []
     for (epochs, policy, kept), group in stored.groupby(["epochs", "policy", "stored"]) if len(stored) else ():
@@ -79,32 +77,26 @@ def replayed(runs: pd.DataFrame) -> pd.DataFrame:
         row |= group[["bytes_per_view", "test_top1"]].mean().to_dict() | {"live": beside["test_top1"].mean()}
         rows.append(row | {"difference": differences.compare(group, beside, (f"{kept:.0f} logits", "live"))})
     corrected = differences.holm_of_groups({number: [row["difference"]] for number, row in enumerate(rows)})
-    names = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live", "difference"]
-    rows = [row | {"difference": next(iter(corrected[number]), None)} for number, row in enumerate(rows)]
-    return in_order(pd.DataFrame(rows, columns=names))
+    names = ["epochs", "policy", "kept", "n", "bytes_per_view", "test_top1", "live"]
+    several = [next(iter(each), None) for each in corrected.values()]
+    return in_order(pd.DataFrame(rows, columns=names).assign(difference=pd.Series(several, dtype=object)))
 
 
 def teacher_top1(runs: pd.DataFrame) -> float | None:
     """The embedded teacher's own test accuracy, a share; None without its record."""
-    own = teacher_run(runs)
-    return None if own.empty else float(own["test_top1"].iloc[0])
+    return next(iter(teacher_run(runs)["test_top1"].astype(float)), None)
 
 
 def teacher_run(runs: pd.DataFrame) -> pd.DataFrame:
     """The run that made the embedded teacher, a row of the table of `records.read`; none without its record."""
-    own = runs[runs["study"] == "fashion_teacher_full"]
-    if own.empty:
-        return own
-    preset = recipes.get("fashion_teacher", "full")  # other teachers have its study's name too
-    facts = ("student", "seed", "epochs")
-    return own[(own[list(facts)] == [getattr(preset, name) for name in facts]).all(axis=1)].head(1)
+    own, preset = runs[runs["study"] == "fashion_teacher_full"], recipes.get("fashion_teacher", "full")
+    for name in ("student", "seed", "epochs"):  # other teachers have its study's name too
+        own = own[own[name] == getattr(preset, name)] if len(own) else own
+    return own.head(1)
 
 
 def summary(runs: pd.DataFrame, metric: str = "test_top1", by: Sequence[str] = ("policy", "epochs")) -> pd.DataFrame:
-    """A column of the table of `records.read` over seeds, a row a group.
-
-    To the columns of `by` come `n`, `mean`, `spread` (sample standard deviation; NaN where n is 1), `low` and `high`.
-    """
+    """A column of `records.read` over seeds, a row a group: `n`, `mean`, `spread` (of a sample), `low` and `high`."""
     if runs.empty or metric not in runs:
         return pd.DataFrame(columns=[*by, "n", "mean", "spread", "low", "high"])
     grouped = runs.dropna(subset=[metric]).groupby(list(by), dropna=False)[metric]
@@ -143,19 +135,15 @@ def own_seconds(runs: pd.DataFrame) -> "pd.Series[float]":
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The study as text: a row for each schedule and policy, "mean ± spread" over n seeds."""
-    rows = []
-    for (epochs, policy), group in runs.groupby(["epochs", "policy"]) if len(runs) else ():
+    rows, ordered = [], in_order(runs).sort_values("epochs", kind="stable") if len(runs) else runs
+    for (epochs, policy), group in ordered.groupby(["epochs", "policy"], sort=False) if len(runs) else ():
         group = group.reindex(columns=[*group, *{"test_agreement", "test_kl"} - {*group}])
-        row = {"epochs": epochs, "policy": policy, "n": len(group)}
+        row = {"epochs": f"{epochs:,.0f}", "policy": views.NAMES[policy], "n": len(group)}
         row |= {"test top-1 (%)": mean_spread(100 * group["test_top1"])}
         row |= {"agreement (%)": mean_spread(100 * group["test_agreement"])}
         row |= {"KL to the teacher": mean_spread(group["test_kl"], digits=3)}
         rows.append(row | {"minutes": f"{own_seconds(group).median() / 60:.1f}"})
-    table = in_order(pd.DataFrame(rows))
-    if table.empty:
-        return table
-    table = table.sort_values("epochs", kind="stable", ignore_index=True)
-    return table.assign(epochs=table["epochs"].map("{:,.0f}".format), policy=table["policy"].map(views.NAMES))
+    return pd.DataFrame(rows)
 
 
 def selection(grid: pd.DataFrame) -> pd.DataFrame:
@@ -167,10 +155,7 @@ def selection(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(study: str, *, mock: bool = False) -> str:
-    """The table of a study, a folder of results, as text, and where it comes from; replayed runs are left out.
-
-    Raises DistillError if there are no such runs, but for mock ones unless these are asked for.
-    """
+    """The table of a study, a folder of results, as text, without replayed runs; DistillError if there are none."""
     frame = records.read(mock=mock)
     if study not in set(frame["study"]):
         raise unknown("study", study, sorted(set(frame["study"])))
@@ -181,9 +166,8 @@ def summarise(study: str, *, mock: bool = False) -> str:
 def studies() -> str:
     """The studies that there are records of, each with how many runs it has, as lines of text."""
     counts = records.read()["study"].value_counts().sort_index()
-    width = max(map(len, counts.index), default=0)
-    lines = [f"{study:<{width}}  {count} run{'s' if count > 1 else ''}" for study, count in counts.items()]
-    return "\n".join(lines) or f"no runs in {records.find_results()}"
+    lines = [(study, f"{count} run{'s' if count > 1 else ''}") for study, count in counts.items()]
+    return aligned(lines) or f"no runs in {records.find_results()}"
 
 
 def mean_spread(values: "pd.Series[float]", digits: int = 1) -> str:

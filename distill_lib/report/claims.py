@@ -26,7 +26,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """That of `differences.verdict`."""
+        """As of `differences.verdict`."""
         return differences.verdict(self.cases, self.wanted)
 
 
@@ -63,7 +63,6 @@ def _pairs(study: pd.DataFrame, beside: dict[str, str], metric: str = "test_top1
 
 
 def _longer(study: pd.DataFrame, policies: Iterable[str], since: int) -> list[Difference]:
-    """What each policy's longest schedule gains on that at the place `since` among its schedules, shortest first."""
     gains = []
     for policy in policies:
         lengths = [group for _, group in study[study["policy"] == policy].groupby("epochs")]
@@ -100,9 +99,8 @@ def reason(claim: Claim) -> str:
         parts.append(f"Seen to be otherwise: {named}")
     if undecided := [case for case in several if not case.sign]:
         toward = sum(case.value * claim.wanted > 0 for case in undecided)
-        alone = sum(case.p < differences.LEVEL for case in undecided)
-        text = f"Undecided: {len(undecided)}, of which {toward} with the paper's sign"
-        parts.append(f"{text} and {alone} with *p* below .05 before correction")
+        alone = f"{sum(case.p < differences.LEVEL for case in undecided)} with *p* below .05 before correction"
+        parts.append(f"Undecided: {len(undecided)}, of which {toward} with the paper's sign and {alone}")
     return f"{'. '.join(parts)}."
 
 
@@ -129,29 +127,28 @@ def headline(runs: pd.DataFrame) -> str:
     best = aggregate.best(study)
     if best.empty:
         return aggregate.NONE
-    policy, epochs = best["policy"].iloc[0], best["epochs"].iloc[0]
-    count = f"{len(best)} {'run' if len(best) == 1 else 'runs'}"
+    policy, epochs, plural = best["policy"].iloc[0], best["epochs"].iloc[0], "" if len(best) == 1 else "s"
     text = (
         f"The study's student that is best on validation images ({views.NAMES[policy]}, {aggregate.length(epochs)}, "
-        f"{count}) gets {percent(best['test_top1'].mean())} of the test images right"
+        f"{len(best)} run{plural}) gets {percent(best['test_top1'].mean())} of the test images right"
     )
     labels = study.loc[(study["policy"] == "labels") & (study["epochs"] == epochs), "test_top1"]
     others = [] if teacher is None else [f"its teacher {percent(teacher)}"]
     if len(labels):
-        share = percent(labels.mean())
-        others.append(f"the same network with the same settings, trained as long on labels alone, {share}")
+        alone = "the same network with the same settings, trained as long on labels alone"
+        others.append(f"{alone}, {percent(labels.mean())}")
     return f"{'; '.join(filter(None, [text, ' and '.join(others)]))}."
 
 
 def fresh(runs: pd.DataFrame) -> str:
     """Whether there is a fresh run of this machine, and from when."""
     own = aggregate.study(runs, [aggregate.FRESH])
-    if own.empty:
-        return (
-            f"There is no fresh run here: `results/fashion_{aggregate.FRESH}` holds no records. "
-            "The command `nox -s study` makes them, and they appear in the chapters on consistency and on patience."
-        )
-    return f"A fresh run is present: {records.provenance(own).partition(' Runs:')[0]}"
+    if len(own):
+        return f"A fresh run is present: {records.provenance(own).partition(' Runs:')[0]}"
+    return (
+        f"There is no fresh run here: `results/fashion_{aggregate.FRESH}` holds no records. "
+        "The command `nox -s study` makes them, and they appear in the chapters on consistency and on patience."
+    )
 
 
 def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -161,19 +158,16 @@ def fresh_table(runs: pd.DataFrame) -> pd.DataFrame:
         share = aggregate.expected(study[study["policy"] == own.policy], own.epochs)
         row = {"policy": views.NAMES[own.policy], "epochs": f"{own.epochs:,.0f}", "n": own.n}
         row |= {"fresh run (%)": aggregate.rounded(100 * own.mean)}
-        row |= dict.fromkeys(("expected (%)", "difference"), aggregate.ABSENT)
-        if share is not None:
-            gap = differences.signed(100 * (own.mean - share))
-            row |= {"expected (%)": aggregate.rounded(100 * share), "difference": gap}
-        rows.append(row)
+        row["expected (%)"] = aggregate.ABSENT if share is None else aggregate.rounded(100 * share)
+        gap = aggregate.ABSENT if share is None else differences.signed(100 * (own.mean - share))
+        rows.append(row | {"difference": gap})
     return pd.DataFrame(rows)
 
 
 def chosen(runs: pd.DataFrame) -> pd.DataFrame:
     """What the grid's shortest schedule chooses for each policy by validation accuracy, beside what the study uses.
 
-    Settings are learning rate / weight decay / temperature, as text; `cost` is what the study's settings lose on
-    validation, in points, if tried. Empty without a grid.
+    Settings are learning rate / weight decay / temperature; `cost` is what the study's lose, in points, if tried.
     """
     tried = aggregate.selection(aggregate.grid(runs))
     study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)
@@ -182,10 +176,8 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
         used, top1 = study[study["policy"] == policy].head(1), 100 * group["validation_top1"]
         several = pd.concat([group.head(1)[names], used[names]]).to_numpy(float)
         settings = [f"{aggregate.BLANK}/{aggregate.BLANK}".join(map("{:g}".format, each[:shown])) for each in several]
-        lost = (
-            (top1.iloc[0] - top1[(group[names] == several[-1]).all(axis=1)]).map("{:.1f}".format) if len(used) else ()
-        )
+        lost = top1.iloc[0] - top1[(group[names] == several[-1]).all(axis=1) & (len(used) > 0)]
         row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": settings[0]}
         row |= {"validation top-1 (%)": f"{top1.iloc[0]:.1f}", "the study uses": [*settings, aggregate.ABSENT][1]}
-        rows.append(row | {"cost": [*lost, aggregate.ABSENT][0]})
+        rows.append(row | {"cost": [*lost.map("{:.1f}".format), aggregate.ABSENT][0]})
     return pd.DataFrame(rows)

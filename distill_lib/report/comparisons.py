@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 
 def of_experiment(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFrame:
-    """The rows of `records.read` that are of an experiment on a data set, in the order of the settings.
+    """The rows of `records.read` that are of an experiment on a data set, in the order of their `setting`, which comes.
 
-    The columns `setting` and `tried` are added: of a setting with several values to try the rows are those that
-    validation images choose, and `tried` is how many there were to choose from.
+    Of a setting with several values to try they are those that validation images choose, among so many `tried` ones.
     """
     parts = []
     for setting in experiments.settings(name, dataset):
@@ -48,20 +47,15 @@ def table(runs: pd.DataFrame, name: str, dataset: str = "fashion") -> pd.DataFra
 
 
 def compared(runs: pd.DataFrame, name: str) -> list[Difference]:
-    """What an experiment on the embedded set compares, where both settings have records; corrected for their number.
-
-    An experiment is a question of its own: another one beside it changes nothing about its answer.
-    """
+    """What an experiment on the embedded set compares, where both settings have records; corrected for all of these."""
     return differences.holm(differences_of(runs, name))
 
 
 def differences_of(runs: pd.DataFrame, name: str) -> list[Difference]:
     """As `compared`, but not corrected yet."""
-    own, several = of_experiment(runs, name), []
-    for pair in _pairs(name):
-        first, second = (own[own["setting"] == setting] for setting in pair)
-        several.append(differences.compare(first, second, pair))
-    return [difference for difference in several if difference]
+    own = of_experiment(runs, name)
+    sides = {pair: [own[own["setting"] == setting] for setting in pair] for pair in _pairs(name)}
+    return [each for pair, (first, second) in sides.items() if (each := differences.compare(first, second, pair))]
 
 
 def overview(runs: pd.DataFrame) -> pd.DataFrame:
@@ -77,10 +71,7 @@ def overview(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(own: Iterable[Difference], name: str) -> pd.DataFrame:
-    """A row for each comparison of an experiment, and whether it bears out what the paper says.
-
-    Of those that the paper says nothing about, the verdict is "better", "worse" or "undecided".
-    """
+    """A row for each comparison of an experiment: whether it bears out the paper, or else is "better" or "worse"."""
     better, known = experiments.get(name).better, {(each.first, each.second): each for each in own}
     rows = []
     for pair in _pairs(name):

@@ -1,17 +1,15 @@
 """What a recipe costs: steps, operations of teacher and student, and hours on a named device.
 
-Hours come from the images a second of a record where one of the same networks and sizes on that device is at hand, else
-from the operations, the device's stated peak for the recipe's dtype and a stated utilisation; evaluation and
-compilation are in the first and not in the second.
-
-A product in float32 has JAX's default precision ("Matmul precision", docs.jax.dev, 201/precision): TensorFloat-32 on
-NVIDIA's GPUs since the A100, half as fast as bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
+Hours come from the images a second of a record of the same networks and sizes on that device, evaluation included, else
+from the operations, the device's peak for the recipe's dtype and a stated utilisation. A product in float32 has JAX's
+default precision (docs.jax.dev, 201/precision): TensorFloat-32 on NVIDIA's GPUs since the A100, half as fast as
+bfloat16; float32 on older ones; one pass of bfloat16 on a TPU.
 """
 
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,16 +56,13 @@ def peaks(name: str) -> Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run takes: steps, and floating-point operations, two for each multiply-accumulate, of teacher and student.
-
-    The device-hours are None if neither a record, which `measured` tells, nor a peak is known.
-    """
+    """What a run takes: steps, and floating-point operations of both networks, two for each multiply-accumulate."""
 
     steps: int
     teacher: float
     student: float
-    hours: float | None
-    measured: bool = False
+    hours: float | None  #: of a device; None where no peak is known
+    measured: bool = False  #: whether a record tells the hours
 
     @property
     def hours_text(self) -> str:
@@ -79,16 +74,16 @@ class Cost:
 
 
 def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = None) -> Cost:
-    """Says what a run would take; a fixed teacher answers once for each image and crop.
+    """What a run would take on one of `DEVICES`, or one of `runs`, rows of `records.read`, whose speeds come first.
 
-    The device is one of `DEVICES`, or named as in `runs`, the table of `records.read`, whose speeds are taken
-    where there are any. Raises DistillError if device, teacher or the number of training images is unknown.
+    A fixed teacher answers once for each image and crop. DistillError if device, teacher or image count is unknown.
     """
     recorded = set() if runs is None or "device" not in runs else set(runs["device"])
     if device not in DEVICES and device not in recorded:
         raise unknown("device", device, [*DEVICES, *sorted(recorded)])
     images, policy = training_images(recipe), views.policy(recipe.policy)
-    rendered = answers = recipe.steps(images) * recipe.batch_size
+    steps = recipe.steps(images)
+    rendered = answers = steps * recipe.batch_size
     if policy.relation == "fixed":
         answers = images * (recipe.ensemble_crops if policy.teacher == "inception_mean" else 1)
     teacher, student = answers * teacher_operations(recipe), rendered * student_operations(recipe)
@@ -97,7 +92,6 @@ def of_recipe(recipe: Recipe, device: str = DEVICE, runs: pd.DataFrame | None = 
         hours = rendered / speed / 3600
     elif device in DEVICES:
         hours = device_hours(teacher + student, device, recipe.dtype)
-    steps = recipe.steps(images)
     return Cost(steps=steps, teacher=teacher, student=student, hours=hours, measured=speed is not None)
 
 
@@ -121,31 +115,26 @@ def operations_per_image(recipe: Recipe) -> float:
 
 def student_operations(recipe: Recipe) -> float:
     """Floating-point operations of a student that learns from one image: three times those of its answer."""
-    return 2.0 * STUDENT_PASSES * _macs(recipe, recipe.student, recipe.resolution)
+    return 2.0 * STUDENT_PASSES * _counted(recipe, recipe.student, recipe.resolution)
 
 
 def teacher_operations(recipe: Recipe) -> float:
-    """Floating-point operations of a teacher's answer to one image, counted likewise; 0 without a teacher.
-
-    Raises DistillError if a teacher is neither embedded nor published: its network is not known without its file.
-    """
+    """Those of a teacher's answer, 0 without one; DistillError if it is neither embedded nor published, so unknown."""
     total = 0
     for name, side in teachers.parts(recipe.teacher) if recipe.has_teacher else ():
         model, own = programs.network_of(name)
-        total += _macs(recipe, model, side or own or recipe.resolution)
+        total += _counted(recipe, model, side or own or recipe.resolution)
     return 2.0 * total
 
 
 def student_parameters(recipe: Recipe) -> int:
     """Numbers that a recipe's student learns."""
-    dataset = datasets.get(recipe.dataset)
-    shape = (recipe.resolution, recipe.resolution, dataset.channels)
-    return flops.parameters(models.create(recipe.student, dataset.num_classes), shape)
+    return _counted(recipe, recipe.student, recipe.resolution, flops.parameters)
 
 
-def _macs(recipe: Recipe, model: str, side: int) -> int:
+def _counted(recipe: Recipe, model: str, side: int, count: Callable[..., int] = flops.macs) -> int:
     dataset = datasets.get(recipe.dataset)
-    return flops.macs(models.create(model, dataset.num_classes), (side, side, dataset.channels))
+    return count(models.create(model, dataset.num_classes), (side, side, dataset.channels))
 
 
 def training_images(recipe: Recipe) -> int:
@@ -158,10 +147,7 @@ def training_images(recipe: Recipe) -> int:
 
 
 def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512)) -> pd.DataFrame:
-    """Device-hours and days on so many devices; what the smallest number of them wants of host and memory: a row each.
-
-    Raises DistillError if the number of images or a teacher's network is not known.
-    """
+    """A row a device: hours, days on so many, and what the smallest number of them wants; DistillError if unknown."""
     rows, operations = [], operations_per_image(recipe)
     for name, device in DEVICES.items():
         total = recipe.steps(training_images(recipe)) * recipe.batch_size * operations
@@ -176,10 +162,7 @@ def table(recipe: Recipe, counts: Sequence[int] = (8, 64, 512)) -> pd.DataFrame:
 
 
 def host_cores(recipe: Recipe, images_per_second: float) -> str:
-    """Cores of the host that decode and crop so many images a second, by what one core does in the record `input`.
-
-    A number, or two for JPEGs of lower and of higher quality; "none" where the images are on the device.
-    """
+    """Cores that decode so many images a second by the record `input`, for JPEGs of lower "to" higher quality."""
     if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
         return "none"
     cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in tables.rows("input", cores=1)})
@@ -187,10 +170,7 @@ def host_cores(recipe: Recipe, images_per_second: float) -> str:
 
 
 def memory(recipe: Recipe, device: str, count: int) -> str:
-    """Whether the larger program of a recipe's step fits into each of so many devices, by the record `compile`.
-
-    Such as "fits: yes, 21.7 of 80 GiB"; "not compiled" where the record has no such case.
-    """
+    """Whether a recipe's step fits into so many devices, by the record `compile`: such as "fits: yes, 21 of 80 GiB"."""
     usual = presets.tables(recipe.dataset)[0] | {"optimizer": "adam"}
     same = ("student", "teacher", "resolution", "batch_size", "optimizer")
     case: dict[str, Any] = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}

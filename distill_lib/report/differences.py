@@ -59,8 +59,7 @@ def compare(
 ) -> Difference | None:
     """Compares a metric of two named groups of runs, rows of `records.read`; None where one is empty.
 
-    At least two pairs of runs with common seed and views are compared as pairs, and the runs without a partner are left
-    out. With fewer, all runs are compared by Welch's test.
+    At least two pairs of common seed and views are compared as such, without the other runs; else all by Welch's test.
     """
     a, b = (_by_chance(group, metric) for group in (first, second))
     if a.empty or b.empty:
@@ -92,7 +91,6 @@ def _by_chance(runs: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def _tested(spreads: Sequence[pd.Series], test: Any, *sides: Any) -> dict[str, float]:
-    """Fields of a difference that SciPy's test tells; none where no spread is known."""
     if min(map(len, spreads)) < 2 or max(map(np.ptp, spreads)) < _NO_SPREAD:
         return {}
     result = test(*sides)
@@ -102,11 +100,8 @@ def _tested(spreads: Sequence[pd.Series], test: Any, *sides: Any) -> dict[str, f
 
 def at_every_length(runs: pd.DataFrame, first: str, second: str, metric: str = "test_top1") -> list[Difference]:
     """Compares two policies at every length of schedule that has both, the shortest first."""
-    several = []
-    for _, group in runs.groupby("epochs"):
-        own, other = (group[group["policy"] == policy] for policy in (first, second))
-        several.append(compare(own, other, (first, second), metric))
-    return [difference for difference in several if difference]
+    sides = [[group[group["policy"] == each] for each in (first, second)] for _, group in runs.groupby("epochs")]
+    return [each for own, other in sides if (each := compare(own, other, (first, second), metric))]
 
 
 def holm(differences: Iterable[Difference]) -> list[Difference]:
@@ -147,10 +142,7 @@ def verdict(differences: Iterable[Difference], wanted: int) -> str:
 
 
 def seeds_needed(difference: Difference, value: float, power: float = 0.8) -> int | None:
-    """Seeds of either side with which `value`, in the metric's unit, would be seen with `power`, at the level of 5 %.
-
-    The spread is that of `difference`, of its pairs or of its two sides. At least 2; None where it is not known.
-    """
+    """Seeds with which `value` would be seen with `power` at the spread of `difference`; None where that is unknown."""
     if math.isnan(difference.error) or not difference.error:
         return None
     ratio = difference.error * math.sqrt(min(difference.runs)) / value
@@ -163,15 +155,14 @@ def seeds_needed(difference: Difference, value: float, power: float = 0.8) -> in
 
 def shared_views(runs: pd.DataFrame) -> str:
     """Says of which lengths all runs had the same views, so that seeds differ in the first weights alone."""
-    groups = dict(list(runs.groupby("epochs"))) if "seed" in runs else {}
-    shared = [
-        f"{epochs:,.0f}"
-        for epochs, group in groups.items()
-        if group["seed"].nunique() > 1 and views_of(group).nunique() == 1
-    ]
-    if not shared:
+    if "seed" not in runs:
         return ""
-    which = "All these runs" if len(shared) == len(groups) else f"All runs of {' and '.join(shared)} epochs"
+    counts = runs.assign(views=views_of(runs)).groupby("epochs")[["seed", "views"]].nunique()
+    shared = counts.index[(counts["seed"] > 1) & (counts["views"] == 1)]
+    if shared.empty:
+        return ""
+    lengths = " and ".join(map("{:,.0f}".format, shared))
+    which = "All these runs" if len(shared) == len(counts) else f"All runs of {lengths} epochs"
     return f"{which} share one seed of views: their spread is that of the first weights alone."
 
 

@@ -13,10 +13,7 @@ SEEDS = (0, 1, 2)  # of the embedded set; the paper's own runs have one
 
 
 def command(name: str, dataset: str) -> str:
-    """What to type to train all settings of an experiment: on the paper's sets with one seed, as it did.
-
-    On the embedded set all is trained anew, in a folder of its own: records of these runs come with the book.
-    """
+    """What to type to train all settings anew: on the paper's sets with one seed, else into a folder of its own."""
     options = "" if dataset == EMBEDDED else ' -p seeds "[0]"'
     if name == "imagenet":
         options = f" -p variant imagenet{options}"

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,7 @@ LIVE, STORED = "a live teacher", "stored soft labels"
 
 
 def rankings(study: pd.DataFrame) -> list[list[Difference]]:
-    """How far a policy is ahead of another at each length, for each pair that shares several lengths.
-
-    `study` has rows of `records.read` that may be compared. The policy that is ahead at the longest comes first, the
-    shortest length too; corrected for all together.
-    """
+    """How far the policy that is ahead at the longest schedule is so at each, for each pair; corrected for all."""
     policies, several = [policy for policy in aggregate.ORDER if policy in set(study["policy"])], []
     for pair in itertools.combinations(policies, 2):
         cases = differences.at_every_length(study, *pair)
@@ -30,10 +25,7 @@ def rankings(study: pd.DataFrame) -> list[list[Difference]]:
 
 
 def ranking_table(ranked: Sequence[Sequence[Difference]]) -> pd.DataFrame:
-    """Rankings as text: points that a policy is ahead at each length, with n, and whether it is seen.
-
-    The last column is the length from which on it is ahead at every one.
-    """
+    """Rankings as text: points that a policy is ahead at each length, with n, and from which on it always is."""
     lengths, rows = sorted({case.epochs for cases in ranked for case in cases}), []
     for cases in ranked:
         row = {"ahead at the end": f"`{cases[-1].first}`", "behind": f"`{cases[-1].second}`"}
@@ -48,10 +40,7 @@ def ranking_table(ranked: Sequence[Sequence[Difference]]) -> pd.DataFrame:
 
 
 def at(curves: pd.DataFrame, length: float, epoch: float) -> float | None:
-    """Mean validation accuracy of runs of a length at an epoch, between two rows of their records; None without runs.
-
-    `curves` are rows of `records.curves` of one policy; the epoch is not beyond the length of the schedule.
-    """
+    """Mean validation accuracy at an epoch of the runs of a length, rows of `records.curves` of one policy, or None."""
     own = curves[curves["epochs"] == length] if len(curves) else curves
     if own.empty or epoch > length:
         return None
@@ -59,10 +48,9 @@ def at(curves: pd.DataFrame, length: float, epoch: float) -> float | None:
 
 
 def cut(curves: pd.DataFrame, short: float = 100) -> pd.DataFrame:
-    """A long run that is cut beside a run that was made to be short, at equally many epochs, from `records.curves`.
+    """Mean validation accuracy (share) at the end of short runs, of long ones cut there, and at their end, by policy.
 
-    The long schedule is the longest of those with the most policies. A row for each policy that has both: mean
-    validation accuracy (share) at the end of the short run, of the long run at that epoch, and at its end.
+    From `records.curves`; the long schedule is the longest of those with the most policies.
     """
     counts = curves[curves["epochs"] > short].groupby("epochs")["policy"].nunique() if len(curves) else curves
     if counts.empty:
@@ -75,16 +63,12 @@ def cut(curves: pd.DataFrame, short: float = 100) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=names, dtype=float).dropna()
 
 
-def seconds_a_step(results: Path | None = None) -> dict[str, float]:
-    """Seconds that a step costs each student of the embedded study by way of teaching; empty without the records.
-
-    A live teacher, many students that share one, and stored soft labels, whose share of the live step is measured in a
-    benchmark of its own.
-    """
-    measured = [row for row in tables.rows("sweep", results) if isinstance(row["step"], timing.Timing)]
+def seconds_a_step() -> dict[str, float]:
+    """Seconds that a step costs a student with a live teacher, a shared one and stored soft labels; or nothing."""
+    measured = [row for row in tables.rows("sweep") if isinstance(row["step"], timing.Timing)]
     live = [row["step"].median for row in measured if row["students"] == 1]
     shared = [(row["step"].median, row["students"]) for row in measured if row["students"] > 1]
-    stored = [row["speed-up"] for row in tables.rows("soft_labels", results) if row.get("speed-up")]
+    stored = [row["speed-up"] for row in tables.rows("soft_labels") if row.get("speed-up")]
     if not (live and shared and stored):
         return {}
     several, count = min(shared)
@@ -92,11 +76,7 @@ def seconds_a_step(results: Path | None = None) -> dict[str, float]:
 
 
 def in_seconds(runs: pd.DataFrame, seconds: Mapping[str, float], policy: str) -> pd.DataFrame:
-    """What each length of schedule costs a student under each way of teaching, and the accuracy at its end.
-
-    From `seconds_a_step`, and the runs of a policy that may be averaged. Columns way, epochs, seconds, mean (test
-    accuracy, a share) and n.
-    """
+    """What each length costs a student by way of teaching (`seconds_a_step`), and `mean` test accuracy at its end."""
     own = runs[runs["policy"] == policy]
     if own.empty or not seconds:
         return pd.DataFrame(columns=["way", "seconds"])

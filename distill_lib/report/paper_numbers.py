@@ -35,20 +35,18 @@ _CURVES = {"imagenet": ("fixed", "same", "mix")}  # series of presets that a fig
 
 
 def numbers() -> pd.DataFrame:
-    """All numbers, a row each, as text, and what repeats each of them here.
+    """All numbers, a row each, as text, with the `command` that repeats them here.
 
-    To the columns of the file (`kind` is "train", a preset; "judge", a published network on test images; "check", a
-    data set's card; or "none") comes `command`, what to type, which is empty for "none".
+    `kind` is "train", a preset; "judge", a published network on test images; "check", a data set's card; or "none".
     """
     table = pd.read_csv(FILE, dtype=str, keep_default_na=False)
     return table.assign(command=[_COMMANDS[row["kind"]].format_map(row) for row in table.to_dict("records")])
 
 
 def curves(dataset: str = "imagenet") -> pd.DataFrame:
-    """What the paper's figures of a data set show: accuracy by length of schedule, and the teacher itself.
+    """What the paper's figures of a data set show, from Tables 3 and 4: accuracy by length, and the teacher itself.
 
-    Of ImageNet Table 3's fixed teacher, consistent teaching and function matching with the teacher at 224, else Table
-    4's function matching. Columns policy (or "teacher"), name, epochs (NaN for it), test_top1 (share) and source.
+    Columns policy (or "teacher"), name, epochs (NaN for it), test_top1 (share) and source.
     """
     table = numbers()
     table = table[(table["on"] == dataset) & table["table"].str.startswith(("Table 3", "Table 4", "section 3.2"))]
@@ -68,11 +66,7 @@ def repeats(runs: pd.DataFrame, recipe: "Recipe") -> pd.DataFrame:
 
 
 def entries(runs: pd.DataFrame, device: str = cost.DEVICE, **columns: str) -> pd.DataFrame:
-    """The paper's numbers beside ours, in the order of its tables, of rows with these columns, such as `on="pets"`.
-
-    To the columns of `numbers` come `here` (mean ± standard deviation with n), `verdict` (empty where nothing can be
-    compared), `hours` (of the device, as text) and `notes` (a list of what is decided, inferred or contradictory).
-    """
+    """The rows of `numbers` with these columns, such as `on="pets"`, and `here` (ours), `verdict`, `hours`, `notes`."""
     table = numbers()
     table = table[(table[list(columns)] == pd.Series(columns, dtype=str)).all(axis=1)]
     added = [_about(row, runs, device) for row in table.to_dict("records")]
@@ -100,10 +94,7 @@ def _about(row: dict[str, Any], runs: pd.DataFrame, device: str) -> dict[str, An
 
 
 def measured(own: pd.DataFrame, value: str) -> tuple[str, str]:
-    """Our mean in percent with spread and number of runs, rows of `repeats`, and whether it agrees with the paper's.
-
-    Where the paper's value is no number, since its own run failed, the verdict is empty.
-    """
+    """Our mean in percent with spread and n, of rows of `repeats`; does the paper's agree? "" where its run failed."""
     percent = 100 * own["test_top1"]
     gap = abs(percent.mean() - pd.to_numeric(value.lstrip("~"), errors="coerce"))
     verdict = "" if pd.isna(gap) else AGREES if gap <= TOLERANCE else DISAGREES

@@ -18,10 +18,9 @@ _NOT_TOLD = ("dataset", "variant", "policy", "epochs", "evaluations")  # there a
 
 
 def table(dataset: str, device: str = cost.DEVICE, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """All presets of a data set but the smoke test as text; those with the same settings share a row.
+    """All presets of a data set but the smoke test as text, equal ones in a row, with `recipe` and a list of `notes`.
 
-    Operations are in PFLOP (10^15), and hours have a star where they were measured; `recipe`, and a list of `notes`,
-    come besides. Arguments and errors are those of `cost.of_recipe`.
+    Operations are in PFLOP (10^15); arguments, hours and errors are those of `cost.of_recipe`.
     """
     alike: dict[Recipe, list[str]] = {}
     for variant in recipes.variants(dataset):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,26 +17,9 @@ from distill_lib.models import compression
 from distill_lib.report import aggregate, differences
 
 NAMES = views.NAMES | {TEACHER: "the teacher"}
-SHOWN = {
-    "top1": ("top-1 (%)", 100, 1), "agreement": ("agreement (%)", 100, 1),
-    "kl": ("KL", 1, 3), "ece": ("calibration error", 1, 3),
-}  # fmt: skip
-"""What tables call a metric, its factor and its digits."""
-RANKS = (
-    ("divergence", "accuracy under shift"),
-    ("clean accuracy", "accuracy under shift"),
-    ("divergence", "clean accuracy"),
-    ("divergence", "agreement under shift"),
-    ("divergence", "calibration error under shift"),
-    ("divergence", "accuracy lost"),
-)
-ROUNDED = (("divergence", "accuracy, rounded"), ("divergence", "accuracy lost"))
-"""Which columns of `networks` are compared over students, under shift and in few bits."""
-COLUMNS = {
-    "divergence": "kl", "clean accuracy": "top1", "accuracy under shift": "under_top1", "accuracy lost": "lost",
-    "accuracy, rounded": "under_top1",
-    "agreement under shift": "under_agreement", "calibration error under shift": "under_ece",
-}  # fmt: skip
+FILE = Path(__file__).parents[1] / "data" / "stress_tables.toml"
+SHOWN, COLUMNS, _COMPARED = tomllib.loads(FILE.read_text(encoding="utf-8")).values()
+RANKS, ROUNDED = _COMPARED["under_shift"], _COMPARED["in_few_bits"]
 
 
 def tidy(record: records.Record | None) -> pd.DataFrame:
@@ -86,10 +71,7 @@ def told(record: records.Record | None) -> str:
 
 
 def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tidy` for compressed networks as text: a row a network, a column a form.
-
-    In a cell the top-1 accuracy in percent and, behind a bar, the divergence from the teacher as it is.
-    """
+    """Rows of `tidy` for compressed networks as text, a row a network: top-1 (%) | divergence from the teacher."""
     rows = dict[str, dict[str, str]]()
     for each in frame.to_dict("records"):
         about = each["policy"], each["epochs"]
@@ -129,12 +111,10 @@ def lost(own: pd.DataFrame, record: records.Record | None) -> pd.DataFrame:
     return pd.concat([after, trained.assign(form=trained["compression"])])[[*names, "form", "way", "test_top1"]]
 
 
-def ranks(own: pd.DataFrame, compared: Sequence[tuple[str, str]] = RANKS) -> pd.DataFrame:
-    """Spearman's rank correlation over students, rows of `networks`, with a 95 % interval, as text.
+def ranks(own: pd.DataFrame, compared: Sequence[Sequence[str]] = RANKS) -> pd.DataFrame:
+    """Spearman's rank correlation over students, rows of `networks`, as text, with a 95 % interval.
 
-    References:
-        Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations",
-        Psychometrika 65, 2000 (standard error of the transformed coefficient).
+    Its standard error is that of Bonett and Wright, Psychometrika 65, 2000.
     """
     students, rows = own[own["policy"] != TEACHER], []
     for first, second in compared if len(students) > 3 else ():
@@ -148,7 +128,6 @@ def ranks(own: pd.DataFrame, compared: Sequence[tuple[str, str]] = RANKS) -> pd.
 
 
 def _network(policy: str, epochs: float) -> dict[str, str]:
-    """The first cells of a row: the teacher has no length."""
     return {"network": NAMES[policy], "epochs": "" if math.isnan(epochs) else f"{epochs:,.0f}"}
 
 

@@ -15,10 +15,7 @@ Gains = Mapping[tuple[int, int], Difference]  # by steps and images, corrected f
 
 
 def places(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the preset `support`: rows of `records.read` with the column `images`, how many were for training.
-
-    Of a policy and a way to draw lambda each seed and views stands once.
-    """
+    """The runs of the preset `support`, and how many `images` were for training; each seed and way of mixup once."""
     own = aggregate.live(runs)
     own = own[(own["study"] == "fashion_support") & own["policy"].isin(POLICIES)]
     if own.empty:
@@ -56,10 +53,7 @@ def verdict(known: Gains) -> str:
 
 
 def trends(own: pd.DataFrame) -> list[str]:
-    """How the gain changes where images double, a text for each number of steps with at least three points.
-
-    A straight line is fitted through the gains of all pairs of runs against the logarithm of the images.
-    """
+    """How the gain changes where images double, by a line through all pairs of runs, for each number of steps."""
     texts = []
     for steps, group in own.groupby("steps"):
         each = group.pivot_table("test_top1", ["images", "seed", "view_seed"], "policy").dropna().reset_index()

@@ -15,11 +15,9 @@ LONG = 24  # letters, from which a cell is text, which needs some width to be re
 
 
 def html_table(*parts: pd.DataFrame | str, css: str = "") -> "HTML":
-    """Tables and paragraphs below each other, in a division of the classes `css`.
+    """Tables, which say when they are empty, and paragraphs below each other, in a division of the classes `css`.
 
-    An empty table says that it is empty. In cells and texts, what stands between backticks is code, between two
-    asterisks strong, and between single ones emphasised. A cell that is a list is its first text, at which the others
-    unfold.
+    Texts have Markdown's backticks and asterisks; a cell that is a list is its first text, at which others unfold.
     """
     from IPython.display import HTML
 

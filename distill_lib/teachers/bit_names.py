@@ -12,20 +12,8 @@ from typing import Any
 import numpy as np
 
 from distill_lib.errors import DistillError
+from distill_lib.teachers.timm_names import RULES, renamed
 
-_PREFIX = "resnet/"
-_CONV = "standardized_conv2d/kernel"
-_NORM = {"group_norm/gamma": "scale", "group_norm/beta": "bias"}
-_LAYERS = {_CONV: "conv{}/kernel"} | {theirs: f"gn{{}}/{ours}" for theirs, ours in _NORM.items()}
-
-# Theirs to ours: inside a unit, and outside.
-_UNIT = {f"{part}/{theirs}": ours.format(i) for i, part in enumerate("abc", 1) for theirs, ours in _LAYERS.items()}
-_UNIT |= {f"a/proj/{_CONV}": "conv_proj/kernel"}
-_TOP = {f"root_block/{_CONV}": "root_block/conv_root/kernel"}
-_TOP |= {theirs: f"norm-pre-head/{ours}" for theirs, ours in _NORM.items()}
-_TOP |= {f"head/conv2d/{kind}": f"head/{kind}" for kind in ("kernel", "bias")}
-
-_IN_UNIT = re.compile(r"(block\d+/unit\d+/)(.+)")
 _NORMS = re.compile(r"(block\d+/unit\d+/gn[123]|norm-pre-head)/(scale|bias)")  # other families have other names
 
 
@@ -33,7 +21,7 @@ def to_ours(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames and reshapes the parameters of a BiT file, keeping others; DistillError if two would get one name."""
     ours: dict[str, np.ndarray] = {}
     for theirs, value in flat.items():
-        name = _our_name(theirs)
+        name = renamed(theirs, RULES["big_transfer"])
         if name in ours:
             raise DistillError(f"{theirs} and another array both stand for {name}; get the checkpoint again.")
         if _NORMS.fullmatch(name) and value.ndim == 1:
@@ -62,13 +50,3 @@ def fit_head(
         )
     print(f"{told}; it was replaced by zeros for {wanted[1][0]} classes.")
     return {**params, **{name: np.zeros(shape, np.float32) for name, shape in zip(names, wanted, strict=True)}}
-
-
-def _our_name(name: str) -> str:
-    if not name.startswith(_PREFIX):
-        return name
-    # In some files TensorFlow numbered the convolutions: standardized_conv2d_17.
-    rest = re.sub(r"/standardized_conv2d_\d+/", "/standardized_conv2d/", name.removeprefix(_PREFIX))
-    if match := _IN_UNIT.fullmatch(rest):
-        return match[1] + _UNIT[match[2]] if match[2] in _UNIT else name
-    return _TOP.get(rest, name)

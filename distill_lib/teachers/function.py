@@ -63,10 +63,9 @@ class FunctionModel:
 
 
 def load(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> tuple[FunctionModel, str]:
-    """Imports the function MODULE:FUNCTION, and asks it once, of two grey images.
+    """Imports MODULE:FUNCTION, and asks it once: the model, and a digest of its source, name and `version`.
 
-    Returns the model, and a digest of the module's source, the name and the function's `version`. DistillError if it
-    cannot be imported, fails or gives anything else; or on several CPU devices, where XLA would wait for itself.
+    DistillError if it cannot be imported or fails, or on several CPU devices, where XLA would wait for itself.
     """
     if jax.process_count() > 1 or (jax.default_backend() == "cpu" and jax.device_count() > 1):
         raise DistillError(

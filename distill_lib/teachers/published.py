@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill_lib import weights
-from distill_lib.errors import DistillError, unknown
+from distill_lib.errors import DistillError, aligned, unknown
 from distill_lib.teachers import bit_names, timm_names
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def about_bytes(self) -> int:
-        """Size of the file, computed for float32 numbers: the publishers do not give it."""
+        """Size of the file, of float32 numbers: the publishers do not give it."""
         return 4 * self.parameters
 
 
@@ -81,14 +81,19 @@ def resolve(name_or_path: weights.File, *, folder: Path | None = None) -> Path:
     """The file of a name in `CHECKPOINTS`, in or downloaded into a folder, or of a path; DistillError without one."""
     text = os.fspath(name_or_path)
     if text not in CHECKPOINTS:
-        return _local(text)
+        path = Path(text).expanduser()
+        if path.is_file():
+            return path
+        if path.suffix not in SUFFIXES and len(path.parts) == 1:
+            raise unknown("checkpoint", text, [*CHECKPOINTS, f"a path ending in {' or '.join(SUFFIXES)}"])
+        hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
+        raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
     checkpoint, lock = CHECKPOINTS[text], cache().with_name("checkpoints.lock.json")
-    path = at_hand(checkpoint, folder)
-    if path is None:
-        target, by_hand = (folder or cache()) / checkpoint.file, _folders(folder)[0]
-        return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
-    check_digest(text, path, lock)
-    return path
+    if held := at_hand(checkpoint, folder):
+        check_digest(text, held, lock)
+        return held
+    target, by_hand = (folder or cache()) / checkpoint.file, _folders(folder)[0]
+    return fetch(checkpoint.url, target, lambda whole: check_digest(text, whole, lock), by_hand=by_hand)
 
 
 def at_hand(checkpoint: Checkpoint, folder: Path | None = None) -> Path | None:
@@ -101,11 +106,11 @@ def load(
 ) -> dict[str, weights.Tree]:
     """Loads a checkpoint, a name or a path (see `timm_names`), into a model: its variables, as float32 NumPy arrays.
 
-    `image_shape` is (height, width, channels) of the images it is for; a ViT's position embedding is resized to it.
-    With `replace_head` a head of another number of classes is replaced by zeros, which is printed. DistillError as
-    `resolve`, or if the file is damaged or does not fit the model.
+    A ViT's position embedding is resized to `image_shape`, (height, width, channels). With `replace_head` a head of
+    another number of classes becomes zeros, which is printed. DistillError if there is none, or it does not fit.
     """
     from distill_lib import models
+    from distill_lib.models import vit
 
     path = resolve(name_or_path)
     expected = weights.flatten(weights.pack(models.shapes(model, image_shape)))
@@ -116,7 +121,12 @@ def load(
         if value.dtype.itemsize > 4 and np.abs(value).max(initial=0) > np.finfo(np.float32).max:
             raise DistillError(f"{path}: {name} holds numbers that float32 does not; get another file.")
         flat[name] = value.astype(np.float32, copy=False)
-    flat = bit_names.fit_head(_positioned(flat, expected, image_shape[0]), expected, str(path), replace=replace_head)
+    if {_POSITIONS, "embedding/kernel"} <= flat.keys() & expected.keys():
+        have, want = flat[_POSITIONS].shape, expected[_POSITIONS].shape
+        if have != want and (have[:1], have[2:]) == (want[:1], want[2:]):
+            resized = weights.flatten(vit.resize_positions(weights.unflatten(flat), image_shape[0]))
+            flat[_POSITIONS] = np.asarray(resized[_POSITIONS])
+    flat = bit_names.fit_head(flat, expected, str(path), replace=replace_head)
     return weights.unpack(weights.match(weights.unflatten(flat), weights.unflatten(expected), str(path)))
 
 
@@ -130,8 +140,8 @@ def arrays(path: Path, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Path | None = None) -> Path:
     """Downloads a file to a path, which is returned; one that is there stays.
 
-    It gets its name once it is whole and `accept`, which is called with the path of the download, has not raised. What
-    goes wrong is tried once more, and then a DistillError, which asks for the file in `by_hand` (the path's folder).
+    It gets its name once it is whole and `accept` has not raised for it. What goes wrong is tried once more, and then a
+    DistillError, which asks for the file in `by_hand` (the path's folder).
     """
     import pooch
 
@@ -155,7 +165,14 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
 
 def check_digest(name: str, path: Path, lock: Path) -> None:
     """Compares a file's SHA-256 with what the lock recorded at the name's first use; DistillError if it differs."""
-    digest, entries = weights.sha256(path), _read_lock(lock)
+    digest = weights.sha256(path)
+    try:
+        entries = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+        sound = all(isinstance(value, str) for value in entries.values())
+    except (OSError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise DistillError(f"{lock} is not a readable lock file; repair it, or remove it to record all files anew.")
     if name not in entries:
         try:
             weights.load_npz(path)
@@ -200,47 +217,14 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read_lock(lock: Path) -> dict[str, str]:
-    try:
-        entries = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else {}
-    except (OSError, ValueError):
-        entries = None
-    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
-        raise DistillError(f"{lock} is not a readable lock file; repair it, or remove it to record all files anew.")
-    return entries
-
-
 def _folders(folder: Path | None) -> list[Path]:
     if folder is not None:
         return [folder]
-    if not (named := os.environ.get("DISTILL_CHECKPOINTS")):
-        return [cache()]
-    if not (first := Path(named).expanduser()).is_dir():
-        raise DistillError(f"DISTILL_CHECKPOINTS names {first}, which is no folder; make it, or unset the variable.")
-    return [first, cache()]
-
-
-def _local(text: str) -> Path:
-    path = Path(text).expanduser()
-    if path.is_file():
-        return path
-    if path.suffix not in SUFFIXES and len(path.parts) == 1:
-        raise unknown("checkpoint", text, [*CHECKPOINTS, f"a path ending in {' or '.join(SUFFIXES)}"])
-    hint = f", or give the name {path.stem} to have it downloaded" if path.stem in CHECKPOINTS else ""
-    raise DistillError(f"no checkpoint at {text}; check the path{hint}.")
-
-
-def _positioned(flat: dict[str, np.ndarray], expected: Mapping[str, Any], side: int) -> dict[str, np.ndarray]:
-    """Resizes a ViT's position embedding if its length is all that does not fit."""
-    from distill_lib.models import vit
-
-    if not {_POSITIONS, "embedding/kernel"} <= flat.keys() & expected.keys():
-        return flat
-    have, want = flat[_POSITIONS].shape, expected[_POSITIONS].shape
-    if have == want or (have[:1], have[2:]) != (want[:1], want[2:]):
-        return flat
-    resized = weights.flatten(vit.resize_positions(weights.unflatten(flat), side))
-    return flat | {_POSITIONS: np.asarray(resized[_POSITIONS])}
+    named = [Path(name).expanduser() for name in filter(None, [os.environ.get("DISTILL_CHECKPOINTS")])]
+    for place in named:
+        if not place.is_dir():
+            raise DistillError(f"DISTILL_CHECKPOINTS names {place}, which is no folder; make it, or unset it.")
+    return [*named, cache()]
 
 
 def table(folder: Path | None = None) -> str:
@@ -249,5 +233,4 @@ def table(folder: Path | None = None) -> str:
     for each in CHECKPOINTS.values():
         top1, where = "-" if each.top1 is None else f"{each.top1:g}", str(at_hand(each, folder) or "no")
         rows.append((each.name, each.model, f"about {each.about_bytes / 1e6:.0f} MB", top1, where, each.source))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return aligned(rows)

@@ -32,7 +32,7 @@ _LOWEST = float(np.finfo(np.float16).min)
 _HEADER = "header.json"
 _LOCK = ".lock"  # of `checkpoint.alone`, while soft labels are stored
 Fields = Mapping[str, Any]
-_FIELDS = dict.fromkeys(("format", "kept", "steps", "views", "shard_steps"), int) | {"about": dict}
+_FIELDS = ("kept", "steps", "views", "shard_steps", "about")
 
 
 class SoftLabels(NamedTuple):
@@ -77,7 +77,6 @@ def _half(values: jax.Array) -> jax.Array:
 
 
 def _index(num_classes: int) -> np.dtype:
-    """The smallest type that counts the classes."""
     return np.min_scalar_type(num_classes - 1)
 
 
@@ -145,8 +144,7 @@ class Store:
     def check(self, step: int, images: jax.Array) -> None:
         """Compares what a student is shown, (batch, size, size, channels), with what the teacher was shown.
 
-        The header cannot know whether JAX still draws the same numbers, or pictures were exchanged. To look waits for
-        the device, so only the first step of a shard is looked at, of small shards one in `SHARD_STEPS` steps.
+        JAX may draw other numbers, or pictures be exchanged. To look waits for the device: one step of a shard it is.
         """
         shard, place = divmod(step, self.shard_steps)
         if place or step % SHARD_STEPS >= self.shard_steps:
@@ -159,10 +157,9 @@ class Store:
             )
 
     def add(self, batches: list[SoftLabels], means: np.ndarray) -> Store:
-        """Writes the soft labels of the next shard's steps, NumPy arrays, and then the header; returns the new store.
+        """Writes the next shard's steps, NumPy arrays, and then the header; returns the new store, or DistillError.
 
-        `means` are the `mean_pixels` of the first step's views. DistillError if a logit is not finite, or writing
-        fails.
+        `means` are the `mean_pixels` of the first step's views.
         """
         shard = self.steps // self.shard_steps
         columns = zip(SoftLabels._fields, zip(*batches, strict=True), strict=True)
@@ -174,7 +171,6 @@ class Store:
         return _written(replace(self, steps=steps, views=views))
 
     def _digest(self, shard: int) -> str:
-        """Of everything that decides what a shard holds."""
         about = {"format": FORMAT, "about": self.about, "kept": self.kept, "shard_steps": self.shard_steps}
         return _checksum(about | {"shard": shard})
 
@@ -192,10 +188,9 @@ class Store:
 def begin(
     folder: str | os.PathLike[str], about: Fields, kept: int, *, steps: int, num_classes: int, batch_size: int
 ) -> Store:
-    """Starts a store, or goes on with one whose writing was stopped or that shall cover more steps.
+    """Starts a store, or goes on with one whose writing was stopped or that shall cover more steps, as far as whole.
 
-    Returns it as far as it is whole. DistillError if the folder holds anything but soft labels of the same JSON-able
-    `about` that keep as many logits, or cannot be written.
+    DistillError if the folder holds anything but soft labels of the same JSON-able `about` that keep as many logits.
     """
     folder = Path(folder)
     if not (folder / _HEADER).is_file():
@@ -225,16 +220,14 @@ def load(folder: str | os.PathLike[str]) -> Store:
         )
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
-        kinds = {name: type(header[name]) for name in _FIELDS}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        kinds = {}
-    if kinds != _FIELDS:
-        raise DistillError(f"{path} is damaged; delete {folder} and store the soft labels again.")
-    if (version := header["format"]) != FORMAT:
+        version, sound = header["format"], header.pop("checksum", None) == _checksum(header)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        version, sound = FORMAT, False
+    if version != FORMAT:
         raise DistillError(f"{path} has format {version}, this version reads {FORMAT}; store the soft labels again.")
-    if header.pop("checksum", None) != _checksum(header):
+    if not sound:
         raise DistillError(f"{path} is damaged; delete {folder} and store the soft labels again.")
-    return Store(folder=folder, **{name: header[name] for name in _FIELDS if name != "format"})
+    return Store(folder=folder, **{name: header[name] for name in _FIELDS})
 
 
 @jax.jit
@@ -248,7 +241,7 @@ def _plain(about: Fields) -> dict[str, Any]:
 
 
 def _written(store: Store) -> Store:
-    header = {name: getattr(store, name) for name in _FIELDS if name != "format"} | {"format": FORMAT}
+    header = {name: getattr(store, name) for name in _FIELDS} | {"format": FORMAT}
     content = json.dumps(header | {"checksum": _checksum(header)}, indent=1, sort_keys=True) + "\n"
     weights.write_atomically(store.folder / _HEADER, content.encode())
     return store

@@ -77,10 +77,9 @@ def load(
 ) -> Teacher:
     """Loads a teacher for images of these classes, channels and views, and computes once what never changes about it.
 
-    The name is in `EMBEDDED`, published, a path (an .npz that names its model, or a file of timm's: `timm_names`),
-    MODULE:FUNCTION (see `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels, whatever the student
-    sees. Several with " + " between are an ensemble, which averages "logits" or "probabilities". The dtype, "float32"
-    or "bfloat16", is what they compute in. DistillError where there is none, or it does not fit.
+    The name is in `EMBEDDED`, published, a path (an .npz that names its model, or timm's: see `timm_names`),
+    MODULE:FUNCTION (see `teachers.function`), or "mock"; "fashion@36" is shown views of 36 pixels. Several with " + "
+    between are an ensemble, which averages "logits" or "probabilities". DistillError where one does not fit.
     """
     loaded = [_member(*part, num_classes, (resolution, resolution, channels), dtype) for part in parts(name)]
     members, variables, hashes = zip(*loaded, strict=True)

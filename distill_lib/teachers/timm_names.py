@@ -4,16 +4,15 @@ Which arrays there are follows from what a model of this library wants. Convolut
 and dense layers (out, in), some of them 1 x 1 convolutions; a ViT's query, key and value are one matrix. A file of
 timm's is `model.safetensors` with `config.json` beside it, which says what the network is and wants to be shown.
 
-References:
-    github.com/huggingface/pytorch-image-models, timm/models: resnetv2.py, mobilenetv3.py, efficientnet.py,
-    vision_transformer.py, and _hub.py for config.json.
+See github.com/huggingface/pytorch-image-models, timm/models, and _hub.py there for config.json.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,77 +22,38 @@ from distill_lib import weights
 from distill_lib.errors import DistillError, unknown
 
 Flat = dict[str, np.ndarray]
-Rules = Mapping[str, str | Callable[[re.Match[str]], str]]
 
 SUFFIX = ".safetensors"
-NETWORKS = {
-    **{f"bit_r{size}": f"resnetv2_{size}_bit" for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")},
-    **{f"mobilenet_v3_{size}_bn": f"mobilenetv3_{size}_100" for size in ("large", "small")},
-    "efficientnet_lite0": "tf_efficientnet_lite0",
-    **{f"vit_{size}16": f"vit_{name}_patch16_224" for size, name in (("ti", "tiny"), ("s", "small"), ("b", "base"))},
-}
+FILE = Path(__file__).parents[1] / "data" / "parameter_names.toml"
+RULES: dict[str, dict[str, str]] = tomllib.loads(FILE.read_text(encoding="utf-8"))
+"""How names are changed, as the file says."""
+NETWORKS = RULES["networks"]
 """timm's names of the networks that it has, by their names here."""
 
-_BIT: Rules = {
-    r"block(\d+)/unit(\d+)/": lambda match: f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}.",
-    r"gn(\d)/": r"norm\1/",
-    r"conv_proj/": "downsample.conv/",
-    r"root_block/conv_root/": "stem.conv/",
-    r"norm-pre-head/": "norm/",
-    r"^head/": "head.fc/",
-}
-_VIT: Rules = {
-    r"Transformer/encoderblock_(\d+)/": r"blocks.\1.",
-    r"LayerNorm_0/": "norm1/",
-    r"LayerNorm_2/": "norm2/",
-    r"MultiHeadDotProductAttention_1/out/": "attn.proj/",
-    r"MultiHeadDotProductAttention_1/(query|key|value)/": r"attn.\1/",
-    r"MlpBlock_3/Dense_(\d)/": lambda match: f"mlp.fc{int(match[1]) + 1}/",
-    r"Transformer/posembed_input/pos_embedding": "pos_embed",
-    r"Transformer/encoder_norm/": "norm/",
-    r"^embedding/": "patch_embed.proj/",
-    r"^cls$": "cls_token",
-}
-_MOBILE: dict[str, Any] = {
-    r"^batch_stats/": "",
-    r"stage(\d+)/block(\d+)/": lambda match: f"blocks.{int(match[1]) - 1}.{int(match[2]) - 1}.",
-    r"squeeze/(reduce|expand)/": r"se.conv_\1/",
-    r"stem/conv/": "conv_stem/",
-    r"stem/norm/": "bn1/",
-    r"^head/": "classifier/",
-}
-_EXPANDING = {"expand/conv/": "conv_pw/", "expand/norm/": "bn1/", "depthwise/conv/": "conv_dw/"} | {
-    "depthwise/norm/": "bn2/", "project/conv/": "conv_pwl/", "project/norm/": "bn3/"
-}  # fmt: skip
-_NARROW = {"depthwise/conv/": "conv_dw/", "depthwise/norm/": "bn1/", "project/conv/": "conv_pw/"} | {
-    "project/norm/": "bn2/"
-}
-_KINDS = {r"/(kernel|scale)$": ".weight", r"/bias$": ".bias", r"/(mean|var)$": r".running_\1"}
 _AS_CONVOLUTION = re.compile(r"head\.fc\.|conv_head\.|\.se\.")  # dense layers here, 1 x 1 convolutions there
 _PARTS = ("query", "key", "value")
 
 
 def timm_name(name: str, names: Collection[str]) -> str:
     """What timm calls an array of a network that has these; of query, key and value each by itself."""
-    if "cls" in names:
-        return _replaced(name, _VIT)
-    if "root_block/conv_root/kernel" in names:
-        return _replaced(name, _BIT)
-    if "hidden/kernel" in names:
-        stages = max(int(match[1]) for each in names if (match := re.match(r"stage(\d+)/", each)))
-        outside = {r"last/conv/": f"blocks.{stages}.0.conv/", r"last/norm/": f"blocks.{stages}.0.bn1/"}
-        outside |= {r"hidden/": "conv_head/"}
-    else:
-        outside = {r"last/conv/": "conv_head/", r"last/norm/": "bn2/"}
-    block = re.sub(r"^batch_stats/|[^/]+/(conv|norm)/\w+$", "", name)
-    parts = _EXPANDING if f"{block}expand/conv/kernel" in names else _NARROW
-    return _replaced(name, _MOBILE | outside | parts)
+    rules = RULES["vit" if "cls" in names else "bit"]
+    if "cls" not in names and "root_block/conv_root/kernel" not in names:
+        block = re.sub(r"^batch_stats/|[^/]+/(conv|norm)/\w+$", "", name)
+        parts = RULES["expanding" if f"{block}expand/conv/kernel" in names else "narrow"]
+        outside = {"last/conv/": "conv_head/", "last/norm/": "bn2/"}
+        if "hidden/kernel" in names:
+            stages = max(int(match[1]) for each in names if (match := re.match(r"stage(\d+)/", each)))
+            outside = {"last/conv/": f"blocks.{stages}.0.conv/", "last/norm/": f"blocks.{stages}.0.bn1/"}
+            outside["hidden/"] = "conv_head/"
+        rules = RULES["mobile"] | outside | parts
+    return renamed(name, rules | RULES["kinds"])
 
 
-def _replaced(name: str, rules: Rules) -> str:
-    for pattern, theirs in [*rules.items(), *_KINDS.items()]:
+def renamed(name: str, rules: Mapping[str, str]) -> str:
+    """A name after the replacements of a table of `RULES`."""
+    for pattern, theirs in rules.items():
         name = re.sub(pattern, theirs, name)
-    return name
+    return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) - 1), name)
 
 
 def to_timm(ours: Flat) -> Flat:
@@ -115,10 +75,9 @@ def to_timm(ours: Flat) -> Flat:
 
 
 def to_ours(theirs: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> Flat:
-    """Arrays of timm's as a model of this library wants them.
+    """Arrays of timm's as a model wants them, of which `expected` has the arrays or shapes, as `to_timm` takes them.
 
-    `expected` has the model's arrays, or their shapes, as `to_timm` takes them. What is missing or surplus stays so,
-    and a position embedding or a head of another size too, for `weights.match` to tell.
+    What is missing, surplus or of another size stays so, for `weights.match` to tell.
     """
     left = {name: value for name, value in theirs.items() if not name.endswith(".num_batches_tracked")}
     for name in [name for name in left if ".qkv." in name]:
@@ -136,20 +95,14 @@ def to_ours(theirs: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> Fl
 
 
 def read(path: Path, expected: Mapping[str, Any]) -> Flat:
-    """The arrays of a file of safetensors as a model wants them, `expected` as of `to_ours`.
-
-    Raises DistillError if it cannot be read, holds numbers that are not finite, or the package is not installed.
-    """
+    """The arrays of a file of safetensors as a model wants them, as of `to_ours`; DistillError if it is damaged."""
     arrays, _ = _opened(path)
     weights.refuse_not_finite(arrays, path)
     return arrays if any("/" in name for name in arrays) else to_ours(arrays, expected)
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What a file of safetensors, or `config.json` beside it, says of its network: model, resolution, input_range.
-
-    Raises DistillError if neither does, or timm's network is none of `NETWORKS`.
-    """
+    """Model, resolution and input_range of a file of safetensors, by itself or `config.json`; DistillError for none."""
     _, metadata = _opened(path, ())
     if "model" in metadata:  # an export of this library
         told = {name: json.loads(metadata[name]) for name in ("input_range", "image_shape") if name in metadata}
@@ -179,7 +132,6 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def _opened(path: Path, names: Collection[str] | None = None) -> tuple[Flat, dict[str, str]]:
-    """The arrays of these names, or all, and the metadata of a file of safetensors."""
     try:
         from safetensors import safe_open
     except ImportError as error:

@@ -25,17 +25,18 @@ def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
     assert found["a"].rounds == 3 and 0 <= found["a"].low <= found["a"].median <= found["a"].high
 
 
-def test_a_benchmark_leaves_a_record(tmp_path: Path) -> None:
+def test_a_benchmark_leaves_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows with all of their timings, and the machine; read back as they were."""
     rows = [{"model": "a", "step": timing.Timing(0.012, 0.01, 0.02, 5), "ratio": 1.234567, "images": 8}]
-    path = timing.write("made_up", rows, tmp_path)
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
+    path = timing.write("made_up", rows)
     assert {"device", "date", "commit", "versions"} <= json.loads(path.read_text()).keys()
-    content = timing.read("made_up", tmp_path)
+    content = timing.read("made_up")
     assert content is not None and content["rows"] == rows
-    assert "medians of 5 rounds" in tables.provenance("made_up", tmp_path)
-    assert timing.read("never_run", tmp_path) is None
+    assert "medians of 5 rounds" in tables.provenance("made_up")
+    assert timing.read("never_run") is None
     path.rename(path.with_name("renamed.json"))  # as a benchmark may be, after its record was made
-    renamed = timing.read("renamed", tmp_path)
+    renamed = timing.read("renamed")
     assert renamed is not None and renamed["benchmark"] == "renamed"
     assert timing.table(rows).splitlines()[1].split() == ["a", "12.0", "ms", "1.23", "8"]
     assert timing.cell("step", timing.Timing(0.00107, 0.001, 0.002, 5)) == "1.07 ms", "a ratio beside it has to be seen"

@@ -16,7 +16,7 @@ from distill_lib.bench.peers import distill_step
 from distill_lib.errors import DistillError
 
 SMALL = {"student": "bit_r11w8", "policy": "mix", "resolution": 8}
-TINY = step.Case("tiny", ("fashion", "quick", SMALL), (step.PLAIN, step.COMPILED), 1)
+TINY = step.Case("tiny", ("fashion", "quick"), SMALL, (step.PLAIN, step.COMPILED), 1)
 FACTS = {
     "version": "torch 9",
     "device": "gpu",

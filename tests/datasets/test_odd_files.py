@@ -81,14 +81,15 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[datasets.Source
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
-def test_an_odd_file_is_a_broken_image_whatever_is_wrong_with_it(odd: tuple[datasets.Source, str]) -> None:
+def test_an_odd_file_is_a_broken_image_whatever_is_wrong_with_it(
+    odd: tuple[datasets.Source, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another image stands in for it, or the run stops with its name: as asked. In memory it is an error at once."""
     source, reason = odd
-    lines: list[str] = []
     options = {"seed": 0, "batch_size": len(source), "student_size": 8, "workers": 0}
     bad: dict[int, str] = {}
-    next(stream.batches(source, **options, report=lines.append, bad=bad))
-    assert list(bad) == [0] and reason in lines[0]
+    next(stream.batches(source, **options, bad=bad))
+    assert list(bad) == [0] and reason in capsys.readouterr().err
     with pytest.raises(DistillError, match=reason):
         next(stream.batches(source, **options, on_bad_image="raise"))
     with pytest.raises(DistillError, match=rf"(?s)cannot be decoded \(.*{reason}.*replace or remove it"):

@@ -127,7 +127,7 @@ def half(found: models.Variables) -> models.Variables:
 
 def _places() -> dict[str, str]:
     """Every published layer, such as "_blocks.1._bn0", and its path in our variables."""
-    sizes = [len(rows) for rows in mobilenets.lite_stages()]
+    sizes = [len(rows) for rows in mobilenets.stages(mobilenets.LITE)]
     blocks = [f"stage{stage}/block{block + 1}" for stage, size in enumerate(sizes, 1) for block in range(size)]
     inside = {
         f"_blocks.{number}.{layer}": f"{block}/{place}"

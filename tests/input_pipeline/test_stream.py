@@ -123,17 +123,25 @@ def test_a_shared_view_is_decoded_once_and_an_independent_one_is_another() -> No
     assert take(1, policy="labels")[0].teacher == {}
 
 
-def test_workers_change_nothing_but_the_speed() -> None:
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is told of broken images."""
+    told: list[str] = []
+    monkeypatch.setattr(stream.logger, "warning", lambda text, what: told.append(text % what))
+    return told
+
+
+def test_workers_change_nothing_but_the_speed(lines: list[str]) -> None:
     """Two of them, from the middle on, with broken images: the same batches and report. They end with the stream."""
-    source, lines = Photos(broken=(3, 4), cut=(20,)), ([], [])
+    source = Photos(broken=(3, 4), cut=(20,))
     options = {"seed": 5, "batch_size": BATCH, "student_size": SIZE, "start_step": 2}
     options |= {"teacher_sizes": (16,), "policy": "ind/ic"}
-    alone = take(6, source, report=lines[0].append, **options)
+    alone = take(6, source, **options)
     before = running()
-    found = stream.batches(source, workers=2, report=lines[1].append, **options)
+    found = stream.batches(source, workers=2, **options)
     for ours, theirs in zip(alone, found, strict=False):
         assert_equal(ours, theirs)
-    assert lines[0] == lines[1] and len(lines[0]) == 3
+    assert lines[:3] == lines[3:] and len(lines) == 6
     started = running() - before
     assert len(started) == 2
     found.close()
@@ -204,12 +212,12 @@ def test_the_rows_of_several_processes_are_a_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["broken", "cut"])
-def test_a_broken_image_is_told_once_and_the_next_one_is_shown(kind: str) -> None:
+def test_a_broken_image_is_told_once_and_the_next_one_is_shown(kind: str, lines: list[str]) -> None:
     """With file name and index; 36 and 0 are neighbours. It is counted, and the others are as they were."""
-    source, lines = Photos(**{kind: (36, 0, 7)}), []
+    source = Photos(**{kind: (36, 0, 7)})
     options = {"seed": 5, "batch_size": COUNT, "student_size": SIZE, "workers": 0}
     bad: dict[int, str] = {}
-    batches = list(itertools.islice(stream.batches(source, report=lines.append, bad=bad, **options), 3))
+    batches = list(itertools.islice(stream.batches(source, bad=bad, **options), 3))
     assert bad == {index: f"photo_{index}.jpg" for index in (36, 0, 7)}
     assert len(lines) == 3 and "image 7, photo_7.jpg, cannot be decoded (" in "\n".join(lines)
     for batch, good in zip(batches, take(3, batch_size=COUNT), strict=True):
@@ -233,10 +241,10 @@ def test_where_nothing_can_be_decoded_the_run_stops(monkeypatch: pytest.MonkeyPa
     """Rather than search for ever; threads tell it as well."""
     for workers in (0, 2):
         with pytest.raises(DistillError, match="none of 37 images up to .* can be decoded"):
-            take(1, Photos(broken=tuple(range(COUNT))), report=lambda line: None, workers=workers)
+            take(1, Photos(broken=tuple(range(COUNT))), workers=workers)
     monkeypatch.setattr(stream, "ATTEMPTS", 4)
     with pytest.raises(DistillError, match="none of 4 images"):
-        take(5, Photos(cut=(10, 11, 12, 13)), report=lambda line: None)
+        take(5, Photos(cut=(10, 11, 12, 13)))
 
 
 def test_by_default_broken_images_are_told_on_stderr(capsys: pytest.CaptureFixture) -> None:

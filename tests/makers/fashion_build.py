@@ -188,9 +188,9 @@ def verify(source: Path | None, data: Path = DATA) -> str:
         DistillError: bytes differ; the message says whether the pixels do.
     """
     check(data)
-    sums = read_sums(data / "fashion")
+    sums = read_sums(data / "fashion" / SUMS)
     with tempfile.TemporaryDirectory() as temporary:
-        rebuilt = read_sums(build(source, Path(temporary)))
+        rebuilt = read_sums(build(source, Path(temporary)) / SUMS)
         if rebuilt == sums:
             return f"{data / 'fashion'}: {len(sums)} files equal the rebuilt ones, byte for byte."
         different = sorted(name for name, _ in sums.items() ^ rebuilt.items())

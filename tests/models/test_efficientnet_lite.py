@@ -11,6 +11,7 @@ import seeded
 
 from distill_lib import models, weights
 from distill_lib.models import mobilenets
+from distill_lib.models.mobile_layers import Row
 
 SEED = 5
 SIDE = 32
@@ -19,7 +20,9 @@ SIDE = 32
 @pytest.fixture
 def few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network with the stem, the head and three blocks, so that nothing takes long to compile."""
-    monkeypatch.setattr(mobilenets, "LITE_STAGES", ((1, 3, 1, 1, 16), (2, 5, 2, 6, 24)))
+    widths = ((3, 32, 16, 1), (5, 96, 24, 2), (5, 144, 24, 1))  # kernel, expanded, out, stride
+    rows = [Row(size, expanded, features, False, "relu6", stride) for size, expanded, features, stride in widths]
+    monkeypatch.setitem(mobilenets.ROWS, mobilenets.LITE, rows)
     monkeypatch.setattr(mobilenets, "LITE_LAST", 64)
 
 
@@ -44,7 +47,7 @@ def test_published_size() -> None:
 
 def test_blocks() -> None:
     """16 blocks in 7 stages; only the first block of a stage has a stride, and expands from the stage before."""
-    stages = mobilenets.lite_stages()
+    stages = mobilenets.stages(mobilenets.LITE)
     assert [len(rows) for rows in stages] == [1, 2, 2, 3, 3, 4, 1]
     assert [row.stride for rows in stages for row in rows] == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
     assert [(row.expanded, row.features) for row in stages[1]] == [(96, 24), (144, 24)]

@@ -10,25 +10,20 @@ import pytest
 import seeded
 
 from distill_lib import models, weights
-from distill_lib.models import layers, mobile_layers, mobilenets
+from distill_lib.models import layers, mobile_layers
 from distill_lib.models.mobile_layers import ConvNorm, Layers, MobileNet, Row
 
 SEED = 3
 SIDE = 32
-TINY = mobilenets.Size(  # every kind of block once, so that nothing takes long to compile
-    rows=(
-        Row(3, 16, 16, True, "relu", 1),
-        Row(3, 64, 24, False, "relu", 2),
-        Row(5, 72, 24, True, "hard_swish", 1),
-    ),
-    last=48,
-    hidden=32,
+STAGES = (  # every kind of block once, so that nothing takes long to compile
+    (Row(3, 16, 16, True, "relu", 1),),
+    (Row(3, 64, 24, False, "relu", 2), Row(5, 72, 24, True, "hard_swish", 1)),
 )
 
 
 def tiny(norm: str, dtype: str = "float32") -> MobileNet:
     """A network of three blocks and ten classes."""
-    return mobilenets.build(TINY, norm, 10, dtype)
+    return MobileNet(10, 16, STAGES, 48, 32, "hard_swish", Layers(norm=norm), dtype)
 
 
 def drawn(model, side: int = SIDE) -> tuple[dict, np.ndarray]:

@@ -26,7 +26,7 @@ from distill_lib.train import setup, step
 teacher, student, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 tiny.register()
 rows = (mobilenets.Row(3, 16, 16, False, "relu", 1), mobilenets.Row(3, 24, 16, True, "hard_swish", 2))
-mobilenets.SIZES["tiny"] = mobilenets.Size(rows, last=24, hidden=32)
+mobilenets.ROWS["tiny"], mobilenets.WIDTHS["tiny"] = rows, (24, 32)
 task = setup.prepare(tiny.recipe(teacher, policy="mix", student=student, epochs=25, warmup_steps=0))
 
 

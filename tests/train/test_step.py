@@ -28,7 +28,8 @@ STUDENT = "mobilenet_v3_tiny_bn"
 def with_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `STUDENT` known: two blocks of the mobile network with BatchNorm."""
     rows = (Row(3, 16, 16, False, "relu", 1), Row(3, 24, 16, True, "hard_swish", 2))
-    monkeypatch.setitem(mobilenets.SIZES, "tiny", mobilenets.Size(rows, last=24, hidden=32))
+    monkeypatch.setitem(mobilenets.ROWS, "tiny", rows)
+    monkeypatch.setitem(mobilenets.WIDTHS, "tiny", (24, 32))
 
 
 @pytest.fixture(scope="module")

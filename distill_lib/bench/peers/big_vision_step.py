@@ -51,7 +51,6 @@ def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], dict[str, Any]]:
 
 
 def _update(case: dict[str, Any], models: dict[str, Any], params: dict[str, Any]) -> tuple[Callable[..., Any], Any]:
-    """The jitted step and the optimiser's first state."""
     import jax
     import jax.numpy as jnp
     import ml_collections

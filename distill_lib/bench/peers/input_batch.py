@@ -1,7 +1,4 @@
-"""Batches of crops, as `case["form"]` says: by this library ("threads"), or by tf.data.
-
-The form "plain" of tf.data decodes the whole image, "fused" decodes only the crop.
-"""
+"""Batches of crops: this library's "threads", or tf.data, which decodes all ("plain") or only the crop ("fused")."""
 
 from __future__ import annotations
 

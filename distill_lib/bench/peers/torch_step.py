@@ -50,7 +50,6 @@ class _Unit(nn.Module):
 
 
 def _net(about: dict[str, Any], classes: int, channels: int) -> nn.Sequential:
-    """A ResNet-v2; its parts have the checkpoints' names."""
     kernel, stride, pools = about["stem"]
     inputs, groups, net = about["width"], about["groups"], nn.Sequential()
     net.add_module("root_block", nn.Sequential(OrderedDict(conv_root=_Conv(channels, inputs, kernel, stride))))
@@ -156,7 +155,6 @@ def _view(case: dict[str, Any], images: Any) -> Any:
 
 
 def _normalize(images: Any) -> Any:
-    """Maps uint8 to float32 in [-1, 1]."""
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
