@@ -105,7 +105,12 @@ def test_a_teacher_of_timm_is_shown_what_it_was_trained_on(tmp_path: Path, maker
 def test_a_vision_transformer_for_another_side_has_its_positions_resized(tmp_path: Path, makers: Any) -> None:
     about = {"input_size": [3, SIDE, SIDE], "mean": [0.5] * 3, "std": [0.5] * 3, "architecture": "vit_tiny_patch16_224"}
     path = written(tmp_path, in_timm("vit_ti16", variables_of("vit_ti16"), makers), **about)
-    assert facts_of(path) == {"model": "vit_ti16", "resolution": SIDE, "input_range": [-1.0, 1.0]}
+    assert facts_of(path) == {
+        "model": "vit_ti16",
+        "resolution": SIDE,
+        "input_range": [-1.0, 1.0],
+        "compression": "none",
+    }
     read = published.load(path, models.create("vit_ti16", 10), (48, 48, 3))
     assert read["params"]["Transformer"]["posembed_input"]["pos_embedding"].shape == (1, 10, vit.WIDTHS["vit_ti16"])
 
