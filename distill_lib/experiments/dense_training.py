@@ -108,13 +108,13 @@ def _train(group: Sequence[Recipe], folder: Path, mock: bool) -> None:
             own.append(row | _judged(net, params, "validation", data, expected)[0])
         states = [(params, optimizer, jnp.zeros(())) for params, optimizer, _ in states]
         logger.info("%s %s: step %d/%d, loss %.3f", lead.study, lead.policy, step, total, rows[0][-1]["loss"])
-    seconds = time.perf_counter() - began
+    about = _about(lead, total, time.perf_counter() - began, data) | {"students_per_step": len(group), "mock": mock}
     for recipe, own, (params, *_) in zip(group, rows, states, strict=True):
         result, maps = _judged(net, params, "test", data, expected)
         result |= _judged(net, params, "crops", data, expected)[0] | {"train_loss": own[-1]["loss"]}
-        _write(_place(folder, recipe), recipe, result, own, (total, seconds, len(group)), data, maps)
-        tree = weights.pack({"params": jax.device_get(params)})
-        weights.save_npz(_place(folder, recipe) / "student.npz", tree, {"model": recipe.student})
+        place, tree = _place(folder, recipe), weights.pack({"params": jax.device_get(params)})
+        weights.save_npz(place / "student.npz", tree, {"model": recipe.student})
+        _write(place, recipe, about | {"result": result}, own, maps)
 
 
 def _initial(recipe: Recipe, net: Dense) -> State:
@@ -170,23 +170,19 @@ def _program(net: Dense) -> Callable[[models.Variables, jax.Array], jax.Array]:
     return jax.jit(functools.partial(models.logits, net))
 
 
-def _write(
-    place: Path,
-    recipe: Recipe,
-    result: records.Row,
-    rows: list[records.Row],
-    effort: tuple[int, float, int],
-    data: dict[str, Scenes],
-    maps: np.ndarray,
-) -> None:
-    steps, seconds, together = effort
+def _about(recipe: Recipe, steps: int, seconds: float, data: dict[str, Scenes]) -> records.Record:
+    """What the records of students that were trained together have in common."""
     digest = hashlib.sha256(b"".join(each.images.tobytes() + each.truth.tobytes() for each in data.values()))
-    about: records.Record = {"run_id": place.name, "study": recipe.study, "mock": recipe.variant == "smoke"}
-    about["teacher"] = {"name": recipe.teacher, "sha256": weights.sha256(TEACHER)} if recipe.has_teacher else None
-    about |= {"recipe": dataclasses.asdict(recipe), "result": result, "steps": steps, "resumed": 0}
-    about |= {"wall_seconds": round(seconds, 2), "images_per_second": round(steps * recipe.batch_size / seconds, 1)}
-    about |= {"students_per_step": together, "data": digest.hexdigest()[:16]}
+    about: records.Record = {"steps": steps, "resumed": 0, "wall_seconds": round(seconds, 2)}
+    about["images_per_second"] = round(steps * recipe.batch_size / seconds, 1)
+    return about | {"data": digest.hexdigest()[:16]}
+
+
+def _write(place: Path, recipe: Recipe, about: records.Record, rows: list[records.Row], maps: np.ndarray) -> None:
+    """Writes a run's pictures and, when all else lies there, its record: what has one is not trained again."""
+    teacher = {"name": recipe.teacher, "sha256": weights.sha256(TEACHER)} if recipe.has_teacher else None
+    about = about | {"run_id": place.name, "study": recipe.study, "teacher": teacher}
     picture = io.BytesIO()
     Image.fromarray(maps.astype(np.uint8).reshape(-1, CANVAS)).save(picture, "PNG")
     weights.write_atomically(place / "maps.png", picture.getvalue())
-    records.write(place, about | records.environment(), rows)
+    records.write(place, about | {"recipe": dataclasses.asdict(recipe)} | records.environment(), rows)

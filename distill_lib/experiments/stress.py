@@ -120,8 +120,12 @@ def _judged(
         return read(name, results)
     about, data, networks = _opened(runs, recipe, results, limit)
     began, truth = time.perf_counter(), None
-    for number, (family, level) in enumerate(conditions, 1):
-        form, corrupts = family if family in compression.FORMS else "none", family in corruptions.FAMILIES
+    forms = [family if family in compression.FORMS else "none" for family, _ in conditions]
+    if set(forms) != {"none"}:
+        for what, network in networks:
+            what["bytes"] = [sum(compression.size(part, form) for part in network.variables) for form in forms]
+    for number, ((family, level), form) in enumerate(zip(conditions, forms, strict=True), 1):
+        corrupts = family in corruptions.FAMILIES
         images = corruptions.corrupt(data.images, family, level) if corrupts else data.images
         shown = EvalSet(InMemory(lambda: data._replace(images=images)))  # noqa: B023
         for what, network in networks:
@@ -131,9 +135,6 @@ def _judged(
             judged = metrics.metrics(logits, data.labels, truth)
             for metric in METRICS:
                 what.setdefault(metric, []).append(round(judged[metric], 5))
-            if set(compression.FORMS) & set(dict(conditions)):
-                size = sum(compression.size(part, form) for part in network.variables)
-                what.setdefault("bytes", []).append(size)
         logger.info("%s: step %d/%d, %s %d", name, number, len(conditions), family, level)
     teacher, *students = (what for what, _ in networks)
     record: records.Record = {"schema": records.SCHEMA} | records.environment() | about | {"conditions": conditions}
