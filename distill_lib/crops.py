@@ -1,4 +1,4 @@
-"""Crop boxes from uniform random numbers, the same arithmetic for NumPy (`host_views`) and for JAX (`views`)."""
+"""Crops from uniform random numbers: the same arithmetic for NumPy (`stream`) and for JAX (`views`)."""
 
 from typing import Any
 
@@ -17,12 +17,29 @@ def centred(xp: Any, batch_size: int, side: float) -> Any:
     return xp.broadcast_to(xp.array([corner, corner, side, side], xp.float32), (batch_size, 4))
 
 
-def draw(xp: Any, uniform: Any, crop: str, area: Range, aspect: Range, ratio: Any) -> Any:
-    """Boxes (batch, 4) float32: top, left, height and width as fractions of the image, from random numbers.
+def draw(
+    xp: Any,
+    uniform: Any,
+    image_aspect: Any,
+    *,
+    crop: str,
+    flip: bool,
+    area: Range = (0.05, 1.0),
+    aspect: Range = (3 / 4, 4 / 3),
+    whole: float = 0.0,
+) -> tuple[Any, Any]:
+    """Boxes (batch, 4) float32, top, left, height and width as fractions of the image, and what is mirrored, bool.
 
-    `xp` is `numpy` or `jax.numpy`, and `uniform` (batch, 3 + CROP_ATTEMPTS) float32 in [0, 1): top, left, height,
-    aspects. `area` and `aspect` are as in `views.sample`; `ratio` is width / height of the images, (batch,) float32.
+    `xp` is `numpy` or `jax.numpy`, and `uniform` (batch, DRAWS) float32 in [0, 1), as of `views.numbers`. Options are
+    those of `views.sample`; `image_aspect` is width / height of the images, (batch,) float32.
     """
+    box = _boxes(xp, uniform[:, 3:], crop, area, aspect, image_aspect)
+    if whole:
+        box = xp.where(uniform[:, :1] < whole, centred(xp, len(box), 1.0), box)
+    return box, uniform[:, 1] < 0.5 if flip else xp.zeros(len(box), bool)
+
+
+def _boxes(xp: Any, uniform: Any, crop: str, area: Range, aspect: Range, ratio: Any) -> Any:
     batch_size = uniform.shape[0]
     if crop == "whole":
         return centred(xp, batch_size, 1.0)

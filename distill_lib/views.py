@@ -105,21 +105,37 @@ def sample(
         raise unknown("crop", crop, CROPS)
     if mixup is not None and mixup not in MIXUPS:
         raise unknown("mixup", mixup, MIXUPS)
-    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.arange(batch_size))
-    uniform = jax.vmap(lambda own: jax.random.uniform(own, (DRAWS,)))(keys)
+    uniform = numbers(key, batch_size)
     ratio = jnp.broadcast_to(jnp.asarray(image_aspect, jnp.float32), (batch_size,))
-    box = crops.draw(jnp, uniform[:, 3:], crop, area, aspect, ratio)
-    if whole:
-        box = jnp.where(uniform[:, :1] < whole, crops.centred(jnp, batch_size, 1.0), box)
-    flips = uniform[:, 1] < 0.5 if flip else jnp.zeros(batch_size, bool)
+    box, flips = crops.draw(jnp, uniform, ratio, crop=crop, flip=flip, area=area, aspect=aspect, whole=whole)
     weight = None
     if mixup:
         weight = uniform[:, 2]
         if beta != 1:  # never from the draws of boxes
-            weight = jax.vmap(lambda own: jax.random.beta(jax.random.fold_in(own, 1), beta, beta))(keys)
+            own_keys = _keys(key, batch_size)
+            weight = jax.vmap(lambda own: jax.random.beta(jax.random.fold_in(own, 1), beta, beta))(own_keys)
         weight = jnp.broadcast_to(weight[0], (batch_size,)) if mixup == "batch" else weight
         weight = jnp.maximum(weight, 1 - weight) if folded else weight
     return View(box, flips, weight)
+
+
+def view_key(seed: int) -> jax.Array:
+    """The key that all views of a run are drawn from; never that of the initialisation."""
+    return jax.random.fold_in(jax.random.key(seed), 1)
+
+
+def numbers(key: jax.Array, batch_size: int) -> jax.Array:
+    """What views are drawn from, (batch, DRAWS) float32 in [0, 1): of a key and the position in the batch alone."""
+    return jax.vmap(lambda own: jax.random.uniform(own, (DRAWS,)))(_keys(key, batch_size))
+
+
+def _keys(key: jax.Array, batch_size: int) -> jax.Array:
+    return jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.arange(batch_size))
+
+
+def teacher_key(key: jax.Array) -> jax.Array:
+    """The key of the teacher's own view in a step, of an independent policy."""
+    return jax.random.fold_in(key, crops.NO_POSITION)
 
 
 def still(batch_size: int, *, side: float = 1.0, image_aspect: jax.Array | float = 1.0) -> View:
@@ -138,7 +154,7 @@ def pair(key: jax.Array, policy: Policy, batch_size: int, *, mixup: str = "batch
     if policy.relation != "independent":
         return student, student
     assert policy.teacher is not None
-    return sample(jax.random.fold_in(key, crops.NO_POSITION), batch_size, crop=policy.teacher, **options), student
+    return sample(teacher_key(key), batch_size, crop=policy.teacher, **options), student
 
 
 def render(

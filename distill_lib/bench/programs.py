@@ -91,7 +91,7 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
         asked = (jax.tree.map(lambda leaf: whole(leaf.shape, leaf.dtype), variables),)
         macs, ensemble = flops.macs(network, shape), Ensemble((Member(folded, own),))
     program: Any = step.teach(recipe, ensemble, classes)
-    key = jax.eval_shape(lambda: step.view_key(0))
+    key = jax.eval_shape(lambda: views.view_key(0))
 
     def arrays(place: Callable[..., Any], count: int, *sides: int) -> list[Any]:
         """Targets of so many images, and their pixels at each side."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_lib import datasets, models, recipes, sharding
+from distill_lib import datasets, models, recipes, sharding, views
 from distill_lib.bench import programs
 from distill_lib.recipes import Recipe
 from distill_lib.train import step
@@ -83,5 +83,5 @@ def batches_of(task: Task, sources: Iterable[Pixels]) -> Iterator[step.Batch]:
     teacher, variables = task.asked
     teach = step.teach(task.recipe, teacher, task.num_classes)
     numbers = (np.int32(0), np.float32(task.recipe.temperature))
-    key, number, temperature, variables = jax.device_put((step.view_key(0), *numbers, variables))
+    key, number, temperature, variables = jax.device_put((views.view_key(0), *numbers, variables))
     return (teach(key, number, source, variables, temperature) for source in sources)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_lib import datasets, sharding, views
+from distill_lib import datasets, sharding
 from distill_lib.crops import centred
 from distill_lib.datasets import decode
 from distill_lib.errors import logger
@@ -136,22 +136,13 @@ class Streamed:
         self, recipe: Recipe, start: int, mesh: Mesh, targets: np.ndarray | None, teacher_sizes: Sequence[int]
     ) -> Steps:
         """See `InMemory`."""
-        sizes = set(teacher_sizes)
-        if views.policy(recipe.policy).relation != "independent":
-            sizes.discard(recipe.resolution)  # the student's crop is the teacher's
         self.substituted = {}
         given = stream.batches(
             self.source,
-            seed=recipe.order_seed,
-            batch_size=recipe.batch_size,
-            student_size=recipe.resolution,
-            teacher_sizes=tuple(sorted(sizes)),
-            start_step=start,
-            policy=recipe.policy,
-            area=recipe.crop_area,
-            whole=recipe.whole,
-            channels=self.source.dataset.channels,
-            numbered=targets is not None,  # what replaces a broken image brings its own
+            recipe,
+            start,
+            teacher_sizes=teacher_sizes,
+            targets=targets,
             rows=sharding.own_rows(recipe.batch_size),
             workers=self._workers,
             on_bad_image=self._on_bad_image,
@@ -159,10 +150,8 @@ class Streamed:
         )
         place = functools.partial(jax.make_array_from_process_local_data, sharding.split(mesh))
         with contextlib.closing(given):
-            for batch in given:
-                labels = batch.labels if targets is None else targets[batch.labels]
-                crops = Crops(batch.student, batch.teacher, labels)
-                yield batch.step, jax.tree.map(place, crops)
+            for number, crops in given:
+                yield number, jax.tree.map(place, crops)
 
 
 Split = InMemory | Streamed

@@ -74,11 +74,6 @@ class Settings(NamedTuple):
     warmup_steps: jax.Array
 
 
-def view_key(seed: int) -> jax.Array:
-    """The key that all views of a run are drawn from; never that of the initialisation."""
-    return jax.random.fold_in(jax.random.key(seed), 1)
-
-
 def teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes: int) -> Callable[..., Batch]:
     """The first half of a step, jitted: draw the views, render them, ask the teacher.
 

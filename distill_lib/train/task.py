@@ -152,7 +152,7 @@ class Task:
         recipe, store, (teacher, variables) = self.recipe, self.store, self.asked
         teach = step.teach(recipe, teacher, self.num_classes)
         everywhere, split = sharding.everywhere(mesh), sharding.split(mesh)
-        key = jax.jit(lambda: step.view_key(recipe.order_seed), out_shardings=everywhere)()
+        key = jax.jit(lambda: views.view_key(recipe.order_seed), out_shardings=everywhere)()
         variables = sharding.put(variables, everywhere)
         sizes = teacher.sizes(recipe.resolution) if teacher else []
         temperature = np.float32(recipe.temperature)

@@ -6,6 +6,7 @@ import io
 import struct
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from PIL import Image
 
 from distill_lib import crops, views
 from distill_lib.datasets import decode
-from distill_lib.input_pipeline import host_views
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tensorflow"
 ROUNDING = 0.51  # grey levels: float32 interpolation, then to the nearest
@@ -97,9 +97,8 @@ def test_inception_crops_are_distributed_as_tensorflow_draws_them(shape: tuple[i
         golden = {name.rpartition("/")[2]: file[name] for name in file.files if name.startswith(f"{shape[0]}/")}
         quantiles = file["quantiles"]
     count, ratio = 100_000, shape[1] / shape[0]
-    key, ratios = host_views.step_key(0, 0), np.full(count, ratio)
-    view = host_views.sample(key, np.arange(count), ratios, aspect=(0.75, 1.33))
-    top, left, height, width = view.box.astype(np.float64).T
+    view = views.sample(jax.random.key(0), count, image_aspect=ratio, aspect=(0.75, 1.33))
+    top, left, height, width = np.asarray(view.box, np.float64).T
     found = {"area": height * width, "aspect": width / height * ratio, "top": top, "left": left}
     assert found.keys() == golden.keys()
     for name, values in found.items():
@@ -311,8 +310,7 @@ def test_harmless_damage_is_tolerated() -> None:
 def test_boxes_of_views_fit_every_image() -> None:
     """From drawing to pixels, for images of one pixel and of many."""
     for height, width in ((1, 1), (2, 3), (50, 7)):
-        key = host_views.step_key(0, 0)
-        view = host_views.sample(key, np.arange(8), np.full(8, width / height))
+        view = jax.device_get(views.sample(jax.random.key(0), 8, image_aspect=width / height))
         pixels = picture(height, width)
         for box, flip in zip(view.box, view.flip, strict=True):
             (found,) = decode.crops(pixels, [decode.Look(box, bool(flip), 6)])

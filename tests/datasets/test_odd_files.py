@@ -15,7 +15,7 @@ import pytest
 from picture_files import fill
 from PIL import Image
 
-from distill_lib import datasets
+from distill_lib import datasets, recipes
 from distill_lib.datasets import decode, image_folder
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import splits, stream
@@ -86,12 +86,12 @@ def test_an_odd_file_is_a_broken_image_whatever_is_wrong_with_it(
 ) -> None:
     """Another image stands in for it, or the run stops with its name: as asked. In memory it is an error at once."""
     source, reason = odd
-    options = {"seed": 0, "batch_size": len(source), "student_size": 8, "workers": 0}
+    recipe = recipes.get("pets", "fast", batch_size=len(source), resolution=8)
     bad: dict[int, str] = {}
-    next(stream.batches(source, **options, bad=bad))
+    next(stream.batches(source, recipe, workers=0, bad=bad))
     assert list(bad) == [0] and reason in capsys.readouterr().err
     with pytest.raises(DistillError, match=reason):
-        next(stream.batches(source, **options, on_bad_image="raise"))
+        next(stream.batches(source, recipe, workers=0, on_bad_image="raise"))
     with pytest.raises(DistillError, match=rf"(?s)cannot be decoded \(.*{reason}.*replace or remove it"):
         source[0]
     assert datasets.digest(source.dataset.name) and datasets.fingerprint(source.dataset.name)

@@ -130,7 +130,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     batch = task.train.arrays.images[sampler.batch_indices(recipe.seed, 0, 16, 64)]
     student = step.initial_state(task.student, recipe.seed, (8, 8, 1))
     assert task.teacher is not None
-    key = jax.random.fold_in(step.view_key(recipe.seed), 0)
+    key = jax.random.fold_in(views.view_key(recipe.seed), 0)
 
     @jax.jit
     def by_hand(student: dict, teacher: dict) -> tuple[jax.Array, jax.Array]:
@@ -144,7 +144,7 @@ def test_a_step_is_what_its_parts_say(teacher: Path) -> None:
     expected = np.mean(4 * (p * np.log(p / q)).sum(-1))
     indices, train_set = sampler.batch_indices(recipe.seed, 0, 16, 64), task.train.arrays
     batch = step.teach(recipe, task.asked[0], 10)(
-        step.view_key(recipe.seed), 0, Images(*train_set[:2], indices=indices), task.teacher.variables, 2.0
+        views.view_key(recipe.seed), 0, Images(*train_set[:2], indices=indices), task.teacher.variables, 2.0
     )
     after = step.learn(task.student, recipe)(student, task.settings, batch)
     np.testing.assert_allclose(after.loss_sum, expected, rtol=1e-4)

@@ -12,7 +12,7 @@ import parity
 import pytest
 import tiny
 
-from distill_lib import models, teachers, train, weights
+from distill_lib import models, teachers, train, views, weights
 from distill_lib.input_pipeline import sampler
 from distill_lib.models import compression, mobilenets
 from distill_lib.models.mobile_layers import Row
@@ -53,7 +53,7 @@ def first_lesson(task: Task) -> step.Batch:
     indices = sampler.batch_indices(recipe.seed, 0, recipe.batch_size, 64)
     assert task.teacher is not None
     source = Images(images.images, images.labels, indices=indices)
-    return step.teach(recipe, task.asked[0], 10)(step.view_key(recipe.seed), 0, source, task.teacher.variables, 2.0)
+    return step.teach(recipe, task.asked[0], 10)(views.view_key(recipe.seed), 0, source, task.teacher.variables, 2.0)
 
 
 @pytest.mark.slow
