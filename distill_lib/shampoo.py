@@ -73,6 +73,13 @@ def cut(shape: tuple[int, ...], block_size: int) -> Cut | None:
     return Cut(rows, columns, -(-rows // block_size), -(-columns // block_size))
 
 
+def blocks(leaves: list[jax.Array], block_size: int) -> tuple[list[Cut | None], list[jax.Array], list[Pair | None]]:
+    """How each array is cut, its blocks G, and G G^T and G^T G of these; what is no matrix stays, and has None."""
+    cuts = [cut(leaf.shape, block_size) for leaf in leaves]
+    parts = [how.blocks(leaf) if how else leaf for how, leaf in zip(cuts, leaves, strict=True)]
+    return cuts, parts, [(g @ g.mT, g.mT @ g) if how else None for how, g in zip(cuts, parts, strict=True)]
+
+
 def inverse_root(matrices: jax.Array, order: int = 4, epsilon: float = 1e-6) -> jax.Array:
     """Inverse root, of an order, of positive semi-definite float32 matrices (..., n, n), by Newton's iteration.
 
@@ -119,15 +126,10 @@ def scale_by_shampoo(
     def average(old: jax.Array, new: jax.Array) -> jax.Array:
         return decay * old + (1 - decay) * new
 
-    def products(leaves: list[jax.Array]) -> tuple[dict[int, tuple[Cut, jax.Array]], list[Pair]]:
-        """The matrices among arrays, by number, with their blocks; and G G^T and G^T G of these."""
-        cuts = {number: how for number, leaf in enumerate(leaves) if (how := cut(leaf.shape, block_size))}
-        matrices = {number: (how, how.blocks(leaves[number])) for number, how in cuts.items()}
-        return matrices, [(blocks @ blocks.mT, blocks.mT @ blocks) for _, blocks in matrices.values()]
-
     def init(params: optax.Params) -> ShampooState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return ShampooState(jnp.zeros((), jnp.int32), zeros, products(jax.tree.leaves(zeros))[1])
+        _, _, products = blocks(jax.tree.leaves(zeros), block_size)
+        return ShampooState(jnp.zeros((), jnp.int32), zeros, [pair for pair in products if pair])
 
     def update(
         gradients: optax.Updates, state: ShampooState, params: optax.Params | None = None
@@ -137,12 +139,12 @@ def scale_by_shampoo(
         grafts = jax.tree.map(lambda leaf, square: leaf / (jnp.sqrt(square / unbias) + 1e-8), gradients, second)
         steps, structure = jax.tree.flatten(grafts)
         with jax.default_matmul_precision("highest"):
-            matrices, new = products(jax.tree.leaves(gradients))
-            statistics = jax.tree.map(average, state.statistics, new)
-            roots = _all_at_once(find, statistics)
-            for (number, (how, blocks)), (left, right) in zip(matrices.items(), roots, strict=True):
+            cuts, parts, products = blocks(jax.tree.leaves(gradients), block_size)
+            statistics = jax.tree.map(average, state.statistics, [pair for pair in products if pair])
+            matrices = ((number, how) for number, how in enumerate(cuts) if how)
+            for (number, how), (left, right) in zip(matrices, _all_at_once(find, statistics), strict=True):
                 graft = steps[number]
-                direction = how.joined(left @ blocks @ right).reshape(graft.shape)
+                direction = how.joined(left @ parts[number] @ right).reshape(graft.shape)
                 length = jnp.linalg.norm(graft.ravel()) / jnp.maximum(jnp.linalg.norm(direction.ravel()), TINY)
                 steps[number] = jnp.where(state.step < start, graft, direction * length)
         return jax.tree.unflatten(structure, steps), ShampooState(state.step + 1, second, statistics)

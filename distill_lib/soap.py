@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distill_lib.shampoo import Cut, Pair, cut
+from distill_lib.shampoo import Pair, blocks
 
 
 class SoapState(NamedTuple):
@@ -32,15 +32,8 @@ def scale_by_soap(
     def average(old: jax.Array, new: jax.Array, share: float = decay) -> jax.Array:
         return share * old + (1 - share) * new
 
-    def blocks(tree: optax.Updates) -> tuple[list[Cut | None], list[jax.Array], list[Pair | None]]:
-        """How each array is cut, its blocks G, and G G^T and G^T G of these."""
-        leaves = jax.tree.leaves(tree)
-        cuts = [cut(leaf.shape, block_size) for leaf in leaves]
-        parts = [how.blocks(leaf) if how else leaf for how, leaf in zip(cuts, leaves, strict=True)]
-        return cuts, parts, [(g @ g.mT, g.mT @ g) if how else None for how, g in zip(cuts, parts, strict=True)]
-
     def init(params: optax.Params) -> SoapState:
-        _, zeros, statistics = blocks(jax.tree.map(jnp.zeros_like, params))
+        _, zeros, statistics = blocks(jax.tree.leaves(jax.tree.map(jnp.zeros_like, params)), block_size)
         bases = jax.tree.map(lambda moments: jnp.broadcast_to(jnp.eye(moments.shape[-1]), moments.shape), statistics)
         return SoapState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, zeros), zeros, statistics, bases)
 
@@ -48,7 +41,8 @@ def scale_by_soap(
     def update(
         gradients: optax.Updates, state: SoapState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, SoapState]:
-        cuts, given, products = blocks(gradients)
+        leaves, structure = jax.tree.flatten(gradients)
+        cuts, given, products = blocks(leaves, block_size)
         statistics, count = jax.tree.map(average, state.statistics, products), state.step + 1
         mean = [average(old, new, momentum) for old, new in zip(state.mean, given, strict=True)]
         turned, back = _turned(given, state.bases), jax.tree.map(jnp.matrix_transpose, state.bases)
@@ -58,7 +52,6 @@ def scale_by_soap(
         steps = _turned([unbias * first / (jnp.sqrt(square) + 1e-8) for first, square in pairs], back)
         renewed = lambda: jax.tree.map(lambda moments: jnp.linalg.eigh(moments)[1], statistics)  # noqa: E731
         bases = jax.lax.cond(state.step % every == 0, renewed, lambda: state.bases)
-        leaves, structure = jax.tree.flatten(gradients)
         joined = [how.joined(step) if how else step for how, step in zip(cuts, steps, strict=True)]
         shaped = [step.reshape(leaf.shape) for step, leaf in zip(joined, leaves, strict=True)]
         return jax.tree.unflatten(structure, shaped), SoapState(count, mean, second, statistics, bases)

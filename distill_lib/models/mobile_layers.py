@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,12 +17,6 @@ import jax.numpy as jnp
 
 from distill_lib.models.layers import GroupNorm, Pads, Params, by_platform, convolve, map_kernels, product, unit_output
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "none": lambda x: x,
-    "relu": nn.relu,
-    "relu6": nn.relu6,
-    "hard_swish": nn.hard_swish,
-}
 GROUPS = 8  # of every GroupNorm: divides all widths of the mobile networks
 
 
@@ -55,7 +48,9 @@ class Conv(nn.Module):
         if self.kernel_size == self.stride == 1 and not self.depthwise:
             x = product(x, kernel)
         else:
-            pads = [_pads(side, self.kernel_size, self.stride, self.layers.same) for side in x.shape[1:3]]
+            pads: Pads = [(self.kernel_size // 2, self.kernel_size // 2)] * 2
+            if self.layers.same:
+                pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], [self.stride] * 2, "SAME")
             x = (depthwise if self.depthwise else convolve)(x, kernel, self.stride, pads)
         if not (self.layers.folded and self.layers.norm == "bn"):
             return x
@@ -82,14 +77,6 @@ def _shifted(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Ar
     return functools.reduce(operator.add, terms).astype(x.dtype)
 
 
-def _pads(side: int, size: int, stride: int, same: bool) -> tuple[int, int]:
-    """Zeros before and after an image of that side; `same` as TensorFlow counts them."""
-    if not same:
-        return size // 2, size // 2
-    total = max((-(-side // stride) - 1) * stride + size - side, 0)
-    return total // 2, total - total // 2
-
-
 class ConvNorm(nn.Module):
     """A convolution, its norm and an activation: to (batch, height / stride, width / stride, features)."""
 
@@ -97,7 +84,7 @@ class ConvNorm(nn.Module):
     layers: Layers
     kernel_size: int = 1
     stride: int = 1
-    activation: str = "none"
+    activation: str = "identity"  # a name in `jax.nn`
     depthwise: bool = False
 
     @nn.compact
@@ -109,7 +96,7 @@ class ConvNorm(nn.Module):
         elif not layers.folded:
             norm = nn.BatchNorm(not train, momentum=layers.momentum, epsilon=layers.epsilon, dtype=x.dtype, name="norm")
             x = norm(x)
-        return ACTIVATIONS[self.activation](x)
+        return getattr(jax.nn, self.activation)(x)
 
 
 class SqueezeExcite(nn.Module):
@@ -175,7 +162,7 @@ class MobileNet(nn.Module):
     stages: tuple[tuple[Row, ...], ...]
     last: int  # channels of the last convolution
     hidden: int | None = None  # width of the hidden layer after pooling, if there is one
-    activation: str = "relu"  # of these three, a name in `ACTIVATIONS`
+    activation: str = "relu"  # of these three
     layers: Layers = Layers()
     dtype: str = "float32"  # of the activations
 
@@ -189,7 +176,7 @@ class MobileNet(nn.Module):
         x = ConvNorm(self.last, layers, activation=activation, name="last")(x, train)
         features = x.mean(axis=(1, 2), dtype=jnp.float32)
         if self.hidden is not None:
-            features = ACTIVATIONS[activation](nn.Dense(self.hidden, name="hidden")(features))
+            features = getattr(jax.nn, activation)(nn.Dense(self.hidden, name="hidden")(features))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(features)
 
     def fold(self, variables: dict[str, Params]) -> tuple[MobileNet, dict[str, Params]]:

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distill_lib.errors import DistillError
 from distill_lib.models.layers import Params, map_kernels, unit_output
@@ -120,28 +121,19 @@ class ViT(nn.Module):
         return self, map_kernels(lambda kernel: kernel.astype(self.dtype), variables)
 
 
-def resize_positions(params: Params, resolution: int) -> Params:
-    """The parameters of a ViT for images of another height and width in pixels; those of other families are unchanged.
+def resize_positions(stored: jax.Array | np.ndarray, patches: int) -> jax.Array:
+    """A position embedding (1, 1 + old patches, width) for images of so many patches a side.
 
-    The grid of position embeddings is interpolated bilinearly, as timm does; DistillError if one is not of a square.
+    The grid is interpolated bilinearly, as timm does; DistillError if the old one is not of a square.
     """
-    encoder = params.get("Transformer", {})
-    if "posembed_input" not in encoder:
-        return params
-    stored = encoder["posembed_input"]["pos_embedding"]
-    patch = params["embedding"]["kernel"].shape[0]
-    _check_side(resolution, resolution, patch)
-    new, old = resolution // patch, math.isqrt(stored.shape[1] - 1)
+    old = math.isqrt(stored.shape[1] - 1)
     if old**2 != stored.shape[1] - 1:
         raise DistillError(
             f"a position embedding of {stored.shape[1]} tokens is not a square and a class token; get another file."
         )
-    if new == old:
-        return params
     grid = jnp.asarray(stored)[0, 1:].reshape(old, old, -1)
-    grid = jax.image.resize(grid, (new, new, grid.shape[-1]), "bilinear", antialias=False)
-    resized = jnp.concatenate([jnp.asarray(stored)[:, :1], grid.reshape(1, new * new, -1)], axis=1)
-    return params | {"Transformer": encoder | {"posembed_input": {"pos_embedding": resized}}}
+    grid = jax.image.resize(grid, (patches, patches, grid.shape[-1]), "bilinear", antialias=False)
+    return jnp.concatenate([jnp.asarray(stored)[:, :1], grid.reshape(1, patches * patches, -1)], axis=1)
 
 
 def builders() -> Mapping[str, Callable[..., ViT]]:

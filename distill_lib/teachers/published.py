@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sys
 import time
@@ -124,8 +125,7 @@ def load(
     if {_POSITIONS, "embedding/kernel"} <= flat.keys() & expected.keys():
         have, want = flat[_POSITIONS].shape, expected[_POSITIONS].shape
         if have != want and (have[:1], have[2:]) == (want[:1], want[2:]):
-            resized = weights.flatten(vit.resize_positions(weights.unflatten(flat), image_shape[0]))
-            flat[_POSITIONS] = np.asarray(resized[_POSITIONS])
+            flat[_POSITIONS] = np.asarray(vit.resize_positions(flat[_POSITIONS], math.isqrt(want[1] - 1)))
     flat = bit_names.fit_head(flat, expected, str(path), replace=replace_head)
     return weights.unpack(weights.match(weights.unflatten(flat), weights.unflatten(expected), str(path)))
 

@@ -80,21 +80,6 @@ def _index(num_classes: int) -> np.dtype:
     return np.min_scalar_type(num_classes - 1)
 
 
-@dataclass(frozen=True)
-class StoredTeacher:
-    """A teacher that is not asked again: it takes the place of an `Ensemble`, and soft labels that of variables."""
-
-    num_classes: int
-
-    def sizes(self, resolution: int) -> list[int]:
-        """None: nothing has to be shown to anybody."""
-        return []
-
-    def logits(self, soft: SoftLabels, show: Any, temperature: jax.Array | float = 1.0) -> jax.Array:
-        """What the teacher said, (batch, classes) float32; nothing is shown to anybody."""
-        return restore(soft, self.num_classes)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Store:
     """A folder of stored soft labels, and what its header says of them."""

@@ -71,12 +71,7 @@ def from_first(compute: Callable[[], Value]) -> Value:
     """What a function gives in process 0 alone, for all processes; a DistillError there is raised in all."""
     if jax.process_count() == 1:
         return compute()
-    content = b""
-    if first():
-        try:
-            content = pickle.dumps((compute(), None))
-        except DistillError as error:
-            content = pickle.dumps((None, error))
+    content = pickle.dumps(_outcome(compute)) if first() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
     padded = np.frombuffer(content.ljust(size), np.uint8)
     value, problem = pickle.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
@@ -87,14 +82,17 @@ def from_first(compute: Callable[[], Value]) -> Value:
 
 def together(compute: Callable[[], Value]) -> Value:
     """What a function gives here; a DistillError in any process is raised in all, so that none waits for ever."""
-    value, problem = None, None
-    try:
-        value = compute()
-    except DistillError as error:
-        problem = error
+    value, problem = _outcome(compute)
     if problems := [each for each in exchanged(problem) if each is not None]:
         raise problem or problems[0]
     return value  # type: ignore[return-value]
+
+
+def _outcome(compute: Callable[[], Value]) -> tuple[Value | None, DistillError | None]:
+    try:
+        return compute(), None
+    except DistillError as error:
+        return None, error
 
 
 def exchanged(value: Value) -> list[Value]:

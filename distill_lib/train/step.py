@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from distill_lib import losses, models, optim, sharding, views
 from distill_lib.models import compression
 from distill_lib.models.ensemble import Ensemble
-from distill_lib.teachers.soft_labels import StoredTeacher
+from distill_lib.teachers.soft_labels import SoftLabels, restore
 from distill_lib.views import Pixels
 
 if TYPE_CHECKING:
@@ -74,19 +74,19 @@ class Settings(NamedTuple):
     warmup_steps: jax.Array
 
 
-def teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes: int) -> Callable[..., Batch]:
+def teach(recipe: Recipe, teacher: Ensemble | None, num_classes: int) -> Callable[..., Batch]:
     """The first half of a step, jitted: draw the views, render them, ask the teacher.
 
-    Recipes that share `VIEW_FIELDS` share the program; the teacher is asked in every step, and None for labels and for
-    fixed teachers. Gives a function of (view key, step, `Pixels`, the teacher's variables or soft labels, temperature)
-    to the batch.
+    Recipes that share `VIEW_FIELDS` share the program; the teacher is asked in every step, and None for labels, fixed
+    teachers and soft labels. Gives a function of (view key, step, `Pixels`, the teacher's variables or soft labels,
+    temperature) to the batch.
     """
     share = 0.5 if recipe.label_share else 0.0  # any above 0 is the same program
     return _teach(recipe.only(VIEW_FIELDS, label_share=share), teacher, num_classes)
 
 
 @functools.lru_cache(maxsize=64)
-def _teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes: int) -> Callable[..., Batch]:
+def _teach(recipe: Recipe, teacher: Ensemble | None, num_classes: int) -> Callable[..., Batch]:
     policy, size = views.policy(recipe.policy), recipe.resolution
 
     @jax.jit
@@ -116,9 +116,12 @@ def _teach(recipe: Recipe, teacher: Ensemble | StoredTeacher | None, num_classes
         def labels() -> jax.Array:
             return views.mix(jax.nn.one_hot(pixels.targets, num_classes), student_view)
 
-        if teacher is None:
+        if isinstance(asked, SoftLabels):
+            logits = restore(asked, num_classes)
+        elif teacher is None:
             return Batch(images, labels())
-        logits = teacher.logits(asked, show, temperature)
+        else:
+            logits = teacher.logits(asked, show, temperature)
         return Batch(images, logits, labels() if recipe.label_share else None)
 
     return batch

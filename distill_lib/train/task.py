@@ -20,7 +20,7 @@ from distill_lib.input_pipeline.splits import Split
 from distill_lib.models import compression
 from distill_lib.models.ensemble import Ensemble
 from distill_lib.recipes import Recipe
-from distill_lib.teachers.soft_labels import Store, StoredTeacher
+from distill_lib.teachers.soft_labels import Store
 from distill_lib.train import step
 
 SPLITS = ("train", "validation", "test")
@@ -86,11 +86,11 @@ class Task:
         return self.teacher is not None and views.policy(self.recipe.policy).relation != "fixed"
 
     @property
-    def asked(self) -> tuple[Ensemble | StoredTeacher | None, tuple[models.Variables, ...]]:
-        """Who answers in the steps, with its variables: networks, soft labels, or None (labels and fixed teachers)."""
-        if self.store is not None:
-            return StoredTeacher(self.num_classes), ()
-        return (self.teacher.ensemble, self.teacher.variables) if self.teacher and self.asks_teacher else (None, ())
+    def asked(self) -> tuple[Ensemble | None, tuple[models.Variables, ...]]:
+        """The networks that are asked in the steps, with their variables; None where there are none."""
+        if self.teacher is None or not self.asks_teacher or self.store is not None:
+            return None, ()
+        return self.teacher.ensemble, self.teacher.variables
 
     @property
     def settings(self) -> step.Settings:
