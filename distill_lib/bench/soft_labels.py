@@ -75,7 +75,7 @@ def _timed(recipe: Recipe, several: tuple[int, ...], rounds: int) -> timing.Rows
         courses = {"live": _course(live)}
         for kept in several:
             record_soft_labels.store(recipe, Path(place, str(kept)), kept)
-            courses[str(kept)] = _course(setup.prepare(recipe, like=live, replay=Path(place, str(kept))))
+            courses[str(kept)] = _course(setup.prepare(recipe, [live], replay=Path(place, str(kept))))
         spent = timing.interleaved(courses, rounds=rounds, steps=live.total_steps)
     step = spent.pop("live")
     return [

@@ -46,15 +46,15 @@ class Dataset:
         return "" if fits else f"{count:,} instead of {expected:,} {split} images"
 
 
-def _read() -> dict[str, Dataset]:
-    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    cards = {}
-    for name, own in tables.items():
-        fields = tables.get(own.pop("like", ""), {}) | own
-        lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-        cards[name] = Dataset(name=name, **(fields | lists))
-    return cards
+def inherited(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tables of a file, each with what it does not say itself from the one that it is `like`, and tuples for lists."""
+    whole = {name: tables.get(own.get("like", ""), {}) | own for name, own in tables.items()}
+    return {
+        name: {key: tuple(value) if isinstance(value, list) else value for key, value in own.items() if key != "like"}
+        for name, own in whole.items()
+    }
 
 
-CARDS = _read()
+_TABLES = inherited(tomllib.loads(FILE.read_text(encoding="utf-8")))
+CARDS = {name: Dataset(name=name, **fields) for name, fields in _TABLES.items()}
 """All cards, by name."""

@@ -107,7 +107,11 @@ class ViT(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Images (batch, side, side, channels) to logits; DistillError unless they are squares of whole patches."""
         batch, height, width = images.shape[:3]
-        _check_side(height, width, self.patch)
+        if height != width or height % self.patch or not height:
+            raise DistillError(
+                f"images of {height} x {width} pixels are not squares of whole patches; "
+                f"choose a resolution that {self.patch} divides."
+            )
         size = (self.patch, self.patch)
         x = nn.Conv(self.width, size, size, padding="VALID", dtype=self.dtype, name="embedding")(images)
         token = self.param("cls", nn.initializers.zeros, (1, 1, self.width)).astype(self.dtype)
@@ -146,11 +150,3 @@ def builders() -> Mapping[str, Callable[..., ViT]]:
         for depth, width, patch in itertools.product((4, 6), (32, 48, 64), (4, 7))
     }
     return published | small
-
-
-def _check_side(height: int, width: int, patch: int) -> None:
-    if height != width or height % patch or not height:
-        raise DistillError(
-            f"images of {height} x {width} pixels are not squares of whole patches; "
-            f"choose a resolution that {patch} divides."
-        )

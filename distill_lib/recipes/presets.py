@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from distill_lib import models, teachers, views
 from distill_lib.datasets import image_folder
-from distill_lib.datasets.cards import CARDS
+from distill_lib.datasets.cards import CARDS, inherited
 from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes.recipe import Recipe
 from distill_lib.teachers import published
@@ -184,13 +184,6 @@ def _notes(*names: str) -> tuple[str, ...]:
     return tuple(_TABLES["notes"][name] for name in names)
 
 
-def _common(name: str) -> dict[str, Any]:
-    own = _TABLES["common"][name]
-    settings = _TABLES["common"].get(own.get("like"), {}) | own
-    lists = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
-    return {key: value for key, value in (settings | lists).items() if key != "like"}
-
-
 def _teacher(dataset: str) -> Preset:
     """How BiT's hyper-rule makes the teacher of one of the paper's sets: length and mixup follow from its images."""
     images, fixed = CARDS[dataset].counts["train"], _TABLES["bit_hyperrule"]
@@ -240,7 +233,7 @@ def _of_paper(dataset: str) -> dict[str, Preset]:
 _TABLES: dict[str, Any] = tomllib.loads(FILE.read_text(encoding="utf-8"))
 PAPER_SETS = tuple(_TABLES["lengths"])
 SMOKE: dict[str, Any] = _TABLES["smoke"]
-COMMON = {name: _common(name) for name in _TABLES["common"]}
+COMMON = inherited(_TABLES["common"])
 VARIANTS = {
     **{dataset: {name: Preset(settings) for name, settings in own.items()} for dataset, own in _TABLES["own"].items()},
     **{dataset: _of_paper(dataset) for dataset in PAPER_SETS},

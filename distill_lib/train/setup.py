@@ -29,7 +29,7 @@ _OF_PROBABILITIES = ("kl", "hard")  # distances that need no more of an answer t
 
 def prepare(
     recipe: Recipe,
-    like: Task | None = None,
+    earlier: Sequence[Task] = (),
     *,
     loading: str = "auto",
     workers: int | None = None,
@@ -37,7 +37,7 @@ def prepare(
     on_bad_image: str = stream.ON_BAD_IMAGE[0],
     replay: str | os.PathLike[str] | None = None,
 ) -> Task:
-    """Loads and checks data and teacher, or takes those of the task `like`; nothing is computed.
+    """Loads and checks data and teacher, or takes them of `earlier` tasks; nothing is computed.
 
     `loading` is "device" (all images in memory), "stream" (decoded on the way, by `workers` threads, None for one a
     core) or "auto": streams what is too large for memory, or would lie there too small for the resolution, and says so.
@@ -55,16 +55,15 @@ def prepare(
     models.shapes(student, shape)  # tells a bad size before images are decoded
     _check_size(recipe, transfer)
     streams, reason = _streams(recipe, (dataset, transfer), loading)
-    if like and _same(recipe, like.recipe, DATA_FIELDS) and streams == like.train.streamed:
-        task = like
-    else:
+    alike = (task for task in earlier if _same(recipe, task.recipe, DATA_FIELDS) and streams == task.train.streamed)
+    if (task := next(alike, None)) is None:
         _say_once("%s", f"{transfer.name}: images are {'decoded on the way' if streams else 'in memory'}: {reason}.")
         task = _opened(recipe, dataset, transfer, streams, {"workers": workers, "on_bad_image": on_bad_image})
     path = _start(recipe, results)
     task = dataclasses.replace(
         task,
         recipe=recipe,
-        teacher=_teacher(recipe, dataset, like),
+        teacher=_teacher(recipe, dataset, earlier),
         start=published.load(path, student, shape, replace_head=True) if path else None,
         start_sha256=weights.sha256(path) if path else "",
         store=None,
@@ -76,12 +75,10 @@ def _opened(
     recipe: Recipe, dataset: datasets.Dataset, transfer: datasets.Dataset, streams: bool, decoding: dict[str, Any]
 ) -> Task:
     mock = recipe.variant == "smoke"
-    options: dict[str, dict[str, Any]] = {split: {"name": dataset, "split": split, "mock": mock} for split in SPLITS}
-    options["train"] |= {"name": transfer, "limit": recipe.train_images}
-    if transfer is not dataset:
-        options["train"]["channels"] = dataset.channels
     splits: dict[str, Split] = {}
-    for split, own in options.items():
+    for split in SPLITS:
+        own: dict[str, Any] = {"split": split, "mock": mock, "channels": dataset.channels}
+        own |= {"name": transfer, "limit": recipe.train_images} if split == "train" else {"name": dataset}
         if streams:
             splits[split] = Streamed(datasets.load(**own), **decoding)
             continue
@@ -93,19 +90,17 @@ def _opened(
     return Task(
         recipe=recipe,
         dataset=dataset,
-        train=splits["train"],
         eval_sets={name: EvalSet(split, recipe.eval_side, limits.get(name)) for name, split in splits.items()},
         fingerprint="".join(map(datasets.fingerprint, cards)),
         data="".join(datasets.digest(card, mock=mock) for card in cards),
     )
 
 
-def _teacher(recipe: Recipe, dataset: datasets.Dataset, like: Task | None) -> teachers.Teacher | None:
+def _teacher(recipe: Recipe, dataset: datasets.Dataset, earlier: Sequence[Task]) -> teachers.Teacher | None:
     if not recipe.has_teacher:
         return None
-    if like and like.teacher and _same(recipe, like.recipe, DATA_FIELDS + TEACHER_FIELDS):
-        return like.teacher
-    return teachers.load(
+    alike = (task.teacher for task in earlier if _same(recipe, task.recipe, DATA_FIELDS + TEACHER_FIELDS))
+    return next(filter(None, alike), None) or teachers.load(
         recipe.teacher,
         num_classes=dataset.num_classes,
         channels=dataset.channels,

@@ -137,8 +137,6 @@ def _memory() -> int:
 
 def _prepared(recipes: Sequence[Recipe], options: dict[str, Any]) -> list[Task]:
     tasks: list[Task] = []
-    like: Task | None = None
     for recipe in recipes:
-        tasks.append(prepare(recipe, like, **options))
-        like = like if like and like.teacher and not tasks[-1].teacher else tasks[-1]  # a teacher is loaded once
+        tasks.append(prepare(recipe, tasks, **options))
     return tasks

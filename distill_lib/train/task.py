@@ -39,7 +39,6 @@ class Task:
 
     recipe: Recipe
     dataset: datasets.Dataset  # whose classes the student tells apart
-    train: Split
     eval_sets: dict[str, EvalSet]  # what students are judged by, by split
     fingerprint: str  # of the pictures when they were opened, where they can change; see `datasets.fingerprint`
     data: str  # digest of what the data sets held then; see `datasets.digest`
@@ -47,6 +46,11 @@ class Task:
     start: models.Variables | None = None  # the student's first variables, where a checkpoint gives them
     start_sha256: str = ""  # of that checkpoint
     store: Store | None = None  # the teacher's soft labels, where it is not asked again
+
+    @property
+    def train(self) -> Split:
+        """The images that students learn from."""
+        return self.eval_sets["train"].split
 
     @property
     def mock(self) -> bool:

@@ -188,8 +188,8 @@ def test_what_cannot_be_loaded_so_is_told(teacher: Path) -> None:
         setup.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), loading="stream")
     streamed = setup.prepare(tiny.recipe(teacher), loading="stream")
     with pytest.raises(DistillError, match="policy fix/ic_ens wants .* in memory: choose loading"):
-        setup.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), streamed, loading="stream")
-    assert setup.prepare(tiny.recipe(teacher), streamed).train.streamed is False, "another loading is not taken over"
+        setup.prepare(tiny.recipe(teacher, policy="fix/ic_ens"), [streamed], loading="stream")
+    assert setup.prepare(tiny.recipe(teacher), [streamed]).train.streamed is False, "another loading is not taken over"
     with pytest.raises(DistillError, match="workers must not be negative, got -1"):
         setup.prepare(tiny.recipe(teacher), workers=-1)
     with pytest.raises(DistillError, match="unknown on_bad_image 'skip'"):

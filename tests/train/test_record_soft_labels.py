@@ -65,7 +65,7 @@ def test_replayed_lessons_are_the_live_ones(policy: str, loading: str, kept: int
     """Bit for bit what is shown, and to half precision what is wanted; from any step on, across shards and epochs."""
     recipe, folder = stored(kept, loading, policy=policy)
     live = setup.prepare(recipe, loading=loading, workers=0)
-    replay = setup.prepare(recipe, like=live, loading=loading, workers=0, replay=folder)
+    replay = setup.prepare(recipe, [live], loading=loading, workers=0, replay=folder)
     for start in (0, 4):
         for ours, theirs in zip(some(replay, start, 7), some(live, start, 7), strict=True):
             np.testing.assert_array_equal(ours.images, theirs.images)

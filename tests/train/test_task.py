@@ -39,7 +39,7 @@ def test_a_student_may_start_from_a_checkpoint(classes: int, teacher: Path, tmp_
         np.testing.assert_array_equal(value, wanted, err_msg=name)
     other = setup.prepare(tiny.recipe(teacher))
     assert begun.run_id != other.run_id and begun.shared_batches == other.shared_batches, "they can be taught together"
-    again = setup.prepare(tiny.recipe(teacher), like=begun)
+    again = setup.prepare(tiny.recipe(teacher), [begun])
     assert again.start is None and again.run_id == other.run_id
 
 
