@@ -14,9 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill_lib.datasets import tfds_sets
 from distill_lib.datasets.cards import CARDS, SPLITS
-from distill_lib.datasets.decode import decode
 from distill_lib.errors import DistillError
 from distill_lib.weights import sha256
 
@@ -30,13 +28,10 @@ FILES = (
 PER_CLASS = 102  # images a class in train and in validation: the shape of Flowers102
 FOLDER_VARIABLE = "DISTILL_FASHION_ORIGINALS"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-DEBIAN = (
-    "apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fm && "
-    "export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist"
-)
 REMEDY = (
-    f"Debian and Ubuntu bring them without root: `{DEBIAN}`; elsewhere, get the four .gz files of "
-    "github.com/zalandoresearch/fashion-mnist and name their folder so."
+    "Debian and Ubuntu bring the original files without root: `apt-get download dataset-fashion-mnist && dpkg -x "
+    "dataset-fashion-mnist_*.deb fm && export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist`; "
+    "elsewhere, get the four .gz files of github.com/zalandoresearch/fashion-mnist and name their folder so."
 )
 
 
@@ -79,14 +74,8 @@ def folder() -> Path:
 
 
 def read_originals(source: Path | None = None) -> Originals:
-    """Reads the four IDX files of a folder, gzipped or not; DistillError where one is missing or not the original.
-
-    By default those of `folder()`, or where that is the Debian package's and absent, of TFDS's prepared set.
-    """
-    place = source or folder()
-    if place == DEBIAN_FOLDER and not place.is_dir() and (prepared := _from_tfds()):
-        return prepared
-    return Originals(*(_read(place, name) for name in IDX_SHA256))
+    """Reads the four IDX files of a folder (`folder()`), gzipped or not; DistillError where one is not the original."""
+    return Originals(*(_read(source or folder(), name) for name in IDX_SHA256))
 
 
 def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -95,11 +84,6 @@ def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     rows = choose(labels)
     kept = rows["teacher"] if name == "fashion_teacher" else np.union1d(rows["train"], rows["teacher"])
     return images[kept], labels[kept]
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    """The IDX file of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, values."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def _read(place: Path, name: str) -> np.ndarray:
@@ -111,34 +95,10 @@ def _read(place: Path, name: str) -> np.ndarray:
         raise DistillError(f"the original Fashion-MNIST file {path} is missing. {REMEDY}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DistillError(f"{path} is damaged or cannot be read ({error}): fetch it again. {REMEDY}") from error
-    _check_original(name, content, place)
-    rank = content[3]
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(struct.unpack_from(f">{rank}I", content, 4))
-
-
-def _check_original(name: str, content: bytes, place: Path) -> None:
     if hashlib.sha256(content).hexdigest() != IDX_SHA256[name]:
         raise DistillError(f"{name} in {place} is not the original (its SHA-256 differs): fetch it again. {REMEDY}")
-
-
-def _from_tfds() -> Originals | None:
-    info = tfds_sets.read_info("fashion_mnist")
-    if tfds_sets.files_problem(info):
-        return None
-    originals = Originals(*_unshuffled("train"), *_unshuffled("test"))
-    for name, array in zip(IDX_SHA256, originals, strict=True):
-        _check_original(name, idx_bytes(array), Path(info.data_dir))
-    return originals
-
-
-def _unshuffled(split: str) -> tuple[np.ndarray, np.ndarray]:
-    # TFDS stores examples that were numbered 0, 1, ... in the order of the hashes of the numbers
-    from tensorflow_datasets.core import hashing
-
-    rows = tfds_sets.open_rows("fashion_mnist", split)
-    order = np.argsort(sorted(range(len(rows)), key=hashing.Hasher(split).hash_key))
-    images, labels = zip(*((decode(row["image"], 1)[..., 0], row["label"]) for row in rows), strict=True)
-    return np.stack(images)[order], np.array(labels, np.uint8)[order]
+    rank = content[3]
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(struct.unpack_from(f">{rank}I", content, 4))
 
 
 def choose(labels: np.ndarray) -> dict[str, np.ndarray]:

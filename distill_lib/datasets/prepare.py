@@ -145,8 +145,7 @@ def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = Fa
     if dataset.origin == "package":
         return "Install the packages: `pip install scikit-image scikit-learn`."
     if dataset.origin == "originals":
-        other = tfds_sets.command(dataset)
-        return f"Debian and Ubuntu bring the original files: `{fashion.DEBIAN}`; elsewhere, with TensorFlow: `{other}`"
+        return fashion.REMEDY
     return tfds_sets.remedy(dataset, damaged, register_checksums=register_checksums)
 
 
