@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, models, sharding, views
+from distill_lib import datasets, sharding, views
 from distill_lib.crops import Range
 from distill_lib.input_pipeline.splits import Split
-from distill_lib.models.ensemble import Ensemble
+from distill_lib.models.ensemble import Ensemble, Member
 from distill_lib.views import Images, Pixels
 
 FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
@@ -56,10 +56,10 @@ class EvalSet:
         return [None if column is None else column[kept[: len(column)]] for column in columns]
 
     def _said(self, network: Network, variables: Any, resolution: int, output: str, count: int) -> np.ndarray:
-        answer = _program(network, resolution, self.side, output)
-        sizes = network.sizes(resolution) if isinstance(network, Ensemble) else [resolution]
+        ensemble, variables = _as_ensemble(network, variables)
+        answer = _program(ensemble, resolution, self.side, output)
         variables = sharding.on_all_devices(variables)
-        parts = self.split.parts(self.side, sizes, AT_ONCE, count=count)
+        parts = self.split.parts(self.side, ensemble.sizes(resolution), AT_ONCE, count=count)
         return np.concatenate([sharding.fetch(answer(variables, part)) for part in parts])[:count]
 
 
@@ -81,12 +81,12 @@ def top1_under_crops(
     """
     count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
     images, labels, extents = datasets.arrays(name, "test", count, mock=mock)
-    size, answer = min(batch_size, count), _output_of(network, "logits")
+    size, (ensemble, variables) = min(batch_size, count), _as_ensemble(network, variables)
 
     @jax.jit
     def accuracy(variables: Any, pixels: Pixels, labels: jax.Array, key: jax.Array) -> jax.Array:
         view = views.sample(key, size, area=area, image_aspect=pixels.aspect())
-        logits = answer(variables, lambda side: pixels.show(view, side or resolution, teacher=True))
+        logits = ensemble.logits(variables, lambda side: pixels.show(view, side or resolution, teacher=True))
         return jnp.mean(logits.argmax(-1) == labels)
 
     shares = []
@@ -99,19 +99,15 @@ def top1_under_crops(
 
 
 @functools.lru_cache(maxsize=64)
-def _program(network: Network, resolution: int, side: float, output: str) -> Callable[..., jax.Array]:
+def _program(ensemble: Ensemble, resolution: int, side: float, output: str) -> Callable[..., jax.Array]:
     @jax.jit
     def answer(variables: Any, pixels: Pixels) -> jax.Array:
         view = views.still(len(jax.tree.leaves(pixels)[0]), side=side, image_aspect=pixels.aspect())
         show = lambda size: pixels.show(view, size or resolution, teacher=True)  # noqa: E731
-        return _output_of(network, output)(variables, show)
+        return getattr(ensemble, output)(variables, show)
 
     return answer
 
 
-def _output_of(network: Network, output: str) -> Callable[[Any, Callable[[int | None], jax.Array]], jax.Array]:
-    """The function of variables, and of what shows images at a size (None: the network's own), to `output`."""
-    if isinstance(network, Ensemble):
-        return network.features if output == "features" else network.logits
-    ask = models.penultimate if output == "features" else models.logits
-    return lambda variables, show: ask(network, variables, show(None))
+def _as_ensemble(network: Network, variables: Any) -> tuple[Ensemble, Any]:
+    return (network, variables) if isinstance(network, Ensemble) else (Ensemble((Member(network),)), (variables,))
