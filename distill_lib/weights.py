@@ -71,24 +71,18 @@ def sha256(path: File) -> str:
         raise DistillError(f"cannot read {path} ({error.strerror}); check the path and its permissions.") from error
 
 
-def flatten(tree: Tree, prefix: str = "") -> Tree:
+def flatten(tree: Tree) -> Tree:
     """Turns a nested dict into one level with names such as "head/kernel"."""
-    flat: Tree = {}
-    for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+    from flax import traverse_util
+
+    return traverse_util.flatten_dict(tree, sep="/")
 
 
 def unflatten(flat: Tree) -> Tree:
     """Turns names such as "head/kernel" back into a nested dict."""
-    tree: Tree = {}
-    for path, value in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree
+    from flax import traverse_util
+
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def pack(variables: Tree) -> Tree:

@@ -44,10 +44,8 @@ class StandardizedConv(nn.Module):
         kernel = jnp.asarray(kernel if self.folded else standardize(kernel), x.dtype)
         pad = self.kernel_size // 2
         convolved = functools.partial(convolve, stride=self.stride, pads=[(pad, pad)] * 2)
-        if self.kernel_size > 1:
+        if self.kernel_size > 1 or self.stride == 1:
             return convolved(x, kernel)
-        if self.stride == 1:
-            return product(x, kernel)
         # On GPUs the product of a strided slice aborts XLA's Triton fusion (jax 0.10 and 0.11).
         strided = functools.partial(product, stride=self.stride)
         return by_platform(x, kernel, cpu=strided, default=convolved)

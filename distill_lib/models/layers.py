@@ -30,6 +30,8 @@ def unit_output(x: jax.Array) -> jax.Array:
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: int = 1) -> jax.Array:
     """A convolution of (batch, height, width, channels) with a kernel (height, width, channels / groups, features)."""
+    if kernel.shape[:2] == (1, 1) and stride == groups == 1:
+        return product(x, kernel)
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
     )

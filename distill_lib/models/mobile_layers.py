@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from distill_lib.models.layers import GroupNorm, Pads, Params, by_platform, convolve, map_kernels, product, unit_output
+from distill_lib.models.layers import GroupNorm, Pads, Params, by_platform, convolve, map_kernels, unit_output
 
 GROUPS = 8  # of every GroupNorm: divides all widths of the mobile networks
 
@@ -45,13 +45,10 @@ class Conv(nn.Module):
         inputs = 1 if self.depthwise else x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape).astype(x.dtype)
-        if self.kernel_size == self.stride == 1 and not self.depthwise:
-            x = product(x, kernel)
-        else:
-            pads: Pads = [(self.kernel_size // 2, self.kernel_size // 2)] * 2
-            if self.layers.same:
-                pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], [self.stride] * 2, "SAME")
-            x = (depthwise if self.depthwise else convolve)(x, kernel, self.stride, pads)
+        pads: Pads = [(self.kernel_size // 2, self.kernel_size // 2)] * 2
+        if self.layers.same:
+            pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], [self.stride] * 2, "SAME")
+        x = (depthwise if self.depthwise else convolve)(x, kernel, self.stride, pads)
         if not (self.layers.folded and self.layers.norm == "bn"):
             return x
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -14,17 +14,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import jax
-
 from distill_lib import sharding
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
 from distill_lib.teachers import soft_labels
-from distill_lib.teachers.soft_labels import SoftLabels, Store
+from distill_lib.teachers.soft_labels import Store
 from distill_lib.train import checkpoint, processes
 from distill_lib.train.progress import Progress
 from distill_lib.train.setup import prepare
-from distill_lib.train.step import Batch
 from distill_lib.train.task import Task
 
 REPORT_SECONDS = 10
@@ -67,7 +64,9 @@ def _completed(begun: Store, task: Task) -> Store:
         contextlib.closing(task.batches(begun.steps, mesh)) as given,
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
-        soft = _kept(itertools.islice(given, total - begun.steps), begun, recipe.temperature)
+        keep = functools.partial(soft_labels.keep, kept=begun.kept, temperature=recipe.temperature)
+        left = itertools.islice(given, total - begun.steps)
+        soft = ((keep(batch.targets), soft_labels.mean_pixels(batch.images)) for batch in left)
         made = fetched(soft, sharding.most_ahead())
         while begun.steps < total:
             labels, means = zip(*itertools.islice(made, begun.shard_steps), strict=True)
@@ -76,13 +75,6 @@ def _completed(begun: Store, task: Task) -> Store:
                 reported = time.perf_counter()
                 progress.report(begun.steps)
     return begun
-
-
-def _kept(given: Iterable[Batch], begun: Store, temperature: float) -> Iterator[tuple[SoftLabels, jax.Array | None]]:
-    """The soft labels of batches, and of the first of each shard the mean pixels of its views."""
-    for number, batch in enumerate(given):
-        means = None if number % begun.shard_steps else soft_labels.mean_pixels(batch.images)
-        yield soft_labels.keep(batch.targets, begun.kept, temperature), means
 
 
 def fetched(given: Iterable[Item], ahead: int) -> Iterator[Item]:
