@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,7 +50,6 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
     "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
 }
-MOCK = ("-p", "variant", "smoke")
 ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -191,17 +189,10 @@ def smoke(session: nox.Session) -> None:
     """Every experiment notebook, and every data set, on mock data, in minutes; leaves nothing behind."""
     python = environment(session)
     runs = [(name, *arguments) for name in experiments() for arguments in SMOKE.get(name, [[]])]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes()) as pool:
-        started = [  # each with records of its own, since no two may train the same student at once
-            pool.submit(run_notebook, session, python, name, *MOCK, *arguments, results=f"{folder}/{number}")
-            for number, (name, *arguments) in enumerate(runs)
-        ]
-        try:
-            for notebook in started:
-                notebook.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/*/run.json")]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, *arguments in runs:
+            run_notebook(session, python, name, "-p", "variant", "smoke", *arguments, results=folder)
+        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/run.json")]
     if not found or not all(record["mock"] for record in found):
         fail(f"{len(found)} records, of which not all are marked as mock.")
     print(f"{len(runs)} notebooks ran on mock data and wrote {len(found)} records.", flush=True)
@@ -214,7 +205,7 @@ def fashion(session: nox.Session) -> None:
 
 
 def processes() -> int:
-    """How many tests or notebooks run at once: some gigabytes each."""
+    """How many tests run at once: some gigabytes each."""
     return min(os.cpu_count() or 1, 4)
 
 
