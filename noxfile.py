@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -90,6 +91,14 @@ def bench(session: nox.Session) -> None:
         run(session, python, "-m", "distill_lib", "bench", *arguments)
 
 
+@nox.session
+def onnx(session: nox.Session) -> None:
+    """Exported networks in ONNX Runtime, in an environment of its own: the tests, and the benchmark `latency`."""
+    python = environment(session, "onnx", dependency_group("onnx"))
+    run(session, python, "-m", "pytest", "tests/test_export.py", "tests/bench/test_latency.py")
+    run(session, python, "-m", "distill_lib", "bench", "latency", *session.posargs)
+
+
 @nox.session(name="compile")
 def compile_programs(session: nox.Session) -> None:
     """The programs of a step, compiled and checked for TPU and H100 without having one; `-- quick` and `-- full`."""
@@ -149,16 +158,14 @@ def pdf(session: nox.Session) -> None:
 
 def browsing(session: nox.Session) -> tuple[str, Path]:
     """The system's Chromium, and the Python of an environment with what drives it; skips where there is none."""
-    import tomllib  # not above: a Python that lacks it is to get as far as the message that it is too old
-
     names = ("chromium", "chromium-browser", "google-chrome")
     paths = [path for name in names if (path := shutil.which(name))]
     if not paths:
         session.skip("there is no Chromium on this machine: install the package `chromium`.")
     if not FIRST_PAGE.is_file():
         fail("there is no book yet: `nox -s book` builds it.")
-    pins = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["browser"]
-    return paths[0], made(session, "browser", " ".join(pins).encode(), [pins])
+    pins = dependency_group("browser")
+    return paths[0], made(session, "browser", " ".join(pins).encode(), [[*pins]])
 
 
 @nox.session
@@ -209,18 +216,27 @@ def processes() -> int:
     return min(os.cpu_count() or 1, 4)
 
 
-def environment(session: nox.Session) -> Path:
+def environment(session: nox.Session, name: str = "distill", extra: Sequence[str] = ()) -> Path:
     """The shared environment's Python; installs only if requirements.txt or pyproject.toml have changed."""
     if sys.version_info < (3, 11):  # noqa: UP036
         fail(f"Python 3.11 or newer is needed, but nox runs on {sys.version.split()[0]}: install nox with a newer one.")
     sources = [(ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
-    installs: list[list[str | Path]] = [["-r", ROOT / "requirements.txt"], ["--no-deps", "--editable", ROOT]]
-    python = made(session, "distill", b"\0".join(sources), installs)
+    installs: list[list[str | Path]] = [["-r", ROOT / "requirements.txt", *extra], ["--no-deps", "--editable", ROOT]]
+    python = made(session, name, b"\0".join(sources), installs)
     profile = python.parent.parent / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     # Kernels warn of plain TCP, and log their own end at Ctrl-C. The errors of cells do not pass through here.
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'CRITICAL'\n")
     return python
+
+
+def dependency_group(name: str) -> list[str]:
+    """Its packages, pinned."""
+    import tomllib  # not above: a Python that lacks it is to get as far as the message that it is too old
+
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pins: list[str] = content["dependency-groups"][name]
+    return pins
 
 
 def compilers(session: nox.Session) -> Path:
