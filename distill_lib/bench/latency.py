@@ -83,7 +83,7 @@ def in_8_bits(path: Path, known: np.ndarray) -> Path:
         import onnxruntime
         from onnxruntime import quantization
     except ImportError as error:
-        raise DistillError("the benchmark latency needs onnxruntime: `nox -s onnx` has an environment for it.") from error
+        raise DistillError("the benchmark latency needs onnxruntime: `nox -s onnx` brings it.") from error
     once = onnxruntime.SessionOptions()
     once.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     once.optimized_model_filepath = str(constants := path.with_suffix(".constants.onnx"))
