@@ -31,6 +31,7 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
+WITH_TESTS = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # where faults and compiled programs are tried
 
 BENCHMARKS = ("sweep", "step", "soft_labels", "loop", "optimizers")
 COMPARISONS = (
@@ -104,11 +105,10 @@ def compile_programs(session: nox.Session) -> None:
     """The programs of a step, compiled and checked for TPU and H100 without having one; `-- quick` and `-- full`."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         fail("the compilers of TPUs and GPUs are packaged for Linux on x86-64: run it there.")
-    size = session.posargs[0] if session.posargs else "usual"
-    arguments = ["-m", "distill_lib", "bench", "compile", "--python", str(compilers(session)), "--size", size]
+    arguments = ["-m", "compiled", *session.posargs, "--python", str(compilers(session))]
     with tempfile.TemporaryDirectory() as folder:  # a part of the programs is a check, and no record
-        variables = {"DISTILL_RESULTS": folder} if size == "quick" else {}
-        run(session, environment(session), *arguments, *session.posargs[1:], **variables)
+        variables = {"DISTILL_RESULTS": folder} if "quick" in session.posargs else {}
+        run(session, environment(session), *arguments, PYTHONPATH=WITH_TESTS, **variables)
 
 
 @nox.session
@@ -123,8 +123,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Kills, full disks, damaged files and second processes, and what becomes of the work; `-- long` tries them all."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    run(session, environment(session), "-m", "faults", *session.posargs, PYTHONPATH=path)
+    run(session, environment(session), "-m", "faults", *session.posargs, PYTHONPATH=WITH_TESTS)
 
 
 @nox.session

@@ -10,7 +10,7 @@ from distill_lib import sharding
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError, Parser, unknown
 
-NAMES = ("sweep", "compile", "input", "step", "study", "soft_labels", "loop", "optimizers", "latency", "gpu")
+NAMES = ("sweep", "input", "step", "study", "soft_labels", "loop", "optimizers", "latency", "gpu")
 
 
 def main(words: Sequence[str]) -> None:

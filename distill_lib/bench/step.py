@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from distill_lib import datasets, models, recipes
-from distill_lib.bench import process, programs, timing
+from distill_lib import datasets, models, recipes, teachers
+from distill_lib.bench import process, timing
 from distill_lib.bench.students import drawn, made_up
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import stream
@@ -134,10 +134,10 @@ def _fill(rows: dict[str, Any], case: Case, recipe: Recipe, places: Places, chec
 def describe(case: Case, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What jobs are told of a case: networks as numbers, and files with their weights and with images; all random."""
     draw, dataset, side = np.random.default_rng(0), datasets.get(recipe.dataset), recipe.resolution
-    renders, start = programs.resident(recipe), drawn(recipe, recipe.student, folder / "student.npz")
+    renders, start = dataset.origin == "embedded", drawn(recipe, recipe.student, folder / "student.npz")
     names, roles = {"student": recipe.student}, {}
     if recipe.has_teacher:
-        names["teacher"], _ = programs.network_of(recipe.teacher)
+        names["teacher"], _ = teachers.network(recipe.teacher)
     recipe = made_up(recipe, folder, steps=STEPS, start=str(start), warmup_steps=WARMUP)
     for role, name in names.items():
         model: Any = models.create(name, dataset.num_classes)

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_lib import datasets, models, recipes, sharding
-from distill_lib.bench import programs
+from distill_lib import datasets, models, recipes, sharding, teachers
 from distill_lib.recipes import Recipe
 from distill_lib.train import step
 from distill_lib.train.task import Task
@@ -26,7 +25,7 @@ def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes
     settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
     settings |= {"train_images": BATCHES * recipe.batch_size}
     if recipe.has_teacher:
-        model, _ = programs.network_of(recipe.teacher.partition("@")[0])
+        model, _ = teachers.network(recipe.teacher.partition("@")[0])
         settings["teacher"] = str(drawn(recipe, model, folder / "teacher.npz"))
     return recipes.get(recipe.dataset, "smoke", **(settings | changes))
 

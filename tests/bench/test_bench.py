@@ -113,7 +113,7 @@ def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the difference of two runs, beside the compiled calls, here of tiny networks; starts may be left out."""
     monkeypatch.setattr(loop, "FEW", 4)
     monkeypatch.setattr(loop.recipes, "get", functools.partial(recipes.get, student=tiny.STUDENT, resolution=tiny.SIDE))
-    monkeypatch.setattr(students.programs, "network_of", lambda teacher: (tiny.STUDENT, None))
+    monkeypatch.setattr(students.teachers, "network", lambda teacher: (tiny.STUDENT, None))
     (row,) = loop.measure(rounds=2, steps=16, batches=[8], starts=0)
     assert (row["kind"], row["case"], row["steps a round"]) == ("loop", "fashion, batch 8", 16)
     assert row["loop"].rounds == 2 and row["alone"].median > 0  # the difference of runs so short may be below zero
