@@ -54,18 +54,16 @@ def test_every_benchmark_explains_its_options(name: str, capsys: pytest.CaptureF
 
 
 def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words and numbers may be several, a flag is a flag, and a study has fewer cases to choose from."""
+    """Words and numbers may be several, and a study has fewer cases to choose from."""
     given: list[dict] = []
 
-    def swept(
-        words: Sequence[str] = ("a", "b"), several: Sequence[int] = [1], on: bool = False, name: str | None = None
-    ) -> list[dict]:
-        given.append({"words": words, "several": several, "on": on, "name": name})
+    def swept(words: Sequence[str] = ("a", "b"), several: Sequence[int] = [1], name: str | None = None) -> list[dict]:
+        given.append({"words": words, "several": several, "name": name})
         return []
 
     monkeypatch.setattr(sweep, "measure", swept)
-    assert runner.measure("sweep", ["--words", "b", "--several", "3", "4", "--on"]) == []
-    assert given == [{"words": ["b"], "several": [3, 4], "on": True, "name": None}]
+    assert runner.measure("sweep", ["--words", "b", "--several", "3", "4"]) == []
+    assert given == [{"words": ["b"], "several": [3, 4], "name": None}]
     with pytest.raises(Exception, match="invalid choice: 'paper'.*usage: distill bench study"):
         runner.measure("study", ["--cases", "paper"])
 
@@ -73,7 +71,7 @@ def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_a_sweep_compiles_in_the_step_that_does_not_count(teacher: Path) -> None:
     """What the second step would compile would be timed."""
-    several = sweep.prepare(tiny.recipe(teacher), 2, sweep.FORMS[:1], without_data=False)
+    several = sweep.prepare(setup.prepare(tiny.recipe(teacher)), 2, sweep.FORMS[:1])
     for name, taught in several.items():
         taught.run()
         compiled = taught.learn._cache_size()
