@@ -20,14 +20,16 @@ import jax
 
 from distill_lib.errors import DistillError
 
-PEERS = Path(__file__).parent / "peers"
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "tests" / "peers"  # steps of other programs, which are no part of the library
+SERVE = ("-m", "distill_lib.bench.serve")
 
 
 @dataclass(frozen=True)
 class Place:
     """What a job runs: a module of this library or of `PEERS`, in a Python that an option may name.
 
-    DistillError if there is no such Python.
+    DistillError if there is no such Python, or no `PEERS` where the library was installed without them.
     """
 
     module: str
@@ -37,6 +39,8 @@ class Place:
     def __post_init__(self) -> None:
         if self.python and not Path(self.python).exists():
             raise DistillError(f"there is no Python at {self.python}: name one with {self.option}, or leave it out.")
+        if self.python and self.option and not PEERS.is_dir():
+            raise DistillError(f"{self.option} wants this project's repository, which has other programs' steps.")
 
 
 class Job(contextlib.AbstractContextManager["Job"]):
@@ -46,12 +50,12 @@ class Job(contextlib.AbstractContextManager["Job"]):
     """
 
     def __init__(self, place: Place, case: Mapping[str, Any], **variables: str) -> None:
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(ROOT), str(PEERS), os.environ.get("PYTHONPATH")]))
         self._place, self._messages = place, tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._messages}
         own = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
         own["JAX_COMPILATION_CACHE_DIR"] = getattr(jax.config, "jax_compilation_cache_dir", None) or ""
-        command = [str(place.python), str(PEERS / "serve.py"), place.module]
+        command = [str(place.python), *SERVE, place.module]
         self._process = subprocess.Popen(command, text=True, env=own | variables, start_new_session=True, **pipes)
         self.facts = self.ask(case)
 

@@ -56,7 +56,7 @@ def test_without_tensorflow_the_library_is_timed_and_it_is_said(capsys: pytest.C
 def test_both_forms_of_tf_data_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row has the seconds of its own form, and ratios larger than 1 where the library is faster."""
     (tmp_path / "serve.py").write_text(_INSTEAD.format(absent=False))
-    monkeypatch.setattr(process, "PEERS", tmp_path)
+    monkeypatch.setattr(process, "SERVE", [tmp_path / "serve.py"])
     monkeypatch.setattr(bench, "FORMS", ("plain", "another"))
     rows = bench.measure(**TINY, tensorflow=sys.executable)
     for row in rows:  # "threads" has seven letters
@@ -68,7 +68,7 @@ def test_both_forms_of_tf_data_are_compared(tmp_path: Path, monkeypatch: pytest.
 def test_a_job_that_stops_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the last line of what it said, as where the Python that was named has no TensorFlow."""
     (tmp_path / "serve.py").write_text(_INSTEAD.format(absent=True))
-    monkeypatch.setattr(process, "PEERS", tmp_path)
+    monkeypatch.setattr(process, "SERVE", [tmp_path / "serve.py"])
     with pytest.raises(DistillError, match=r"a job stopped \(No module named tensorflow\): check that --tensorflow"):
         bench.measure(**TINY, tensorflow=sys.executable)
     with pytest.raises(DistillError, match="there is no Python at"):

@@ -40,7 +40,7 @@ def told(folder: Path, monkeypatch: pytest.MonkeyPatch, **jobs: tuple[dict, floa
     """Puts jobs that only say what they are told in the place of the real ones."""
     (folder / "serve.py").write_text(_SERVE)
     (folder / "told.json").write_text(json.dumps(jobs))
-    monkeypatch.setattr(process, "PEERS", folder)
+    monkeypatch.setattr(process, "SERVE", [folder / "serve.py"])
     monkeypatch.setattr(step, "CASES", {"mix": TINY})
 
 
@@ -135,6 +135,13 @@ def test_what_is_not_there_is_told_before_anything_runs(options: dict[str, str],
     """One line, with the path."""
     with pytest.raises(DistillError, match=said):
         step.measure(cases=tuple(step.CASES), **options)
+
+
+def test_an_installed_library_has_no_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the repository alone, and the option that asks for one says so."""
+    monkeypatch.setattr(process, "PEERS", tmp_path / "none")
+    with pytest.raises(DistillError, match="--torch wants this project's repository"):
+        step.measure(torch=sys.executable)
 
 
 def test_a_python_without_torch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
