@@ -114,3 +114,10 @@ def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
     assert "first: as it should be" in capsys.readouterr().out
     content = timing.read("compile")
     assert content is not None and [row["program"] for row in content["rows"]] == ["first", "first"]
+
+
+def test_a_size_that_there_is_not_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """With those that there are; nothing is compiled."""
+    assert compiling.main(["huge", "--python", "python"]) == 1
+    said = capsys.readouterr().err
+    assert "invalid choice: 'huge'" in said and "'quick', 'usual', 'full'" in said and said.count("\n") == 1
