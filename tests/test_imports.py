@@ -26,7 +26,7 @@ MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before
     "evaluation": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline"},
     "train": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation"},
     "export": {"models", "datasets", "teachers", "records"},
-    "bench": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train"},
+    "bench": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train", "export"},
     "experiments": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train"},
     "report": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "bench", "experiments"},
     "figures": {"models", "datasets", "teachers", "recipes", "records", "bench", "report"},
