@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +31,7 @@ nox.options.default_venv_backend = "none"
 ROOT = Path(__file__).parent
 EXPERIMENTS = ROOT / "book" / "experiments"
 FIRST_PAGE = ROOT / "book" / "_build" / "html" / "index.html"
+WITH_TESTS = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # where faults and compiled programs are tried
 
 BENCHMARKS = ("sweep", "step", "soft_labels", "loop", "optimizers")
 COMPARISONS = (
@@ -51,7 +52,6 @@ SMOKE: dict[str, list[list[str]]] = {  # fewer runs than the notebooks' own list
     "support": [["-p", "seeds", "[0]", "-p", "images", "[32]", "-p", "steps", "[8]"]],
     "teacher": [[], ["-p", "dataset", "flowers"]],
 }
-MOCK = ("-p", "variant", "smoke")
 ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -92,16 +92,23 @@ def bench(session: nox.Session) -> None:
         run(session, python, "-m", "distill_lib", "bench", *arguments)
 
 
+@nox.session
+def onnx(session: nox.Session) -> None:
+    """Exported networks in ONNX Runtime, in an environment of its own: the tests, and the benchmark `latency`."""
+    python = environment(session, "onnx", dependency_group("onnx"))
+    run(session, python, "-m", "pytest", "tests/test_export.py", "tests/bench/test_latency.py")
+    run(session, python, "-m", "distill_lib", "bench", "latency", *session.posargs)
+
+
 @nox.session(name="compile")
 def compile_programs(session: nox.Session) -> None:
     """The programs of a step, compiled and checked for TPU and H100 without having one; `-- quick` and `-- full`."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         fail("the compilers of TPUs and GPUs are packaged for Linux on x86-64: run it there.")
-    size = session.posargs[0] if session.posargs else "usual"
-    arguments = ["-m", "distill_lib", "bench", "compile", "--python", str(compilers(session)), "--size", size]
+    arguments = ["-m", "compiled", *session.posargs, "--python", str(compilers(session))]
     with tempfile.TemporaryDirectory() as folder:  # a part of the programs is a check, and no record
-        variables = {"DISTILL_RESULTS": folder} if size == "quick" else {}
-        run(session, environment(session), *arguments, *session.posargs[1:], **variables)
+        variables = {"DISTILL_RESULTS": folder} if "quick" in session.posargs else {}
+        run(session, environment(session), *arguments, PYTHONPATH=WITH_TESTS, **variables)
 
 
 @nox.session
@@ -116,8 +123,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Kills, full disks, damaged files and second processes, and what becomes of the work; `-- long` tries them all."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    run(session, environment(session), "-m", "faults", *session.posargs, PYTHONPATH=path)
+    run(session, environment(session), "-m", "faults", *session.posargs, PYTHONPATH=WITH_TESTS)
 
 
 @nox.session
@@ -151,16 +157,14 @@ def pdf(session: nox.Session) -> None:
 
 def browsing(session: nox.Session) -> tuple[str, Path]:
     """The system's Chromium, and the Python of an environment with what drives it; skips where there is none."""
-    import tomllib  # not above: a Python that lacks it is to get as far as the message that it is too old
-
     names = ("chromium", "chromium-browser", "google-chrome")
     paths = [path for name in names if (path := shutil.which(name))]
     if not paths:
         session.skip("there is no Chromium on this machine: install the package `chromium`.")
     if not FIRST_PAGE.is_file():
         fail("there is no book yet: `nox -s book` builds it.")
-    pins = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["browser"]
-    return paths[0], made(session, "browser", " ".join(pins).encode(), [pins])
+    pins = dependency_group("browser")
+    return paths[0], made(session, "browser", " ".join(pins).encode(), [[*pins]])
 
 
 @nox.session
@@ -191,17 +195,10 @@ def smoke(session: nox.Session) -> None:
     """Every experiment notebook, and every data set, on mock data, in minutes; leaves nothing behind."""
     python = environment(session)
     runs = [(name, *arguments) for name in experiments() for arguments in SMOKE.get(name, [[]])]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes()) as pool:
-        started = [  # each with records of its own, since no two may train the same student at once
-            pool.submit(run_notebook, session, python, name, *MOCK, *arguments, results=f"{folder}/{number}")
-            for number, (name, *arguments) in enumerate(runs)
-        ]
-        try:
-            for notebook in started:
-                notebook.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/*/run.json")]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, *arguments in runs:
+            run_notebook(session, python, name, "-p", "variant", "smoke", *arguments, results=folder)
+        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/run.json")]
     if not found or not all(record["mock"] for record in found):
         fail(f"{len(found)} records, of which not all are marked as mock.")
     print(f"{len(runs)} notebooks ran on mock data and wrote {len(found)} records.", flush=True)
@@ -214,22 +211,31 @@ def fashion(session: nox.Session) -> None:
 
 
 def processes() -> int:
-    """How many tests or notebooks run at once: some gigabytes each."""
+    """How many tests run at once: some gigabytes each."""
     return min(os.cpu_count() or 1, 4)
 
 
-def environment(session: nox.Session) -> Path:
+def environment(session: nox.Session, name: str = "distill", extra: Sequence[str] = ()) -> Path:
     """The shared environment's Python; installs only if requirements.txt or pyproject.toml have changed."""
     if sys.version_info < (3, 11):  # noqa: UP036
         fail(f"Python 3.11 or newer is needed, but nox runs on {sys.version.split()[0]}: install nox with a newer one.")
     sources = [(ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
-    installs: list[list[str | Path]] = [["-r", ROOT / "requirements.txt"], ["--no-deps", "--editable", ROOT]]
-    python = made(session, "distill", b"\0".join(sources), installs)
+    installs: list[list[str | Path]] = [["-r", ROOT / "requirements.txt", *extra], ["--no-deps", "--editable", ROOT]]
+    python = made(session, name, b"\0".join(sources), installs)
     profile = python.parent.parent / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     # Kernels warn of plain TCP, and log their own end at Ctrl-C. The errors of cells do not pass through here.
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'CRITICAL'\n")
     return python
+
+
+def dependency_group(name: str) -> list[str]:
+    """Its packages, pinned."""
+    import tomllib  # not above: a Python that lacks it is to get as far as the message that it is too old
+
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pins: list[str] = content["dependency-groups"][name]
+    return pins
 
 
 def compilers(session: nox.Session) -> Path:

@@ -123,9 +123,18 @@ def _onnx(network: Program, shape: models.ImageShape, about: dict[str, Any]) -> 
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every inner value without a type
     with layers.plain():
         graph = to_onnx(network, [("batch", *shape)], input_names=["images"], output_names=["logits"])
+    _drop_biases_without_weight(graph.graph)
     for name, text in _as_text(about).items():
         graph.metadata_props.add(key=name, value=text)
     return bytes(graph.SerializeToString())
+
+
+def _drop_biases_without_weight(graph: Any) -> None:
+    """Of products that add nothing: the converter writes a scalar zero, over which ONNX Runtime's rounding stumbles."""
+    silent = (node for node in graph.node if any((each.name, each.f) == ("beta", 0.0) for each in node.attribute))
+    dropped = {node.input.pop() for node in silent if len(node.input) == 3}
+    for constant in [each for each in graph.initializer if each.name in dropped]:
+        graph.initializer.remove(constant)
 
 
 def _stablehlo(network: Program, shape: models.ImageShape) -> bytes:

@@ -23,11 +23,9 @@ def normalized(requirement: str) -> str:
 
 
 def imported() -> set[str]:
-    """Distributions of all modules that the library imports; peers, which other interpreters run, are left out."""
+    """Distributions of all modules that the library imports."""
     modules: set[str] = set()
     for path in LIBRARY.rglob("*.py"):
-        if path.parent.name == "peers":
-            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}

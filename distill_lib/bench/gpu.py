@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from distill_lib import records
 from distill_lib.bench.process import send
@@ -14,20 +13,19 @@ from distill_lib.bench.timing import Rows
 PARTS = {  # seconds that each may take at most, and the command behind distill
     "step": (170, "bench step --cases accelerator --rounds 5"),
     "loop": (140, "bench loop --dataset flowers --variant fast --batches 512 --steps 400 --rounds 2 --starts 0"),
-    "class": (120, "bench sweep --dataset flowers --variant fast --forms 1 --made-up --rounds 5"),
+    "class": (120, "bench sweep --dataset flowers --variant fast --forms 1 --rounds 5"),
     "study": (150, "run consistency -p dataset fashion -p variant quick"),
 }
 
 
-def measure(out: str | None = None, torch: str | None = None) -> Rows:
+def measure(torch: str | None = None) -> Rows:
     """Runs all parts in less than ten minutes; one that fails or takes too long does not stop the others.
 
-    `--out` is a results folder for the records, usually gpu in the results; `--torch` names a Python with PyTorch.
+    `--torch` names a Python with PyTorch. Records are written into the folder gpu in the results.
 
     Returns: a row a part: whether it was done, and seconds. What a part measured is in its own record.
     """
-    folder = Path(out) if out else records.find_results() / GPU
-    os.environ["DISTILL_RESULTS"] = str(folder.absolute())  # of the parts, and of this benchmark's own record
+    os.environ["DISTILL_RESULTS"] = str((records.find_results() / GPU).absolute())  # of the parts and of this record
     rows = []
     for name, (limit, command) in PARTS.items():
         more = ["--torch", torch] if name == "step" and torch else []

@@ -7,14 +7,16 @@ On a machine that others use too, the CPU time is the fairer number.
 import contextlib
 import itertools
 import statistics
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps
 
+from distill_lib import datasets, recipes
 from distill_lib.bench import process, timing
+from distill_lib.bench.process import Place
 from distill_lib.datasets import package_images
 from distill_lib.input_pipeline import stream
 
@@ -25,7 +27,7 @@ PHOTOGRAPHS = {
     "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
 }
 BATCH = 64
-FORMS = ("plain", "fused")
+OURS, FORMS = "threads", ("plain", "fused")
 
 
 def measure(
@@ -39,9 +41,9 @@ def measure(
     Returns: for each quality, number of cores and form of tf.data seconds an image of both (wall clock, and CPU with
     that of workers), images a second, and how many times as fast as tf.data this is.
     """
-    process.check_python(tensorflow, "--tensorflow")
+    places = {OURS: Place(__name__)} | dict.fromkeys(FORMS, Place("tf_data", tensorflow, "--tensorflow"))
     cases = itertools.product(quality, dict.fromkeys((1, stream.cores())))
-    return [row for case in cases for row in _rows(*case, tensorflow, batches, rounds)]
+    return [row for case in cases for row in _rows(*case, places, batches, rounds)]
 
 
 def photographs(folder: Path, quality: int) -> float:
@@ -55,23 +57,29 @@ def photographs(folder: Path, quality: int) -> float:
     return statistics.mean(path.stat().st_size / 1000 for path in folder.iterdir())
 
 
-def _rows(quality: int, cores: int, tensorflow: str | None, batches: int, rounds: int) -> timing.Rows:
-    places = {"threads": sys.executable} | (dict.fromkeys(FORMS, tensorflow) if tensorflow else {})
+def _rows(quality: int, cores: int, places: dict[str, Place], batches: int, rounds: int) -> timing.Rows:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        about = {"quality": quality, "kB": photographs(Path(folder), quality), "cores": cores}
+        about: dict[str, Any] = {"quality": quality, "kB": photographs(Path(folder), quality), "cores": cores}
         case = {"folder": folder, "cores": cores, "batch": BATCH, "side": 224, "warm_up": 8, "made_ahead": 6}
-        jobs = {}
-        for form, python in places.items():
-            job = process.Job(python, "input_batch", case | {"form": form}, "--tensorflow", CUDA_VISIBLE_DEVICES="")
-            jobs[form] = stack.enter_context(job)
+        jobs = process.start(stack, places, case, CUDA_VISIBLE_DEVICES="")
         spent = process.in_turn(jobs, dict.fromkeys(jobs, batches), rounds)
     clocks = {form: zip(*each, strict=True) for form, each in spent.items()}
     seconds = {form: [timing.summary(time / BATCH for time in each) for each in both] for form, both in clocks.items()}
-    (wall, cpu), rows = seconds["threads"], []
-    for form in FORMS:
-        their_wall, their_cpu = seconds.get(form, (None, None))
-        row = about | {"images a round": batches * BATCH, "form": form, "distill_lib": wall}
-        row |= {"tf.data": their_wall or "no --tensorflow", "images/s": 1 / wall.median}
-        row |= {"ratio": their_wall and their_wall.median / wall.median, "distill_lib CPU": cpu}
-        rows.append(row | {"tf.data CPU": their_cpu, "CPU ratio": their_cpu and their_cpu.median / cpu.median})
-    return rows
+    wall, cpu = seconds.pop(OURS)
+    about |= {"images a round": batches * BATCH, "images/s": 1 / wall.median}
+    about |= {"distill_lib": wall, "distill_lib CPU": cpu}
+    rows = []
+    for form, (their_wall, their_cpu) in seconds.items():
+        row = {"form": form, "tf.data": their_wall, "ratio": their_wall.median / wall.median}
+        rows.append(about | row | {"tf.data CPU": their_cpu, "CPU ratio": their_cpu.median / cpu.median})
+    return rows or [about]
+
+
+def prepare(case: dict[str, Any]) -> tuple[Callable[[], Any], None]:
+    """A function that makes the next batch of the files of a folder, in a process of its own; no facts."""
+    files = [{"image": path.read_bytes(), "label": 0} for path in sorted(Path(case["folder"]).iterdir())]
+    rows = files * 1_000  # as if they were many
+    source = datasets.Source(datasets.get("imagenet"), "train", rows, len(rows), None)
+    recipe = recipes.get("imagenet", "fast", batch_size=case["batch"], resolution=case["side"])
+    batches = stream.batches(source, recipe, workers=0 if case["cores"] == 1 else case["cores"])
+    return lambda: next(batches), None

@@ -3,21 +3,16 @@
 import contextlib
 import io
 import itertools
-import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill_lib import recipes, sharding
-from distill_lib.bench import timing
-from distill_lib.bench.process import last_line
-from distill_lib.bench.students import Students, batches_of, made_up
-from distill_lib.errors import DistillError
+from distill_lib.bench import process, timing
+from distill_lib.bench.students import Students, batches_of, made_up_task
 from distill_lib.train import loop, setup
 from distill_lib.train.task import Task
 
@@ -47,18 +42,16 @@ def measure(
 
 def _loop(dataset: str, variant: str, batch: int, steps: int, rounds: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {"loop": [], "alone": []}
-    with tempfile.TemporaryDirectory() as folder:
-        preset = recipes.get(dataset, variant, batch_size=batch)
-        task = setup.prepare(made_up(preset, Path(folder), learning_rate=RATE))
-        _, pixels = next(task.train.batches(task.recipe, 0, sharding.data_mesh(1), task.fixed_targets(), ()))
-        alone = Students(task, given=batches_of(task, itertools.repeat(pixels)))
-        for number in range(rounds + 1):
-            # Start, evaluation and record are in the long and in the short run.
-            few, many = trained(task, FEW), trained(task, FEW + steps)
-            calls = timing.seconds(lambda: alone.run(steps))
-            if number:  # the first round compiles
-                times["loop"].append((many - few) / steps)
-                times["alone"].append(calls / steps)
+    task = made_up_task(recipes.get(dataset, variant, batch_size=batch), learning_rate=RATE)
+    _, pixels = next(task.train.batches(task.recipe, 0, sharding.data_mesh(1), task.fixed_targets(), ()))
+    alone = Students(task, given=batches_of(task, itertools.repeat(pixels)))
+    for number in range(rounds + 1):
+        # Start, evaluation and record are in the long and in the short run.
+        few, many = trained(task, FEW), trained(task, FEW + steps)
+        calls = timing.seconds(lambda: alone.run(steps))
+        if number:  # the first round compiles
+            times["loop"].append((many - few) / steps)
+            times["alone"].append(calls / steps)
     about = {"kind": "loop", "case": f"{dataset}, batch {batch}", "steps a round": steps}
     return about | {name: timing.summary(each) for name, each in times.items()} | overhead(**times)
 
@@ -86,21 +79,18 @@ def trained(task: Task, steps: int) -> float:
 
 
 def _starts(dataset: str, variant: str, starts: int) -> timing.Rows:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
-    command = [sys.executable, "-m", "distill_lib.bench.loop", dataset, variant]
     seconds: dict[str, list[float]] = {"first": [], "second": []}
+    case = {"dataset": dataset, "variant": variant, "warm_up": 1}  # the first step, after which a job is ready
     for _ in range(starts):
-        with tempfile.TemporaryDirectory() as home:
+        with tempfile.TemporaryDirectory() as cache:
+            kept = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
             for times in seconds.values():
-                began = time.time()
-                done = subprocess.run(command, env=inherited | {"HOME": home}, capture_output=True, text=True)
-                if done.returncode:
-                    raise DistillError(f"a process stopped: {last_line(done.stderr)}")
-                times.append(float(last_line(done.stdout)) - began)
+                began = time.perf_counter()
+                with process.Job(process.Place(__name__), case, **kept):
+                    times.append(time.perf_counter() - began)
     return [{"kind": "start", "case": f"{name} run", "first step": timing.summary(s)} for name, s in seconds.items()]
 
 
-if __name__ == "__main__":  # a first step
-    sharding.use_compilation_cache()
-    Students(setup.prepare(recipes.get(*sys.argv[1:]))).run()
-    print(time.time())
+def prepare(case: dict[str, Any]) -> tuple[Callable[[], None], None]:
+    """The step of a run, in a process of its own; no facts."""
+    return Students(setup.prepare(recipes.get(case["dataset"], case["variant"]))).run, None

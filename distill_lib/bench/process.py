@@ -9,7 +9,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +20,43 @@ import jax
 
 from distill_lib.errors import DistillError
 
-PEERS = Path(__file__).parent / "peers"
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "tests" / "peers"  # steps of other programs, which are no part of the library
+SERVE = ("-m", "distill_lib.bench.serve")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a job runs: a module of this library or of `PEERS`, in a Python that an option may name.
+
+    DistillError if there is no such Python, or no `PEERS` where the library was installed without them.
+    """
+
+    module: str
+    python: str | None = sys.executable
+    option: str = ""
+
+    def __post_init__(self) -> None:
+        if self.python and not Path(self.python).exists():
+            raise DistillError(f"there is no Python at {self.python}: name one with {self.option}, or leave it out.")
+        if self.python and self.option and not PEERS.is_dir():
+            raise DistillError(f"{self.option} wants this project's repository, which has other programs' steps.")
 
 
 class Job(contextlib.AbstractContextManager["Job"]):
-    """A process that does rounds of work on demand, by a module of `PEERS`; it ends with the context.
+    """A process that does rounds of work on demand, and ends with the context; DistillError if it stops before.
 
-    It runs the Python that `option` named. What it said when it was ready is in `facts`. DistillError if it stops.
+    What it said when it was ready is in `facts`.
     """
 
-    def __init__(self, python: str, module: str, case: dict[str, Any], option: str = "", **variables: str) -> None:
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-        self._option, self._messages = option, tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+    def __init__(self, place: Place, case: Mapping[str, Any], **variables: str) -> None:
+        path = os.pathsep.join(filter(None, [str(ROOT), str(PEERS), os.environ.get("PYTHONPATH")]))
+        self._place, self._messages = place, tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._messages}
-        own = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path} | variables
+        own = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
         own["JAX_COMPILATION_CACHE_DIR"] = getattr(jax.config, "jax_compilation_cache_dir", None) or ""
-        command = [python, str(PEERS / "serve.py"), module]
-        self._process = subprocess.Popen(command, text=True, env=own, start_new_session=True, **pipes)
+        command = [str(place.python), *SERVE, place.module]
+        self._process = subprocess.Popen(command, text=True, env=own | variables, start_new_session=True, **pipes)
         self.facts = self.ask(case)
 
     def __exit__(self, *_: object) -> None:
@@ -54,9 +77,33 @@ class Job(contextlib.AbstractContextManager["Job"]):
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
         self._messages.seek(0)
-        check = f": check that {self._option} names a Python that has what it imports" if self._option else ""
+        option = self._place.option
+        check = f": check that {option} names a Python that has what it imports" if option else ""
         with self._messages:
-            raise DistillError(f"a job stopped ({last_line(self._messages.read())}){check}.")
+            last = (self._messages.read().strip() or "no message").splitlines()[-1]  # is why it stopped
+        raise DistillError(f"a job stopped ({last}){check}.")
+
+
+def start(
+    stack: contextlib.ExitStack,
+    places: Mapping[str, Place],
+    case: Mapping[str, Any],
+    optional: str = "",
+    **variables: str,
+) -> dict[str, Job]:
+    """Jobs by form, which end with the stack; says which have no Python, or stopped where that form is optional."""
+    jobs: dict[str, Job] = {}
+    for form, place in places.items():
+        if place.python is None:
+            print(f"{form}: not run: name a Python that has it: {place.option}", flush=True)
+            continue
+        try:
+            jobs[form] = stack.enter_context(Job(place, {**case, "form": form}, **variables))
+        except DistillError as error:
+            if form != optional:
+                raise
+            print(f"{form}: not run: {error}", flush=True)
+    return jobs
 
 
 def in_turn(jobs: dict[str, Job], steps: dict[str, int], rounds: int) -> dict[str, list[list[float]]]:
@@ -69,14 +116,3 @@ def send(process: subprocess.Popen[Any], name: str) -> None:
     """Sends a signal to a process of its own session and to what it has started, where the system knows that."""
     if hasattr(os, "killpg") and process.poll() is None:
         os.killpg(process.pid, getattr(signal, name))
-
-
-def last_line(text: str) -> str:
-    """What a process says last is why it stopped."""
-    return (text.strip() or "no message").splitlines()[-1]
-
-
-def check_python(python: str | None, option: str) -> None:
-    """Raises DistillError if an option names a Python that is not there."""
-    if python and not Path(python).exists():
-        raise DistillError(f"there is no Python at {python}: name one with {option}, or leave it out.")

@@ -10,7 +10,7 @@ from distill_lib import sharding
 from distill_lib.bench import timing
 from distill_lib.errors import DistillError, Parser, unknown
 
-NAMES = ("sweep", "compile", "input", "step", "study", "soft_labels", "loop", "optimizers", "gpu")
+NAMES = ("sweep", "input", "step", "study", "soft_labels", "loop", "optimizers", "latency", "gpu")
 
 
 def main(words: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def measure(name: str, arguments: Sequence[str]) -> timing.Rows:
 
 
 def _parser(name: str, run: Callable[..., timing.Rows]) -> Parser:
-    """Options by the defaults of a function: a tuple holds words to choose from, a list numbers; False is a switch."""
+    """Options by the defaults of a function: a tuple holds words to choose from, a list numbers."""
     about = inspect.getdoc(getattr(run, "func", run))  # of a partial that of its function
     parser = Parser(f"distill bench {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in inspect.signature(run).parameters.values():
@@ -46,8 +46,6 @@ def _parser(name: str, run: Callable[..., timing.Rows]) -> Parser:
             reading = {"nargs": "+", "choices": default}
         elif isinstance(default, list):
             reading["nargs"] = "+"
-        elif default is False:
-            reading = {"action": "store_true"}
         flag = f"--{option.name.replace('_', '-')}"
         parser.add_argument(flag, default=default, help=f"usually {default}", **reading)
     return parser

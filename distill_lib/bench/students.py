@@ -1,5 +1,6 @@
 """Presets with random weights and made-up images: the speed is theirs, and what students learn means nothing."""
 
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -9,10 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_lib import datasets, models, recipes, sharding, views
-from distill_lib.bench import programs
+from distill_lib import datasets, models, recipes, sharding, teachers, views
 from distill_lib.recipes import Recipe
-from distill_lib.train import step
+from distill_lib.train import setup, step
 from distill_lib.train.task import Task
 from distill_lib.views import Pixels
 from distill_lib.weights import flatten, save_npz, unflatten
@@ -26,9 +26,15 @@ def made_up(recipe: Recipe, folder: Path, *, steps: int = 2 * BATCHES, **changes
     settings = {field: getattr(recipe, field) for field in SAME} | {"evaluations": 1, "epochs": steps / BATCHES}
     settings |= {"train_images": BATCHES * recipe.batch_size}
     if recipe.has_teacher:
-        model, _ = programs.network_of(recipe.teacher.partition("@")[0])
+        model, _ = teachers.network(recipe.teacher.partition("@")[0])
         settings["teacher"] = str(drawn(recipe, model, folder / "teacher.npz"))
     return recipes.get(recipe.dataset, "smoke", **(settings | changes))
+
+
+def made_up_task(recipe: Recipe, **changes: Any) -> Task:
+    """What `made_up` gives, ready to be trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        return setup.prepare(made_up(recipe, Path(folder), **changes))
 
 
 def drawn(recipe: Recipe, name: str, path: Path) -> Path:

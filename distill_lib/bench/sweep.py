@@ -1,17 +1,14 @@
 """What a sweep saves: eight students that share a teacher's answer, beside eight runs that each ask for themselves."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from distill_lib import recipes, sharding
-from distill_lib.bench import students, timing
-from distill_lib.bench.students import Students
-from distill_lib.recipes import Recipe
-from distill_lib.train import setup
+from distill_lib.bench import timing
+from distill_lib.bench.students import Students, made_up_task
+from distill_lib.train.task import Task
 
 SINGLE, TEACHER = "teacher and one student", "teacher alone"
 APART, UNROLLED, VMAP = "one program for each student", "unrolled in one program", "vmap"
@@ -19,20 +16,15 @@ FORMS = (APART, UNROLLED, VMAP)
 
 
 def measure(
-    rounds: int = 15,
-    students: int = 8,
-    dataset: str = "fashion",
-    variant: str = "quick",
-    forms: int = len(FORMS),
-    made_up: bool = False,
+    rounds: int = 15, students: int = 8, dataset: str = "fashion", variant: str = "quick", forms: int = len(FORMS)
 ) -> timing.Rows:
     """Times a step of all students at once in three forms, beside as many steps of one student.
 
-    `--forms` is how many of the forms, from the first one; `--made-up` downloads nothing: random weights, mock images.
+    Weights are random and images made up. `--forms` is how many of the forms, from the first one.
 
     Returns: for each form seconds a step of all students, and the ratio to their steps alone.
     """
-    taught = prepare(recipes.get(dataset, variant), students, FORMS[:forms], without_data=made_up)
+    taught = prepare(made_up_task(recipes.get(dataset, variant)), students, FORMS[:forms])
     seconds = timing.interleaved({form: each.run for form, each in taught.items()}, rounds=rounds)
     alone = seconds[SINGLE].median
     share = seconds[TEACHER].median / alone
@@ -46,10 +38,8 @@ def measure(
     return [dict(zip(("form", "students", "step", "of as many runs"), row, strict=True)) for row in rows]
 
 
-def prepare(recipe: Recipe, count: int, forms: Sequence[str], *, without_data: bool) -> dict[str, Students]:
+def prepare(task: Task, count: int, forms: Sequence[str]) -> dict[str, Students]:
     """No student, one student, and several in each form; by form."""
-    with tempfile.TemporaryDirectory() as folder:
-        task = setup.prepare(students.made_up(recipe, Path(folder)) if without_data else recipe)
     taught = {TEACHER: Students(task, 0), SINGLE: Students(task)} | {form: Students(task, count) for form in forms}
     for form, several in taught.items():
         learn = several.learn.__wrapped__  # the function inside the jitted one

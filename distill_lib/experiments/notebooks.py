@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -146,19 +147,20 @@ def _papermill() -> Any:
 
 def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     papermill = _papermill()
-    import zmq
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     screen = Screen(sys.stdout)
-    # Kernels warn of plain TCP; what travels between this process and its kernel is encrypted where ZeroMQ can.
-    encryption = Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}})
-    files, folder = [str(path.absolute()) for path in (notebook, output)], str(Path.cwd())
-    quiet = {"progress_bar": False, "stdout_file": screen, "stderr_file": sys.stderr}
+    files = [str(path.absolute()) for path in (notebook, output)]
+    options = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
     try:
-        papermill.execute_notebook(
-            *files, parameters=parameters, cwd=folder, kernel_name="python3", config=encryption, **quiet
-        )
+        # Sockets in a folder of its own: of notebooks that start together two may be given one TCP port, and one dies.
+        with tempfile.TemporaryDirectory() as folder:
+            channels = {"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}
+            options["config"] = Config(channels if sys.platform != "win32" else {})
+            papermill.execute_notebook(
+                *files, parameters=parameters, stdout_file=screen, stderr_file=sys.stderr, **options
+            )
     except papermill.PapermillExecutionError as error:
         screen.close()
         print(f"The executed notebook, with the traceback: {output}", file=sys.stderr)

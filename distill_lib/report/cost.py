@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from distill_lib import datasets, models, recipes, teachers, views
-from distill_lib.bench import programs, tables
+from distill_lib.bench import tables
 from distill_lib.errors import DistillError, unknown
 from distill_lib.experiments import matching
 from distill_lib.models import flops
@@ -122,7 +122,7 @@ def teacher_operations(recipe: Recipe) -> float:
     """Those of a teacher's answer, 0 without one; DistillError if it is neither embedded nor published, so unknown."""
     total = 0
     for name, side in teachers.parts(recipe.teacher) if recipe.has_teacher else ():
-        model, own = programs.network_of(name)
+        model, own = teachers.network(name)
         total += _counted(recipe, model, side or own or recipe.resolution)
     return 2.0 * total
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from distill_lib.lazy import loader
 
 if TYPE_CHECKING:
-    from distill_lib.teachers.teacher import EMBEDDED, Teacher, load, names, parts, resolve
+    from distill_lib.teachers.teacher import EMBEDDED, Teacher, load, names, network, parts, resolve
 
-__all__ = ["EMBEDDED", "Teacher", "load", "names", "parts", "resolve"]
+__all__ = ["EMBEDDED", "Teacher", "load", "names", "network", "parts", "resolve"]
 
 __getattr__ = loader(__name__, {"teacher": __all__})

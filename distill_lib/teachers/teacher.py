@@ -112,6 +112,16 @@ def resolve(name: str) -> Path:
     return EMBEDDED[name] if name in EMBEDDED else published.resolve(name)
 
 
+def network(name: str) -> tuple[str, int | None]:
+    """Model of a published or embedded teacher, and its own side in pixels, if any; DistillError for others."""
+    if name in published.CHECKPOINTS:
+        return published.CHECKPOINTS[name].model, published.CHECKPOINTS[name].resolution
+    if name in EMBEDDED:
+        facts = facts_of(EMBEDDED[name])
+        return facts["model"], facts["resolution"]
+    raise unknown("teacher", name, [*EMBEDDED, *published.CHECKPOINTS])
+
+
 def _member(
     name: str, side: int | None, num_classes: int, image_shape: tuple[int, int, int], dtype: str
 ) -> tuple[Member, models.Variables, str]:

@@ -54,18 +54,16 @@ def test_every_benchmark_explains_its_options(name: str, capsys: pytest.CaptureF
 
 
 def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words and numbers may be several, a flag is a flag, and a study has fewer cases to choose from."""
+    """Words and numbers may be several, and a study has fewer cases to choose from."""
     given: list[dict] = []
 
-    def swept(
-        words: Sequence[str] = ("a", "b"), several: Sequence[int] = [1], on: bool = False, name: str | None = None
-    ) -> list[dict]:
-        given.append({"words": words, "several": several, "on": on, "name": name})
+    def swept(words: Sequence[str] = ("a", "b"), several: Sequence[int] = [1], name: str | None = None) -> list[dict]:
+        given.append({"words": words, "several": several, "name": name})
         return []
 
     monkeypatch.setattr(sweep, "measure", swept)
-    assert runner.measure("sweep", ["--words", "b", "--several", "3", "4", "--on"]) == []
-    assert given == [{"words": ["b"], "several": [3, 4], "on": True, "name": None}]
+    assert runner.measure("sweep", ["--words", "b", "--several", "3", "4"]) == []
+    assert given == [{"words": ["b"], "several": [3, 4], "name": None}]
     with pytest.raises(Exception, match="invalid choice: 'paper'.*usage: distill bench study"):
         runner.measure("study", ["--cases", "paper"])
 
@@ -73,7 +71,7 @@ def test_options_have_the_types_of_their_defaults(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_a_sweep_compiles_in_the_step_that_does_not_count(teacher: Path) -> None:
     """What the second step would compile would be timed."""
-    several = sweep.prepare(tiny.recipe(teacher), 2, sweep.FORMS[:1], without_data=False)
+    several = sweep.prepare(setup.prepare(tiny.recipe(teacher)), 2, sweep.FORMS[:1])
     for name, taught in several.items():
         taught.run()
         compiled = taught.learn._cache_size()
@@ -113,7 +111,7 @@ def test_steps_of_the_loop_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the difference of two runs, beside the compiled calls, here of tiny networks; starts may be left out."""
     monkeypatch.setattr(loop, "FEW", 4)
     monkeypatch.setattr(loop.recipes, "get", functools.partial(recipes.get, student=tiny.STUDENT, resolution=tiny.SIDE))
-    monkeypatch.setattr(students.programs, "network_of", lambda teacher: (tiny.STUDENT, None))
+    monkeypatch.setattr(students.teachers, "network", lambda teacher: (tiny.STUDENT, None))
     (row,) = loop.measure(rounds=2, steps=16, batches=[8], starts=0)
     assert (row["kind"], row["case"], row["steps a round"]) == ("loop", "fashion, batch 8", 16)
     assert row["loop"].rounds == 2 and row["alone"].median > 0  # the difference of runs so short may be below zero

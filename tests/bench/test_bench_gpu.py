@@ -16,7 +16,7 @@ def test_parts_that_fail_or_hang_are_told_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A part that hangs ends with what it has started; all know the folder of results."""
-    monkeypatch.setenv("DISTILL_RESULTS", "elsewhere")
+    monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     late, run = tmp_path / "late", gpu.run
     sleeps = f"import time, pathlib; time.sleep(3); pathlib.Path({str(late)!r}).touch()"
     codes = {
@@ -26,15 +26,15 @@ def test_parts_that_fail_or_hang_are_told_and_the_others_run(
     }
     monkeypatch.setattr(gpu, "PARTS", {"fails": (60, "fails"), "hangs": (2, "hangs"), "works": (60, "works")})
     monkeypatch.setattr(gpu, "run", lambda command, limit: run([*command[:1], "-c", codes[command[-1]]], limit))
-    rows = gpu.measure(out=str(tmp_path / "out"))
+    rows = gpu.measure()
     assert [row["outcome"].partition(",")[0] for row in rows] == [
         "failed with exit code 3",
         "stopped after 2 s",
         "done",
     ]
-    assert f"into {tmp_path / 'out'}\n" in capfd.readouterr().out
+    assert f"into {tmp_path / 'gpu'}\n" in capfd.readouterr().out
     assert not late.exists()
-    assert os.environ["DISTILL_RESULTS"] == str(tmp_path / "out"), "where the benchmark's own record is written"
+    assert os.environ["DISTILL_RESULTS"] == str(tmp_path / "gpu"), "where the benchmark's own record is written"
 
 
 def test_all_parts_exist_and_together_take_less_than_ten_minutes() -> None:

@@ -11,16 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from distill_lib.bench import process, step, timing
-from distill_lib.bench.peers import distill_step
+from distill_lib.bench import process, step
 from distill_lib.errors import DistillError
 
-SMALL = {"student": "bit_r11w8", "policy": "mix", "resolution": 8}
+SMALL = {"student": "bit_r11w8", "policy": "mix", "resolution": 8, "batch_size": 4}
 TINY = step.Case("tiny", ("fashion", "quick"), SMALL, (step.PLAIN, step.COMPILED), 1)
 FACTS = {
     "version": "torch 9",
     "device": "gpu",
-    "parameters": {"student": 10, "teacher": 30},
     "macs": {"student": 100, "teacher": 700},
     "logits": {"student": [[1.0, -4.0]], "teacher": [[2.0, 0.0]]},
     "peak": 16_000.0,
@@ -42,7 +40,7 @@ def told(folder: Path, monkeypatch: pytest.MonkeyPatch, **jobs: tuple[dict, floa
     """Puts jobs that only say what they are told in the place of the real ones."""
     (folder / "serve.py").write_text(_SERVE)
     (folder / "told.json").write_text(json.dumps(jobs))
-    monkeypatch.setattr(process, "PEERS", folder)
+    monkeypatch.setattr(process, "SERVE", [folder / "serve.py"])
     monkeypatch.setattr(step, "CASES", {"mix": TINY})
 
 
@@ -55,43 +53,44 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("alone")
-def test_without_peers_the_library_is_timed_and_the_rows_say_what_is_missing() -> None:
-    """A real step of a tiny pair; what cannot be run here keeps its row."""
-    ours, plain, compiled, *away = step.measure(cases=tuple(step.CASES), rounds=2, batch=4)
+def test_without_peers_the_library_is_timed_and_it_is_said_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A real step of a tiny pair; a case for another device has no row, and alone it is an error."""
+    (ours,) = step.measure(cases=tuple(step.CASES), rounds=2)
     assert ours["step"].median > 0 and ours["images/s"] == pytest.approx(4 / ours["step"].median)
-    assert 30_000 < ours["student parameters"] < ours["teacher parameters"] and 0 < ours["share of peak"] < 1
-    assert ours["logits differ by"] == 0
-    assert plain["step"] == compiled["step"] == "not run: name a Python that has it: --torch"
-    assert {row["step"] for row in away} == {"not run: no accelerator here"} and len(away) == 3
-    assert len({tuple(row) for row in (ours, plain, compiled, *away)}) == 1  # one table
-    assert "not run" in timing.table([ours, plain, *away])
+    assert 0 < ours["share of peak"] < 1 and ours["logits differ by"] == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{form}: not run: name a Python that has it: --torch" for form in (step.PLAIN, step.COMPILED)]
+    with pytest.raises(DistillError, match="the cases accelerator are for another device than cpu"):
+        step.measure(cases=["accelerator"])
 
 
-def test_ratios_goals_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ratios_and_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A peer that takes longer has a ratio above 1; four images of 3 x 100 + 700 products are 4,000, in 2 seconds."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS, 2.2), compiled=({}, 0))
-    ours, plain, compiled = step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
+    ours, plain = step.measure(cases=tuple(step.CASES), rounds=2, torch=sys.executable)
     assert ours["step"].median == 2 and ours["times as long"] == 1 and ours["images/s"] == 2
-    assert ours["GMAC"] == pytest.approx(4e-6) and ours["share of peak"] == pytest.approx(2 * 4000 / 2 / 16_000)
+    assert ours["share of peak"] == pytest.approx(2 * 4000 / 2 / 16_000)
     assert plain["times as long"] == pytest.approx(1.1) and plain["version"] == "torch 9"
-    assert compiled["step"].startswith("not run: a job stopped (no compiler)")
+    assert capsys.readouterr().out.startswith("PyTorch, compiled: not run: a job stopped (no compiler)")
 
 
 def test_a_class_is_beside_as_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer steps once for each student and asks its teacher each time; here all ask it once."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS, 1.0), compiled=({}, 0))
     monkeypatch.setattr(step, "CASES", {"mix": TINY._replace(students=8)})
-    ours, plain, _ = step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
+    ours, plain = step.measure(cases=tuple(step.CASES), rounds=2, torch=sys.executable)
     assert (ours["step"].median, plain["step"].median, plain["times as long"]) == (2, 8, 4)
     assert ours["images/s"] == 4 * 8 / 2 and plain["images/s"] == 4
-    assert ours["GMAC"] == pytest.approx(4e-9 * (8 * 300 + 700)) and plain["GMAC"] == pytest.approx(4e-9 * 8 * 1000)
+    products = {"ours": 4 * (8 * 300 + 700), "plain": 4 * 8 * (300 + 700)}
+    assert ours["share of peak"] == pytest.approx(2 * products["ours"] / 2 / 16_000)
+    assert plain["share of peak"] == pytest.approx(2 * products["plain"] / 8 / 16_000)
 
 
 @pytest.mark.slow
 def test_a_class_of_the_benchmark_moves_all_its_students(tmp_path: Path) -> None:
     """By the same batch: students that begin alike stay alike, and none stays as it was."""
     case = TINY._replace(students=3)
-    job, _ = distill_step.prepare(json.loads(json.dumps(step.describe(case, case.recipe(4), tmp_path))))
+    job, _ = step.prepare(json.loads(json.dumps(step.describe(case, case.recipe(), tmp_path))))
     taught: Any = job.__self__  # type: ignore[attr-defined]
     job()  # the warm-up begins at 0
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(taught.states[0].variables)]
@@ -115,7 +114,7 @@ def test_jobs_that_do_other_work_are_not_compared(
     """Other networks, or the same with other weights, would make the ratio worthless."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=(FACTS | other, 2.0), compiled=({}, 0))
     with pytest.raises(DistillError, match=f"PyTorch, plain does other work in tiny: .*{said}"):
-        step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
+        step.measure(cases=tuple(step.CASES), rounds=2, torch=sys.executable)
 
 
 def test_half_precision_rounds_more() -> None:
@@ -138,20 +137,27 @@ def test_what_is_not_there_is_told_before_anything_runs(options: dict[str, str],
         step.measure(cases=tuple(step.CASES), **options)
 
 
+def test_an_installed_library_has_no_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the repository alone, and the option that asks for one says so."""
+    monkeypatch.setattr(process, "PEERS", tmp_path / "none")
+    with pytest.raises(DistillError, match="--torch wants this project's repository"):
+        step.measure(torch=sys.executable)
+
+
 def test_a_python_without_torch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the option that names it, and the last line of what the job said."""
     told(tmp_path, monkeypatch, distill_lib=(FACTS, 2.0), plain=({}, 0))
     with pytest.raises(DistillError, match=r"a job stopped \(no compiler\): check that --torch names a Python"):
-        step.measure(cases=tuple(step.CASES), rounds=2, batch=4, torch=sys.executable)
+        step.measure(cases=tuple(step.CASES), rounds=2, torch=sys.executable)
 
 
 def test_every_case_can_be_described(tmp_path: Path) -> None:
     """Jobs read it as JSON; weights have the checkpoints' names, scales are 1, biases 0 and kernels neither."""
     case = step.CASES["mix"]
-    about = json.loads(json.dumps(step.describe(case, case.recipe(4), tmp_path)))
+    about = json.loads(json.dumps(step.describe(case, case.recipe(), tmp_path)))
     roles = about["roles"]
     assert list(roles) == ["student", "teacher"] and roles["student"]["stages"] == [1, 1, 1]
-    assert np.load(about["images"]).shape == (32, 28, 28, 1)
+    assert np.load(about["images"]).shape == (8 * 128, 28, 28, 1)
     check = np.load(about["check"])
     assert (check[:, 0] == 0).all() and (check[:, 1:-1, 1:-1] != 0).all() and np.abs(check).max() <= 1
     with np.load(roles["teacher"]["weights"]) as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,15 @@ def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsy
     assert where == f"The executed notebook, with the traceback: {executed}"
     assert last == "error: RuntimeError: one"
     assert "Traceback" in executed.read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ZeroMQ has no sockets of files on Windows")
+def test_notebooks_that_start_together_share_no_ports(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Free TCP ports are chosen before a kernel binds them: two that start together may be given the same one."""
+    about = "from ipykernel.connect import get_connection_info"
+    path = written(results / "where.ipynb", about, "print(get_connection_info(unpack=True)['transport'])")
+    assert cli.main(["run", str(path)]) == 0
+    assert capsys.readouterr().out == "ipc\n"
 
 
 def test_a_killed_kernel_is_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """The programs of a training step and of evaluation, lowered for devices that need not be there, from a recipe."""
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable
@@ -11,32 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_lib import datasets, models, sharding, teachers, views
-from distill_lib.errors import unknown
 from distill_lib.models import flops
 from distill_lib.models.ensemble import Ensemble, Member
 from distill_lib.recipes import Recipe
-from distill_lib.teachers import published
 from distill_lib.train import step
 from distill_lib.views import Crops, Images
-from distill_lib.weights import load_metadata
 
 Program = tuple[Callable[[], Any], int, int, int]
 """What lowers it, bytes of its largest collective, multiply-adds an image, and arrays that it updates in place."""
-
-
-def network_of(teacher: str) -> tuple[str, int | None]:
-    """The network of a published or embedded teacher, and its own side in pixels, if any; DistillError for others."""
-    if teacher in published.CHECKPOINTS:
-        return published.CHECKPOINTS[teacher].model, published.CHECKPOINTS[teacher].resolution
-    if teacher in teachers.EMBEDDED:
-        facts = load_metadata(teachers.EMBEDDED[teacher])
-        return facts["model"], facts.get("resolution")
-    raise unknown("teacher", teacher, [*teachers.EMBEDDED, *published.CHECKPOINTS])
-
-
-def resident(recipe: Recipe) -> bool:
-    """Whether benchmarks have the images on the device, as the embedded ones are; else the host makes crops."""
-    return datasets.get(recipe.dataset).origin == "embedded"
 
 
 def lowered(recipe: Recipe, mesh: Mesh) -> dict[str, Program]:
@@ -82,7 +66,7 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
     asked: tuple[Any, ...] = ()
     if relation in ("same", "independent"):
         ((name, own),) = teachers.parts(recipe.teacher)
-        model, _ = network_of(name)
+        model, _ = teachers.network(name)
         network, side = models.create(model, classes, recipe.dtype), own or recipe.resolution
         shape = (side, side, dataset.channels)
         # zeros of NumPy, because BatchNorm is folded on the host
@@ -99,7 +83,7 @@ def _teaching(recipe: Recipe, dataset: datasets.Dataset, mesh: Mesh) -> tuple[in
         return [targets, *(place((count, each, each, dataset.channels), jnp.uint8) for each in sides)]
 
     def lower() -> Any:
-        if resident(recipe):
+        if dataset.origin == "embedded":  # of others the host makes crops
             count = datasets.training_images(dataset, recipe.train_images, mock=False) or batch
             targets, pixels = arrays(whole, count, recipe.resolution)
             given: Any = Images(pixels, targets, indices=split((batch,), jnp.int32))

@@ -1,16 +1,14 @@
-"""Whether the programs of a step compile for TPUs and GPUs, what they take there, and whether anything is amiss.
+"""Compiles the programs of one case for one target, and checks what came out: `python -m compiled.check CASE TARGET`.
 
-XLA compiles for a described TPU (with libtpu) or GPU (with JAX's CUDA plugin) on any Linux machine. Each case has a
-process of an environment with both, because an XLA check that fails ends the process.
+It runs in an environment with the compilers, and prints a row of JSON for each program.
 """
 
+from __future__ import annotations
+
 import collections
-import itertools
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 import time
 import tomllib
@@ -22,12 +20,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from compiled import programs
 from distill_lib import recipes
-from distill_lib.bench import programs, tables, timing
-from distill_lib.errors import DistillError, unknown
 from distill_lib.recipes import Recipe
 
-DATA = Path(__file__).parents[1] / "data"
+HERE = Path(__file__).parent
 
 
 class Target(NamedTuple):
@@ -41,7 +38,7 @@ class Target(NamedTuple):
         """The devices along the axis "data"."""
         from jax.experimental import topologies
 
-        text = (DATA / "h100_target.txtpb").read_text()  # what XLA has to know of "NVIDIA H100 80GB HBM3"
+        text = (HERE / "h100_target.txtpb").read_text()  # what XLA has to know of "NVIDIA H100 80GB HBM3"
         cuda = {"topology_name": "h100", "topology": self.topology, "target_config": text}
         named: dict[str, Any] = cuda if self.platform == "cuda" else {"topology_name": self.topology}
         devices = topologies.get_topology_desc(platform=self.platform, **named).devices
@@ -68,16 +65,10 @@ class Case(NamedTuple):
         return recipes.get(*self.preset, **self.changes)
 
 
-_TABLES = tomllib.loads((DATA / "compile_cases.toml").read_text(encoding="utf-8"))
+_TABLES = tomllib.loads((HERE / "cases.toml").read_text(encoding="utf-8"))
 SIZES = tuple(_TABLES)  # each has what stands before it, too
 CASES = tuple(Case(size, **case) for size, cases in _TABLES.items() for case in cases)
 NAMES = tuple(dict.fromkeys(case.name for case in CASES))
-_HERE = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"} | {
-    # libtpu would ask the network which machine this is, and wait
-    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost",
-}  # fmt: skip
-_PLAIN_PRODUCTS = "--xla_gpu_enable_triton_gemm=false"
-"""Of ViTs on GPUs: XLA finds no tiles for a product of attention and what follows it, and says so (JAX 0.10.2)."""
 _WIDTHS = {"bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}  # bytes; of others four
 _COLLECTIVE = re.compile(
     r"^\s*(?:ROOT )?%?\S+ = (.+?) (all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(",
@@ -85,59 +76,6 @@ _COLLECTIVE = re.compile(
 )
 _CALLS_HOST = re.compile(r"\b(outfeed|infeed)\(|is_host_transfer=true|custom_call_target=\"[^\"]*callback[^\"]*\"")
 _CONVOLUTION = re.compile(r"stablehlo\.convolution.*?: \(tensor<(?:\d+x)*(\w+)>, tensor<(?:\d+x)*(\w+)>\)")
-
-
-def measure(
-    python: str = sys.executable,
-    size: str = "usual",
-    targets: Sequence[str] = tuple(TARGETS),
-    cases: Sequence[str] = NAMES,
-) -> timing.Rows:
-    """Compiles the programs of a step for accelerators without having one, and checks what came out.
-
-    `--python` is that of an environment with libtpu and JAX's CUDA plugin, which `nox -s compile` makes; `--size` is
-    quick (the embedded networks), usual or full. The record is written after each case; other rows of it stay.
-
-    Returns: a row a program; DistillError tells all of those that do not compile or fit, move whole batches between
-    devices, copy their state, call the host, or compute in another dtype.
-    """
-    if size not in SIZES:
-        raise unknown("size", size, SIZES)
-    rows, amiss = {_name(row): row for row in tables.rows("compile")}, list[str]()
-    chosen = [case for case in CASES if SIZES.index(case.size) <= SIZES.index(size) and case.name in cases]
-    for target, case in itertools.product(targets, chosen):
-        made = {_name(row): row for row in _compiled(python, target, case)}
-        amiss += [f"{name}: {row['problems']}" for name, row in made.items() if row["problems"]]
-        rows = {name: row for name, row in (rows | made).items() if not row["problems"]}
-        timing.write("compile", list(rows.values()))
-    if amiss:
-        raise DistillError(f"{len(amiss)} programs are not as they should be: {'; '.join(amiss)}.")
-    return list(rows.values())
-
-
-def _compiled(python: str, target: str, case: Case) -> timing.Rows:
-    """The rows of one case, from a process of its own; what ended it becomes the problem of the program it was at."""
-    recipe = case.recipe()
-    about = {"case": case.name, "policy": recipe.policy, "target": target}
-    own = _HERE | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    if "ViT" in case.name and target.startswith("H100"):
-        own["XLA_FLAGS"] = _PLAIN_PRODUCTS
-    command = [python, "-m", "distill_lib.bench.compile", str(CASES.index(case)), target]
-    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, errors="replace")
-    rows = [about | json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode:
-        lines = done.stderr.splitlines()
-        telling = [line for line in lines if "Check failed" in line or "Error: " in line]  # of XLA, or of a traceback
-        reason = (telling or lines or ["nothing was said"])[-1].strip()[:300]
-        stopped = {"program": (*case.parts, "its end")[len(rows)], "dtype": recipe.dtype}
-        rows.append(about | stopped | {"problems": f"it does not compile ({reason})"})
-    for row in rows:
-        print(f"{_name(row)}: {row['problems'] or 'as it should be'}", flush=True)
-    return rows
-
-
-def _name(row: dict[str, Any]) -> str:
-    return ", ".join(row[key] for key in ("target", "case", "policy", "dtype", "program"))
 
 
 def compiled(case: Case, target: str) -> Iterator[dict[str, Any]]:

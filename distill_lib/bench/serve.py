@@ -1,4 +1,4 @@
-"""Serves the steps of a module beside this file: `python serve.py MODULE`, and its case in the first line of input.
+"""Serves the steps of a module: `python -m distill_lib.bench.serve MODULE`, and its case in the first line of input.
 
 The module's `prepare(case)` returns a function that does one step and waits for its end, and facts about it. This file
 needs nothing but the standard library, since the interpreters that run it have little in common.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import sys
 import time
 
@@ -19,6 +20,8 @@ def main() -> None:
     """Says the facts, then answers each number of steps with seconds a step: of the clock, and of all threads."""
     case = json.loads(sys.stdin.readline())
     with contextlib.redirect_stdout(sys.stderr):  # answers alone go to the output
+        if "cores" in case and hasattr(os, "sched_setaffinity"):  # at most so many
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-case["cores"] :])
         step, facts = importlib.import_module(sys.argv[1]).prepare(case)
         for _ in range(case.get("warm_up", WARM_UP)):
             step()

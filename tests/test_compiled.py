@@ -9,19 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from compiled import __main__ as compiling
+from compiled import check, programs
 
 from distill_lib import recipes, sharding, teachers, views
-from distill_lib.bench import compile as compiling
-from distill_lib.bench import programs, timing
+from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 
-ROOMY = compiling.Target("cpu", "", 1.0)
+ROOMY = check.Target("cpu", "", 1.0)
 
 
-def checked(program: Any, *arguments: Any, target: compiling.Target = ROOMY, limit: int = 0, leaves: int = 0) -> str:
+def checked(program: Any, *arguments: Any, target: check.Target = ROOMY, limit: int = 0, leaves: int = 0) -> str:
     """The problems of a program for the two devices of the tests."""
     lowered = program.lower(*arguments)
-    return compiling.check(lowered, target, dtype="bfloat16", limit=limit, leaves=leaves)["problems"]
+    return check.check(lowered, target, dtype="bfloat16", limit=limit, leaves=leaves)["problems"]
 
 
 def batch(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -32,11 +33,11 @@ def batch(*shape: int, dtype: Any = jnp.float32) -> Any:
 def test_cases_name_what_there_is() -> None:
     """Recipes and programs of all sizes; every policy is compiled, and none twice."""
     made = programs.lowered(recipes.get("fashion", "quick"), sharding.data_mesh())
-    assert all(case.size in compiling.SIZES and set(case.parts) <= set(made) for case in compiling.CASES)
-    rows = [(case.name, case.recipe().policy, case.recipe().dtype) for case in compiling.CASES]
+    assert all(case.size in check.SIZES and set(case.parts) <= set(made) for case in check.CASES)
+    rows = [(case.name, case.recipe().policy, case.recipe().dtype) for case in check.CASES]
     assert len(set(rows)) == len(rows)
     assert {policy for name, policy, _ in rows if name == "fashion"} >= set(views.POLICIES)
-    sides = {case.name: teachers.parts(case.recipe().teacher)[0][1] for case in compiling.CASES}
+    sides = {case.name: teachers.parts(case.recipe().teacher)[0][1] for case in check.CASES}
     assert {name for name, side in sides.items() if side} == {"imagenet, teacher at 384"}
 
 
@@ -74,7 +75,7 @@ def test_convolutions_of_another_dtype_and_want_of_memory_are_seen() -> None:
         return jax.lax.conv(x, jnp.ones((1, 1, 3, 3), x.dtype), (1, 1), "SAME")
 
     assert "convolutions are in ['f32']" in checked(convolved, jax.ShapeDtypeStruct((2, 1, 8, 8), jnp.float32))
-    small = compiling.Target("cpu", "", 1e-9)
+    small = check.Target("cpu", "", 1e-9)
     assert "GiB" in checked(convolved, jax.ShapeDtypeStruct((2, 1, 8, 8), jnp.bfloat16), target=small)
 
 
@@ -108,8 +109,15 @@ def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     with pytest.raises(DistillError, match="not as they should be") as raised:
-        compiling.measure(python=str(python), size="quick", targets=("H100 x 8",))
+        compiling.measure(str(python), "quick", ["H100 x 8"])
     assert f"student: it does not compile ({failed})" in str(raised.value)
     assert "first: as it should be" in capsys.readouterr().out
     content = timing.read("compile")
     assert content is not None and [row["program"] for row in content["rows"]] == ["first", "first"]
+
+
+def test_a_size_that_there_is_not_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """With those that there are; nothing is compiled."""
+    assert compiling.main(["huge", "--python", "python"]) == 1
+    said = capsys.readouterr().err
+    assert "invalid choice: 'huge'" in said and "'quick', 'usual', 'full'" in said and said.count("\n") == 1

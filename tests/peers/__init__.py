@@ -1,0 +1,1 @@
+"""Steps of other programs, which benchmarks time beside the library's, in an interpreter that has what they import."""
