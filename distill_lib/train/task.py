@@ -29,7 +29,6 @@ AT_ONCE = 512  # images that a fixed teacher is asked for
 SIDES = {"whole": 1.0, "central": MILD_CROP_SIDE}
 """Views of a fixed teacher that are a single crop: its sides, as fractions of the image's."""
 REMEMBERED = 32  # outputs of frozen teachers, which several runs of a process ask for
-_SHOWN = ("policy", "batch_size", "resolution", "crop_area", "whole", "dtype")
 _MIXED = ("mixup", "mixup_beta", "mixup_folded")
 
 
@@ -124,7 +123,7 @@ class Task:
         recipe, members = self.recipe, self.teacher.ensemble.members if self.teacher else ()
         mixes, several = views.policy(recipe.policy).mix, len(members) > 1
         tempered |= several and recipe.ensemble == "probabilities"
-        own = {name: getattr(recipe, name) for name in _SHOWN}
+        own = {name: getattr(recipe, name) for name in (*step.VIEW_FIELDS, "dtype")}
         mixed = {name: getattr(recipe, name) if mixes else None for name in _MIXED}
         return (
             own
