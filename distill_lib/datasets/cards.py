@@ -31,6 +31,7 @@ class Dataset:
     disk_bytes: int | None = None  #: size of the prepared set; None if unknown
     manual_files: dict[str, int] = field(default_factory=dict)  #: name and bytes of files that only the user can fetch
     packages: tuple[str, ...] = ()  #: what preparing needs beside TensorFlow and TFDS
+    remedy: str = ""  #: how to get it; empty where TFDS prepares it
     traps: tuple[str, ...] = ()  #: what is known to go wrong or to mislead, a sentence each
     pictures: dict[str, Any] = field(default_factory=dict, repr=False)  #: of a folder, by split, when it was looked at
 
@@ -47,12 +48,12 @@ class Dataset:
 
 
 def inherited(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Tables of a file, each with what it does not say itself from the one that it is `like`, and tuples for lists."""
-    whole = {name: tables.get(own.get("like", ""), {}) | own for name, own in tables.items()}
-    return {
-        name: {key: tuple(value) if isinstance(value, list) else value for key, value in own.items() if key != "like"}
-        for name, own in whole.items()
-    }
+    """Tables of a file, each with what it leaves out from an earlier one that it is `like`, and lists as tuples."""
+    whole: dict[str, dict[str, Any]] = {}
+    for name, own in tables.items():
+        told = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items() if key != "like"}
+        whole[name] = whole.get(own.get("like", ""), {}) | told
+    return whole
 
 
 _TABLES = inherited(tomllib.loads(FILE.read_text(encoding="utf-8")))

@@ -28,11 +28,7 @@ FILES = (
 PER_CLASS = 102  # images a class in train and in validation: the shape of Flowers102
 FOLDER_VARIABLE = "DISTILL_FASHION_ORIGINALS"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-REMEDY = (
-    "Debian and Ubuntu bring the original files without root: `apt-get download dataset-fashion-mnist && dpkg -x "
-    "dataset-fashion-mnist_*.deb fm && export DISTILL_FASHION_ORIGINALS=$PWD/fm/usr/share/datasets/fashion-mnist`; "
-    "elsewhere, get the four .gz files of github.com/zalandoresearch/fashion-mnist and name their folder so."
-)
+REMEDY = CARDS["fashion_mnist"].remedy
 
 
 def read_sums(file: Path) -> dict[str, str]:

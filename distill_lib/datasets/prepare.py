@@ -56,7 +56,8 @@ def status(name: str) -> Status:
     where, problem, state = _looked_for(dataset)
     if not problem:
         return Status(name, "present", where, dataset, hints=dataset.traps)
-    advice, hints, folder = remedy(dataset, where if state == "incomplete" else ""), [], manual_folder()
+    advice = dataset.remedy or tfds_sets.remedy(dataset, where if state == "incomplete" else "")
+    hints, folder = [], manual_folder()
     for file, size in dataset.manual_files.items():
         held = (folder / file).stat().st_size if (folder / file).is_file() else None
         there = {None: "is missing", size: "is there"}.get(held) or f"has {size_text(held)} instead"
@@ -84,7 +85,9 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
     if missing := [file for file in dataset.manual_files if not (manual_folder() / file).is_file()]:
         raise DistillError(f"{name} needs {' and '.join(missing)} in {manual_folder()}. {dataset.traps[0]}")
     if tfds_sets.needs_tensorflow(dataset.builder) and importlib.util.find_spec("tensorflow") is None:
-        raise DistillError(f"{name} cannot be prepared here. {remedy(dataset, register_checksums=register_checksums)}")
+        raise DistillError(
+            f"{name} cannot be prepared here. {tfds_sets.remedy(dataset, register_checksums=register_checksums)}"
+        )
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(register_checksums=register_checksums)
@@ -93,7 +96,7 @@ def prepare(name: str, *, register_checksums: bool = False) -> Status:
     try:
         builder.download_and_prepare(file_format="array_record", download_config=config)
     except ImportError as error:
-        raise DistillError(f"{dataset.name}: {error.name} is not installed. {remedy(dataset)}") from error
+        raise DistillError(f"{dataset.name}: {error.name} is not installed. {tfds_sets.remedy(dataset)}") from error
     except Exception as error:  # TFDS and its builders raise whatever a download or an archive stumbles over
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if type(error).__name__ == "NonMatchingChecksumError":
@@ -136,17 +139,6 @@ def size_text(number: int | None) -> str:
     if number >= GIB:
         return f"{number / GIB:.1f} GiB"
     return f"{number / MIB:.0f} MiB" if number >= MIB else f"{number / 1024:.0f} KiB" if number else "nothing"
-
-
-def remedy(dataset: Dataset, damaged: str = "", *, register_checksums: bool = False) -> str:
-    """How to get a data set, in one line with the exact command; `damaged` is a folder that is in the way."""
-    if dataset.origin == "embedded":
-        return "Install this package again: the files are part of it."
-    if dataset.origin == "package":
-        return "Install the packages: `pip install scikit-image scikit-learn`."
-    if dataset.origin == "originals":
-        return fashion.REMEDY
-    return tfds_sets.remedy(dataset, damaged, register_checksums=register_checksums)
 
 
 def manual_folder() -> Path:
