@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from distill_lib import records, views
-from distill_lib.experiments.definitions import CLEAN, METRICS, TEACHER
+from distill_lib.experiments.stress import CLEAN, METRICS, TEACHER
 from distill_lib.models import compression
 from distill_lib.report import aggregate, differences
 

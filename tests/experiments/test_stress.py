@@ -12,7 +12,7 @@ import pytest
 from distill_lib import experiments, figures, recipes, records
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import corruptions
-from distill_lib.experiments import definitions, running, stress
+from distill_lib.experiments import running, stress
 from distill_lib.report import stress as told
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -42,7 +42,7 @@ def test_the_record_holds_every_network_whose_weights_are_at_hand(made: tuple[Pa
     assert record["images"] == 100 and not record["mock"] and record["commit"]
     assert set(record["teacher"]["agreement"]) == {1.0} and set(record["teacher"]["kl"]) == {0.0}
     for student in record["students"]:
-        assert all(len(student[metric]) == 9 for metric in definitions.METRICS)
+        assert all(len(student[metric]) == 9 for metric in stress.METRICS)
         assert 0.6 < student["top1"][0] < record["teacher"]["top1"][0] and min(student["kl"]) > 0.05
 
 
@@ -80,7 +80,7 @@ def test_tables_set_clean_images_beside_the_mean_under_shift(made: tuple[Path, r
 def test_ranks_are_those_of_students_alone_with_an_interval() -> None:
     """Of which two that are the same order is 1, and of three students is said nothing."""
     rows = [{"policy": "mix", **dict.fromkeys(told.COLUMNS.values(), float(place))} for place in range(9)]
-    rows += [{"policy": definitions.TEACHER, **dict.fromkeys(told.COLUMNS.values(), -1.0)}]
+    rows += [{"policy": stress.TEACHER, **dict.fromkeys(told.COLUMNS.values(), -1.0)}]
     rows[0]["kl"] = 8.5  # closest becomes farthest
     table = told.ranks(pd.DataFrame(rows))
     assert set(table["students"]) == {9} and len(table) == len(told.RANKS)
@@ -124,7 +124,7 @@ def test_what_a_form_costs_is_told_below_the_student_without_it() -> None:
         for seed, form, top1 in ((0, "none", 0.8), (0, "2:4", 0.75), (1, "none", 0.9), (1, "2:4", 0.7))
     ]
     before = about | {"start": None, "seed": 0, "compression": None, "run_id": "before", "test_top1": 0.5}
-    network = {"policy": "mix", "epochs": 30.0, **{metric: [0.0, 0.0] for metric in definitions.METRICS}}
+    network = {"policy": "mix", "epochs": 30.0, **{metric: [0.0, 0.0] for metric in stress.METRICS}}
     judged = [network | {"run_id": f"none{seed}", "seed": seed, "top1": [0.8, 0.6]} for seed in (0, 1)]
     record = {"conditions": [["clean", 0], ["2:4", 17]], "teacher": network | {"run_id": "t"}, "students": judged}
     lost = told.lost(pd.DataFrame([before, *rows]), record).set_index(["form", "way", "seed"])["test_top1"]
