@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from distill_lib.experiments.matching import PRETRAINED
     from distill_lib.experiments.plans import EXPERIMENTS, Setting, get, of_set, plan, recipes_of, settings, teacher
     from distill_lib.experiments.running import pretrained, run, select
-    from distill_lib.experiments.stress import corrupted, quantized
+    from distill_lib.experiments.stress import stressed
 
-__all__ = ["EXPERIMENTS", "PRETRAINED", "Setting", "corrupted", "get", "of_set", "plan", "pretrained", "quantized"]
-__all__ += ["recipes_of", "run", "select", "settings", "teacher"]
+__all__ = ["EXPERIMENTS", "PRETRAINED", "Setting", "get", "of_set", "plan", "pretrained", "recipes_of"]
+__all__ += ["run", "select", "settings", "stressed", "teacher"]
 
 __getattr__ = loader(
     __name__,
@@ -19,6 +19,6 @@ __getattr__ = loader(
         "matching": ["PRETRAINED"],
         "plans": ["EXPERIMENTS", "Setting", "get", "of_set", "plan", "recipes_of", "settings", "teacher"],
         "running": ["pretrained", "run", "select"],
-        "stress": ["corrupted", "quantized"],
+        "stress": ["stressed"],
     },
 )

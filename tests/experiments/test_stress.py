@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, records.Record
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruptions, "SEVERITIES", (5,))
         patch.delenv(running.READ_ONLY, raising=False)
-        record = experiments.corrupted(own, PLAN[-1], folder, limit=100)
+        record = experiments.stressed("robustness", own, PLAN[-1], corruptions.FAMILIES, folder, limit=100)
     assert record is not None
     return folder, record
 
@@ -50,8 +50,8 @@ def test_where_training_is_off_the_record_is_read(
     made: tuple[Path, records.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(running.READ_ONLY, "1")
-    assert experiments.corrupted(pd.DataFrame(), PLAN[0], made[0]) == made[1]
-    assert experiments.corrupted(pd.DataFrame(), PLAN[0], tmp_path) is None
+    assert experiments.stressed("robustness", pd.DataFrame(), PLAN[0], ["blur"], made[0]) == made[1]
+    assert experiments.stressed("robustness", pd.DataFrame(), PLAN[0], ["blur"], tmp_path) is None
     (tmp_path / "robustness.json").write_text("{")
     with pytest.raises(DistillError, match=r"robustness\.json is damaged .*; delete it and run its notebook again"):
         stress.read("robustness", tmp_path)
@@ -61,7 +61,12 @@ def test_a_plan_without_weights_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv(running.READ_ONLY, raising=False)
     own = experiments.select(records.read(RESULTS), [recipe for recipe in PLAN if recipe.seed == 1])
     with pytest.raises(DistillError, match="no student's weights lie beside the records"):
-        experiments.corrupted(own, PLAN[0], tmp_path)
+        experiments.stressed("robustness", own, PLAN[0], ["blur"], tmp_path)
+
+
+def test_an_unknown_stress_is_told_before_anything_is_judged() -> None:
+    with pytest.raises(DistillError, match="unknown stress 'int88'. Did you mean 'int8'?"):
+        experiments.stressed("quantize", pd.DataFrame(), PLAN[0], ["int4", "int88"])
 
 
 def test_tables_set_clean_images_beside_the_mean_under_shift(made: tuple[Path, records.Record]) -> None:
@@ -94,7 +99,7 @@ def test_rounding_is_judged_beside_the_teacher_as_it_is(
     """Many bits change nothing, two change everything; and the size is told for each."""
     monkeypatch.delenv(running.READ_ONLY, raising=False)
     own = experiments.select(records.read(made[0]), PLAN)
-    record = experiments.quantized(own, PLAN[-1], made[0], limit=100, forms=("int8", "int2"))
+    record = experiments.stressed("quantize", own, PLAN[-1], ["int8", "int2"], made[0], limit=100)
     assert record == stress.read("quantize", made[0])
     assert record["conditions"] == [["clean", 0], ["int8", 8], ["int2", 2]]
     for each in (record["teacher"], *record["students"]):
