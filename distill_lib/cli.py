@@ -84,9 +84,9 @@ def _declare_presets(parser: argparse.ArgumentParser) -> None:
 
 
 def _presets(options: argparse.Namespace) -> None:
-    from distill_lib.report import cost, preset_table
+    from distill_lib.report import cost, paper_numbers
 
-    print(preset_table.as_text(options.dataset, options.device or cost.DEVICE))
+    print(paper_numbers.as_text(options.dataset, options.device or cost.DEVICE))
 
 
 def _declare_data(parser: argparse.ArgumentParser) -> None:

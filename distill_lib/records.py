@@ -26,20 +26,9 @@ Record = dict[str, Any]
 Row = dict[str, Any]
 
 NOTHING = "no records yet"  # what tables and figures say where there are none
-SCHEMA = 2  # records of schema 1 have no checksums, and no word of settings, code and data
+SCHEMA = 2  # of records with checksums, which stand for types and completeness of all fields
 MAX_BYTES = 50_000
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
-FIELDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("run_id", "study", "device", "date", "commit", "recipe.policy"), (str,)),
-    **dict.fromkeys(("steps", "recipe.seed"), (int,)),
-    **dict.fromkeys(("wall_seconds", "recipe.epochs"), (int, float)),
-    "mock": (bool,),
-    "result": (dict,),
-    "recipe.train_images": (int, type(None)),
-    "recipe.crop_area": (list,),
-    "teacher": (dict, type(None)),
-}
-"""What tables and curves need of a record, and its types in JSON; further fields may be missing in old ones."""
 SETTINGS = (
     *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable"),
     *("jax_numpy_dtype_promotion", "jax_disable_most_optimizations", "jax_optimization_level"),
@@ -48,7 +37,6 @@ VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 AFTERWARDS = {"bench", "experiments", "figures", "report", "cli.py"}  # what no number of a run depends on
 TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv", "mobilenets.csv", "parameter_names.toml")
 """Of `data`, what it depends on."""
-_RENAMED = {"class_size": "students_per_step"}  # of records that were made before
 
 
 def find_results(named: File | None = None) -> Path:
@@ -137,10 +125,8 @@ def read_rows(directory: Path, record: Record) -> list[Row]:
         rows = [{name: _number(text) for name, text in row.items()} for row in reader]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise _damaged(path, f"is damaged ({error})") from error
-    if "checksums" in record and record["checksums"]["metrics.csv"] != _sha256(content):
+    if record["checksums"]["metrics.csv"] != _sha256(content):
         raise _damaged(path, "is damaged (run.json has another checksum of it)")
-    if not rows or rows[-1].get("step") != record["steps"]:
-        raise _damaged(path, f"is damaged (step {record['steps']} is not in its last line)")
     return rows
 
 
@@ -154,27 +140,14 @@ def load(directory: Path) -> Record | None:
         raise _damaged(path, f"is damaged ({error})") from error
     if problem := _problem(record):
         raise _damaged(path, problem)
-    return {_RENAMED.get(name, name): value for name, value in record.items()}
+    return record
 
 
 def _problem(record: Any) -> str | None:
     if not isinstance(record, dict):
         return "is damaged (it is no table)"
-    if record.get("schema") not in (1, SCHEMA):
-        return f"has schema {record.get('schema')!r}, this version reads 1 to {SCHEMA}"
-    result = record.get("result")
-    numbers = dict.fromkeys((f"result.{name}" for name in result), (int, float)) if isinstance(result, dict) else {}
-    teacher = record.get("teacher")
-    stored = {"teacher.stored": (dict,)} if isinstance(teacher, dict) and "stored" in teacher else {}
-    for name, kinds in ({"recipe": (dict,)} | FIELDS | stored | numbers).items():
-        table, _, field = name.partition(".")
-        within = record[table] if field else record
-        if (field or table) not in within:
-            return f"lacks {name}"
-        if type(value := within[field or table]) not in kinds:
-            return f"has {name} = {value!r:.60}, not {' or '.join(kind.__name__ for kind in kinds)}"
-    if record["schema"] == 1:
-        return None
+    if record.get("schema") != SCHEMA:
+        return f"has schema {record.get('schema')!r}, this version reads {SCHEMA}"
     checksums = record.get("checksums")
     if not isinstance(checksums, dict) or checksums.keys() != {"run.json", "metrics.csv"}:
         return "has no checksums"

@@ -21,7 +21,7 @@ import made_up
 import pytest
 
 from distill_lib import cli, recipes
-from distill_lib.experiments import definitions, notebooks, running
+from distill_lib.experiments import notebooks, plans, running
 from distill_lib.report import cost
 
 ROOT = Path(__file__).parent.parent
@@ -158,7 +158,7 @@ def test_chapters_have_what_a_reader_expects_of_one(name: str) -> None:
     text = "\n".join("".join(cell["source"]) for cell in cells)
     trains = "dense_training.run(" if name == "dense" else "experiments.run("
     parts = ["After this chapter you can", "**Cost**", "Predict first", trains, "tables.source("]
-    own = ["## Paper and here", "## What it costs", "## The data", "preset_table.show("]
+    own = ["## Paper and here", "## What it costs", "## The data", "paper_numbers.show("]
     parts += own if name in SETS else ["## What we saw", "## What the paper saw", "## Limits"]
     for part in (*parts, "Keep in mind", "```{exercise}"):
         assert part in text, part
@@ -222,5 +222,5 @@ def test_commands_name_what_there_is(path: Path) -> None:
         assert set(given) <= set(notebooks.parameters_of(notebooks.find(name, ROOT))), (name, given)
         dataset = given.get("dataset", name if name in SETS else "fashion")
         if not dataset.startswith("folder:"):
-            known = {"", "PRESET", *recipes.variants(dataset), *(definitions.EXPERIMENTS if name in SETS else ())}
+            known = {"", "PRESET", *recipes.variants(dataset), *(plans.EXPERIMENTS if name in SETS else ())}
             assert given.get("variant", "") in known, (name, given)

@@ -20,7 +20,7 @@ from distill_lib.errors import DistillError
 from distill_lib.evaluation import evaluate
 from distill_lib.experiments import notebooks
 from distill_lib.figures import runs
-from distill_lib.report import aggregate, claims, preset_table
+from distill_lib.report import aggregate, claims, paper_numbers
 from distill_lib.teachers import published
 from distill_lib.train import record_soft_labels
 
@@ -123,7 +123,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     store = argparse.Namespace(folder="answers", steps=2, kept=3, bytes_per_view=1.5, views=4, bytes=2**20)
     status = prepare.Status("fashion", "absent", "here", None, hints=("mind the gap",))
     for module, name, answer in (
-        (notebooks, "run", None), (preset_table, "as_text", "presets"), (prepare, "prepare", None),
+        (notebooks, "run", None), (paper_numbers, "as_text", "presets"), (prepare, "prepare", None),
         (prepare, "status", status), (published, "table", "table"), (published, "resolve", "path"),
         (export, "export", "file"),
         (evaluate, "evaluate", {"top1": 0.5}), (record_soft_labels, "store", store), (aggregate, "summarise", "study"),

@@ -65,7 +65,7 @@ class Dense(nn.Module):
     units: tuple[int, int] = (1, 2)
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images (batch, height, width, channels), sides multiples of 4, to logits of each pixel."""
         x, logits = RootBlock(self.width, 5, 2, False, False, name="root_block")(images), jnp.zeros(())
         for index, units in enumerate(self.units):

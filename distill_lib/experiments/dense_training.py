@@ -1,6 +1,6 @@
 """Training of dense students, and their records.
 
-Views, losses and optimiser are the library's own. The loop is not: targets are maps, which move with the crop, and that
+Views and a student's step are the library's own. The loop is not: targets are maps, which move with the crop, and that
 of `train` has labels and logits of whole images. It is short, and a run that is stopped begins anew.
 """
 
@@ -15,15 +15,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from PIL import Image
 
-from distill_lib import losses, models, optim, records, sharding, views, weights
+from distill_lib import models, records, sharding, views, weights
 from distill_lib.errors import logger
 from distill_lib.evaluation import metrics
 from distill_lib.experiments import dense
@@ -31,12 +30,12 @@ from distill_lib.experiments.dense import CANVAS, CLASSES, SCENES, TEACHER, VIEW
 from distill_lib.experiments.running import READ_ONLY
 from distill_lib.input_pipeline import sampler
 from distill_lib.recipes import Recipe
+from distill_lib.train import step
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PICTURED = 4  # test scenes whose segmentation is kept beside a record, in `maps.png`
-State = tuple[models.Variables, Any, jax.Array]  # parameters, state of the optimiser, loss since the last report
 
 
 def run(recipes: Sequence[Recipe], results: weights.File | None = None) -> pd.DataFrame:
@@ -52,11 +51,6 @@ def run(recipes: Sequence[Recipe], results: weights.File | None = None) -> pd.Da
         for _, group in itertools.groupby(absent, lambda recipe: (recipe.policy, recipe.epochs)):
             _train(list(group), folder, mock)
     return records.read(results, mock=mock)
-
-
-def select(runs: pd.DataFrame, recipes: Sequence[Recipe]) -> pd.DataFrame:
-    """The rows of `records.read` that are of a plan."""
-    return runs[runs["run_id"].isin([_place(Path(), recipe).name for recipe in recipes])]
 
 
 def pictures(runs: pd.DataFrame, results: weights.File | None = None) -> dict[str, np.ndarray]:
@@ -93,61 +87,33 @@ def _train(group: Sequence[Recipe], folder: Path, mock: bool) -> None:
     total, fixed = lead.steps(len(images)), views.policy(lead.policy).relation == "fixed"
     asked = {split: each for split, each in data.items() if fixed or split != "train"}
     expected = {split: _answers(judge, each.images) for split, each in asked.items()} if judge else {}
-    learn, states = _learner(lead, ask), [_initial(recipe, net) for recipe in group]
+    show = jax.jit(functools.partial(dense.targets, lead, ask=ask))  # views are drawn and the teacher is asked once
+    learn, settings = step.learn(net, lead), step.Settings.of(lead, total)
+    states = [step.initial_state(net, recipe.seed, (VIEW, VIEW, 1), optimizer=lead.optimizer) for recipe in group]
     reports = {round(total * (number + 1) / lead.evaluations) for number in range(lead.evaluations)}
+    key = jax.random.key(lead.order_seed)
     batches = sampler.batches(len(images), seed=lead.order_seed, batch_size=lead.batch_size, start_step=0)
-    for step, indices in enumerate(itertools.islice(batches, total), 1):
+    for done, indices in enumerate(itertools.islice(batches, total), 1):
         known = expected["train"][indices] if fixed else None
         known = known if ask else np.eye(CLASSES, dtype=np.float32)[data["train"].truth[indices]]
-        states = learn(states, jax.random.fold_in(jax.random.key(lead.order_seed), step), images[indices], known, total)
-        if step not in reports:
+        shown, wanted, counted = show(jax.random.fold_in(key, done), images[indices], known)
+        batch = step.Batch(shown, wanted, weights=counted)
+        states = [learn(state, settings, batch) for state in states]
+        if done not in reports:
             continue
-        for own, (params, _, loss) in zip(rows, states, strict=True):
-            row = {"step": step, "epoch": step * lead.batch_size / len(images)}
-            row["loss"] = float(loss) / (step - (own[-1]["step"] if own else 0))
-            own.append(row | _judged(net, params, "validation", data, expected)[0])
-        states = [(params, optimizer, jnp.zeros(())) for params, optimizer, _ in states]
-        logger.info("%s %s: step %d/%d, loss %.3f", lead.study, lead.policy, step, total, rows[0][-1]["loss"])
+        for own, state in zip(rows, states, strict=True):
+            row = {"step": done, "epoch": done * lead.batch_size / len(images)}
+            row["loss"] = float(state.loss_sum) / (done - (own[-1]["step"] if own else 0))
+            own.append(row | _judged(net, state.variables, "validation", data, expected)[0])
+        states = [state._replace(loss_sum=jnp.zeros(())) for state in states]
+        logger.info("%s %s: step %d/%d, loss %.3f", lead.study, lead.policy, done, total, rows[0][-1]["loss"])
     about = _about(lead, total, time.perf_counter() - began, data) | {"students_per_step": len(group), "mock": mock}
-    for recipe, own, (params, *_) in zip(group, rows, states, strict=True):
-        result, maps = _judged(net, params, "test", data, expected)
-        result |= _judged(net, params, "crops", data, expected)[0] | {"train_loss": own[-1]["loss"]}
-        place, tree = _place(folder, recipe), weights.pack({"params": jax.device_get(params)})
+    for recipe, own, state in zip(group, rows, states, strict=True):
+        result, maps = _judged(net, state.variables, "test", data, expected)
+        result |= _judged(net, state.variables, "crops", data, expected)[0] | {"train_loss": own[-1]["loss"]}
+        place, tree = _place(folder, recipe), weights.pack(jax.device_get(state.variables))
         weights.save_npz(place / "student.npz", tree, {"model": recipe.student})
         _write(place, recipe, about | {"result": result}, own, maps)
-
-
-def _initial(recipe: Recipe, net: Dense) -> State:
-    params = models.init(net, jax.random.fold_in(jax.random.key(recipe.seed), 0), (VIEW, VIEW, 1))["params"]
-    return params, _optimizer(recipe, 1).init(params), jnp.zeros(())
-
-
-def _optimizer(recipe: Recipe, total: jax.Array | int) -> optax.GradientTransformation:
-    numbers = (recipe.optimizer, recipe.learning_rate, recipe.weight_decay)
-    return optim.create(*numbers, total_steps=total, warmup_steps=recipe.warmup_steps)
-
-
-def _learner(recipe: Recipe, ask: Ask | None) -> Callable[..., list[State]]:
-    """A step of all students, jitted: views are drawn and the teacher is asked once."""
-    net = dense.network(recipe.student)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def learn(states: list[State], key: jax.Array, images: jax.Array, known: Any, total: jax.Array) -> list[State]:
-        shown, wanted, weight = dense.targets(recipe, key, images, known, ask)
-
-        def loss(params: models.Variables) -> jax.Array:
-            logits = models.logits(net, {"params": params}, shown)
-            each = losses.kl(logits, wanted) if ask else losses.cross_entropy(logits, wanted)
-            return (weight * each).sum() / jnp.maximum(weight.sum(), 1)
-
-        moved_on = []
-        for params, before, total_loss in states:
-            value, gradients = jax.value_and_grad(loss)(params)
-            updates, after = _optimizer(recipe, total).update(gradients, before, params)
-            moved_on.append((optax.apply_updates(params, updates), after, total_loss + value))
-        return moved_on
-
-    return learn
 
 
 def _answers(ask: Ask, images: np.ndarray) -> np.ndarray:
@@ -157,10 +123,10 @@ def _answers(ask: Ask, images: np.ndarray) -> np.ndarray:
 
 
 def _judged(
-    net: Dense, params: models.Variables, split: str, data: dict[str, Scenes], expected: dict[str, np.ndarray]
+    net: Dense, variables: models.Variables, split: str, data: dict[str, Scenes], expected: dict[str, np.ndarray]
 ) -> tuple[records.Row, np.ndarray]:
     """Scores on the whole scenes of a split, under their names in records, and the classes of the first ones."""
-    logits = _answers(functools.partial(_program(net), {"params": params}), data[split].images)
+    logits = _answers(functools.partial(_program(net), variables), data[split].images)
     own = scores(logits, data[split].truth, expected.get(split))
     return {f"{split}_{name}": value for name, value in own.items()}, logits[:PICTURED].argmax(-1)
 

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill_lib.experiments.definitions import PRETRAINED
 from distill_lib.recipes import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PRETRAINED = "pretrained"
+"""Stands for the start of a student that continues another run, which `experiments.plan` is told."""
 CHANCE = ("variant", "seed", "view_seed", "evaluations")
 """Fields that runs of one experiment may differ in."""
 _DEFAULTS = {

@@ -1,14 +1,22 @@
-"""Experiments by name: their settings as recipes that can be run. What the records say of them is in `comparisons`."""
+"""The experiments of the paper (Beyer et al., CVPR 2022): tables of settings, which are recipes that can be run.
+
+The tables are `data/experiments.toml`. What the records say of them is in `comparisons`.
+"""
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distill_lib import recipes
 from distill_lib.errors import DistillError, unknown
-from distill_lib.experiments.definitions import EXPERIMENTS, PRETRAINED, Experiment, Setting
+from distill_lib.experiments.matching import PRETRAINED
 from distill_lib.recipes import Recipe, presets
+
+FILE = Path(__file__).parents[1] / "data" / "experiments.toml"
 
 BUDGET = {"fashion": "compare"}
 """The preset whose values and length all settings share that do not name one, by data set."""
@@ -16,9 +24,48 @@ TEACHER = {"fashion_teacher": "full"}
 """The preset that makes a teacher, by data set; that of the paper's sets is `teacher`."""
 
 
-def budget(dataset: str) -> Recipe:
-    """The preset whose values and length settings share on a data set that has such a one."""
-    return recipes.get(dataset, BUDGET[dataset])
+@dataclass(frozen=True)
+class Setting:
+    """One side of a comparison."""
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)  #: fields of a recipe that differ from the preset
+    variant: str | None = None  #: the preset; None takes the experiment's budget
+    tries: Mapping[str, Sequence[Any]] = field(default_factory=dict)  #: further values; validation images choose
+    beside: str | None = None  #: the setting that it changes one thing of; None stands for the experiment's first one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is compared: a question, where the paper asks it, and what it found, in our words; empty where it is open.
+
+    Of the `settings` by data set, the first is what the others are compared with that name no other. Pairs in `better`
+    are of the embedded set: the first names more test images, if the claim holds; `further` ones are compared too.
+    """
+
+    title: str
+    source: str
+    claim: str = ""
+    settings: dict[str, tuple[Setting, ...]]
+    better: tuple[tuple[str, str], ...] = ()
+    further: tuple[tuple[str, str], ...] = ()
+
+
+def _setting(row: str | dict[str, Any]) -> Setting:
+    """The name of a preset, or a table; what no attribute of a setting is called is a field of a recipe."""
+    if isinstance(row, str):
+        return Setting(row, variant=row)
+    own = {name: row.pop(name) for name in ("name", "variant", "tries", "beside") if name in row}
+    return Setting(**own, changes=row)
+
+
+def _experiment(about: dict[str, Any]) -> Experiment:
+    settings = {dataset: tuple(map(_setting, rows)) for dataset, rows in about.pop("settings").items()}
+    pairs: dict[str, Any] = {key: tuple(map(tuple, about.pop(key, ()))) for key in ("better", "further")}
+    return Experiment(settings=settings, **pairs, **about)
+
+
+EXPERIMENTS = {name: _experiment(about) for name, about in tomllib.loads(FILE.read_text(encoding="utf-8")).items()}
 
 
 def get(name: str) -> Experiment:
@@ -106,17 +153,17 @@ def recipes_of(
 
 
 def _given(overrides: dict[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in overrides.items() if value is not None}
+    return {name: value for name, value in overrides.items() if value is not None}
 
 
 def _changes(setting: Setting, dataset: str, variant: str | None) -> list[dict[str, Any]]:
     """What a setting changes, for each value that is tried; of what keeps smoke runs small, nothing."""
     if variant == "smoke":
         row = presets.describe(dataset, setting.variant).settings if setting.variant else {}
-        kept = {field: value for field, value in (row | setting.changes).items() if field not in presets.SMOKE}
+        kept = {name: value for name, value in (row | setting.changes).items() if name not in presets.SMOKE}
         kept.pop("ensemble", None)  # of one mock teacher there is no mean
         if kept.get("start") != PRETRAINED:
             kept.pop("start", None)  # weights of a large network
         return [kept]
-    tried = itertools.product(*([(field, value) for value in values] for field, values in setting.tries.items()))
+    tried = itertools.product(*([(name, value) for value in values] for name, values in setting.tries.items()))
     return [dict(setting.changes), *(setting.changes | dict(values) for values in tried if values)]

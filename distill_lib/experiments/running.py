@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_lib import datasets, records
 from distill_lib.experiments import matching, plans
-from distill_lib.experiments.definitions import PRETRAINED
+from distill_lib.experiments.matching import PRETRAINED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,14 +10,16 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distill_lib import datasets, records, teachers, weights
 from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.evaluation import corruptions, metrics
 from distill_lib.evaluation.eval_sets import EvalSet
-from distill_lib.experiments.definitions import CLEAN, METRICS, TEACHER
 from distill_lib.experiments.running import READ_ONLY
 from distill_lib.input_pipeline.splits import InMemory
 from distill_lib.models import compression
@@ -29,50 +31,81 @@ if TYPE_CHECKING:
     from distill_lib.recipes import Recipe
     from distill_lib.teachers import Teacher
 
+METRICS = ("top1", "ece", "kl", "agreement")
+"""What records of networks under stress hold for each condition."""
+CLEAN, TEACHER = "clean", "teacher"
+"""The family of images as they are, whose severity is 0, and what stands there in the place of a policy."""
 WEIGHTS = ("student.npz", "student_f16.npz")
-Condition = tuple[str, int]  # family and severity, or form and bits of a weight
 Network = tuple[dict[str, Any], "Teacher"]  # what it is, and what answers
 
 
-def corrupted(
-    runs: pd.DataFrame, recipe: Recipe, results: weights.File | None = None, *, limit: int | None = None
-) -> records.Record | None:
-    """Judges students, and their teacher beside them, on corrupted test images; writes the record `robustness`.
-
-    Where `DISTILL_READ_ONLY` is set, the record is only read. `runs` are rows of `records.read`, the recipe names their
-    data set, teacher and resolution, and of the test images the first `limit` are taken, or all. The record, or None,
-    has `conditions` (family and severity), and in `teacher` and `students` by metric of `METRICS` a number for each;
-    students are compared with the teacher on the same images. DistillError where no weights, or no data, are at hand.
-    """
-    conditions = [(CLEAN, 0), *((family, level) for family in corruptions.FAMILIES for level in corruptions.SEVERITIES)]
-    return _judged("robustness", runs, recipe, results, limit, conditions)
-
-
-def quantized(
+def stressed(
+    name: str,
     runs: pd.DataFrame,
     recipe: Recipe,
+    stresses: Iterable[str],
     results: weights.File | None = None,
     *,
     limit: int | None = None,
-    forms: Sequence[str] = ("int8", "int4"),
-    name: str = "quantize",
 ) -> records.Record | None:
-    """As `corrupted`, in forms of `compression.FORMS`, with `bytes`, beside the teacher as it is: the record `name`.
+    """Judges students, and their teacher beside them, under each of `stresses`; writes the record `name`.
 
-    Conditions are a form and the bits of a weight in it. DistillError for an unknown form, too.
+    Stresses are `corruptions.FAMILIES` of test images, at all severities, or `compression.FORMS` that networks are
+    brought into. `runs` are rows of `records.read`; the recipe names their data set, teacher and resolution. Of the
+    test images the first `limit` are taken, or all. Where `DISTILL_READ_ONLY` is set, the record is only read.
+
+    The record, or None, has `conditions` (family and severity, or form and bits of a weight), none at first, and in
+    `teacher` and `students` by metric of `METRICS` a number for each. All are compared with the teacher under the same
+    corruption, or with it as it is where they are in a form; then `bytes` are told, too. DistillError for an unknown
+    stress, and where no weights, or no data, are at hand.
     """
-    if absent := [form for form in forms if form not in compression.FORMS]:
-        raise unknown("form", absent[0], compression.FORMS)
-    conditions = [(CLEAN, 0), *((form, compression.FORMS[form].bits) for form in forms)]
-    return _judged(name, runs, recipe, results, limit, conditions)
+    conditions = _conditions(stresses)
+    if os.environ.get(READ_ONLY):
+        return read(name, results)
+    records.commit()  # of the code that is at work: it may be another one by the end
+    mock, teacher = bool(runs["mock"].any()), load(recipe.teacher, recipe)
+    data = datasets.arrays(recipe.dataset, "test", limit, mock=mock)
+    networks: list[Network] = [({"policy": TEACHER, "run_id": teacher.name, "sha256": teacher.sha256}, teacher)]
+    for row, path, student in students(runs, recipe, results):
+        what = {name: row[name] for name in ("policy", "epochs", "seed", "study", "run_id")}
+        networks.append((what | {"sha256": weights.sha256(path), "weights": path.name}, student))
+    if len(networks) == 1:
+        raise DistillError("no student's weights lie beside the records of this plan: train them (`-p results again`).")
+    began, truth = time.perf_counter(), None
+    forms = [family if family in compression.FORMS else "none" for family, _ in conditions]
+    if set(forms) != {"none"}:
+        for what, network in networks:
+            what["bytes"] = [sum(compression.size(part, form) for part in network.variables) for form in forms]
+    for number, ((family, level), form) in enumerate(zip(conditions, forms, strict=True), 1):
+        corrupted = family in corruptions.FAMILIES
+        images = corruptions.corrupt(data.images, family, level) if corrupted else data.images
+        for what, network in networks:
+            said = logits(_in_form(network, form), images, recipe)
+            if what["policy"] == TEACHER and form == "none":
+                truth = said
+            judged = metrics.metrics(said, data.labels, truth)
+            for metric in METRICS:
+                what.setdefault(metric, []).append(round(judged[metric], 5))
+        logger.info("%s: step %d/%d, %s %d", name, number, len(conditions), family, level)
+    judge, *others = (what for what, _ in networks)
+    about = {"dataset": recipe.dataset, "images": len(data.labels), "mock": mock}
+    record: records.Record = {"schema": records.SCHEMA} | records.environment() | about | {"conditions": conditions}
+    record |= {"wall_seconds": round(time.perf_counter() - began, 1), "teacher": judge, "students": others}
+    text = json.dumps(record).replace('{"policy"', '\n{"policy"')
+    path = records.find_results(results) / f"{name}{'_smoke' if mock else ''}.json"
+    weights.write_atomically(path, text.encode())
+    logger.info("%s", path)
+    return json.loads(text)
 
 
-def _in_form(teacher: Teacher, form: str) -> tuple[Ensemble, tuple[Any, ...]]:
-    members = teacher.ensemble.members
-    pairs = zip(members, teacher.variables, strict=True)
-    models, variables = zip(*(compression.compressed(member.model, own, form) for member, own in pairs), strict=True)
-    changed = [dataclasses.replace(member, model=model) for member, model in zip(members, models, strict=True)]
-    return Ensemble(tuple(changed), teacher.ensemble.mean), variables
+def _conditions(stresses: Iterable[str]) -> list[tuple[str, int]]:
+    conditions, known = [(CLEAN, 0)], [*corruptions.FAMILIES, *compression.FORMS]
+    for stress in stresses:
+        if stress not in known:
+            raise unknown("stress", stress, known)
+        levels = corruptions.SEVERITIES if stress in corruptions.FAMILIES else [compression.FORMS[stress].bits]
+        conditions += [(stress, level) for level in levels]
+    return conditions
 
 
 def read(name: str, results: weights.File | None = None) -> records.Record | None:
@@ -84,63 +117,31 @@ def read(name: str, results: weights.File | None = None) -> records.Record | Non
         raise DistillError(f"{path} is damaged ({error}); delete it and run its notebook again.") from error
 
 
-def _opened(
-    runs: pd.DataFrame, recipe: Recipe, results: weights.File | None, limit: int | None
-) -> tuple[records.Record, datasets.Arrays, list[Network]]:
-    records.commit()  # of the code that is at work: it may be another one by the end
-    card, mock = datasets.get(recipe.dataset), bool(runs["mock"].any())
-    data = datasets.arrays(recipe.dataset, "test", limit, mock=mock)
-    about = {"dataset": recipe.dataset, "images": len(data.labels), "mock": mock}
+def load(name: str, recipe: Recipe) -> Teacher:
+    """A network for a recipe's data and resolution, named as for `teachers.load`."""
+    card = datasets.get(recipe.dataset)
+    return teachers.load(name, num_classes=card.num_classes, channels=card.channels, resolution=recipe.resolution)
 
-    def load(name: str) -> Teacher:
-        return teachers.load(name, num_classes=card.num_classes, channels=card.channels, resolution=recipe.resolution)
 
-    networks: list[Network] = []
+def logits(network: Teacher, images: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """What a network says of images uint8 (n, height, width, channels) as a recipe evaluates: (n, classes)."""
+    shown = EvalSet(InMemory(lambda: datasets.Arrays(images, np.zeros(len(images), np.int32))))
+    return shown.logits(network.ensemble, network.variables, recipe.resolution)
+
+
+def students(
+    runs: pd.DataFrame, recipe: Recipe, results: weights.File | None = None
+) -> Iterator[tuple[records.Row, Path, Teacher]]:
+    """Of rows of `records.read` those whose weights are at hand, each with their file and the student itself."""
     for row in runs.to_dict("records"):
         folder = records.find_results(results) / row["study"] / row["run_id"]
         if path := next((folder / name for name in WEIGHTS if (folder / name).is_file()), None):
-            what = {name: row[name] for name in ("policy", "epochs", "seed", "study", "run_id")}
-            networks.append((what | {"sha256": weights.sha256(path), "weights": path.name}, load(str(path))))
-    if not networks:
-        raise DistillError("no student's weights lie beside the records of this plan: train them (`-p results again`).")
-    teacher = load(recipe.teacher)
-    return about, data, [({"policy": TEACHER, "run_id": teacher.name, "sha256": teacher.sha256}, teacher), *networks]
+            yield row, path, load(str(path), recipe)
 
 
-def _judged(
-    name: str,
-    runs: pd.DataFrame,
-    recipe: Recipe,
-    results: weights.File | None,
-    limit: int | None,
-    conditions: Sequence[Condition],
-) -> records.Record | None:
-    """Compares all with the teacher under the same condition, or in a form with it as it is; a network a line."""
-    if os.environ.get(READ_ONLY):
-        return read(name, results)
-    about, data, networks = _opened(runs, recipe, results, limit)
-    began, truth = time.perf_counter(), None
-    forms = [family if family in compression.FORMS else "none" for family, _ in conditions]
-    if set(forms) != {"none"}:
-        for what, network in networks:
-            what["bytes"] = [sum(compression.size(part, form) for part in network.variables) for form in forms]
-    for number, ((family, level), form) in enumerate(zip(conditions, forms, strict=True), 1):
-        corrupts = family in corruptions.FAMILIES
-        images = corruptions.corrupt(data.images, family, level) if corrupts else data.images
-        shown = EvalSet(InMemory(lambda: data._replace(images=images)))  # noqa: B023
-        for what, network in networks:
-            logits = shown.logits(*_in_form(network, form), recipe.resolution)
-            if what["policy"] == TEACHER and (form == "none" or truth is None):
-                truth = logits
-            judged = metrics.metrics(logits, data.labels, truth)
-            for metric in METRICS:
-                what.setdefault(metric, []).append(round(judged[metric], 5))
-        logger.info("%s: step %d/%d, %s %d", name, number, len(conditions), family, level)
-    teacher, *students = (what for what, _ in networks)
-    record: records.Record = {"schema": records.SCHEMA} | records.environment() | about | {"conditions": conditions}
-    record |= {"wall_seconds": round(time.perf_counter() - began, 1), "teacher": teacher, "students": students}
-    text = json.dumps(record).replace('{"policy"', '\n{"policy"')
-    path = records.find_results(results) / f"{name}{'_smoke' if about['mock'] else ''}.json"
-    weights.write_atomically(path, text.encode())
-    logger.info("%s", path)
-    return json.loads(text)
+def _in_form(teacher: Teacher, form: str) -> Teacher:
+    members = teacher.ensemble.members
+    pairs = zip(members, teacher.variables, strict=True)
+    models, variables = zip(*(compression.compressed(member.model, own, form) for member, own in pairs), strict=True)
+    changed = [dataclasses.replace(member, model=model) for member, model in zip(members, models, strict=True)]
+    return dataclasses.replace(teacher, ensemble=Ensemble(tuple(changed), teacher.ensemble.mean), variables=variables)

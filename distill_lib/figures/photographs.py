@@ -1,11 +1,13 @@
 """What networks say of photographs: those that installed packages ship, and a reader's own in `own_photographs`."""
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -20,14 +22,9 @@ from distill_lib.report import cost
 if TYPE_CHECKING:
     from distill_lib.teachers import Teacher
 
-CLASS_NAMES = {  # ILSVRC 2012's, in the order of their WordNet numbers; only those that teachers and students think of
-    66: "horned viper", 69: "trilobite", 108: "sea anemone", 116: "chiton", 138: "bustard", 184: "Irish terrier",
-    281: "tabby", 282: "tiger cat", 285: "Egyptian cat", 309: "bee", 327: "starfish", 420: "banjo", 442: "bell cote",
-    457: "bow tie", 483: "castle", 491: "chain saw", 540: "drilling platform", 562: "fountain", 624: "library",
-    632: "loudspeaker", 657: "missile", 663: "monastery", 698: "palace", 744: "projectile", 828: "strainer",
-    832: "stupa", 872: "tripod", 889: "violin", 925: "consomme", 947: "mushroom", 949: "strawberry", 958: "hay",
-    967: "espresso", 968: "cup", 971: "bubble", 975: "lakeside", 985: "daisy",
-}  # fmt: skip
+FILE = Path(__file__).parents[1] / "data" / "photograph_classes.csv"
+CLASS_NAMES = dict(pd.read_csv(FILE).itertuples(index=False))
+"""ILSVRC 2012's, by the order of their WordNet numbers; only those that teachers and students think of."""
 EVALUATION_SIDE = 224 / 256  # of the shorter side: resize to 256, crop 224
 LEARNING, ANSWERING = 12e9, 45e9
 """Operations a second of the presets' networks on two cores of a server, one of them busy; others may be far slower."""

@@ -8,15 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
 
 from distill_lib import records, views
 from distill_lib.errors import DistillError
 from distill_lib.figures.style import COLOURS, FAINT, INK, MARKERS, label_ends, panels, styled, ticks, without_data
-from distill_lib.report import aggregate, differences, stress
+from distill_lib.report import aggregate, differences
 from distill_lib.report.differences import Difference
-from distill_lib.report.support import Gains
 
 
 @styled
@@ -111,7 +108,7 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             compared = differences.at_every_length(frame, policy, "same/ic") if policy != "same/ic" else []
             if not compared:
                 continue
-            last = _differences(axes, [each.epochs for each in compared], compared, policy)
+            last = line_of_differences(axes, [each.epochs for each in compared], compared, policy)
             ends.append((last, _name(frame, policy), COLOURS[policy], compared[-1].epochs))
         if not ends:
             without_data(figure, axes)
@@ -123,125 +120,12 @@ def gaps(paper: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
-def fixed_teacher(runs: pd.DataFrame) -> Figure:
-    """Training loss against test accuracy, a path over schedules for each policy but labels, whose loss is another."""
-    figure, (axes,) = panels(1, height=4.0)
-    taught = runs[~runs["policy"].isin(list(views.BASELINES))]
-    if taught.empty:
-        return without_data(figure, axes)
-    means, lengths = taught.groupby(["policy", "epochs"])[["train_loss", "test_top1"]].mean(), taught["epochs"].unique()
-    sizes = dict(zip(sorted(lengths), 18 + 22 * np.arange(len(lengths)), strict=True))
-    for policy in _present(taught):
-        own, colour = means.loc[policy], COLOURS[policy]
-        x, y = own["train_loss"], 100 * own["test_top1"]
-        axes.plot(x, y, color=colour, linewidth=1, alpha=0.7)
-        look = {"marker": MARKERS[policy], "linewidths": 0, "zorder": 3, "label": views.NAMES[policy]}
-        axes.scatter(x, y, own.index.map(sizes), colour, **look)
-    axes.set(xscale="log", xlabel="training loss, on the views of each policy", ylabel="test top-1 (%)")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor="linecolor")
-    axes.set_title(f"{', '.join(f'{each:,.0f}' for each in sizes)} epochs: marks grow with the schedule", color=FAINT)
-    return figure
-
-
-@styled
-def learning_curves(curves: pd.DataFrame) -> Figure:
-    """Validation accuracy during training, from `records.curves`: a panel a schedule, mean and range of the seeds."""
-    lengths = sorted(curves["epochs"].unique()) if len(curves) else []
-    figure, several = panels(max(len(lengths), 1), height=3.9 if lengths else 2.6, sharey=True)
-    if not lengths:
-        return without_data(figure, several[0])
-    for axes, epochs in zip(several, lengths, strict=True):
-        here = curves[curves["epochs"] == epochs]
-        for policy in _present(here):
-            steps = 100 * here[here["policy"] == policy].groupby("epoch")["validation_top1"].agg(["min", "mean", "max"])
-            axes.plot(steps.index, steps["mean"], color=COLOURS[policy], linewidth=1.3)
-            axes.fill_between(steps.index, steps["min"], steps["max"], color=COLOURS[policy], alpha=0.2, lw=0)
-        axes.set(xlabel="epoch", title=f"{epochs:,.0f} epochs", xlim=(0, epochs), xticks=(0, epochs / 2, epochs))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-    several[0].set_ylabel("validation top-1 (%)")
-    lowest = 100 * curves.loc[curves["epoch"] > 0.3 * curves["epochs"], "validation_top1"].min()
-    several[0].set_ylim(bottom=max(0, lowest - 3))
-    lines = [Line2D([], [], color=COLOURS[policy], label=views.NAMES[policy]) for policy in _present(curves)]
-    figure.legend(handles=lines, loc="outside lower center", ncols=3)  # no panel has all of them
-    return figure
-
-
-@styled
-def under_shift(frame: pd.DataFrame) -> Figure:
-    """Accuracy against severity, and accuracy under shift against divergence, of the rows of `report.stress.tidy`."""
-    figure, (left, right) = panels(2, height=3.6)
-    if frame.empty:
-        right.set_axis_off()
-        return without_data(figure, left)
-    own = stress.networks(frame)
-    longest, teacher = own["epochs"].max(), own[own["policy"] == "teacher"]
-    means = 100 * frame.groupby(["policy", "epochs", "severity"], dropna=False)["top1"].mean()
-    line = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}
-    shown = means.xs("teacher").droplevel("epochs")
-    left.plot(shown.index, shown, **line)
-    ends = [(shown.iloc[-1], "the teacher", INK)]
-    for policy in _present(own):
-        shown, colour = means.loc[policy, longest], COLOURS[policy]
-        left.plot(shown.index, shown, MARKERS[policy] + "-", color=colour)
-        ends.append((shown.iloc[-1], views.NAMES[policy], colour))
-        for each in own[own["policy"] == policy].to_dict("records"):
-            look = {"color": colour, "markersize": 5 + 3 * (each["epochs"] == longest)}
-            right.plot(each["kl"], 100 * each["under_top1"], MARKERS[policy], **look)
-    left.set(xlabel="severity, mean over families", ylabel="test top-1 (%)", title=aggregate.length(longest))
-    right.axhline(100 * teacher["under_top1"].iloc[0], **line)
-    right.set(xscale="log", xlabel="KL from the teacher, clean images", title="mean top-1 (%) under shift")
-    ticks(right, np.round(own.loc[own["kl"] > 0, "kl"], 2))
-    right.xaxis.set_major_formatter("{x:g}")
-    label_ends(left, ends)
-    return figure
-
-
-@styled
-def few_bits(frame: pd.DataFrame) -> Figure:
-    """Accuracy against the number of bits of the weights, of the rows of `report.stress.tidy`: a panel a schedule."""
-    lengths = sorted(frame["epochs"].dropna().unique())
-    figure, several = panels(max(len(lengths), 1), height=3.4, sharey=True)
-    if frame.empty:
-        return without_data(figure, several[0])
-    frame = frame[frame["family"].str.fullmatch(r"clean|int\d+")]
-    places = frame["severity"].where(frame["severity"] > 0, frame["severity"].max() + 2)  # float32, apart
-    frame = frame.assign(place=places)
-    teacher = frame[frame["policy"] == "teacher"]
-    for axes, epochs in zip(several, lengths, strict=True):
-        axes.plot(teacher["place"], 100 * teacher["top1"], color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        for policy in _present(frame):
-            own = frame[(frame["policy"] == policy) & (frame["epochs"] == epochs)]
-            means = 100 * own.groupby("place")["top1"].mean()
-            axes.plot(means.index, means, MARKERS[policy] + "-", color=COLOURS[policy], label=views.NAMES[policy])
-        axes.set(xlabel="bits of a weight", title=aggregate.length(epochs))
-        bits = sorted(frame.loc[frame["severity"] > 0, "severity"].unique())
-        axes.set_xticks([*bits, places.max()], labels=[*map(str, bits), "32"])
-    several[0].set_ylabel("test top-1 (%)")
-    figure.legend(*several[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-@styled
-def gains_by_images(known: Gains) -> Figure:
-    """Function matching minus consistent teaching, a line for each number of steps; bars are 95 % intervals."""
-    figure, (axes,) = panels(1, height=3.2)
-    if not known:
-        return without_data(figure, axes)
-    lengths, ends = sorted({steps for steps, _ in known}), []
-    for shade, steps in zip(np.linspace(1, 0.4, len(lengths)), reversed(lengths), strict=True):
-        own = {images: gain for (each, images), gain in known.items() if each == steps}
-        nudge = 1 + 0.03 * lengths.index(steps)  # so that bars of two lengths do not hide each other
-        last = _differences(axes, [images * nudge for images in own], [*own.values()], "mix", alpha=shade)
-        ends.append((last, f"{steps:,} steps", COLOURS["mix"]))
-    axes.axhline(0, color=COLOURS["same/ic"], linewidth=1)
-    axes.set(xscale="log", xlabel="training images", ylabel="points that mixup adds")
-    ticks(axes, {images for _, images in known})
-    label_ends(axes, [*ends, (0.0, views.NAMES["same/ic"], COLOURS["same/ic"])])
-    return figure
+def line_of_differences(axes: Axes, places: list[float], known: list[Difference], policy: str, **look: Any) -> float:
+    """A line of differences in points with their 95 % intervals; returns where it ends."""
+    y = [100 * each.value for each in known]
+    reach = np.nan_to_num([100 * (each.high - each.value) for each in known])
+    axes.errorbar(places, y, reach, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1, **look)
+    return y[-1]
 
 
 def save_patience(path: Path) -> None:
@@ -253,14 +137,6 @@ def save_patience(path: Path) -> None:
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
     except ValueError as error:  # of Matplotlib, which lists the formats that it knows
         raise DistillError(str(error)) from error
-
-
-def _differences(axes: Axes, places: list[float], known: list[Difference], policy: str, **look: Any) -> float:
-    """A line of differences in points with their 95 % intervals; returns where it ends."""
-    y = [100 * each.value for each in known]
-    reach = np.nan_to_num([100 * (each.high - each.value) for each in known])
-    axes.errorbar(places, y, reach, fmt=MARKERS[policy] + "-", color=COLOURS[policy], elinewidth=1, **look)
-    return y[-1]
 
 
 def _present(runs: pd.DataFrame) -> list[str]:

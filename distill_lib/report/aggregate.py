@@ -1,5 +1,6 @@
 """What the records say: which runs may be compared, and their means and spreads."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -18,12 +19,9 @@ ORDER = [*views.BASELINES, *views.POLICIES]
 BLANK = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
 NONE = "There are no such records yet."
-_SETTINGS = (
-    "student", "teacher", "teacher_sha256", "batch_size", "resolution", "temperature", "learning_rate", "weight_decay",
-    "warmup_steps", "crop_area", "whole", "mixup", "ensemble_crops", "optimizer", "schedule", "decay", "distance",
-    "temperature_squared", "label_share", "mixup_beta", "mixup_folded", "start", "transfer_set", "label_smoothing",
-    "ensemble", "dtype", "eval_side", "compression", "on_divergence",
-)  # fmt: skip
+_TOLD_APART = {*matching.CHANCE, "dataset", "policy", "epochs", "train_images", "stored"}
+_NAMES = [field.name for field in dataclasses.fields(recipes.Recipe)]
+_SETTINGS = (*(name for name in _NAMES if name not in _TOLD_APART), "teacher_sha256")
 _REPEATED = ("study", "policy", "epochs", "train_images", "seed")  # what two records of one run have in common
 
 

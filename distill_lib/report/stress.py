@@ -12,13 +12,12 @@ import pandas as pd
 from scipy import stats
 
 from distill_lib import records, views
-from distill_lib.experiments.definitions import CLEAN, METRICS, TEACHER
-from distill_lib.models import compression
-from distill_lib.report import aggregate, differences
+from distill_lib.experiments.stress import CLEAN, METRICS, TEACHER
+from distill_lib.report import differences
 
 NAMES = views.NAMES | {TEACHER: "the teacher"}
 FILE = Path(__file__).parents[1] / "data" / "stress_tables.toml"
-SHOWN, COLUMNS, _COMPARED = tomllib.loads(FILE.read_text(encoding="utf-8")).values()
+COLUMNS, _COMPARED = tomllib.loads(FILE.read_text(encoding="utf-8")).values()
 RANKS, ROUNDED = _COMPARED["under_shift"], _COMPARED["in_few_bits"]
 
 
@@ -43,25 +42,6 @@ def networks(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(lost=table["top1"] - table["under_top1"])
 
 
-def table(own: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `networks` as text: each metric on clean images and, behind a bar, under shift."""
-    rows = []
-    for each in own.to_dict("records"):
-        row = _network(each["policy"], each["epochs"])
-        for metric, (name, scale, digits) in SHOWN.items():
-            pair = (aggregate.rounded(scale * each[column], digits) for column in (metric, f"under_{metric}"))
-            row[name] = " | ".join(pair)
-        rows.append(row | {"points lost": aggregate.rounded(100 * each["lost"])})
-    return pd.DataFrame(rows)
-
-
-def families(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean top-1 in percent over the severities of each family, as text: a row a family, a column a network."""
-    own = frame.assign(network=frame["policy"].map(NAMES))
-    means = 100 * own.pivot_table("top1", "family", "network", sort=False)
-    return means.map(aggregate.rounded).reset_index().rename_axis(columns=None)
-
-
 def told(record: records.Record | None) -> str:
     """Where a record comes from, in a line; empty without one."""
     if record is None:
@@ -70,25 +50,9 @@ def told(record: records.Record | None) -> str:
     return f"{students} students on {record['images']:,} test images; {made}; code {record['commit'][:7]}."
 
 
-def by_bits(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tidy` for compressed networks as text, a row a network: top-1 (%) | divergence from the teacher."""
-    rows = dict[str, dict[str, str]]()
-    for each in frame.to_dict("records"):
-        about = each["policy"], each["epochs"]
-        row = rows.setdefault(f"{about} {each['run_id']}", _network(*about))
-        cell = f"{aggregate.rounded(100 * each['top1'])} | {aggregate.rounded(each['kl'], 2)}"
-        row[_words(each["family"])] = cell
-    return pd.DataFrame(rows.values())
-
-
-def sizes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Kilobytes of teacher and student by form, as text."""
-    rows = []
-    for family, own in frame.groupby("family", sort=False):
-        kilobytes = own.groupby(own["policy"] == TEACHER)["bytes"].first() / 1000
-        rows.append({"weights in": _words(family), "a student (kB)": f"{kilobytes[False]:,.0f}"})
-        rows[-1]["the teacher (kB)"] = f"{kilobytes[True]:,.0f}"
-    return pd.DataFrame(rows)
+def network(policy: str, epochs: float) -> dict[str, str]:
+    """What a network is, as columns of a table to print; the teacher's `epochs` are NaN."""
+    return {"network": NAMES[policy], "epochs": "" if math.isnan(epochs) else f"{epochs:,.0f}"}
 
 
 def lost(own: pd.DataFrame, record: records.Record | None) -> pd.DataFrame:
@@ -125,11 +89,3 @@ def ranks(own: pd.DataFrame, compared: Sequence[Sequence[str]] = RANKS) -> pd.Da
         row = {"ranks by": first, "and by": second, "students": len(students)}
         rows.append(row | {"correlation": differences.signed(value, 2), "95 % interval": f"{low} to {high}"})
     return pd.DataFrame(rows)
-
-
-def _network(policy: str, epochs: float) -> dict[str, str]:
-    return {"network": NAMES[policy], "epochs": "" if math.isnan(epochs) else f"{epochs:,.0f}"}
-
-
-def _words(family: str) -> str:
-    return compression.FORMS["none" if family == CLEAN else family].words

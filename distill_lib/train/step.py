@@ -44,6 +44,7 @@ class Batch(NamedTuple):
     images: jax.Array  #: (batch, size, size, channels) float32 in [-1, 1]
     targets: jax.Array  #: (batch, classes) float32, a teacher's logits, or shares of labels
     labels: jax.Array | None = None  #: likewise, beside a teacher's logits; None where no loss asks for it
+    weights: jax.Array | None = None  #: float32, of each loss in the mean; None where all count alike
 
 
 class State(NamedTuple):
@@ -72,6 +73,13 @@ class Settings(NamedTuple):
     label_share: jax.Array
     total_steps: jax.Array
     warmup_steps: jax.Array
+
+    @classmethod
+    def of(cls, recipe: Recipe, total_steps: int) -> Settings:
+        """Those of a recipe for a run of so many steps."""
+        reals = (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
+        rate, decay, temperature, share = map(jnp.float32, reals)
+        return cls(rate, decay, temperature, share, jnp.int32(total_steps), jnp.int32(recipe.warmup_steps))
 
 
 def teach(recipe: Recipe, teacher: Ensemble | None, num_classes: int) -> Callable[..., Batch]:
@@ -150,7 +158,11 @@ def _learn(
             if recipe.compression != "none":
                 network, variables = compression.frozen(student, variables, recipe.compression)
             logits, statistics = models.train_logits(network, variables, batch.images, remat=remat)
-            return loss(recipe, settings, logits, batch).mean(), state.statistics | statistics
+            each = loss(recipe, settings, logits, batch)
+            mean = each.mean()
+            if batch.weights is not None:
+                mean = (batch.weights * each).sum() / jnp.maximum(batch.weights.sum(), 1)
+            return mean, state.statistics | statistics
 
         (value, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         optimizer = optim.create(

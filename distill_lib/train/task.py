@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -98,10 +97,7 @@ class Task:
     @property
     def settings(self) -> step.Settings:
         """The numbers that the student's program is given."""
-        recipe, steps = self.recipe, jnp.int32(self.total_steps)
-        reals = (recipe.learning_rate, recipe.weight_decay, recipe.temperature, recipe.label_share)
-        rate, decay, temperature, share = map(jnp.float32, reals)
-        return step.Settings(rate, decay, temperature, share, steps, jnp.int32(recipe.warmup_steps))
+        return step.Settings.of(self.recipe, self.total_steps)
 
     def initial_state(self) -> step.State:
         """The student before its first step."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_lib import records, views
+from distill_lib import experiments, records, views
 from distill_lib.errors import DistillError
 from distill_lib.experiments import dense, dense_training, running
 from distill_lib.views import View
@@ -121,7 +121,7 @@ def test_finished_students_leave_records_that_are_read_and_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = dense.plan("smoke", [0], ["labels", "fix/rs"])
-    assert set(dense_training.select(dense_training.run(plan, tmp_path), plan)["policy"]) == {"labels", "fix/rs"}
+    assert set(experiments.select(dense_training.run(plan, tmp_path), plan)["policy"]) == {"labels", "fix/rs"}
     monkeypatch.setattr(dense_training, "_train", lambda *_: pytest.fail("it was trained already"))
     runs = dense_training.run(plan, tmp_path)
     assert {"test_agreement", "test_kl", "test_miou", "crops_agreement"} <= set(runs.dropna(axis=1)) and runs[
@@ -134,4 +134,4 @@ def test_finished_students_leave_records_that_are_read_and_not_trained_again(
     )
     assert records.read(tmp_path).empty
     monkeypatch.setenv(running.READ_ONLY, "1")
-    assert dense_training.select(dense_training.run(dense.plan("short"), tmp_path), dense.plan("short")).empty
+    assert experiments.select(dense_training.run(dense.plan("short"), tmp_path), dense.plan("short")).empty

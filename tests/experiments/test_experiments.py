@@ -8,6 +8,7 @@ import pytest
 
 from distill_lib import experiments, models, recipes, views
 from distill_lib.errors import DistillError
+from distill_lib.experiments import plans
 
 CASES = [(name, dataset) for name, one in experiments.EXPERIMENTS.items() for dataset in one.settings]
 NOTEBOOKS = Path(__file__).parents[2] / "book" / "experiments"
@@ -65,9 +66,9 @@ def test_a_start_is_put_in_where_a_setting_wants_one() -> None:
     several = experiments.plan("initialization", "fashion", seeds=[0, 1], start="run:a/b")
     assert len({recipe.order_seed for recipe in several if recipe.start}) == 2, "from equal weights, over other views"
     assert len({recipe.order_seed for recipe in several if not recipe.start}) == 1
-    (before,) = experiments.pretraining("fashion")
+    (before,) = plans.pretraining("fashion")
     assert before.transfer_set == "digits" and before.start is None
-    assert experiments.pretraining("imagenet") == []
+    assert plans.pretraining("imagenet") == []
 
 
 def test_unknown_names_are_told() -> None:

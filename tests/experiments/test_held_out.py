@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from distill_lib import recipes
 from distill_lib.datasets import package_images
-from distill_lib.experiments import held_out
+from distill_lib.experiments import held_out, stress
 
 
 def test_a_place_is_counted_from_the_likeliest_class() -> None:
@@ -26,6 +27,7 @@ def test_no_constant_answer_is_closer_than_the_mean_of_what_it_is_judged_on() ->
 
 
 def test_whole_photographs_are_those_that_nobody_learns_from() -> None:
-    logits = held_out.of_photographs(held_out.load("mock", 28), 28)
+    recipe = recipes.get("photographs", "smoke")
+    logits = stress.logits(stress.load("mock", recipe), held_out.photographs(), recipe)
     assert logits.shape == (len(held_out.HELD_OUT), 1_000) and len(np.unique(logits, axis=0)) == len(logits)
     assert {package_images.SHEET[name]["split"] for name in held_out.HELD_OUT} == {"validation", "test"}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from distill_lib import experiments, figures, recipes, records
+from distill_lib import experiments, recipes, records
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import corruptions
-from distill_lib.experiments import definitions, running, stress
+from distill_lib.experiments import running, stress
 from distill_lib.report import stress as told
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, records.Record
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruptions, "SEVERITIES", (5,))
         patch.delenv(running.READ_ONLY, raising=False)
-        record = experiments.corrupted(own, PLAN[-1], folder, limit=100)
+        record = experiments.stressed("robustness", own, PLAN[-1], corruptions.FAMILIES, folder, limit=100)
     assert record is not None
     return folder, record
 
@@ -42,7 +42,7 @@ def test_the_record_holds_every_network_whose_weights_are_at_hand(made: tuple[Pa
     assert record["images"] == 100 and not record["mock"] and record["commit"]
     assert set(record["teacher"]["agreement"]) == {1.0} and set(record["teacher"]["kl"]) == {0.0}
     for student in record["students"]:
-        assert all(len(student[metric]) == 9 for metric in definitions.METRICS)
+        assert all(len(student[metric]) == 9 for metric in stress.METRICS)
         assert 0.6 < student["top1"][0] < record["teacher"]["top1"][0] and min(student["kl"]) > 0.05
 
 
@@ -50,8 +50,8 @@ def test_where_training_is_off_the_record_is_read(
     made: tuple[Path, records.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(running.READ_ONLY, "1")
-    assert experiments.corrupted(pd.DataFrame(), PLAN[0], made[0]) == made[1]
-    assert experiments.corrupted(pd.DataFrame(), PLAN[0], tmp_path) is None
+    assert experiments.stressed("robustness", pd.DataFrame(), PLAN[0], ["blur"], made[0]) == made[1]
+    assert experiments.stressed("robustness", pd.DataFrame(), PLAN[0], ["blur"], tmp_path) is None
     (tmp_path / "robustness.json").write_text("{")
     with pytest.raises(DistillError, match=r"robustness\.json is damaged .*; delete it and run its notebook again"):
         stress.read("robustness", tmp_path)
@@ -61,7 +61,12 @@ def test_a_plan_without_weights_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv(running.READ_ONLY, raising=False)
     own = experiments.select(records.read(RESULTS), [recipe for recipe in PLAN if recipe.seed == 1])
     with pytest.raises(DistillError, match="no student's weights lie beside the records"):
-        experiments.corrupted(own, PLAN[0], tmp_path)
+        experiments.stressed("robustness", own, PLAN[0], ["blur"], tmp_path)
+
+
+def test_an_unknown_stress_is_told_before_anything_is_judged() -> None:
+    with pytest.raises(DistillError, match="unknown stress 'int88'. Did you mean 'int8'?"):
+        experiments.stressed("quantize", pd.DataFrame(), PLAN[0], ["int4", "int88"])
 
 
 def test_tables_set_clean_images_beside_the_mean_under_shift(made: tuple[Path, records.Record]) -> None:
@@ -70,17 +75,15 @@ def test_tables_set_clean_images_beside_the_mean_under_shift(made: tuple[Path, r
     under = frame[(frame["policy"] == "mix") & (frame["family"] != "clean")]["top1"].mean()
     mix = networks[networks["policy"] == "mix"].iloc[0]
     assert mix["under_top1"] == pytest.approx(under) and mix["lost"] == pytest.approx(mix["top1"] - under)
-    shown = told.table(networks)
-    assert list(shown["network"]) == ["the teacher", "labels", "function matching"]
-    assert shown["top-1 (%)"].iloc[2] == f"{100 * mix['top1']:.1f} | {100 * under:.1f}"
-    assert list(told.families(frame)["family"]) == ["clean", *corruptions.FAMILIES]
+    named = [told.network(each.policy, each.epochs)["network"] for each in networks.itertuples()]
+    assert named == ["the teacher", "labels", "function matching"]
     assert told.told(made[1]).startswith("2 students on 100 test images; ")
 
 
 def test_ranks_are_those_of_students_alone_with_an_interval() -> None:
     """Of which two that are the same order is 1, and of three students is said nothing."""
     rows = [{"policy": "mix", **dict.fromkeys(told.COLUMNS.values(), float(place))} for place in range(9)]
-    rows += [{"policy": definitions.TEACHER, **dict.fromkeys(told.COLUMNS.values(), -1.0)}]
+    rows += [{"policy": stress.TEACHER, **dict.fromkeys(told.COLUMNS.values(), -1.0)}]
     rows[0]["kl"] = 8.5  # closest becomes farthest
     table = told.ranks(pd.DataFrame(rows))
     assert set(table["students"]) == {9} and len(table) == len(told.RANKS)
@@ -90,30 +93,19 @@ def test_ranks_are_those_of_students_alone_with_an_interval() -> None:
     assert told.ranks(pd.DataFrame(rows[:3])).empty
 
 
-def test_figures_of_a_record_and_of_none_are_drawn(made: tuple[Path, records.Record]) -> None:
-    left, right = figures.runs.under_shift(told.tidy(made[1])).axes
-    assert len(left.lines) == 3 and len(right.lines) == 3
-    assert figures.runs.under_shift(told.tidy(None))._repr_svg_()
-
-
 def test_rounding_is_judged_beside_the_teacher_as_it_is(
     made: tuple[Path, records.Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many bits change nothing, two change everything; and the size is told for each."""
     monkeypatch.delenv(running.READ_ONLY, raising=False)
     own = experiments.select(records.read(made[0]), PLAN)
-    record = experiments.quantized(own, PLAN[-1], made[0], limit=100, forms=("int8", "int2"))
+    record = experiments.stressed("quantize", own, PLAN[-1], ["int8", "int2"], made[0], limit=100)
     assert record == stress.read("quantize", made[0])
     assert record["conditions"] == [["clean", 0], ["int8", 8], ["int2", 2]]
     for each in (record["teacher"], *record["students"]):
         assert each["top1"][0] == pytest.approx(each["top1"][1], abs=0.011) and each["top1"][2] < each["top1"][0] - 0.1
         assert each["kl"][1] < each["kl"][0] + 0.01 < each["kl"][2]
         assert each["bytes"][0] > each["bytes"][1] > 4 * each["bytes"][2] - each["bytes"][0]
-    frame = told.tidy(record)
-    assert list(told.by_bits(frame).columns) == ["network", "epochs", "float32", "8 bits", "2 bits"]
-    assert list(told.sizes(frame)["weights in"]) == ["float32", "8 bits", "2 bits"]
-    (axes,) = (axes for axes in figures.runs.few_bits(frame).axes)
-    assert len(axes.lines) == 3 and figures.runs.few_bits(told.tidy(None))._repr_svg_()
 
 
 def test_what_a_form_costs_is_told_below_the_student_without_it() -> None:
@@ -124,7 +116,7 @@ def test_what_a_form_costs_is_told_below_the_student_without_it() -> None:
         for seed, form, top1 in ((0, "none", 0.8), (0, "2:4", 0.75), (1, "none", 0.9), (1, "2:4", 0.7))
     ]
     before = about | {"start": None, "seed": 0, "compression": None, "run_id": "before", "test_top1": 0.5}
-    network = {"policy": "mix", "epochs": 30.0, **{metric: [0.0, 0.0] for metric in definitions.METRICS}}
+    network = {"policy": "mix", "epochs": 30.0, **{metric: [0.0, 0.0] for metric in stress.METRICS}}
     judged = [network | {"run_id": f"none{seed}", "seed": seed, "top1": [0.8, 0.6]} for seed in (0, 1)]
     record = {"conditions": [["clean", 0], ["2:4", 17]], "teacher": network | {"run_id": "t"}, "students": judged}
     lost = told.lost(pd.DataFrame([before, *rows]), record).set_index(["form", "way", "seed"])["test_top1"]

@@ -39,15 +39,13 @@ def runs(results: Path) -> pd.DataFrame:
     return records.read(results)
 
 
-def figures(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def figures(runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Every figure of runs, as the book calls it."""
     study, fresh = aggregate.study(runs), aggregate.study(runs, [aggregate.FRESH])
     teacher = aggregate.teacher_top1(runs)
     yield "patience", figure_runs.patience(study, fresh, teacher)
     yield "paper_and_study", figure_runs.paper_and_study(PAPER, study, teacher)
     yield "gaps", figure_runs.gaps(PAPER[PAPER["policy"] != "teacher"], study)
-    yield "fixed_teacher", figure_runs.fixed_teacher(study)
-    yield "learning_curves", figure_runs.learning_curves(curves)
     yield "accuracy", figure_runs.accuracy(fresh, "policy")
 
 
@@ -56,10 +54,9 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def test_every_figure_draws_with_all_records(results: Path, runs: pd.DataFrame) -> None:
+def test_every_figure_draws_with_all_records(runs: pd.DataFrame) -> None:
     """It shows itself as SVG, the same bytes whenever it is made, and says nothing of missing records."""
-    curves = records.curves(results, "fashion_short")
-    for (name, figure), (_, again) in zip(figures(runs, curves), figures(runs, curves), strict=True):
+    for (name, figure), (_, again) in zip(figures(runs), figures(runs), strict=True):
         assert isinstance(figure, style.Picture) and isinstance(again, style.Picture), name
         drawn = figure._repr_svg_()
         assert drawn.startswith("<?xml") and drawn == again._repr_svg_(), name
@@ -69,7 +66,7 @@ def test_every_figure_draws_with_all_records(results: Path, runs: pd.DataFrame) 
 @pytest.mark.filterwarnings("error")
 def test_every_figure_says_when_there_are_no_records(tmp_path: Path) -> None:
     """No figure fails, and each names what is missing."""
-    for name, figure in figures(records.read(tmp_path), records.curves(tmp_path)):
+    for name, figure in figures(records.read(tmp_path)):
         assert records.NOTHING in texts(figure), name
         figure._repr_svg_()
 
@@ -77,7 +74,7 @@ def test_every_figure_says_when_there_are_no_records(tmp_path: Path) -> None:
 def test_every_figure_draws_one_run(tmp_path: Path) -> None:
     """One seed, one length, one policy is enough for a picture."""
     made_up.write_run(tmp_path, "short", "same/ic", 0)
-    for _, figure in figures(records.read(tmp_path), records.curves(tmp_path)):
+    for _, figure in figures(records.read(tmp_path)):
         figure._repr_svg_()
 
 
@@ -142,13 +139,6 @@ def test_labels_at_the_ends_do_not_overlap(runs: pd.DataFrame) -> None:
     assert len(boxes) == len(made_up.POLICIES)
     assert all(upper.y0 > lower.y0 + 0.6 * lower.height for lower, upper in itertools.pairwise(boxes))
     assert boxes[-1].y1 < figure.bbox.y1
-
-
-def test_every_learning_curve_has_a_name(results: Path) -> None:
-    """Though no panel may hold all policies."""
-    curves = records.curves(results, "fashion_short")
-    (key,) = figure_runs.learning_curves(curves).legends
-    assert {text.get_text() for text in key.get_texts()} == {views.NAMES[policy] for policy in curves["policy"]}
 
 
 def test_figures_do_not_change_matplotlibs_settings(runs: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from distill_lib import recipes, records, teachers
 from distill_lib.recipes import Recipe
-from distill_lib.report import cost, paper_numbers, preset_table
+from distill_lib.report import cost, paper_numbers
 from distill_lib.teachers import published
 
 ROWS = paper_numbers.numbers().to_dict("records")
@@ -168,7 +168,7 @@ def test_a_failed_run_of_the_paper_is_not_compared(tmp_path: Path) -> None:
 def test_a_set_shows_its_presets_beside_the_papers_numbers(tmp_path: Path) -> None:
     """What was run with other settings is not the preset's; names with the same settings share a row."""
     written(tmp_path, "pets", "fast", [0.5], learning_rate=1.0)
-    shown = preset_table.show("pets", written(tmp_path, "pets", "fast", [0.87, 0.87])).data
+    shown = paper_numbers.show("pets", written(tmp_path, "pets", "fast", [0.87, 0.87])).data
     mean = "87.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.00 (n = 2) disagrees"
     assert "fast, mix_1000</summary>" in shown and mean in shown and "~30" in shown
     assert "91.03" not in shown and "92.83" not in shown and paper_numbers.NOT_RUN in shown

@@ -6,12 +6,13 @@ import pytest
 
 from distill_lib import cli, recipes
 from distill_lib.recipes import presets
-from distill_lib.report import preset_table
+from distill_lib.report import paper_numbers
 
 
 def test_every_preset_is_in_a_row_with_steps_costs_and_source() -> None:
     """Those with the same settings share one; a setting that is not the set's usual one is named."""
-    rows = {name: row for row in preset_table.table("flowers").to_dict("records") for name in row["preset"].split(", ")}
+    table = paper_numbers.table("flowers").to_dict("records")
+    rows = {name: row for row in table for name in row["preset"].split(", ")}
     assert sorted(rows) == sorted(recipes.variants("flowers")[:-1]) and rows["long"] is rows["mix_1000000"]
     assert all(row["steps"] and row["student PFLOP"] and row["hours"] and row["source"] for row in rows.values())
     words = "function matching for 1,000,000 epochs; temperature 1, learning rate 0.0003, weight decay 1e-05"
@@ -36,7 +37,7 @@ def test_conflicts_between_paper_and_code_are_noted() -> None:
     }
     for (dataset, variant), words in told.items():
         assert any(words in note for note in presets.describe(dataset, variant).notes), (dataset, variant)
-    assert any("last 2 %" in note for note in preset_table.shared("imagenet"))
+    assert any("last 2 %" in note for note in paper_numbers.shared("imagenet"))
     for dataset, variant in (("imagenet", "mix_30"), ("flowers", "mix_1000"), ("pets", "mix_300")):
         steps = recipes.get(dataset, variant).steps({"imagenet": 1_255_544, "flowers": 1_020, "pets": 3_312}[dataset])
         assert any(f" of {steps:,} in all" in note for note in presets.describe(dataset, variant).notes)

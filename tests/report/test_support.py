@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distill_lib import figures
 from distill_lib.report import differences, support
 
 
@@ -43,9 +42,3 @@ def test_the_trend_is_what_a_doubling_of_the_images_changes() -> None:
     (text,) = support.trends(support.pairs(runs(3.0, slope=-1.0)))
     assert text.startswith(f"by {differences.signed(-1.0)} points after 800 steps")
     assert "12 pairs" in text and support.trends(support.pairs(runs(3.0).head(12))) == []
-
-
-def test_figures_of_no_runs_and_of_some_are_drawn() -> None:
-    none, some = support.pairs(runs(1.0).iloc[:0]), support.pairs(runs(1.0))
-    for own in (none, some):
-        assert figures.runs.gains_by_images(support.gains(own))._repr_svg_()

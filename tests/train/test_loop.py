@@ -227,10 +227,10 @@ def test_a_damaged_record_is_told_and_kept(
     recipe = tiny.recipe(teacher)
     folder = tmp_path / "fashion_smoke" / recipe.run_id(weights.sha256(teacher))
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text('{"schema": 1, ')
+    (folder / "run.json").write_text('{"schema": 2, ')
     with pytest.raises(DistillError, match="run.json is damaged .*delete its folder and run it again"):
         train.fit(recipe, tmp_path)
-    assert (folder / "run.json").read_text() == '{"schema": 1, '
+    assert (folder / "run.json").read_text() == '{"schema": 2, '
 
 
 @pytest.mark.parametrize(
