@@ -50,13 +50,22 @@ def scale_by_soap(
         unbias = jnp.sqrt(1 - decay**count) / (1 - momentum**count)
         pairs = zip(_turned(mean, state.bases), second, strict=True)
         steps = _turned([unbias * first / (jnp.sqrt(square) + 1e-8) for first, square in pairs], back)
-        renewed = lambda: jax.tree.map(lambda moments: jnp.linalg.eigh(moments)[1], statistics)  # noqa: E731
-        bases = jax.lax.cond(state.step % every == 0, renewed, lambda: state.bases)
+        renewed, kept = lambda: jax.tree.map(_eigenvectors, statistics), lambda: state.bases
+        bases = jax.lax.cond(state.step % every == 0, renewed, kept)
         joined = [how.joined(step) if how else step for how, step in zip(cuts, steps, strict=True)]
         shaped = [step.reshape(leaf.shape) for step, leaf in zip(joined, leaves, strict=True)]
         return jax.tree.unflatten(structure, shaped), SoapState(count, mean, second, statistics, bases)
 
     return optax.GradientTransformation(init, update)
+
+
+def _eigenvectors(moments: jax.Array) -> jax.Array:
+    """Of each matrix (blocks, n, n), as columns, one after another.
+
+    In JAX before 0.11.2 `eigh` of several matrices hands them to the threads of the CPU that its program runs on, and
+    waits there: with as many such calls at once as there are threads, none is left to do the work, and all wait.
+    """
+    return jax.lax.map(lambda each: jnp.linalg.eigh(each)[1], moments)
 
 
 def _turned(arrays: list[jax.Array], bases: list[Pair | None]) -> list[jax.Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +63,15 @@ def test_steps_are_adams_in_the_eigenbases_of_each_block() -> None:
             expected = by_hand([matrix[place] for matrix in matrices])
             for number, step in enumerate(expected):
                 np.testing.assert_allclose(ours[number][place], step, rtol=2e-3, atol=2e-3, err_msg=f"{name}, {number}")
+
+
+def test_eigenvectors_are_asked_of_one_matrix_at_a_time() -> None:
+    """`eigh` of several waits in JAX before 0.11.2 for threads that its own kind may hold: nothing would go on."""
+    shapes = {"cut": (9, 12), "kernel": (3, 3, 4, 8)}
+    (gradients,), transform = make_gradients(1, shapes), soap.scale_by_soap(block_size=4)
+    text = str(jax.make_jaxpr(transform.update)(gradients, transform.init(gradients)))
+    asked = re.findall(r":f32\[([\d,]+)\] \w+:f32\[[\d,]+\] = eigh\b", text)
+    assert asked and {len(shape.split(",")) for shape in asked} == {2}
 
 
 def test_what_is_no_matrix_moves_by_adam() -> None:
