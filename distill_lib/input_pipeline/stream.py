@@ -128,15 +128,14 @@ class _Maker:
         sizes = (self.recipe.resolution, *self.teacher_sizes)
         return [targets, *(np.empty((count, size, size, channels), np.uint8) for size in sizes)]
 
-    def numbers(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What the views of student and teacher are drawn from in a step, on the host where JAX may compute there."""
+    def numbers(self, step: int) -> tuple[np.ndarray, ...]:
+        """What views are drawn from in a step, the teacher's too where they are its own; on the host where JAX may."""
+        independent = views.policy(self.recipe.policy).relation == "independent"
         with jax.default_device(_host()):
             key = jax.random.fold_in(views.view_key(self.recipe.order_seed), np.int32(step))
-            return jax.device_get(_numbers(key, self.recipe.batch_size))
+            return jax.device_get(_numbers(key, self.recipe.batch_size, independent))
 
-    def fill(
-        self, step: int, begin: int, numbers: tuple[np.ndarray, np.ndarray], space: list[np.ndarray]
-    ) -> list[_Broken]:
+    def fill(self, step: int, begin: int, numbers: tuple[np.ndarray, ...], space: list[np.ndarray]) -> list[_Broken]:
         """Writes the images of a step from a position of the batch on, and tells which are broken and replaced."""
         targets, *pictures = space
         recipe, count = self.recipe, len(self.source)
@@ -184,9 +183,10 @@ class _Maker:
         return zip(*looks, strict=True)
 
 
-@functools.partial(jax.jit, static_argnames="batch_size")
-def _numbers(key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    return views.numbers(key, batch_size), views.numbers(views.teacher_key(key), batch_size)
+@functools.partial(jax.jit, static_argnames=("batch_size", "independent"))
+def _numbers(key: jax.Array, batch_size: int, independent: bool) -> tuple[jax.Array, ...]:
+    keys = (key, views.teacher_key(key)) if independent else (key,)
+    return tuple(views.numbers(each, batch_size) for each in keys)
 
 
 def _host() -> jax.Device | None:

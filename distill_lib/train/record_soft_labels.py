@@ -65,8 +65,11 @@ def _completed(begun: Store, task: Task) -> Store:
         contextlib.closing(Progress(str(begun.folder), total, recipe.batch_size, begun.steps)) as progress,
     ):
         keep = functools.partial(soft_labels.keep, kept=begun.kept, temperature=recipe.temperature)
-        left = itertools.islice(given, total - begun.steps)
-        soft = ((keep(batch.targets), soft_labels.mean_pixels(batch.images)) for batch in left)
+        left, shard_steps = itertools.islice(given, total - begun.steps), begun.shard_steps
+        soft = (  # a shard holds the mean pixels of its first step
+            (keep(batch.targets), None if number % shard_steps else soft_labels.mean_pixels(batch.images))
+            for number, batch in enumerate(left)
+        )
         made = fetched(soft, sharding.most_ahead())
         while begun.steps < total:
             labels, means = zip(*itertools.islice(made, begun.shard_steps), strict=True)
