@@ -4,6 +4,7 @@ Each command has a function that declares its arguments and one that runs it and
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="print the notebooks with what each costs")
     _declare_parameters(parser, "a parameter of the notebook")
     parser.add_argument("--output", type=Path, help="where the executed copy goes (results/notebooks/NAME.ipynb)")
+    _declare_log(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -60,6 +62,8 @@ def _run(options: argparse.Namespace) -> None:
         return
     if options.notebook is None:
         raise DistillError("say which notebook: `distill run NOTEBOOK`. `distill run --list` prints them.")
+    if options.log:
+        os.environ["DISTILL_LOG"] = options.log
     path = notebooks.find(options.notebook)
     output = options.output or records.find_results() / "notebooks" / notebooks.copy_name(path)
     notebooks.run(path, output, _parameters(options))
@@ -70,12 +74,14 @@ def _declare_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", default="local", help="tcp://HOST:PORT of a Dask scheduler, or local (default)")
     parser.add_argument("--workers", type=int, help="on this machine (one for each GPU, else one)")
     _declare_parameters(parser, "a parameter; a list for one that is no list is a run for each value")
+    _declare_log(parser)
 
 
 def _sweep(options: argparse.Namespace) -> None:
     from distill_lib.experiments import cluster
 
-    print(cluster.sweep(cluster.jobs(options.notebook, _parameters(options)), options.scheduler, options.workers))
+    planned = cluster.jobs(options.notebook, _parameters(options), options.log)
+    print(cluster.sweep(planned, options.scheduler, options.workers))
 
 
 def _declare_presets(parser: argparse.ArgumentParser) -> None:
@@ -213,6 +219,11 @@ def _bench(options: argparse.Namespace) -> None:
     from distill_lib.bench import runner
 
     runner.main(options.rest)
+
+
+def _declare_log(parser: argparse.ArgumentParser) -> None:
+    about = "draw the metrics of runs there as they come, in results/tensorboard"
+    parser.add_argument("--log", choices=("tensorboard",), help=about)
 
 
 def _declare_parameters(parser: argparse.ArgumentParser, about: str) -> None:

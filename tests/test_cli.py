@@ -184,6 +184,14 @@ def test_a_command_hands_its_arguments_on(
     assert called == calls
 
 
+def test_runs_of_a_notebook_are_told_where_to_draw(called: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the environment, which its process inherits."""
+    monkeypatch.setenv("DISTILL_LOG", "")
+    monkeypatch.chdir(Path(__file__).parents[1])
+    cli.main(["run", "distill", "--log", "tensorboard"])
+    assert len(called) == 1 and os.environ["DISTILL_LOG"] == "tensorboard"
+
+
 def test_reading_a_command_runs_nothing(called: list[Any]) -> None:
     options = cli.parse(["evaluate", "n", "d", "--limit", "3"])
     assert (options.network, options.dataset, options.limit) == ("n", "d", 3) and not called

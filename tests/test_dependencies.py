@@ -39,7 +39,7 @@ def imported() -> set[str]:
 def test_what_is_imported_is_declared() -> None:
     """By the library itself, or by the extra that the importing code asks for."""
     extras = PROJECT["optional-dependencies"]
-    used = ("book", "bench", "export", "onnx", "sweep", "mirror")
+    used = ("book", "bench", "export", "onnx", "sweep", "mirror", "tensorboard")
     parts = (PROJECT["dependencies"], *(extras[name] for name in used))
     declared = {normalized(name) for part in parts for name in part}
     assert imported() - declared == set()

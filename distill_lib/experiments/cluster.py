@@ -42,10 +42,11 @@ class Job:
     results: Path
 
 
-def jobs(notebook: str, parameters: Mapping[str, Any]) -> list[Job]:
+def jobs(notebook: str, parameters: Mapping[str, Any], log: str | None = None) -> list[Job]:
     """The executions of a notebook, as of `notebooks.find`, for all combinations of values by name; or DistillError.
 
-    A list for a parameter that is none is one value after the other, as a list of lists for one that is a list.
+    A list for a parameter that is none is one value after the other, as a list of lists for one that is a list. `log`
+    is that of `distill run`.
     """
     path, results = notebooks.find(notebook).absolute(), records.find_results().absolute()
     axes: dict[str, list[Any]] = {}
@@ -61,8 +62,9 @@ def jobs(notebook: str, parameters: Mapping[str, Any]) -> list[Job]:
         output = results / "notebooks" / path.stem / f"{name}.ipynb"
         words = ["run", str(path), "--output", str(output)]
         words += [word for name, value in given.items() for word in ("-p", name, str(value))]
-        log = output.with_suffix(".log")
-        planned.append(Job(name=name, words=tuple(words), log=log, folder=Path.cwd(), results=results))
+        words += ["--log", log] if log else []
+        text = output.with_suffix(".log")
+        planned.append(Job(name=name, words=tuple(words), log=text, folder=Path.cwd(), results=results))
     if not planned:
         raise DistillError("there is nothing to run: name at least one value of each parameter.")
     return planned

@@ -37,6 +37,8 @@ def train(
         processes.from_first(lambda: [held.enter_context(checkpoint.alone(directory)) for _, directory in tasks])
         options: dict[str, bool] = {"remat": remat, "resume_changed": resume_changed}
         runs = [student.take_up(task, directory, mesh, **options) for task, directory in tasks]
+        for run in runs:
+            held.callback(run.curves.close)
         return _train(runs, mesh, checkpoint_seconds, remat)
 
 

@@ -19,6 +19,7 @@ from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint, divergence, mirror, processes
 from distill_lib.train.step import State
 from distill_lib.train.task import RUN, SPLITS, Task
+from distill_lib.train.tensorboard import Curves
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class StudentRun:
     directory: Path
     origin: dict[str, Any]  #: what its result depends on
     state: State
+    curves: Curves
     rows: list[dict[str, Any]] = field(default_factory=list)
     start: int = 0  #: steps that earlier processes did
     resumed: int = 0
@@ -107,6 +109,7 @@ class StudentRun:
         except metrics.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
             self._diverged("the student's logits are not finite")
             return
+        self.curves.add(self.rows[-1:])
         loss_sum, largest = map(jnp.zeros_like, (self.state.loss_sum, self.state.largest))
         self.state = self.state._replace(loss_sum=loss_sum, largest=largest)
         self.kept = self.kept and jax.device_get(self.state)
@@ -198,7 +201,7 @@ def take_up(
     state, saved = processes.from_first(lambda: (jax.device_get(task.initial_state()), checkpoint.load(directory)))
     kept = state if task.recipe.on_divergence == "rewind" else None
     if saved is None:
-        return StudentRun(task, directory, now, sharding.put(state, everywhere), kept=kept)
+        return StudentRun(task, directory, now, sharding.put(state, everywhere), Curves(directory, []), kept=kept)
     leaves, facts = saved
     _refuse_another(task, directory, facts["origin"]["recipe"], "checkpoint")
     changed = records.differences(facts["origin"], now)
@@ -213,7 +216,8 @@ def take_up(
     logger.info("%s: resumed at step %d of %d", task.run_id, start, task.total_steps)
     before = {name: facts[name] for name in ("rows", "parts", "before", "rewinds")}
     before |= {"resumed": facts["resumed"] + 1, "start": start, "began": time.perf_counter() - facts["seconds"]}
-    return StudentRun(task, directory, now, sharding.put(state, everywhere), kept=kept, **before)
+    curves = Curves(directory, facts["rows"])
+    return StudentRun(task, directory, now, sharding.put(state, everywhere), curves, kept=kept, **before)
 
 
 def finished(task: Task, directory: Path) -> Run | None:
@@ -230,6 +234,7 @@ def finished(task: Task, directory: Path) -> Run | None:
     rows = records.read_rows(directory, record)
     # The process that wrote the record may have been killed then; another may be adding to the record now.
     checkpoint.tidy(directory, weights.unfinished(directory, seconds=600))
+    Curves(directory, rows).close()
     logger.info("%s: reused, finished on %s", task.run_id, record["date"])
     return Run(record, rows, directory, reused=True)
 

@@ -15,7 +15,7 @@ import jax
 from distill_lib import records, sharding
 from distill_lib.errors import DistillError, logger, unknown
 from distill_lib.recipes import Recipe
-from distill_lib.train import processes, step, student
+from distill_lib.train import processes, step, student, tensorboard
 from distill_lib.train.loop import train
 from distill_lib.train.setup import prepare
 from distill_lib.train.student import Run
@@ -71,6 +71,7 @@ def sweep(
     if students_per_step is not None and students_per_step < 1:
         raise DistillError(f"students_per_step must be at least 1, got {students_per_step}.")
     processes.start()
+    tensorboard.wanted()
     sharding.use_compilation_cache()
     root = records.find_results(workdir)
     prepared = processes.together(lambda: _prepared(recipes, loading | {"results": workdir}))
