@@ -154,8 +154,9 @@ def arrays(
 ) -> Arrays:
     """Decodes a split into memory, in the order of its files; as `load`, and DistillError for more than 8 GiB."""
     dataset = _requested(name, split, limit)
-    if dataset.origin in ("embedded", "originals") and not mock and canvas is None and channels in (None, 1):
-        return first(_whole(dataset.name if split == "train" else "fashion", split), limit)
+    kept = limit is None and not mock and canvas is None and channels in (None, 1)
+    if kept and dataset.origin in ("embedded", "originals"):
+        return _whole(dataset.name if split == "train" else "fashion", split)
     return _decoded(load(dataset, split, limit=limit, mock=mock, canvas=canvas, channels=channels))
 
 

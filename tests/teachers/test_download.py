@@ -87,6 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server in a thread, which is asked again without a pause."""
+    gc.freeze()  # what is there already, which takes long to look through
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(pooch.core.time, "sleep", lambda _: None)
     state = Server(tmp_path / "cache")
@@ -99,6 +100,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         gc.collect()  # pooch leaves the connections of refused answers to it
+    gc.unfreeze()
 
 
 def files(folder: Path) -> list[str]:

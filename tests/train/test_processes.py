@@ -32,7 +32,7 @@ from distill_lib.train import checkpoint, record_soft_labels
 teacher, results, settings, options = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
 tiny.register()
 # a process that lost another ends after this silence, and not after JAX's hundred seconds
-jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=15)
+jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=8)
 save = checkpoint.save
 
 
