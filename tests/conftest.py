@@ -3,7 +3,7 @@
 Two CPU devices, so that code which shards by accident or forgets to shard is seen; rank promotion raises, so that no
 array broadcasts in silence; warnings are errors (pyproject.toml). Programs are compiled quickly rather than well, since
 most run for less than a second, and kept between runs of the tests, for each process of pytest-xdist in a folder of its
-own: jax may read what another process has half written.
+own: jax may read what another process has half written. What any of them wrote in earlier runs lies in all.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ hypothesis.settings.load_profile("steady")
 def pytest_configure(config: pytest.Config) -> None:
     """Sets the environment, which jax reads when it is imported, here and in child processes."""
     flags, worker = os.environ.get("XLA_FLAGS", ""), os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    if config.cache and worker == "alone":
+        share([config.cache.mkdir(f"jax_{name}") for name in ("alone", *(f"gw{number}" for number in range(4)))])
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=2".strip(),
@@ -37,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
     import matplotlib
 
     matplotlib.use("agg")
+
+
+def share(folders: list[Path]) -> None:
+    """Links every file of any folder into all others."""
+    files = {path.name: path for folder in folders for path in folder.iterdir()}
+    for folder in folders:
+        for name in files.keys() - {path.name for path in folder.iterdir()}:
+            os.link(files[name], folder / name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
