@@ -55,6 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -slow[item.path])
 
 
+@pytest.fixture
+def programs_of_children(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the processes that a test starts keep their compiled programs in a folder of the test's file."""
+    cache = request.config.cache
+    folder = cache.mkdir(f"jax_{request.path.stem}") if cache else tmp_path / "programs"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+
+
 @pytest.fixture(scope="module")
 def tiny_models() -> Iterator[None]:
     """Makes the tiny network known."""

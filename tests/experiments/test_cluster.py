@@ -29,7 +29,7 @@ print("resumed", run.record["resumed"])
 
 
 @pytest.fixture
-def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def notebook(programs_of_children: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A notebook that trains the tiny student; its records go to a folder of their own."""
     cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(RUN)]
     path = tmp_path / "tiny_run.ipynb"
@@ -38,7 +38,6 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     library = [str(Path(__file__).parents[1]), str(Path(cluster.__file__).parents[2])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(library))
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
     return path
 
 

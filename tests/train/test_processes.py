@@ -19,7 +19,7 @@ from distill_lib import records, train
 from distill_lib.errors import DistillError
 from distill_lib.train import processes, record_soft_labels
 
-pytestmark = pytest.mark.usefixtures("tiny_models")
+pytestmark = pytest.mark.usefixtures("tiny_models", "programs_of_children")
 
 SCRIPT = """
 import functools, json, sys
@@ -64,7 +64,6 @@ def start(count: int, teacher: Path, results: Path, settings: dict, **options: o
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(count),
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "JAX_COMPILATION_CACHE_DIR": str(results / "programs"),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
         "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=2", "device_count=1"),
     }
