@@ -51,7 +51,8 @@ class Curves:
 
         try:
             for row in rows:
-                values = [summary_pb2.Summary.Value(tag=tag, simple_value=row[tag]) for tag in row if tag != "step"]
+                tags = {_tag(name): value for name, value in row.items() if name != "step"}
+                values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in tags.items()]
                 self._write(event_pb2.Event(step=row["step"], summary=summary_pb2.Summary(value=values)))
                 self._done = row["step"]
         except OSError as error:
@@ -78,3 +79,8 @@ class Curves:
         if file:
             with contextlib.suppress(OSError):
                 file.close()
+
+
+def _tag(name: str) -> str:
+    """TensorBoard has a section for what stands before the stroke."""
+    return f"validation/{name.removeprefix('validation_')}" if name.startswith("validation_") else f"training/{name}"

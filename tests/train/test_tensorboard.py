@@ -47,8 +47,10 @@ def points(run: train.Run) -> list[dict[str, float]]:
 
 
 def as_drawn(run: train.Run) -> list[dict[str, float]]:
-    """A run's metrics in float32, which TensorBoard's points are."""
-    return [{name: float(np.float32(value)) for name, value in row.items()} for row in run.rows]
+    """A run's metrics in float32, which TensorBoard's points are, in two sections."""
+    sections = {name: name.replace("validation_", "validation/") for name in run.rows[0]}
+    sections = {name: tag if "/" in tag or tag == "step" else f"training/{tag}" for name, tag in sections.items()}
+    return [{sections[name]: float(np.float32(value)) for name, value in row.items()} for row in run.rows]
 
 
 def test_a_run_that_is_stopped_and_goes_on_has_each_point_once(
