@@ -20,10 +20,10 @@ VARIABLE, NAME = "DISTILL_LOG", "tensorboard"
 
 def wanted() -> bool:
     """Whether there are to be curves; DistillError for another word, or if the package that writes them is missing."""
-    if (word := os.environ.get(VARIABLE) or NAME) != NAME:
-        raise unknown(VARIABLE, word, [NAME])
-    if not os.environ.get(VARIABLE):
+    if not (word := os.environ.get(VARIABLE)):
         return False
+    if word != NAME:
+        raise unknown(VARIABLE, word, [NAME])
     try:
         import tensorboardX  # noqa: F401
     except ModuleNotFoundError as error:
@@ -51,7 +51,7 @@ class Curves:
 
         try:
             for row in rows:
-                tags = {_tag(name): value for name, value in row.items() if name != "step"}
+                tags = {_tag(name): value for name, value in row.items() if name != "step" and value != ""}
                 values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in tags.items()]
                 self._write(event_pb2.Event(step=row["step"], summary=summary_pb2.Summary(value=values)))
                 self._done = row["step"]
@@ -60,7 +60,7 @@ class Curves:
             logger.warning("%s cannot be written (%s): it lacks a point.", self._folder, error.strerror or error)
 
     def _write(self, event: Any) -> None:
-        # SummaryWriter writes in a thread, which ends when the disk is full; the next eleventh event waits for ever.
+        # SummaryWriter writes in a thread that ends when the disk is full; once its queue is, training waits for ever.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
