@@ -71,7 +71,7 @@ def sweep(
     if students_per_step is not None and students_per_step < 1:
         raise DistillError(f"students_per_step must be at least 1, got {students_per_step}.")
     processes.start()
-    tensorboard.wanted()
+    processes.from_first(tensorboard.wanted)
     sharding.use_compilation_cache()
     root = records.find_results(workdir)
     prepared = processes.together(lambda: _prepared(recipes, loading | {"results": workdir}))

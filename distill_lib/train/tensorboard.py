@@ -35,7 +35,7 @@ class Curves:
     """Those of one run, if they are wanted; `rows` are what it has reported, so what is drawn beyond them is void."""
 
     def __init__(self, directory: Path, rows: list[Row]) -> None:
-        self._wanted, self._done = wanted() and processes.first(), 0
+        self._wanted, self._done = processes.first() and wanted(), 0
         self._file: Any = None
         self._folder = directory.parents[1] / NAME / directory.parent.name / directory.name
         if self._folder.exists():
