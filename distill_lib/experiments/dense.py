@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, models, views, weights
+from distill_lib import datasets, views, weights
 from distill_lib.errors import DistillError, unknown
 from distill_lib.models.bit import RootBlock, Stage
+from distill_lib.models.ensemble import Ensemble, Member
 from distill_lib.models.layers import GroupNorm
 from distill_lib.recipes import Recipe
+from distill_lib.teachers import Teacher
 from distill_lib.views import View
 
 CANVAS, VIEW = 56, 32  # sides in pixels of a scene, and of the crops that students are shown
@@ -141,10 +143,11 @@ def network(name: str) -> Dense:
     return Dense(int(name.removeprefix("dense_w")))
 
 
-def teacher() -> Ask:
-    """The embedded dense teacher: images (batch, height, width, 1), uint8 or in [-1, 1], to logits as `Dense`."""
-    variables, asked = weights.unpack(weights.load_npz(TEACHER)), network(_TEACHER)
-    return jax.jit(lambda images: models.logits(asked, variables, views.normalize(images)))
+@functools.cache
+def teacher() -> Teacher:
+    """The embedded dense teacher; its `logits` are those of each pixel of images (batch, side, side, 1)."""
+    variables, asked = weights.unpack(weights.load_npz(TEACHER)), Ensemble((Member(network(_TEACHER)),))
+    return Teacher("scenes", asked, (variables,), weights.sha256(TEACHER), channels=1)
 
 
 def moved(maps: jax.Array, seen: View, shown: View, size: int) -> tuple[jax.Array, jax.Array]:

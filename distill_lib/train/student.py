@@ -18,7 +18,7 @@ from distill_lib.evaluation import metrics
 from distill_lib.recipes import Recipe
 from distill_lib.train import checkpoint, divergence, mirror, processes
 from distill_lib.train.step import State
-from distill_lib.train.task import RUN, SPLITS, Task
+from distill_lib.train.task import RUN, Task
 from distill_lib.train.tensorboard import Curves
 
 
@@ -105,7 +105,7 @@ class StudentRun:
             "learning_rate": float(recipe.learning_rate * schedule(jnp.asarray(done))),
         }
         try:
-            self.rows.append(row | evaluate(task, self.state.variables, "validation"))
+            self.rows.append(row | task.evaluate(self.state.variables, "validation"))
         except metrics.NotFiniteError:  # the loss is that before the last update, which has spoilt the parameters
             self._diverged("the student's logits are not finite")
             return
@@ -127,13 +127,10 @@ class StudentRun:
         """Evaluates the student, and writes it and its record; gives `error` where logits are not finite."""
         task, recipe, variables = self.task, self.task.recipe, self.state.variables
         seconds = time.perf_counter() - self.began
-        result = {"train_loss": self.rows[-1]["loss"]}
         try:
-            for split in SPLITS:
-                result |= evaluate(task, variables, split)
+            result = {"train_loss": self.rows[-1]["loss"]} | task.result(variables)
         except metrics.NotFiniteError:
             return self._diverged("the student's logits are not finite")
-        result |= similarity(task, variables)
         variables = jax.device_get(variables)
         broken = {"bad_images": substituted}
         broken |= {f"{split}_bad_images": eval_set.split.bad for split, eval_set in task.eval_sets.items()}
@@ -246,21 +243,3 @@ def _refuse_another(task: Task, directory: Path, recipe: dict[str, Any], what: s
         raise DistillError(
             f"the {what} in {directory} is another run's ({records.in_words(changed)}): move that folder away."
         )
-
-
-def similarity(task: Task, variables: models.Variables) -> dict[str, float]:
-    """Linear CKA between the student's features and its teacher's on validation and test; left out where undefined."""
-    splits = ("validation", "test") if task.teacher and task.teacher.has_features else ()
-    values = {}
-    for split in splits:
-        features = [task.output(split, whose, "features") for whose in (variables, None)]
-        values[f"{split}_cka"] = metrics.linear_cka(*task.eval_sets[split].sound(*features))
-    return {name: value for name, value in values.items() if np.isfinite(value)}
-
-
-def evaluate(task: Task, variables: models.Variables, split: str) -> dict[str, float]:
-    """Metrics of a student on the sound images of a split, and its fidelity to the teacher if it has one."""
-    eval_set, expected = task.eval_sets[split], task.output(split) if task.teacher else None
-    labels = None if split == "train" and task.recipe.transfer_set else eval_set.labels
-    values = metrics.metrics(*eval_set.sound(task.output(split, variables), labels, expected))
-    return {f"{split}_{name}": value for name, value in values.items()}

@@ -6,7 +6,7 @@ run of its own, with its own record and checkpoint, and ends with the numbers it
 
 import dataclasses
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def sweep(
     checkpoint_seconds: float = 60.0,
     remat: bool = False,
     resume_changed: bool = False,
+    make: Callable[..., Task] = prepare,
     **loading: Any,
 ) -> list[Run | DistillError]:
     """Trains students, as many together as share their batches and as memory allows, or `students_per_step`.
@@ -61,7 +62,8 @@ def sweep(
     Those that are finished are reused. Between two training checkpoints are `checkpoint_seconds`, or more where they
     would take over 1 % of the time. With `remat` activations are computed again in the backward pass rather than kept.
     With `resume_changed` a run goes on that was begun with other code, versions, devices, settings or data. `loading`
-    are `loading`, `workers`, `on_bad_image` and `replay` of `setup.prepare`; `workdir` is the results folder.
+    are `loading`, `workers`, `on_bad_image` and `replay` of `setup.prepare`; `workdir` is the results folder. Tasks of
+    another kind are those that `make` puts together, which is given a recipe, the tasks before it, and `results`.
 
     Returns for each recipe its run, or the error that ended it while the others went on. DistillError if data, teacher
     or folder are not usable, or a run was begun otherwise; earlier records stay intact.
@@ -74,7 +76,7 @@ def sweep(
     processes.from_first(tensorboard.wanted)
     sharding.use_compilation_cache()
     root = records.find_results(workdir)
-    prepared = processes.together(lambda: _prepared(recipes, loading | {"results": workdir}))
+    prepared = processes.together(lambda: _prepared(recipes, make, loading | {"results": workdir}))
     folders = [root / task.recipe.study / task.run_id for task in prepared]
     ended: dict[Path, Run | DistillError] = {}
     waiting: dict[Hashable, list[tuple[Task, Path]]] = {}
@@ -136,8 +138,8 @@ def _memory() -> int:
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _prepared(recipes: Sequence[Recipe], options: dict[str, Any]) -> list[Task]:
+def _prepared(recipes: Sequence[Recipe], make: Callable[..., Task], options: dict[str, Any]) -> list[Task]:
     tasks: list[Task] = []
     for recipe in recipes:
-        tasks.append(prepare(recipe, tasks, **options))
+        tasks.append(make(recipe, tasks, **options))
     return tasks

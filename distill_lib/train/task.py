@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from distill_lib import datasets, models, sharding, teachers, views
 from distill_lib.crops import MILD_CROP_SIDE
 from distill_lib.errors import DistillError, logger
+from distill_lib.evaluation import metrics
 from distill_lib.evaluation.eval_sets import EvalSet
 from distill_lib.input_pipeline.splits import Split
 from distill_lib.models import compression
@@ -175,6 +176,22 @@ class Task:
         assert teacher is not None
         decided = (kind, recipe.resolution, recipe.eval_side)
         return self._once(split, decided, lambda: ask(teacher.ensemble, teacher.variables, recipe.resolution))
+
+    def result(self, variables: models.Variables) -> dict[str, float]:
+        """`evaluate` on all splits, and linear CKA of features with the teacher's on two of them, where defined."""
+        values = {name: value for split in SPLITS for name, value in self.evaluate(variables, split).items()}
+        for split in ("validation", "test") if self.teacher and self.teacher.has_features else ():
+            features = [self.output(split, whose, "features") for whose in (variables, None)]
+            cka = metrics.linear_cka(*self.eval_sets[split].sound(*features))
+            values |= {f"{split}_cka": cka} if np.isfinite(cka) else {}
+        return values
+
+    def evaluate(self, variables: models.Variables, split: str) -> dict[str, float]:
+        """A student's metrics on a split's sound images, with its fidelity to a teacher; or a NotFiniteError."""
+        eval_set, expected = self.eval_sets[split], self.output(split) if self.teacher else None
+        labels = None if split == "train" and self.recipe.transfer_set else eval_set.labels
+        values = metrics.metrics(*eval_set.sound(self.output(split, variables), labels, expected))
+        return {f"{split}_{name}": value for name, value in values.items()}
 
     def _once(self, split: str, decided: tuple[Hashable, ...], compute: Callable[[], np.ndarray]) -> np.ndarray:
         """Outputs of a frozen teacher, which are the same in every run of a process; the latest are remembered."""

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_lib import experiments, records, views
+from distill_lib import experiments, records, train, views
 from distill_lib.errors import DistillError
 from distill_lib.experiments import dense, dense_training, running
+from distill_lib.train import checkpoint
 from distill_lib.views import View
 
 SIDE = 16
@@ -122,7 +123,7 @@ def test_finished_students_leave_records_that_are_read_and_not_trained_again(
 ) -> None:
     plan = dense.plan("smoke", [0], ["labels", "fix/rs"])
     assert set(experiments.select(dense_training.run(plan, tmp_path), plan)["policy"]) == {"labels", "fix/rs"}
-    monkeypatch.setattr(dense_training, "_train", lambda *_: pytest.fail("it was trained already"))
+    monkeypatch.setattr(train, "sweep", lambda *_, **__: pytest.fail("it was trained already"))
     runs = dense_training.run(plan, tmp_path)
     assert {"test_agreement", "test_kl", "test_miou", "crops_agreement"} <= set(runs.dropna(axis=1)) and runs[
         "mock"
@@ -135,3 +136,27 @@ def test_finished_students_leave_records_that_are_read_and_not_trained_again(
     assert records.read(tmp_path).empty
     monkeypatch.setenv(running.READ_ONLY, "1")
     assert experiments.select(dense_training.run(dense.plan("short"), tmp_path), dense.plan("short")).empty
+
+
+def test_a_killed_run_goes_on_to_the_bits_of_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the checkpoint after its second step, of four."""
+    (recipe,), save, saved = dense.plan("smoke", [0], ["fix/rs"]), checkpoint.save, []
+
+    def saving(folder: Path, *about: Any) -> None:
+        saved.append(folder)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        save(folder, *about)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", saving)
+        with pytest.raises(KeyboardInterrupt):
+            dense_training.run([recipe], tmp_path / "killed", checkpoint_seconds=0)
+    killed, unbroken = (dense_training.run([recipe], tmp_path / name).iloc[0] for name in ("killed", "unbroken"))
+    assert (killed["resumed"], unbroken["resumed"]) == (1, 0)
+    folder = saved[0].relative_to(tmp_path / "killed")
+    for name in ("student.npz", "metrics.csv", dense_training.MAPS):
+        one, other = (tmp_path / run / folder / name for run in ("killed", "unbroken"))
+        assert one.read_bytes() == other.read_bytes()
+    measured = [name for name in killed.index if name.startswith(("test_", "crops_", "train_loss"))]
+    assert len(measured) == 13 and killed[measured].equals(unbroken[measured])

@@ -16,7 +16,7 @@ import tiny
 from distill_lib import optim, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.train import Run, checkpoint, loop, setup, step, student, sweeps
+from distill_lib.train import Run, checkpoint, loop, setup, step, sweeps
 from distill_lib.train.task import Task
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -141,14 +141,14 @@ def test_a_student_that_fails_its_last_exam_ends_alone(
 ) -> None:
     """SoftLabels to validation images were finite at every report, those to test images are not."""
     good, bad = (tiny.recipe(teacher, epochs=3, learning_rate=rate) for rate in (1e-2, 2e-2))
-    expected, metrics = train.fit(good, tmp_path / "alone"), student.evaluate
+    expected, metrics = train.fit(good, tmp_path / "alone"), Task.evaluate
 
     def judge(task: Task, variables: dict, split: str) -> dict[str, float]:
         if task.recipe == bad and split == "test":
             variables = jax.tree.map(lambda leaf: leaf * np.nan, variables)
         return metrics(task, variables, split)
 
-    monkeypatch.setattr(student, "evaluate", judge)
+    monkeypatch.setattr(Task, "evaluate", judge)
     error, run = train.sweep([bad, good], tmp_path)
     assert isinstance(error, DistillError) and "the student's logits are not finite by step 12" in str(error)
     assert isinstance(run, Run)
