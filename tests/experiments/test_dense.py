@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kills import killed_after
 
 from distill_lib import experiments, records, train, views
 from distill_lib.errors import DistillError
 from distill_lib.experiments import dense, dense_training, running
-from distill_lib.train import checkpoint
 from distill_lib.views import View
 
 SIDE = 16
@@ -138,23 +138,14 @@ def test_finished_students_leave_records_that_are_read_and_not_trained_again(
     assert experiments.select(dense_training.run(dense.plan("short"), tmp_path), dense.plan("short")).empty
 
 
-def test_a_killed_run_goes_on_to_the_bits_of_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_to_the_bits_of_one_that_was_not(tmp_path: Path) -> None:
     """From the checkpoint after its second step, of four."""
-    (recipe,), save, saved = dense.plan("smoke", [0], ["fix/rs"]), checkpoint.save, []
-
-    def saving(folder: Path, *about: Any) -> None:
-        saved.append(folder)
-        if len(saved) == 3:
-            raise KeyboardInterrupt
-        save(folder, *about)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            dense_training.run([recipe], tmp_path / "killed", checkpoint_seconds=0)
+    (recipe,) = dense.plan("smoke", [0], ["fix/rs"])
+    with killed_after(saves=2):
+        dense_training.run([recipe], tmp_path / "killed", checkpoint_seconds=0)
     killed, unbroken = (dense_training.run([recipe], tmp_path / name).iloc[0] for name in ("killed", "unbroken"))
     assert (killed["resumed"], unbroken["resumed"]) == (1, 0)
-    folder = saved[0].relative_to(tmp_path / "killed")
+    folder = Path(killed["study"]) / killed["run_id"]
     for name in ("student.npz", "metrics.csv", dense_training.MAPS):
         one, other = (tmp_path / run / folder / name for run in ("killed", "unbroken"))
         assert one.read_bytes() == other.read_bytes()

@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from kills import killed_after
 
 from distill_lib import datasets, records, train, weights
 from distill_lib.errors import DistillError
-from distill_lib.recipes import Recipe
 from distill_lib.train import Run, checkpoint
-from distill_lib.train.step import State
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -89,8 +88,8 @@ def kill_at(teacher: Path, results: Path, line: str, *, wait: bool) -> list[str]
 def begun(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of that run, stopped before step 8."""
     results = tmp_path_factory.mktemp("begun")
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(8, tiny.recipe(teacher, policy="mix", epochs=3), results, patch)
+    with killed_after(saves=7):
+        train.fit(tiny.recipe(teacher, policy="mix", epochs=3), results, checkpoint_seconds=0)
     return results
 
 
@@ -255,21 +254,6 @@ def test_a_checkpoint_of_other_shapes_is_told(tmp_path: Path) -> None:
         load(tmp_path, like)
 
 
-def stop_at(step: int, recipe: Recipe, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains up to a step, before which the last checkpoint was written."""
-    save = checkpoint.save
-
-    def stop(folder: Path, state: State, facts: dict) -> None:
-        if state.step == step:
-            raise KeyboardInterrupt
-        save(folder, state, facts)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(recipe, results, checkpoint_seconds=0)
-
-
 @pytest.mark.slow
 def test_what_devices_share_is_taken_up_on_any_number_of_them(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -277,7 +261,8 @@ def test_what_devices_share_is_taken_up_on_any_number_of_them(
     """Shampoo's matrices: on as many devices the bits of an unbroken run, on one device its numbers, to rounding."""
     recipe = tiny.recipe(teacher, optimizer="shampoo", epochs=3.5)  # 14 steps, of which the last four take its own
     unbroken = train.fit(recipe, tmp_path / "unbroken")
-    stop_at(13, recipe, tmp_path / "two", monkeypatch)
+    with killed_after(saves=12):
+        train.fit(recipe, tmp_path / "two", checkpoint_seconds=0)
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     assert assert_same(train.fit(recipe, tmp_path / "two").directory, unbroken)["resumed"] == 1
     monkeypatch.setattr(jax, "device_count", lambda: 1)

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from kills import killed_after
 
 from distill_lib import records, train
 from distill_lib.errors import DistillError
 from distill_lib.recipes import Recipe
-from distill_lib.train import Run, checkpoint, divergence, setup, step
+from distill_lib.train import Run, divergence, setup, step
 from distill_lib.train.task import Task
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -86,22 +87,10 @@ def test_it_is_the_run_that_is_shown_other_batches_from_the_report_on(
 
 
 @pytest.mark.parametrize("kill", [4, 5, 8], ids=["before", "in between", "later"])
-def test_a_run_that_is_killed_goes_back_alike(
-    kill: int, teacher: Path, tmp_path: Path, rewound: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_killed_goes_back_alike(kill: int, teacher: Path, tmp_path: Path, rewound: Run) -> None:
     """Before the first bad batch, before the second, and when it has gone back twice: to the last bit."""
-    save, saved = checkpoint.save, []
-
-    def saving(folder: Path, *about: object) -> None:
-        saved.append(folder)
-        if len(saved) == kill + 1:
-            raise KeyboardInterrupt
-        save(folder, *about)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(recipe_of(teacher, "rewind"), tmp_path, checkpoint_seconds=0)
+    with killed_after(saves=kill):
+        train.fit(recipe_of(teacher, "rewind"), tmp_path, checkpoint_seconds=0)
     run = train.fit(recipe_of(teacher, "rewind"), tmp_path)
     assert run.record["resumed"] == 1
     assert_same(run, rewound)

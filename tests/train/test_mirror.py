@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import tiny
+from kills import killed_after
 
 from distill_lib import train
 from distill_lib.errors import DistillError
@@ -31,18 +32,9 @@ def test_a_run_goes_on_on_another_machine(
     teacher: Path, tmp_path: Path, bucket: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the last checkpoint, to the bits of a run that was never killed; a third machine reuses it."""
-    recipe, save, saved = tiny.recipe(teacher, policy="mix", epochs=3), checkpoint.save, []
-
-    def saving(folder: Path, *about: object) -> None:
-        saved.append(folder)
-        if len(saved) == 6:
-            raise KeyboardInterrupt
-        save(folder, *about)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(recipe, tmp_path / "lost", checkpoint_seconds=0)
+    recipe = tiny.recipe(teacher, policy="mix", epochs=3)
+    with killed_after(saves=5):
+        train.fit(recipe, tmp_path / "lost", checkpoint_seconds=0)
     assert [Path(path).name for path in bucket.find("/bucket")] == [checkpoint.NEWEST]
     run = train.fit(recipe, tmp_path / "second")
     assert run.record["resumed"] == 1

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from kills import killed_after
 from tensorboardX.proto import event_pb2
 
 from distill_lib import train
 from distill_lib.errors import DistillError
-from distill_lib.train import checkpoint, tensorboard
+from distill_lib.train import tensorboard
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -53,23 +54,11 @@ def as_drawn(run: train.Run) -> list[dict[str, float]]:
     return [{sections[name]: float(np.float32(value)) for name, value in row.items()} for row in run.rows]
 
 
-def test_a_run_that_is_stopped_and_goes_on_has_each_point_once(
-    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_stopped_and_goes_on_has_each_point_once(teacher: Path, tmp_path: Path) -> None:
     """Of two students in training together, one point was drawn after their last checkpoint, and is drawn again."""
     recipes = [tiny.recipe(teacher, epochs=3, learning_rate=rate) for rate in (0.1, 0.2)]
-    saved, save = [], checkpoint.save
-
-    def saving(folder: Path, *about: object) -> None:
-        if len(saved) == 10:
-            raise KeyboardInterrupt
-        saved.append(folder)
-        save(folder, *about)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train.sweep(recipes, tmp_path, checkpoint_seconds=0)
+    with killed_after(saves=10):
+        train.sweep(recipes, tmp_path, checkpoint_seconds=0)
     for recipe, run in zip(recipes, train.finished(train.sweep(recipes, tmp_path)), strict=True):
         assert run.record["resumed"] == 1 and points(run) == as_drawn(run)
         files = [*(tmp_path / "tensorboard").rglob(f"{run.directory.name}/*")]
