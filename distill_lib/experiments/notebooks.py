@@ -1,12 +1,13 @@
 """Running experiment notebooks with papermill, and checking their parameters, where papermill itself only warns."""
 
+import contextlib
 import json
 import os
 import re
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -137,6 +138,18 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def channels() -> Iterator[Any]:
+    """The configuration with which a notebook's process is spoken to through sockets in a folder of its own.
+
+    Of notebooks that start together two may be given one TCP port, and one of them dies.
+    """
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}} if os.name == "posix" else {})
+
+
 def _papermill() -> Any:
     try:
         import papermill
@@ -148,18 +161,14 @@ def _papermill() -> Any:
 def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     papermill = _papermill()
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
 
     screen = Screen(sys.stdout)
     files = [str(path.absolute()) for path in (notebook, output)]
     options = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
     try:
-        # Sockets in a folder of its own: of notebooks that start together two may be given one TCP port, and one dies.
-        with tempfile.TemporaryDirectory() as folder:
-            channels = {"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}
-            options["config"] = Config(channels if sys.platform != "win32" else {})
+        with channels() as config:
             papermill.execute_notebook(
-                *files, parameters=parameters, stdout_file=screen, stderr_file=sys.stderr, **options
+                *files, parameters=parameters, stdout_file=screen, stderr_file=sys.stderr, config=config, **options
             )
     except papermill.PapermillExecutionError as error:
         screen.close()
