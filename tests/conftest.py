@@ -8,6 +8,7 @@ own: jax may read what another process has half written. What any of them wrote 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -42,11 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def share(folders: list[Path]) -> None:
-    """Links every file of any folder into all others."""
+    """Links every file of any folder into all others, unless another run of the tests is doing so."""
     files = {path.name: path for folder in folders for path in folder.iterdir()}
     for folder in folders:
         for name in files.keys() - {path.name for path in folder.iterdir()}:
-            os.link(files[name], folder / name)
+            with contextlib.suppress(FileExistsError):
+                os.link(files[name], folder / name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

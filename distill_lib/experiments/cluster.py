@@ -63,8 +63,8 @@ def jobs(notebook: str, parameters: Mapping[str, Any], log: str | None = None) -
         words = ["run", str(path), "--output", str(output)]
         words += [word for name, value in given.items() for word in ("-p", name, str(value))]
         words += ["--log", log] if log else []
-        text = output.with_suffix(".log")
-        planned.append(Job(name=name, words=tuple(words), log=text, folder=Path.cwd(), results=results))
+        log_file = output.with_suffix(".log")
+        planned.append(Job(name=name, words=tuple(words), log=log_file, folder=Path.cwd(), results=results))
     if not planned:
         raise DistillError("there is nothing to run: name at least one value of each parameter.")
     return planned
