@@ -96,7 +96,7 @@ def bench(session: nox.Session) -> None:
 def onnx(session: nox.Session) -> None:
     """Exported networks in ONNX Runtime, in an environment of its own: the tests, and the benchmark `latency`."""
     python = environment(session, "onnx", dependency_group("onnx"))
-    run(session, python, "-m", "pytest", "tests/test_export.py", "tests/bench/test_latency.py")
+    run(session, python, "-m", "pytest", "tests/test_export.py", "tests/benchmarks/test_latency.py")
     run(session, python, "-m", "distill_lib", "bench", "latency", *session.posargs)
 
 

@@ -34,7 +34,7 @@ SETTINGS = (
     *("jax_numpy_dtype_promotion", "jax_disable_most_optimizations", "jax_optimization_level"),
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-AFTERWARDS = {"bench", "figures", "report", "cli.py"}  # what no number of a run depends on
+AFTERWARDS = {"figures", "report", "cli.py"}  # what no number of a run depends on
 TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv", "mobilenets.csv", "parameter_names.toml")
 """Of `data`, what it depends on."""
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import runner
 from distill_lib import cli, export, recipes
-from distill_lib.bench import runner
 from distill_lib.datasets import prepare
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import evaluate

@@ -13,8 +13,8 @@ from compiled import __main__ as compiling
 from compiled import check, programs
 
 from distill_lib import recipes, sharding, teachers, views
-from distill_lib.bench import timing
 from distill_lib.errors import DistillError
+from distill_lib.report import benchmarks
 
 ROOMY = check.Target("cpu", "", 1.0)
 
@@ -112,7 +112,7 @@ def test_a_compiler_that_dies_is_told_with_the_program_it_was_at(
         compiling.measure(str(python), "quick", ["H100 x 8"])
     assert f"student: it does not compile ({failed})" in str(raised.value)
     assert "first: as it should be" in capsys.readouterr().out
-    content = timing.read("compile")
+    content = benchmarks.read("compile")
     assert content is not None and [row["program"] for row in content["rows"]] == ["first", "first"]
 
 

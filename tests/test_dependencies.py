@@ -23,7 +23,7 @@ def normalized(requirement: str) -> str:
 
 
 def imported() -> set[str]:
-    """Distributions of all modules that the library imports."""
+    """Distributions of all modules that the library imports; those of benchmarks are in its repository alone."""
     modules: set[str] = set()
     for path in LIBRARY.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -32,7 +32,7 @@ def imported() -> set[str]:
             elif isinstance(node, ast.ImportFrom):
                 modules.add((node.module or "").partition(".")[0])
     distributions = importlib.metadata.packages_distributions()
-    others = modules - {*sys.stdlib_module_names, "distill_lib"}
+    others = modules - {*sys.stdlib_module_names, "distill_lib", "benchmarks"}
     return {normalized(name) for module in others for name in distributions.get(module, [module])}
 
 

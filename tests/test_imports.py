@@ -26,23 +26,12 @@ MAY_IMPORT = {  # in the order of the flow, beside what is flat and comes before
     "evaluation": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline"},
     "train": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation"},
     "export": {"models", "datasets", "teachers", "records"},
-    "bench": {
-        "models",
-        "datasets",
-        "teachers",
-        "recipes",
-        "records",
-        "input_pipeline",
-        "evaluation",
-        "train",
-        "export",
-    },
     "experiments": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "evaluation", "train"},
-    "report": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "bench", "experiments"},
-    "figures": {"models", "datasets", "teachers", "recipes", "records", "bench", "report"},
+    "report": {"models", "datasets", "teachers", "recipes", "records", "input_pipeline", "experiments"},
+    "figures": {"models", "datasets", "teachers", "recipes", "records", "report"},
     "cli": {
         *("datasets", "teachers", "recipes", "records", "evaluation", "train"),
-        *("export", "bench", "experiments", "report", "figures"),
+        *("export", "experiments", "report", "figures"),
     },
     "__main__": {"cli"},
 }
@@ -138,10 +127,10 @@ def test_data_flow_one_way(room: str) -> None:
     assert {path.name: imported_by(path) - allowed for path in files_of(room) if imported_by(path) - allowed} == {}
 
 
-def test_only_training_and_its_benchmarks_import_training() -> None:
+def test_only_training_and_experiments_import_training() -> None:
     """A chapter, a figure or a model that pulled in the training loop would make the book depend on it.
 
     The command line, on top of all, starts what stores a teacher's answers; `experiments.run` trains for notebooks.
     """
     users = {path.relative_to(LIBRARY).parts[0] for path in LIBRARY.rglob("*.py") if "train" in imported_by(path)}
-    assert users == {"train", "bench", "experiments", "cli.py"}
+    assert users == {"train", "experiments", "cli.py"}

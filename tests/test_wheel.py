@@ -41,4 +41,8 @@ def test_an_installed_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
     assert not [name for name in names if not name.startswith("distill_lib")]
     variables = {name: value for name, value in os.environ.items() if name != "DISTILL_RESULTS"}
     command = [sys.executable, "-c", USE]
-    subprocess.run(command, cwd=elsewhere, env=variables | {"PYTHONPATH": str(site)}, check=True)
+    variables |= {"PYTHONPATH": str(site)}
+    subprocess.run(command, cwd=elsewhere, env=variables, check=True)
+    bench = [sys.executable, "-m", "distill_lib", "bench", "sweep"]
+    refused = subprocess.run(bench, cwd=elsewhere, env=variables, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.startswith("error: benchmarks are in this project's repository")

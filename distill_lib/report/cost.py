@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from distill_lib import datasets, models, recipes, teachers, views
-from distill_lib.bench import tables
 from distill_lib.errors import DistillError, unknown
 from distill_lib.experiments import matching
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe, presets
+from distill_lib.report import benchmarks
 
 DEVICE = "H100 SXM"  # that hours are given for if none is named
 UTILISATION = 0.45  # the share of the stated peak that this project aims at in a step
@@ -165,7 +165,7 @@ def host_cores(recipe: Recipe, images_per_second: float) -> str:
     """Cores that decode so many images a second by the record `input`, for JPEGs of lower "to" higher quality."""
     if datasets.fits(datasets.get(recipe.transfer_set or recipe.dataset)):
         return "none"
-    cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in tables.rows("input", cores=1)})
+    cores = sorted({math.ceil(images_per_second / row["images/s"]) for row in benchmarks.rows("input", cores=1)})
     return " to ".join(f"{count:,}" for count in dict.fromkeys((cores[0], cores[-1]))) if cores else "not measured"
 
 
@@ -174,7 +174,7 @@ def memory(recipe: Recipe, device: str, count: int) -> str:
     usual = presets.tables(recipe.dataset)[0] | {"optimizer": "adam"}
     same = ("student", "teacher", "resolution", "batch_size", "optimizer")
     case: dict[str, Any] = {"case": recipe.dataset, "policy": recipe.policy, "dtype": recipe.dtype}
-    rows = tables.rows("compile", **case, target=f"{device.removesuffix(' SXM')} x {count}")
+    rows = benchmarks.rows("compile", **case, target=f"{device.removesuffix(' SXM')} x {count}")
     rows = [row for row in rows if row["program"] in ("views and teacher", "student")]
     if not rows or any(getattr(recipe, name) != usual[name] for name in same):
         return "not compiled"

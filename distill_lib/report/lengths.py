@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from distill_lib.bench import tables, timing
-from distill_lib.report import aggregate, differences
+from distill_lib.report import aggregate, benchmarks, differences
 from distill_lib.report.differences import Difference
 
 LIVE, STORED = "a live teacher", "stored soft labels"
@@ -65,10 +64,10 @@ def cut(curves: pd.DataFrame, short: float = 100) -> pd.DataFrame:
 
 def seconds_a_step() -> dict[str, float]:
     """Seconds that a step costs a student with a live teacher, a shared one and stored soft labels; or nothing."""
-    measured = [row for row in tables.rows("sweep") if isinstance(row["step"], timing.Timing)]
+    measured = [row for row in benchmarks.rows("sweep") if isinstance(row["step"], benchmarks.Timing)]
     live = [row["step"].median for row in measured if row["students"] == 1]
     shared = [(row["step"].median, row["students"]) for row in measured if row["students"] > 1]
-    stored = [row["speed-up"] for row in tables.rows("soft_labels") if row.get("speed-up")]
+    stored = [row["speed-up"] for row in benchmarks.rows("soft_labels") if row.get("speed-up")]
     if not (live and shared and stored):
         return {}
     several, count = min(shared)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from distill_lib import datasets, recipes, records, views
-from distill_lib.bench import timing
 from distill_lib.experiments import matching
 from distill_lib.recipes import Recipe, presets
-from distill_lib.report import aggregate, cost
+from distill_lib.report import aggregate, benchmarks, cost
 from distill_lib.report.tables import html_table
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def as_text(dataset: str | None = None, device: str = cost.DEVICE) -> str:
         notes = list(dict.fromkeys(note for several in rows["notes"] for note in several))
         rows["notes"] = [", ".join(str(notes.index(note) + 1) for note in several) for several in rows["notes"]]
         numbered = "\n".join(f"{number}. {note}" for number, note in enumerate(notes, 1))
-        parts += filter(None, [name, timing.table(rows.to_dict("records")), numbered, "\n".join(shared(name))])
+        parts += filter(None, [name, benchmarks.as_text(rows.to_dict("records")), numbered, "\n".join(shared(name))])
     return "\n\n".join([*parts, basis(device)])
 
 

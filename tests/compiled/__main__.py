@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import timing
 from compiled.check import CASES, NAMES, SIZES, TARGETS, Case
-from distill_lib.bench import tables, timing
 from distill_lib.errors import DistillError, Parser, command_line
+from distill_lib.report import benchmarks
+from distill_lib.report.benchmarks import Rows
 
 _HERE = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"} | {
     # libtpu would ask the network which machine this is, and wait
@@ -33,17 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", default=NAMES, choices=NAMES, metavar="NAME")
     options = parser.parse_args(arguments)
     rows = measure(options.python, options.size, options.targets, options.cases)
-    print(f"{timing.table(rows)}\n\nwritten to {timing.write('compile', rows)}")
+    print(f"{benchmarks.as_text(rows)}\n\nwritten to {timing.write('compile', rows)}")
 
 
-def measure(python: str, size: str, targets: Sequence[str], cases: Sequence[str] = NAMES) -> timing.Rows:
+def measure(python: str, size: str, targets: Sequence[str], cases: Sequence[str] = NAMES) -> Rows:
     """Compiles the programs of cases for targets; the record is written after each case, other rows of it stay.
 
     `python` is that of an environment with libtpu and JAX's CUDA plugin. Returns a row a program; DistillError tells
     all of those that do not compile or fit, move whole batches between devices, copy their state, call the host, or
     compute in another dtype.
     """
-    rows, amiss = {_name(row): row for row in tables.rows("compile")}, list[str]()
+    rows, amiss = {_name(row): row for row in benchmarks.rows("compile")}, list[str]()
     chosen = [case for case in CASES if SIZES.index(case.size) <= SIZES.index(size) and case.name in cases]
     for target, case in itertools.product(targets, chosen):
         made = {_name(row): row for row in _compiled(python, target, case)}
@@ -55,7 +57,7 @@ def measure(python: str, size: str, targets: Sequence[str], cases: Sequence[str]
     return list(rows.values())
 
 
-def _compiled(python: str, target: str, case: Case) -> timing.Rows:
+def _compiled(python: str, target: str, case: Case) -> Rows:
     """The rows of one case, from a process of its own; what ended it becomes the problem of the program it was at."""
     recipe = case.recipe()
     about = {"case": case.name, "policy": recipe.policy, "target": target}

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import tiny
 
-from distill_lib.bench import timing
+from benchmarks import timing
 from distill_lib.errors import DistillError, Parser, command_line
+from distill_lib.report import benchmarks
 from faults import damage, stops
 from faults.outcomes import Table
 from faults.work import Files, Work, works
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/programs")
         try_everything(Path(folder), LONG if options.length == "long" else SHORT, table)
     rows = [row | {"form": options.length} for row in table.rows()]
-    print(timing.table(rows))
+    print(benchmarks.as_text(rows))
     print(f"{sum(row['cases'] for row in rows)} cases in {time.perf_counter() - began:.0f} s")
     if table.bad():
         raise DistillError(f"{table.bad()} cases lost something, changed it unseen, or ended in a traceback.")

@@ -8,8 +8,8 @@ import jax
 import pandas as pd
 import pytest
 
+from benchmarks import timing
 from distill_lib import models, recipes, teachers, weights
-from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 from distill_lib.models import flops
 from distill_lib.report import cost

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from benchmarks import timing
+from benchmarks.students import Students, made_up_task
 from distill_lib import recipes, sharding
-from distill_lib.bench import timing
-from distill_lib.bench.students import Students, made_up_task
+from distill_lib.report.benchmarks import Rows
 from distill_lib.train.task import Task
 
 SINGLE, TEACHER = "teacher and one student", "teacher alone"
@@ -17,7 +18,7 @@ FORMS = (APART, UNROLLED, VMAP)
 
 def measure(
     rounds: int = 15, students: int = 8, dataset: str = "fashion", variant: str = "quick", forms: int = len(FORMS)
-) -> timing.Rows:
+) -> Rows:
     """Times a step of all students at once in three forms, beside as many steps of one student.
 
     Weights are random and images made up. `--forms` is how many of the forms, from the first one.

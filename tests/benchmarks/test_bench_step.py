@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from distill_lib.bench import process, step
+from benchmarks import process, step
 from distill_lib.errors import DistillError
 
 SMALL = {"student": "bit_r11w8", "policy": "mix", "resolution": 8, "batch_size": 4}
@@ -135,13 +135,6 @@ def test_what_is_not_there_is_told_before_anything_runs(options: dict[str, str],
     """One line, with the path."""
     with pytest.raises(DistillError, match=said):
         step.measure(cases=tuple(step.CASES), **options)
-
-
-def test_an_installed_library_has_no_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are in the repository alone, and the option that asks for one says so."""
-    monkeypatch.setattr(process, "PEERS", tmp_path / "none")
-    with pytest.raises(DistillError, match="--torch wants this project's repository"):
-        step.measure(torch=sys.executable)
 
 
 def test_a_python_without_torch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import tiny
 
+from benchmarks import loop, optimizers, runner, soft_labels, students, sweep, timing
 from distill_lib import optim, recipes, teachers
-from distill_lib.bench import loop, optimizers, runner, soft_labels, students, sweep, tables, timing
+from distill_lib.report import benchmarks
+from distill_lib.report.benchmarks import Timing
 from distill_lib.train import setup
 
 
@@ -27,20 +29,20 @@ def test_rounds_are_taken_in_turn_after_one_that_does_not_count() -> None:
 
 def test_a_benchmark_leaves_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows with all of their timings, and the machine; read back as they were."""
-    rows = [{"model": "a", "step": timing.Timing(0.012, 0.01, 0.02, 5), "ratio": 1.234567, "images": 8}]
+    rows = [{"model": "a", "step": Timing(0.012, 0.01, 0.02, 5), "ratio": 1.234567, "images": 8}]
     monkeypatch.setenv("DISTILL_RESULTS", str(tmp_path))
     path = timing.write("made_up", rows)
     assert {"device", "date", "commit", "versions"} <= json.loads(path.read_text()).keys()
-    content = timing.read("made_up")
+    content = benchmarks.read("made_up")
     assert content is not None and content["rows"] == rows
-    assert "medians of 5 rounds" in tables.provenance("made_up")
-    assert timing.read("never_run") is None
+    assert "medians of 5 rounds" in benchmarks.provenance("made_up")
+    assert benchmarks.read("never_run") is None
     path.rename(path.with_name("renamed.json"))  # as a benchmark may be, after its record was made
-    renamed = timing.read("renamed")
+    renamed = benchmarks.read("renamed")
     assert renamed is not None and renamed["benchmark"] == "renamed"
-    assert timing.table(rows).splitlines()[1].split() == ["a", "12.0", "ms", "1.23", "8"]
-    assert timing.cell("step", timing.Timing(0.00107, 0.001, 0.002, 5)) == "1.07 ms", "a ratio beside it has to be seen"
-    of_two_kinds = timing.table([{"form": "a", "ratio": 1.5}, {"form": "b", "images": 8}]).splitlines()
+    assert benchmarks.as_text(rows).splitlines()[1].split() == ["a", "12.0", "ms", "1.23", "8"]
+    assert benchmarks.cell("step", Timing(0.00107, 0.001, 0.002, 5)) == "1.07 ms", "a ratio beside it has to be seen"
+    of_two_kinds = benchmarks.as_text([{"form": "a", "ratio": 1.5}, {"form": "b", "images": 8}]).splitlines()
     assert of_two_kinds[0].split() == ["form", "ratio", "images"] and of_two_kinds[2].split() == ["b", "8"]
 
 

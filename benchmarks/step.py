@@ -22,14 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import process, timing
+from benchmarks.process import Place
+from benchmarks.students import Students, batches_of, drawn, made_up
 from distill_lib import datasets, models, recipes, teachers
-from distill_lib.bench import process, timing
-from distill_lib.bench.process import Place
-from distill_lib.bench.students import Students, batches_of, drawn, made_up
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import stream
 from distill_lib.models import flops
 from distill_lib.recipes import Recipe
+from distill_lib.report.benchmarks import Rows
 from distill_lib.train import setup
 from distill_lib.views import Crops
 
@@ -57,7 +58,7 @@ class Case(NamedTuple):
         return recipes.get(*self.preset, **self.changes)
 
 
-_FILE = Path(__file__).parents[1] / "data" / "step_cases.toml"
+_FILE = Path(__file__).with_name("step_cases.toml")
 CASES = {name: Case(**about) for name, about in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()}
 
 
@@ -67,7 +68,7 @@ def measure(
     big_vision: str | None = None,
     big_vision_python: str | None = None,
     cases: Sequence[str] = tuple(CASES),
-) -> timing.Rows:
+) -> Rows:
     """Times a step of each case in this library and in its peers, in turn.
 
     `--torch` names a Python that has PyTorch; `--big-vision` a checkout of it, and `--big-vision-python` a Python that
@@ -91,7 +92,7 @@ def measure(
 study = functools.partial(measure, cases=("mix_8", "same_8"))  # as a user pays for eight students
 
 
-def _rows(case: Case, places: dict[str, Place], checkout: Path, rounds: int) -> timing.Rows:
+def _rows(case: Case, places: dict[str, Place], checkout: Path, rounds: int) -> Rows:
     recipe, own = case.recipe(), {form: places[form] for form in (OURS, *case.peers)}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         about = describe(case, recipe, Path(folder)) | {"checkout": str(checkout)}

@@ -5,10 +5,9 @@ import subprocess
 import sys
 import time
 
+from benchmarks.process import send
 from distill_lib import records
-from distill_lib.bench.process import send
-from distill_lib.bench.tables import GPU
-from distill_lib.bench.timing import Rows
+from distill_lib.report.benchmarks import GPU, Rows
 
 PARTS = {  # seconds that each may take at most, and the command behind distill
     "step": (170, "bench step --cases accelerator --rounds 5"),

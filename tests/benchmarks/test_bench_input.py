@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill_lib.bench import input as bench
-from distill_lib.bench import process, timing
+from benchmarks import input as bench
+from benchmarks import process
 from distill_lib.errors import DistillError
 from distill_lib.input_pipeline import stream
+from distill_lib.report.benchmarks import as_text
 
 TINY: dict[str, Any] = {"rounds": 2, "batches": 1, "quality": [75]}
 # Answers as a job does, and does nothing: an image takes as many seconds as its form has letters, and half of the CPU.
@@ -49,7 +50,7 @@ def test_without_tensorflow_the_library_is_timed_and_it_is_said(capsys: pytest.C
         assert not row.keys() & {"form", "tf.data", "ratio", "CPU ratio"}
         assert row["distill_lib"].median > 0 and row["images/s"] == pytest.approx(1 / row["distill_lib"].median)
         assert row["distill_lib CPU"].median > 0 and row["images a round"] == 64
-    assert "images/s" in timing.table(rows)
+    assert "images/s" in as_text(rows)
     assert "plain: not run: name a Python that has it: --tensorflow" in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_lib.bench import gpu, runner
+from benchmarks import gpu, runner
 from distill_lib.experiments import notebooks
 
 

@@ -20,17 +20,14 @@ import jax
 
 from distill_lib.errors import DistillError
 
-ROOT = Path(__file__).parents[2]
-PEERS = ROOT / "tests" / "peers"  # steps of other programs, which are no part of the library
-SERVE = ("-m", "distill_lib.bench.serve")
+ROOT = Path(__file__).parents[1]
+PEERS = ROOT / "benchmarks" / "peers"  # steps of other programs
+SERVE = ("-m", "benchmarks.serve")
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a job runs: a module of this library or of `PEERS`, in a Python that an option may name.
-
-    DistillError if there is no such Python, or no `PEERS` where the library was installed without them.
-    """
+    """A job: a benchmark or a module of `PEERS`, in a Python that an option may name; DistillError if there is none."""
 
     module: str
     python: str | None = sys.executable
@@ -39,8 +36,6 @@ class Place:
     def __post_init__(self) -> None:
         if self.python and not Path(self.python).exists():
             raise DistillError(f"there is no Python at {self.python}: name one with {self.option}, or leave it out.")
-        if self.python and self.option and not PEERS.is_dir():
-            raise DistillError(f"{self.option} wants this project's repository, which has other programs' steps.")
 
 
 class Job(contextlib.AbstractContextManager["Job"]):

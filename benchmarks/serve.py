@@ -1,4 +1,4 @@
-"""Serves the steps of a module: `python -m distill_lib.bench.serve MODULE`, and its case in the first line of input.
+"""Serves the steps of a module: `python -m benchmarks.serve MODULE`, and its case in the first line of input.
 
 The module's `prepare(case)` returns a function that does one step and waits for its end, and facts about it. This file
 needs nothing but the standard library, since the interpreters that run it have little in common.

@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 
+from benchmarks import timing
+from benchmarks.students import Students
 from distill_lib import optim, recipes
-from distill_lib.bench import timing
-from distill_lib.bench.students import Students
+from distill_lib.report.benchmarks import Rows
 from distill_lib.train import setup
 
 FIRST = "adam"
 
 
-def measure(rounds: int = 15, steps: int = 20, dataset: str = "fashion", variant: str = "compare") -> timing.Rows:
+def measure(rounds: int = 15, steps: int = 20, dataset: str = "fashion", variant: str = "compare") -> Rows:
     """Times steps of consistent teaching with each optimiser, in turn.
 
     Returns:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tiny
 
+from benchmarks import latency, runner
 from distill_lib import export, weights
-from distill_lib.bench import latency, runner
 from distill_lib.errors import DistillError
 
 pytestmark = pytest.mark.usefixtures("tiny_models")

@@ -12,16 +12,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks import timing
 from distill_lib import datasets, export, recipes, records, teachers, views
-from distill_lib.bench import timing
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import metrics
+from distill_lib.experiments import stress
+from distill_lib.report.benchmarks import Rows
 
 Program = Callable[[np.ndarray], np.ndarray]
 INPUT = "images"  # of an exported network
 
 
-def measure(rounds: int = 15, batch_sizes: list[int] = [1, 64], calibration: int = 256) -> timing.Rows:  # noqa: B006
+def measure(rounds: int = 15, batch_sizes: list[int] = [1, 64], calibration: int = 256) -> Rows:  # noqa: B006
     """Times the playground's student of function matching and its teacher on test images of `fashion`, in turn.
 
     In 8 bits are weights, a scale for each output channel, and what layers are given, by so many training images.
@@ -32,7 +34,7 @@ def measure(rounds: int = 15, batch_sizes: list[int] = [1, 64], calibration: int
     names = {"student": str(_student()), "teacher": "fashion"}
     test, train = (datasets.arrays("fashion", split) for split in ("test", "train"))
     shown, known = (np.asarray(views.normalize(images)) for images in (test.images, train.images[:calibration]))
-    rows: timing.Rows = []
+    rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
         for title, name in names.items():
             programs, sizes = _programs(name, known, Path(folder))
@@ -50,10 +52,9 @@ def measure(rounds: int = 15, batch_sizes: list[int] = [1, 64], calibration: int
 
 def _student() -> Path:
     runs = records.read(study="fashion_long")
-    for run in runs[(runs["policy"] == "mix") & (runs["seed"] == 0)].to_dict("records"):
-        path = records.find_results() / run["study"] / run["run_id"] / "student_f16.npz"
-        if path.is_file():
-            return path
+    own = runs[(runs["policy"] == "mix") & (runs["seed"] == 0)]
+    for _, path, _ in stress.students(own, recipes.get("fashion", "long")):
+        return path
     raise DistillError("the playground's student of function matching is not in this results folder.")
 
 

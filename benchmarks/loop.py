@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import process, timing
+from benchmarks.students import Students, batches_of, made_up_task
 from distill_lib import recipes, sharding
-from distill_lib.bench import process, timing
-from distill_lib.bench.students import Students, batches_of, made_up_task
+from distill_lib.report.benchmarks import Rows
 from distill_lib.train import loop, setup
 from distill_lib.train.task import Task
 
@@ -28,7 +29,7 @@ def measure(
     starts: int = 3,
     dataset: str = "fashion",
     variant: str = "quick",
-) -> timing.Rows:
+) -> Rows:
     """Times the training loop beside its compiled calls, with random weights on made-up images, and process starts.
 
     `--steps` is how long a round is with small batches; `--starts` may be 0.
@@ -78,7 +79,7 @@ def trained(task: Task, steps: int) -> float:
     return time.perf_counter() - began
 
 
-def _starts(dataset: str, variant: str, starts: int) -> timing.Rows:
+def _starts(dataset: str, variant: str, starts: int) -> Rows:
     seconds: dict[str, list[float]] = {"first": [], "second": []}
     case = {"dataset": dataset, "variant": variant, "warm_up": 1}  # the first step, after which a job is ready
     for _ in range(starts):

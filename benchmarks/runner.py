@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks import timing
 from distill_lib import sharding
-from distill_lib.bench import timing
 from distill_lib.errors import DistillError, Parser, unknown
+from distill_lib.report.benchmarks import Rows, as_text
 
 NAMES = ("sweep", "input", "step", "study", "soft_labels", "loop", "optimizers", "latency", "gpu")
 
@@ -19,22 +20,22 @@ def main(words: Sequence[str]) -> None:
     sharding.use_compilation_cache()  # the paper's networks take minutes to compile
     rows = measure(name, arguments)
     path = timing.write(name, rows)
-    print(f"{timing.table(rows)}\n\nwritten to {path}", flush=True)
+    print(f"{as_text(rows)}\n\nwritten to {path}", flush=True)
 
 
-def measure(name: str, arguments: Sequence[str]) -> timing.Rows:
+def measure(name: str, arguments: Sequence[str]) -> Rows:
     """Runs a benchmark and returns its rows; arguments and errors are those of `main`."""
     if name not in NAMES:
         raise unknown("benchmark", name, NAMES)
     module, function = ("step", "study") if name == "study" else (name, "measure")
-    run: Callable[..., timing.Rows] = getattr(importlib.import_module(f"distill_lib.bench.{module}"), function)
+    run: Callable[..., Rows] = getattr(importlib.import_module(f"benchmarks.{module}"), function)
     options = vars(_parser(name, run).parse_args(arguments))
     if options.get("rounds", 2) < 2:
         raise DistillError(f"a median and its quartiles need at least 2 rounds, got --rounds {options['rounds']}.")
     return run(**options)
 
 
-def _parser(name: str, run: Callable[..., timing.Rows]) -> Parser:
+def _parser(name: str, run: Callable[..., Rows]) -> Parser:
     """Options by the defaults of a function: a tuple holds words to choose from, a list numbers."""
     about = inspect.getdoc(getattr(run, "func", run))  # of a partial that of its function
     parser = Parser(f"distill bench {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmarks import timing
 from distill_lib import records
-from distill_lib.bench import tables, timing
 from distill_lib.records import NOTHING
+from distill_lib.report import benchmarks
 from distill_lib.report.tables import html_table
 
 PAGE = Path(__file__).parents[2] / "book" / "performance.md"
 STARTS = [
-    {"kind": "start", "case": f"{name} run", "first step": timing.Timing(seconds, seconds, seconds, 3)}
+    {"kind": "start", "case": f"{name} run", "first step": benchmarks.Timing(seconds, seconds, seconds, 3)}
     for name, seconds in (("first", 30.0), ("second", 12.0))
 ]
 
@@ -30,7 +31,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def verdict(*goal: str, **options: Any) -> tuple[str, str]:
     """What was measured of a goal, and the verdict."""
-    row = tables.goal("", *goal, **options)
+    row = benchmarks.goal("", *goal, **options)
     return row["measured"], row["verdict"]
 
 
@@ -47,7 +48,7 @@ def test_goals_are_met_missed_or_not_run(results: Path) -> None:
     assert verdict("loop", "first step", at_most=10, case="second run") == ("12", "missed by 20%")
     timing.write("input", [{"cores": 1, "ratio": ratio} for ratio in (1.6, None, 1.2)])
     assert verdict("input", "ratio", at_least=1.5, cores=1) == ("1.2", "missed by 20%")
-    row = tables.goal("faster", "input", "ratio", at_least=1.2)
+    row = benchmarks.goal("faster", "input", "ratio", at_least=1.2)
     assert row == {"goal": "faster", "wanted": "at least 1.2", "measured": "1.2", "verdict": "met"}
 
 
@@ -68,13 +69,13 @@ def test_only_a_record_from_an_accelerator_counts_for_its_goals(results: Path, m
 
 def test_numbers_are_read_from_records_or_missing(results: Path) -> None:
     """So that no sentence of the book fails; of a timing the median, of several rows the last."""
-    assert tables.value("{:.0f} s", "loop", "first step", case="second run") == NOTHING
+    assert benchmarks.value("{:.0f} s", "loop", "first step", case="second run") == NOTHING
     timing.write("loop", [*STARTS, {"case": "other", "first step": None}])
-    assert tables.value("{:.0f} s", "loop", "first step", case="second run") == "12 s"
-    assert tables.value("{:.0f} s", "loop", "first step") == "12 s"
-    assert tables.value("{:.0f} s", "loop", "first step", case="other") == NOTHING
-    assert tables.rows("loop", case="first run") == STARTS[:1]
-    assert "No run: drawn" in tables.provenance("step")
+    assert benchmarks.value("{:.0f} s", "loop", "first step", case="second run") == "12 s"
+    assert benchmarks.value("{:.0f} s", "loop", "first step") == "12 s"
+    assert benchmarks.value("{:.0f} s", "loop", "first step", case="other") == NOTHING
+    assert benchmarks.rows("loop", case="first run") == STARTS[:1]
+    assert "No run: drawn" in benchmarks.provenance("step")
 
 
 def test_committed_records_hold_what_the_goals_of_the_page_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +84,12 @@ def test_committed_records_hold_what_the_goals_of_the_page_are_about(monkeypatch
 
     def check(about: str, benchmark: str, key: str, **options: Any) -> dict[str, str]:
         values = {name: value for name, value in options.items() if name not in ("at_most", "at_least", "on_gpu")}
-        rows = tables.rows(benchmark, **values)
+        rows = benchmarks.rows(benchmark, **values)
         assert rows and all(key in row for row in rows), about
         asked.append((benchmark, key))
         return {"goal": about}
 
-    monkeypatch.setattr(tables, "goal", check)
+    monkeypatch.setattr(benchmarks, "goal", check)
     (cell,) = re.findall(r"^sweep_of_8.*?(?=^```$)", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    exec(cell, {"tables": tables, "pd": pd, "html_table": html_table, "large": "R152x2 to R50x1"})
+    exec(cell, {"benchmarks": benchmarks, "pd": pd, "html_table": html_table, "large": "R152x2 to R50x1"})
     assert len(asked) == 12 and {name for name, _ in asked} == {"sweep", "loop", "study", "step", "input"}

@@ -14,11 +14,12 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from benchmarks import process, timing
+from benchmarks.process import Place
 from distill_lib import datasets, recipes
-from distill_lib.bench import process, timing
-from distill_lib.bench.process import Place
 from distill_lib.datasets import package_images
 from distill_lib.input_pipeline import stream
+from distill_lib.report.benchmarks import Rows
 
 SIZE = (500, 375)  # width, height
 # Not `package_images.FILES`, which an ImageNet teacher has something to say of: others would be another measurement.
@@ -32,7 +33,7 @@ OURS, FORMS = "threads", ("plain", "fused")
 
 def measure(
     rounds: int = 7, tensorflow: str | None = None, batches: int = 8, quality: Sequence[int] = [75, 95]
-) -> timing.Rows:
+) -> Rows:
     """Times all on one core and on all cores.
 
     `--tensorflow` names a Python that has TensorFlow. `--batches` is how many of 64 images a round has. tf.data has two
@@ -57,7 +58,7 @@ def photographs(folder: Path, quality: int) -> float:
     return statistics.mean(path.stat().st_size / 1000 for path in folder.iterdir())
 
 
-def _rows(quality: int, cores: int, places: dict[str, Place], batches: int, rounds: int) -> timing.Rows:
+def _rows(quality: int, cores: int, places: dict[str, Place], batches: int, rounds: int) -> Rows:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         about: dict[str, Any] = {"quality": quality, "kB": photographs(Path(folder), quality), "cores": cores}
         case = {"folder": folder, "cores": cores, "batch": BATCH, "side": 224, "warm_up": 8, "made_ahead": 6}

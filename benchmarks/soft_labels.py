@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
+from benchmarks.students import Students, made_up
 from distill_lib import losses, recipes, sharding, teachers, views
-from distill_lib.bench import timing
-from distill_lib.bench.students import Students, made_up
 from distill_lib.datasets import package_images
 from distill_lib.recipes import Recipe
+from distill_lib.report.benchmarks import Rows
 from distill_lib.teachers import soft_labels
 from distill_lib.train import record_soft_labels, setup
 from distill_lib.train.task import Task
@@ -24,7 +25,7 @@ PAPER = (2, 4, 128)  # steps, batch and pixels of the paper's networks, whose st
 CROPS = 128  # of each photograph
 
 
-def measure(rounds: int = 7) -> timing.Rows:
+def measure(rounds: int = 7) -> Rows:
     """Weighs stored answers, and times a step that replays them beside one that asks the teacher.
 
     Returns: for each case and number of kept logits bytes a view as they lie on disk; the mean probability of the other
@@ -33,7 +34,7 @@ def measure(rounds: int = 7) -> timing.Rows:
     return [*_fashion(rounds), *_imagenet(), *_paper(rounds)]
 
 
-def _fashion(rounds: int) -> timing.Rows:
+def _fashion(rounds: int) -> Rows:
     """The embedded study's networks, function matching: the first steps of the schedule `quick`."""
     recipe = recipes.get("fashion", "quick", policy="mix", epochs=STEPS * 128 / 1020)
     live = setup.prepare(recipe)
@@ -42,7 +43,7 @@ def _fashion(rounds: int) -> timing.Rows:
     return [row | seconds for row, seconds in zip(rows, _timed(recipe, KEPT["fashion"], rounds), strict=True)]
 
 
-def _paper(rounds: int) -> timing.Rows:
+def _paper(rounds: int) -> Rows:
     """The paper's teacher with random weights, and student, on mock images."""
     steps, batch, side = PAPER
     preset = recipes.get("imagenet", "long", batch_size=batch, resolution=side, dtype="float32")
@@ -52,7 +53,7 @@ def _paper(rounds: int) -> timing.Rows:
     return [about | row for row in timed]
 
 
-def _imagenet() -> timing.Rows:
+def _imagenet() -> Rows:
     """The ImageNet teacher that comes along, on inception crops of photographs; nothing is timed."""
     teacher = teachers.load("imagenet_lite0", num_classes=1000, channels=3, resolution=224)
 
@@ -67,7 +68,7 @@ def _imagenet() -> timing.Rows:
     return weighed("ImageNet, crops", answers, KEPT["imagenet"])
 
 
-def _timed(recipe: Recipe, several: tuple[int, ...], rounds: int) -> timing.Rows:
+def _timed(recipe: Recipe, several: tuple[int, ...], rounds: int) -> Rows:
     """Seconds a step of a recipe whose teacher is asked, and of replays of its answers: a row for each number kept."""
     live = setup.prepare(recipe)
     with tempfile.TemporaryDirectory() as place:
@@ -92,7 +93,7 @@ def _course(task: Task) -> Callable[[], None]:
     return run
 
 
-def weighed(case: str, logits: list[np.ndarray], several: tuple[int, ...]) -> timing.Rows:
+def weighed(case: str, logits: list[np.ndarray], several: tuple[int, ...]) -> Rows:
     """Bytes, lost mass and divergence of a teacher's logits (batch, classes) a step, for each number that is kept."""
     batch, classes = logits[0].shape
     every, rows = np.concatenate(logits), []
