@@ -12,7 +12,6 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).parents[1] / "data" / "checkpoints.csv"
 TIMEOUT = 20  # seconds without an answer or a byte
-PATIENCE, LEAST_SPEED = 60, 50_000  # seconds from which on the mean bytes a second have to be as many
-MOST_BYTES = 4 * 2**30  # three times the largest file, so that no download takes longer than a day
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 
@@ -145,8 +142,10 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
     """
     import pooch
 
-    def download(url: str, target: Any, _: Any) -> None:
-        _download(url, target)
+    def download(url: str, target: Any, files: pooch.Pooch) -> None:
+        # what is packed on the way has another length than it says
+        options: dict[str, Any] = {"timeout": TIMEOUT, "chunk_size": 2**16, "headers": {"Accept-Encoding": "identity"}}
+        pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), **options)(url, target, files)
         accept(Path(target))
 
     if path.exists():
@@ -185,30 +184,6 @@ def check_digest(name: str, path: Path, lock: Path) -> None:
             f"the file of {name} in {path.parent} has SHA-256 {digest}, but {entries[name]} was recorded; if the new "
             f"file is the right one, remove {name} from {lock}, else remove the file, and call again."
         )
-
-
-def _download(url: str, target: str) -> None:
-    import requests
-    import urllib3
-    from tqdm import tqdm
-
-    began = time.monotonic()
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
-        answer.raise_for_status()
-        size = int(answer.headers.get("Content-Length", 0)) or None
-        show = {"unit": "B", "unit_scale": True, "disable": not sys.stderr.isatty()}
-        with open(target, "wb") as file, tqdm(total=size, **show) as progress:
-            try:
-                while part := answer.raw.read1(2**20):  # whatever is there: to wait for more could take for ever
-                    file.write(part)
-                    progress.update(len(part))
-                    seconds, received = time.monotonic() - began, file.tell()
-                    if received > MOST_BYTES:
-                        raise OSError(f"there are more than {MOST_BYTES} bytes")
-                    if seconds > PATIENCE and received < LEAST_SPEED * seconds:
-                        raise OSError(f"{received} bytes came in {seconds:.0f} seconds")
-            except urllib3.exceptions.HTTPError as error:
-                raise requests.ConnectionError(error) from error  # which is tried again
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import http.server
 import io
 import json
-import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,7 +46,7 @@ class Server:
         self.folder, self.path, self.lock = folder, folder / FILE, folder.with_name("lock.json")
         self.content, self.cut, self.status, self.told = CONTENT, len(CONTENT), 200, True
         self.stall, self.asked, self.url, self.redirect = 0.0, 0, "", ""
-        self.recovers, self.drip = False, 0.0
+        self.recovers = False
 
     def get(self) -> Path:
         """Downloads the file as `published.resolve` does."""
@@ -71,12 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if state.told:
             self.send_header("Content-Length", str(len(state.content)))
         self.end_headers()
-        for byte in state.content if state.drip else ():
-            self.wfile.write(bytes([byte]))
-            if threading.Event().wait(state.drip) or self.connection.fileno() < 0:
-                break
-        if not state.drip:
-            self.wfile.write(state.content[: state.cut])
+        self.wfile.write(state.content[: state.cut])
         if state.recovers:
             state.cut = len(state.content)
         if state.stall:
@@ -166,20 +160,6 @@ def test_offline_the_error_says_which_file_goes_where(server: Server) -> None:
     assert files(server.folder) == []
 
 
-def test_a_server_that_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte now and then is no silence; it would take for ever."""
-    monkeypatch.setattr(published, "PATIENCE", 0.1)
-    server.drip = 0.02
-    assert re.search(r"\(\d+ bytes came in 0 seconds\)", error_of(server.get))
-    assert files(server.folder) == [] and server.asked == 1
-
-
-def test_a_server_that_never_ends_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "MOST_BYTES", len(CONTENT) - 1)
-    assert f"there are more than {len(CONTENT) - 1} bytes" in error_of(server.get)
-    assert files(server.folder) == []
-
-
 @pytest.mark.parametrize("place", ["http://[::1", "http://a..b/", "http://x:99999/", "ftp://x/y", "\xff", "/loop"])
 def test_a_redirect_to_nonsense_is_told(server: Server, place: str) -> None:
     server.redirect = place
@@ -196,7 +176,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(server: Server, monkeypatch: pyt
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(published, "_download", no_space)
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", no_space)
     assert "No space left on device" in error_of(server.get)
     assert files(server.folder) == []
 
