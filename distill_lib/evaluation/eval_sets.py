@@ -7,17 +7,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from distill_lib import datasets, sharding, views
-from distill_lib.crops import Range
+from distill_lib import sharding, views
 from distill_lib.input_pipeline.splits import Split
 from distill_lib.models.ensemble import Ensemble, Member
-from distill_lib.views import Images, Pixels
+from distill_lib.views import Pixels
 
 FEATURE_IMAGES = 5_000  # the first of a split, whose features are compared (`cka`)
-CROPPED_IMAGES = 10_000  # the first of a split, that are shown under random crops
 AT_ONCE = 500  # images, over all devices
 
 Network = nn.Module | Ensemble
@@ -61,41 +58,6 @@ class EvalSet:
         variables = sharding.on_all_devices(variables)
         parts = self.split.parts(self.side, ensemble.sizes(resolution), AT_ONCE, count=count)
         return np.concatenate([sharding.fetch(answer(variables, part)) for part in parts])[:count]
-
-
-def top1_under_crops(
-    name: str,
-    network: Network,
-    variables: Any,
-    *,
-    resolution: int,
-    area: Range,
-    crops: int = 20,
-    batch_size: int = AT_ONCE,
-    mock: bool = False,
-) -> float:
-    """Mean top-1, in [0, 1], over random inception crops with flips: whether a teacher still knows what it is shown.
-
-    Of the first `CROPPED_IMAGES` test images, `batch_size` at a time without a smaller last part, each is rendered
-    `crops` times, at a resolution in pixels, with crops of smallest and largest `area`. Errors as in `datasets.load`.
-    """
-    count = min(len(datasets.load(name, "test", mock=mock)), CROPPED_IMAGES)
-    images, labels, extents = datasets.arrays(name, "test", count, mock=mock)
-    size, (ensemble, variables) = min(batch_size, count), _as_ensemble(network, variables)
-
-    @jax.jit
-    def accuracy(variables: Any, pixels: Pixels, labels: jax.Array, key: jax.Array) -> jax.Array:
-        view = views.sample(key, size, area=area, image_aspect=pixels.aspect())
-        logits = ensemble.logits(variables, lambda side: pixels.show(view, side or resolution, teacher=True))
-        return jnp.mean(logits.argmax(-1) == labels)
-
-    shares = []
-    for start in range(0, count - size + 1, size):
-        part = slice(start, start + size)
-        pixels = Images(*jax.tree.map(lambda whole: jnp.asarray(whole[part]), (images, None, extents)))  # noqa: B023
-        keys = jax.random.split(jax.random.key(start), crops)
-        shares += [accuracy(variables, pixels, jnp.asarray(labels[part]), key) for key in keys]
-    return float(np.mean([float(share) for share in shares]))
 
 
 @functools.lru_cache(maxsize=64)

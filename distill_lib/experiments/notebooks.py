@@ -83,41 +83,17 @@ def parameters_of(notebook: Path) -> dict[str, bool]:
 
 
 class Screen:
-    """Passes a notebook's output on as it comes; at a terminal its progress lines become a bar."""
+    """Passes a notebook's output on as it comes; at a terminal a line of progress is written over by the next one."""
 
-    _PROGRESS = re.compile(r"(?P<label>\S+): step (?P<step>\d+)/(?P<total>\d+), (?P<rest>.+)")
+    _UNFINISHED = re.compile(r"^(.*: step (\d+)/(?!\2,)\d+, .*)\n", re.MULTILINE)
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._unfinished, self._bar = stream, "", ""
+        self._stream, self.flush = stream, stream.flush
 
     def write(self, text: str) -> None:
-        """Takes any piece of text."""
-        if not self._stream.isatty():
-            self._stream.write(text)
-            return
-        *lines, self._unfinished = (self._unfinished + text).split("\n")
-        for line in lines:
-            match = self._PROGRESS.fullmatch(line)
-            label = match["label"] if match else ""
-            if self._bar not in ("", label):  # one that is not full
-                self._stream.write("\n")
-            self._bar = label
-            if match is None:
-                self._stream.write(f"{line}\n")
-                continue
-            step, total = int(match["step"]), int(match["total"])
-            bar = "#" * (20 * step // total)
-            self._stream.write(f"\r{label} [{bar:.<20}] {step}/{total}, {match['rest']}\x1b[K")
-
-    def flush(self) -> None:
-        """Flushes the stream."""
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Ends the bar, and writes what is left."""
-        self._stream.write(("\n" if self._bar else "") + self._unfinished)
-        self._unfinished = self._bar = ""
-        self.flush()
+        """Takes any piece of text; `ESC [ K` clears what is left of the line that it is written over."""
+        over = "\x1b[K" + self._UNFINISHED.sub("\x1b[K\\1\r", text)
+        self._stream.write(over if self._stream.isatty() else text)
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
@@ -162,16 +138,13 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     papermill = _papermill()
     from nbclient.exceptions import DeadKernelError
 
-    screen = Screen(sys.stdout)
     files = [str(path.absolute()) for path in (notebook, output)]
-    options = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
+    options: dict[str, Any] = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
+    options |= {"stdout_file": Screen(sys.stdout), "stderr_file": sys.stderr}
     try:
         with channels() as config:
-            papermill.execute_notebook(
-                *files, parameters=parameters, stdout_file=screen, stderr_file=sys.stderr, config=config, **options
-            )
+            papermill.execute_notebook(*files, parameters=parameters, config=config, **options)
     except papermill.PapermillExecutionError as error:
-        screen.close()
         print(f"The executed notebook, with the traceback: {output}", file=sys.stderr)
         first = next((line for line in error.evalue.splitlines() if line.strip()), "")
         raise DistillError(first if error.ename == DistillError.__name__ else f"{error.ename}: {first}") from error
@@ -179,5 +152,3 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         raise DistillError(
             "the notebook's process was killed (is there enough memory?); the same command goes on where it stopped."
         ) from error
-    finally:
-        screen.close()

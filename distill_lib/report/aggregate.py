@@ -109,6 +109,14 @@ def expected(runs: pd.DataFrame, epochs: float) -> float | None:
     return float(np.interp(math.log(epochs), np.log(means["epochs"].astype(float)), means["mean"].astype(float)))
 
 
+def at(curves: pd.DataFrame, length: float, epoch: float) -> float | None:
+    """Mean validation accuracy at an epoch of the runs of a length, rows of `records.curves` of one policy, or None."""
+    own = curves[curves["epochs"] == length] if len(curves) else curves
+    if own.empty or epoch > length:
+        return None
+    return float(np.mean([np.interp(epoch, run["epoch"], run["validation_top1"]) for _, run in own.groupby("run_id")]))
+
+
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Sorts rows by policy, in the order of figures and tables; within a policy their order stays."""
     if "policy" not in table:

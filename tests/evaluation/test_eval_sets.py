@@ -57,16 +57,6 @@ def test_streamed_and_in_memory_are_the_same_evaluation_set(padded: bool) -> Non
     np.testing.assert_array_equal(decoded.labels, resident.labels)
 
 
-def test_teachers_are_tried_under_crops_of_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a large set the first test images alone are decoded."""
-    monkeypatch.setattr(eval_sets, "CROPPED_IMAGES", 5)
-    seen, decode = [], datasets.arrays
-    monkeypatch.setattr(datasets, "arrays", lambda *names, **options: seen.append(names) or decode(*names, **options))
-    model, variables = tiny.linear(102, 8 * 8 * 3)
-    share = eval_sets.top1_under_crops("flowers", model, variables, resolution=8, area=(0.05, 1.0), mock=True)
-    assert seen == [("flowers", "test", 5)] and 0 <= share <= 1
-
-
 def test_a_limit_takes_the_first_images() -> None:
     """Training splits are judged by a part of them."""
     model, variables = tiny.linear(3, 8 * 8 * 3)

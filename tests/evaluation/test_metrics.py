@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from flax import linen as nn
 
 from distill_lib import datasets
 from distill_lib.evaluation import eval_sets, metrics
@@ -144,52 +139,3 @@ def test_answers_that_are_not_finite_are_told(value: float) -> None:
     logits[2, 1] = value
     with pytest.raises(NotFiniteError, match="answers are not finite"):
         metrics.metrics(logits, np.zeros(4, int))
-
-
-class Brightness(nn.Module):
-    """Class 0 for dark images and class 1 for bright ones: the same for every crop and flip of an even image."""
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, colours) to logits (batch, 2)."""
-        mean = images.mean(axis=(1, 2, 3))
-        return jnp.stack([-mean, mean], axis=-1)
-
-
-@pytest.fixture
-def under_crops(monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
-    """Asks `Brightness` about crops of images, in place of those of a data set."""
-
-    def ask(images: np.ndarray, labels: np.ndarray, extents: np.ndarray | None = None, **options: Any) -> float:
-        monkeypatch.setattr(datasets, "load", lambda name, split, mock: images)
-        whole = datasets.Arrays(images, labels, extents=extents)
-        monkeypatch.setattr(datasets, "arrays", lambda name, split, count, mock: whole)
-        return eval_sets.top1_under_crops("ours", Brightness(), {}, **options)
-
-    return ask
-
-
-def test_top1_under_crops_of_even_images_is_top1(under_crops: Callable[..., float]) -> None:
-    """A prediction that no crop changes scores as it does on whole images; a part of a batch is left out."""
-    shades = np.array([0, 250, 10, 240, 20, 230, 30, 7], np.uint8)
-    images = np.broadcast_to(shades[:, None, None, None], (8, 8, 8, 1))
-    labels = np.array([0, 1, 0, 0, 1, 1, 1, 1])  # right: 0, 1, 2, 5 of the first six; 6 and 7 are left out
-    share = under_crops(images, labels, resolution=8, area=(0.25, 1.0), crops=3, batch_size=3)
-    assert share == pytest.approx(4 / 6)
-
-
-def test_top1_under_crops_sees_nothing_beyond_an_image_in_its_canvas(under_crops: Callable[..., float]) -> None:
-    """Dark images in the corner of a bright canvas are dark under every crop."""
-    images, labels = np.full((4, 12, 12, 1), 255, np.uint8), np.zeros(4, int)
-    images[:, :6, :8] = 0
-    options: dict = {"resolution": 4, "area": (0.3, 1.0), "crops": 5}
-    assert under_crops(images, labels, np.full((4, 2), (6, 8), np.int32), **options) == 1
-    assert under_crops(images, labels, **options) < 1
-
-
-def test_top1_under_crops_looks_at_crops(under_crops: Callable[..., float]) -> None:
-    """A prediction that depends on what is cropped is right sometimes only, and other numbers of crops differ."""
-    images = np.zeros((4, 16, 16, 1), np.uint8)
-    images[:, :, :7] = 255  # the left part is bright: small crops see it or do not see it
-    share = under_crops(images, np.ones(4, int), resolution=4, area=(0.05, 0.3), crops=20)
-    assert 0.2 < share < 0.8

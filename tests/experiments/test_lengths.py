@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import lengths
 import numpy as np
 import pandas as pd
 import pytest
 
-from distill_lib.report import lengths
+from distill_lib.report import aggregate
 
 
 def study(values: dict[tuple[str, float], float], seeds: int = 4) -> pd.DataFrame:
@@ -68,8 +69,8 @@ def curves(values: dict[tuple[str, float], tuple[float, float]]) -> pd.DataFrame
 
 def test_a_cut_run_is_read_between_its_rows() -> None:
     own = curves({("mix", 20.0): (0.4, 0.6)})
-    assert lengths.at(own, 20.0, 15.0) == pytest.approx(0.5)
-    assert lengths.at(own, 20.0, 21.0) is None and lengths.at(own, 30.0, 15.0) is None
+    assert aggregate.at(own, 20.0, 15.0) == pytest.approx(0.5)
+    assert aggregate.at(own, 20.0, 21.0) is None and aggregate.at(own, 30.0, 15.0) is None
 
 
 def test_cutting_is_told_apart_from_short_runs() -> None:

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from distill_lib.report import aggregate, benchmarks, differences
@@ -38,14 +37,6 @@ def ranking_table(ranked: Sequence[Sequence[Difference]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def at(curves: pd.DataFrame, length: float, epoch: float) -> float | None:
-    """Mean validation accuracy at an epoch of the runs of a length, rows of `records.curves` of one policy, or None."""
-    own = curves[curves["epochs"] == length] if len(curves) else curves
-    if own.empty or epoch > length:
-        return None
-    return float(np.mean([np.interp(epoch, run["epoch"], run["validation_top1"]) for _, run in own.groupby("run_id")]))
-
-
 def cut(curves: pd.DataFrame, short: float = 100) -> pd.DataFrame:
     """Mean validation accuracy (share) at the end of short runs, of long ones cut there, and at their end, by policy.
 
@@ -57,7 +48,7 @@ def cut(curves: pd.DataFrame, short: float = 100) -> pd.DataFrame:
     long, rows = float(counts[counts == counts.max()].index.max()), {}
     for policy in aggregate.ORDER:
         own = curves[curves["policy"] == policy]
-        rows[policy] = [at(own, short, short), at(own, long, short), at(own, long, long)]
+        rows[policy] = [aggregate.at(own, short, short), aggregate.at(own, long, short), aggregate.at(own, long, long)]
     names = [aggregate.length(short), f"{long:,.0f} epochs, cut at {short:,.0f}", aggregate.length(long)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names, dtype=float).dropna()
 
