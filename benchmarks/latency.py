@@ -33,14 +33,14 @@ def measure(rounds: int = 15, batch_sizes: list[int] = [1, 64], calibration: int
     """
     names = {"student": str(_student()), "teacher": "fashion"}
     test, train = (datasets.arrays("fashion", split) for split in ("test", "train"))
-    shown, known = (np.asarray(views.normalize(images)) for images in (test.images, train.images[:calibration]))
+    images, known = (np.asarray(views.normalize(each)) for each in (test.images, train.images[:calibration]))
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
         for title, name in names.items():
             programs, sizes = _programs(name, known, Path(folder))
-            top1 = {which: _top1(ask, shown, test.labels) for which, ask in programs.items()}
+            top1 = {which: _top1(ask, images, test.labels) for which, ask in programs.items()}
             for count in batch_sizes:
-                calls = {which: lambda ask=ask, count=count: ask(shown[:count]) for which, ask in programs.items()}
+                calls = {which: lambda ask=ask, count=count: ask(images[:count]) for which, ask in programs.items()}
                 seconds = timing.interleaved(calls, rounds=rounds)
                 rows += [
                     {"network": title, "program": which, "images": count, "batch": spent}
@@ -108,6 +108,6 @@ def in_8_bits(path: Path, known: np.ndarray) -> Path:
     return target
 
 
-def _top1(ask: Program, shown: np.ndarray, labels: np.ndarray) -> float:
-    logits = np.concatenate([ask(part) for part in np.array_split(shown, 20)])
+def _top1(ask: Program, images: np.ndarray, labels: np.ndarray) -> float:
+    logits = np.concatenate([ask(part) for part in np.array_split(images, 20)])
     return float(metrics.right(logits, labels).mean())

@@ -172,9 +172,10 @@ def render(
     rows = _bilinear(top, height, sizes[:, 0], images.shape[1], size)
     columns = _bilinear(left, width, sizes[:, 1], images.shape[2], size)
     columns = jnp.where(view.flip[:, None, None], columns[:, ::-1], columns)
-    shown = jnp.einsum("brh,bhwc->brwc", rows, images, precision="highest")  # accelerators would round to 8 or 11 bits
-    shown = jnp.einsum("bqw,brwc->brqc", columns, shown, precision="highest")
-    return mix(shown, view)
+    # accelerators would round to 8 or 11 bits
+    rendered = jnp.einsum("brh,bhwc->brwc", rows, images, precision="highest")
+    rendered = jnp.einsum("bqw,brwc->brqc", columns, rendered, precision="highest")
+    return mix(rendered, view)
 
 
 def mix(values: jax.Array, view: View) -> jax.Array:

@@ -97,15 +97,15 @@ def _step(
 
     def step() -> None:
         chosen = torch.randperm(count, device=device)[:batch] if case["renders"] else torch.arange(batch, device=device)
-        shown = _view(case, held[chosen]) if case["renders"] else held.to(device)
+        seen = _view(case, held[chosen]) if case["renders"] else held.to(device)
         if case["policy"] == "mix":
             weight = torch.rand((), device=device)
-            shown = weight * shown + (1 - weight) * shown.roll(-1, 0)
+            seen = weight * seen + (1 - weight) * seen.roll(-1, 0)
         with _precision(case, device):
-            logits = apply["student"](shown).float()
+            logits = apply["student"](seen).float()
             if "teacher" in apply:
                 with torch.no_grad():
-                    answer = apply["teacher"](shown).float()
+                    answer = apply["teacher"](seen).float()
                 logs = (functional.log_softmax(each / temperature, dim=1) for each in (logits, answer))
                 loss = temperature**2 * functional.kl_div(*logs, reduction="batchmean", log_target=True)
             else:

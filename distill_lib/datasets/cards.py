@@ -51,8 +51,8 @@ def inherited(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Tables of a file, each with what it leaves out from an earlier one that it is `like`, and lists as tuples."""
     whole: dict[str, dict[str, Any]] = {}
     for name, own in tables.items():
-        told = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items() if key != "like"}
-        whole[name] = whole.get(own.get("like", ""), {}) | told
+        rest = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items() if key != "like"}
+        whole[name] = whole.get(own.get("like", ""), {}) | rest
     return whole
 
 

@@ -94,9 +94,9 @@ def evaluation(image: Encoded, small: int, size: int, channels: int = 3) -> np.n
     down = np.arange(top, top + size + 1) * (whole.shape[0] / height)
     across = np.arange(left, left + size + 1) * (whole.shape[1] / width)
     (first, last), (begin, end) = ((int(edges[0]), math.ceil(edges[-1])) for edges in (down, across))
-    shown = _means(whole[first:last, begin:end], down - first)  # others are not reached: an image may be very oblong
-    shown = _means(shown.swapaxes(0, 1), across - begin).swapaxes(0, 1)
-    return np.asarray(np.rint(shown).clip(0, 255), np.uint8)
+    means = _means(whole[first:last, begin:end], down - first)  # others are not reached: an image may be very oblong
+    means = _means(means.swapaxes(0, 1), across - begin).swapaxes(0, 1)
+    return np.asarray(np.rint(means).clip(0, 255), np.uint8)
 
 
 def fitted(image: Encoded, channels: int, canvas: int | None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -130,7 +130,7 @@ def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray
         slope_x, slope_y = across / size, down / size
         matrix = np.array([[slope_x, 0.0, x + slope_x / 2 - 0.5], [0.0, slope_y, y + slope_y / 2 - 0.5]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        shown = cv2.warpAffine(pixels, matrix, (size, size), None, how, cv2.BORDER_REPLICATE)
+        crop = cv2.warpAffine(pixels, matrix, (size, size), None, how, cv2.BORDER_REPLICATE)
     else:
         # where new pixels lie between the old ones of an axis, as in `views.render`: within the crop
         axes = [
@@ -138,9 +138,9 @@ def _crop(pixels: np.ndarray, height: int, width: int, look: Look) -> np.ndarray
             for start, extent in ((x, across), (y, down))
         ]
         grid = [np.asarray(each, np.float32) for each in np.meshgrid(*axes)]
-        shown = cv2.remap(pixels, *grid, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-    shown = cv2.flip(shown, 1) if look.flip else shown
-    return np.asarray(shown[:, :, None] if shown.ndim == 2 else cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB))
+        crop = cv2.remap(pixels, *grid, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    crop = cv2.flip(crop, 1) if look.flip else crop
+    return np.asarray(crop[:, :, None] if crop.ndim == 2 else cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB))
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -125,8 +125,8 @@ def load(name: str, recipe: Recipe) -> Teacher:
 
 def logits(network: Teacher, images: np.ndarray, recipe: Recipe) -> np.ndarray:
     """What a network says of images uint8 (n, height, width, channels) as a recipe evaluates: (n, classes)."""
-    shown = EvalSet(InMemory(lambda: datasets.Arrays(images, np.zeros(len(images), np.int32))))
-    return shown.logits(network.ensemble, network.variables, recipe.resolution)
+    eval_set = EvalSet(InMemory(lambda: datasets.Arrays(images, np.zeros(len(images), np.int32))))
+    return eval_set.logits(network.ensemble, network.variables, recipe.resolution)
 
 
 def students(

@@ -98,11 +98,11 @@ def ticks(axes: Axes, values: Iterable[float]) -> None:
     columns = grid.ncols if grid else 1
     share = {1: 0.1, 2: 0.28}.get(columns, 0.1 * columns)  # names at the ends of lines make two panels narrow
     apart = share * np.log(values[-1] / values[0])
-    shown = [values[-1]]
+    labelled = [values[-1]]
     for value in reversed(values[:-1]):
-        if np.log(shown[-1] / value) >= apart and (value == values[0] or np.log(value / values[0]) >= apart):
-            shown.append(value)
-    axes.xaxis.set_major_locator(FixedLocator(sorted({values[0], *shown})))
+        if np.log(labelled[-1] / value) >= apart and (value == values[0] or np.log(value / values[0]) >= apart):
+            labelled.append(value)
+    axes.xaxis.set_major_locator(FixedLocator(sorted({values[0], *labelled})))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:,.0f}")
 

@@ -153,9 +153,9 @@ class _Maker:
                     broken.append((indices[place], examples.pop(place).name, str(error)))
             drawn = np.array([begin + place for place in examples], int)
             looks = self._looks([each[drawn] for each in numbers], np.array(ratios, np.float32))
-            for (place, example), shown in zip(examples.items(), looks, strict=True):
+            for (place, example), image_looks in zip(examples.items(), looks, strict=True):
                 try:
-                    crops = decode.crops(example.image, shown, self.source.dataset.channels)
+                    crops = decode.crops(example.image, image_looks, self.source.dataset.channels)
                 except decode.ImageError as error:
                     broken.append((indices[place], example.name, str(error)))
                     continue
@@ -175,10 +175,10 @@ class _Maker:
         student = teacher = draw(numbers[0], ratios, crop=policy.student)
         if policy.relation == "independent":
             teacher = draw(numbers[1], ratios, crop=str(policy.teacher))
-        shown = [(student, recipe.resolution), *((teacher, size) for size in self.teacher_sizes)]
+        drawn = [(student, recipe.resolution), *((teacher, size) for size in self.teacher_sizes)]
         looks = [
             [decode.Look(box, flip, size) for box, flip in zip(*(each.tolist() for each in view), strict=True)]
-            for view, size in shown
+            for view, size in drawn
         ]
         return zip(*looks, strict=True)
 

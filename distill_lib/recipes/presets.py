@@ -161,8 +161,8 @@ def of_folder(images: int) -> dict[str, Preset]:
     """The presets of a folder with so many training images, by name; not in the paper, which has no set so small."""
     batch = max((size for size in BATCHES if size * STEPS_PER_EPOCH <= images), default=BATCHES[0])
     batch, rows = min(batch, images), {}
-    for name, (shown, passes) in _TABLES["folder"]["lengths"].items():
-        epochs = max(passes, round(shown / images))
+    for name, (views_seen, passes) in _TABLES["folder"]["lengths"].items():
+        epochs = max(passes, round(views_seen / images))
         settings = {"epochs": epochs, "batch_size": batch, "warmup_steps": int(WARMUP * epochs * images / batch)}
         rows[name] = Preset(settings | _TABLES["folder"].get(name, {}), notes=_notes("folder"))
     return rows
@@ -191,8 +191,8 @@ def _teacher(dataset: str) -> Preset:
     crops, mixed = "labels" if dataset == "imagenet" else "labels/rc", images >= SMALL
     settings = fixed | {"epochs": steps * fixed["batch_size"] / images, "warmup_steps": warmup}
     settings |= {"policy": f"{crops}/mix", "mixup_beta": 0.1} if mixed else {"policy": crops}
-    shown = "teacher_crops_imagenet" if dataset == "imagenet" else "teacher_crops"
-    assumed, warm, *notes = _notes("teacher", "teacher_warmup", *([] if mixed else ["teacher_stairs"]), shown)
+    crop_note = "teacher_crops_imagenet" if dataset == "imagenet" else "teacher_crops"
+    assumed, warm, *notes = _notes("teacher", "teacher_warmup", *([] if mixed else ["teacher_stairs"]), crop_note)
     source = "BiT, sections 2.2 and 3.3 (arXiv 1912.11370v3)"
     return Preset(settings, source, (assumed, warm.format(warmup), *notes, *_notes("teacher_shown")))
 

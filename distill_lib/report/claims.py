@@ -172,10 +172,10 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
     tried = aggregate.selection(aggregate.grid(runs))
     study, rows, names = aggregate.study(runs), [], list(aggregate.CHOSEN)
     for policy, group in tried[tried["epochs"] == tried["epochs"].min()].groupby("policy", sort=False):
-        shown = 2 if policy in views.BASELINES else 3
+        free = 2 if policy in views.BASELINES else 3
         used, top1 = study[study["policy"] == policy].head(1), 100 * group["validation_top1"]
         several = pd.concat([group.head(1)[names], used[names]]).to_numpy(float)
-        settings = [f"{aggregate.BLANK}/{aggregate.BLANK}".join(map("{:g}".format, each[:shown])) for each in several]
+        settings = [f"{aggregate.BLANK}/{aggregate.BLANK}".join(map("{:g}".format, each[:free])) for each in several]
         lost = top1.iloc[0] - top1[(group[names] == several[-1]).all(axis=1) & (len(used) > 0)]
         row = {"policy": views.NAMES[policy], "settings tried": len(group), "chosen": settings[0]}
         row |= {"validation top-1 (%)": f"{top1.iloc[0]:.1f}", "the study uses": [*settings, aggregate.ABSENT][1]}

@@ -22,7 +22,7 @@ def command(name: str, dataset: str) -> str:
     return f"nox -s run -- {name} -p dataset {dataset}{options}{' -p results again' if dataset == EMBEDDED else ''}"
 
 
-def told(runs: pd.DataFrame, name: str) -> str:
+def how_to_repeat(runs: pd.DataFrame, name: str) -> str:
     """How to repeat an experiment on the embedded set and what that takes, in Markdown."""
     students, absent, minutes, devices = _embedded(runs, name)
     text = f"To repeat it: `{command(name, EMBEDDED)}`. That is {students} students"

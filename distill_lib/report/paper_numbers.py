@@ -186,6 +186,6 @@ def show(dataset: str, runs: pd.DataFrame, device: str = cost.DEVICE) -> "HTML":
         names = [row["preset"], *filter(None, [source, *row["notes"]])]
         row |= {"preset": names, "paper": ", ".join(values), "here": here}
         rows.append({name: row[name] for name in ("preset", "what it is", "paper", "here", "hours")})
-    shown = pd.DataFrame(rows)
-    shown = shown.loc[:, shown.astype(bool).any()]
-    return html_table(shown, " ".join([*shared(dataset), basis(device)]), css="wide presets")
+    frame = pd.DataFrame(rows)
+    frame = frame.loc[:, frame.astype(bool).any()]
+    return html_table(frame, " ".join([*shared(dataset), basis(device)]), css="wide presets")

@@ -42,7 +42,7 @@ def networks(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(lost=table["top1"] - table["under_top1"])
 
 
-def told(record: records.Record | None) -> str:
+def provenance(record: records.Record | None) -> str:
     """Where a record comes from, in a line; empty without one."""
     if record is None:
         return ""

@@ -24,8 +24,8 @@ def html_table(*parts: pd.DataFrame | str, css: str = "") -> "HTML":
     text = ""
     for part in parts:
         if isinstance(part, pd.DataFrame):
-            shown = part.map(_cell).to_html(index=False, border=0, justify="left", escape=False)
-            text += f"<p>{NOTHING}</p>" if part.empty else shown
+            markup = part.map(_cell).to_html(index=False, border=0, justify="left", escape=False)
+            text += f"<p>{NOTHING}</p>" if part.empty else markup
         elif part:
             text += f"<p>{_marked(part)}</p>"
     return HTML(f'<div class="{css}">{text}</div>' if css else text)

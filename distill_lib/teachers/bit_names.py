@@ -42,11 +42,11 @@ def fit_head(
     comparable = len(bias) == len(wanted[1]) == 1 and kernel == (*wanted[0][:1], *bias)
     if not comparable or bias == wanted[1]:
         return dict(params)
-    told = f"{source} has a head of {bias[0]} classes"
+    mismatch = f"{source} has a head of {bias[0]} classes"
     if not replace:
         raise DistillError(
-            f"{told}, the model one of {wanted[1][0]}; choose a file for these classes (`published.load` can start "
+            f"{mismatch}, the model one of {wanted[1][0]}; choose a file for these classes (`published.load` can start "
             "from a head of zeros: replace_head=True)."
         )
-    print(f"{told}; it was replaced by zeros for {wanted[1][0]} classes.")
+    print(f"{mismatch}; it was replaced by zeros for {wanted[1][0]} classes.")
     return {**params, **{name: np.zeros(shape, np.float32) for name, shape in zip(names, wanted, strict=True)}}

@@ -57,17 +57,17 @@ class Teacher:
 
     def logits(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Images (batch, size, size, channels), uint8 or float32 in [-1, 1], to logits; DistillError for others."""
-        shown = views.normalize(images)
-        if shown.ndim != 4 or shown.shape[1] != shown.shape[2] or self.channels not in (None, shown.shape[3]):
+        pixels = views.normalize(images)
+        if pixels.ndim != 4 or pixels.shape[1] != pixels.shape[2] or self.channels not in (None, pixels.shape[3]):
             raise DistillError(
-                f"teacher {self.name} is shown images of shape {shown.shape}; it takes (batch, size, size, "
+                f"teacher {self.name} is shown images of shape {pixels.shape}; it takes (batch, size, size, "
                 f"{self.channels or 'channels'})."
             )
 
         def show(size: int | None) -> jax.Array:
-            if size in (None, shown.shape[1]):
-                return shown
-            return views.render(shown, views.still(len(shown)), size)
+            if size in (None, pixels.shape[1]):
+                return pixels
+            return views.render(pixels, views.still(len(pixels)), size)
 
         return self.ensemble.logits(self.variables, show)
 

@@ -105,9 +105,9 @@ def facts(path: Path) -> dict[str, Any]:
     """Model, resolution and input_range of a file of safetensors, by itself or `config.json`; DistillError for none."""
     _, metadata = _opened(path, ())
     if "model" in metadata:  # an export of this library
-        told = {name: json.loads(metadata[name]) for name in ("input_range", "image_shape") if name in metadata}
-        size = {"resolution": told["image_shape"][0]} if "image_shape" in told else {}
-        return {"model": metadata["model"], "input_range": told.get("input_range", [-1.0, 1.0])} | size
+        described = {name: json.loads(metadata[name]) for name in ("input_range", "image_shape") if name in metadata}
+        size = {"resolution": described["image_shape"][0]} if "image_shape" in described else {}
+        return {"model": metadata["model"], "input_range": described.get("input_range", [-1.0, 1.0])} | size
     config = path.with_name("config.json")
     try:
         about = json.loads(config.read_bytes())

@@ -13,7 +13,7 @@ from distill_lib import experiments, recipes, records
 from distill_lib.errors import DistillError
 from distill_lib.evaluation import corruptions
 from distill_lib.experiments import running, stress
-from distill_lib.report import stress as told
+from distill_lib.report import stress as stress_report
 
 RESULTS = Path(__file__).parents[2] / "results"
 PLAN = [recipes.get("fashion", "medium", policy=policy, seed=seed) for policy in ("labels", "mix") for seed in (0, 1)]
@@ -70,27 +70,27 @@ def test_an_unknown_stress_is_told_before_anything_is_judged() -> None:
 
 
 def test_tables_set_clean_images_beside_the_mean_under_shift(made: tuple[Path, records.Record]) -> None:
-    frame = told.tidy(made[1])
-    networks = told.networks(frame)
+    frame = stress_report.tidy(made[1])
+    networks = stress_report.networks(frame)
     under = frame[(frame["policy"] == "mix") & (frame["family"] != "clean")]["top1"].mean()
     mix = networks[networks["policy"] == "mix"].iloc[0]
     assert mix["under_top1"] == pytest.approx(under) and mix["lost"] == pytest.approx(mix["top1"] - under)
-    named = [told.network(each.policy, each.epochs)["network"] for each in networks.itertuples()]
+    named = [stress_report.network(each.policy, each.epochs)["network"] for each in networks.itertuples()]
     assert named == ["the teacher", "labels", "function matching"]
-    assert told.told(made[1]).startswith("2 students on 100 test images; ")
+    assert stress_report.provenance(made[1]).startswith("2 students on 100 test images; ")
 
 
 def test_ranks_are_those_of_students_alone_with_an_interval() -> None:
     """Of which two that are the same order is 1, and of three students is said nothing."""
-    rows = [{"policy": "mix", **dict.fromkeys(told.COLUMNS.values(), float(place))} for place in range(9)]
-    rows += [{"policy": stress.TEACHER, **dict.fromkeys(told.COLUMNS.values(), -1.0)}]
+    rows = [{"policy": "mix", **dict.fromkeys(stress_report.COLUMNS.values(), float(place))} for place in range(9)]
+    rows += [{"policy": stress.TEACHER, **dict.fromkeys(stress_report.COLUMNS.values(), -1.0)}]
     rows[0]["kl"] = 8.5  # closest becomes farthest
-    table = told.ranks(pd.DataFrame(rows))
-    assert set(table["students"]) == {9} and len(table) == len(told.RANKS)
+    table = stress_report.ranks(pd.DataFrame(rows))
+    assert set(table["students"]) == {9} and len(table) == len(stress_report.RANKS)
     assert table["correlation"].iloc[1] == "+1.00" and table["correlation"].iloc[0] == "+0.40"
     low, high = (float(end.replace("\N{MINUS SIGN}", "-")) for end in table["95 % interval"].iloc[0].split(" to "))
     assert low < 0 < 0.4 < high < 1
-    assert told.ranks(pd.DataFrame(rows[:3])).empty
+    assert stress_report.ranks(pd.DataFrame(rows[:3])).empty
 
 
 def test_rounding_is_judged_beside_the_teacher_as_it_is(
@@ -119,7 +119,11 @@ def test_what_a_form_costs_is_told_below_the_student_without_it() -> None:
     network = {"policy": "mix", "epochs": 30.0, **{metric: [0.0, 0.0] for metric in stress.METRICS}}
     judged = [network | {"run_id": f"none{seed}", "seed": seed, "top1": [0.8, 0.6]} for seed in (0, 1)]
     record = {"conditions": [["clean", 0], ["2:4", 17]], "teacher": network | {"run_id": "t"}, "students": judged}
-    lost = told.lost(pd.DataFrame([before, *rows]), record).set_index(["form", "way", "seed"])["test_top1"]
+    lost = stress_report.lost(pd.DataFrame([before, *rows]), record).set_index(["form", "way", "seed"])["test_top1"]
     assert lost["2:4", "in training"].to_dict() == pytest.approx({0: 0.05, 1: 0.2})
     assert lost["2:4", "afterwards"].to_dict() == pytest.approx({0: 0.2, 1: 0.2})
-    assert len(lost) == 4 and told.lost(pd.DataFrame(), record).empty and told.lost(pd.DataFrame(rows), None).empty
+    assert (
+        len(lost) == 4
+        and stress_report.lost(pd.DataFrame(), record).empty
+        and stress_report.lost(pd.DataFrame(rows), None).empty
+    )

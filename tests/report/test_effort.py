@@ -41,9 +41,9 @@ def test_a_command_names_true_parameters(name: str, dataset: str) -> None:
 def test_students_of_a_sweep_share_its_time() -> None:
     """Three that took six minutes together, and three that took two minutes each."""
     runs = pd.DataFrame([*taught("consistent teaching", 3, 360.0), *taught("labels", 1, 120.0)])
-    said = effort.told(runs, "labels")
+    said = effort.how_to_repeat(runs, "labels")
     assert "took 12+ minutes on a clock, without 24 of them" in said  # of 5 settings with two learning rates each
-    assert "no records yet that say" in effort.told(runs.iloc[:0], "labels")
+    assert "no records yet that say" in effort.how_to_repeat(runs.iloc[:0], "labels")
 
 
 def test_hours_that_are_not_known_are_not_zero() -> None:
@@ -62,7 +62,7 @@ def test_the_heading_of_a_notebook_does_not_contradict_the_records(name: str, co
     """Within a factor of two, once all settings have records; minutes depend on the machine."""
     heading = notebooks.find(name, ROOT).read_text(encoding="utf-8")
     stated = re.search(r"about (\d+) minutes on 2 CPU cores", heading)
-    measured = re.search(r"took ([\d,]+) minutes", effort.told(committed, name))
+    measured = re.search(r"took ([\d,]+) minutes", effort.how_to_repeat(committed, name))
     assert stated, "a reader of the notebook alone sees what it costs"
     if measured:
         assert 0.5 < int(stated[1]) / int(measured[1].replace(",", "")) < 2
