@@ -158,6 +158,19 @@ def _papermill() -> Any:
     return papermill
 
 
+@contextlib.contextmanager
+def _beside(notebook: Path) -> Iterator[None]:
+    """Lets a kernel import modules that lie beside its notebook, as one does that Jupyter starts in that folder."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(notebook.parent.absolute()), before]))
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
 def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     papermill = _papermill()
     from nbclient.exceptions import DeadKernelError
@@ -166,7 +179,7 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     files = [str(path.absolute()) for path in (notebook, output)]
     options = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
     try:
-        with channels() as config:
+        with _beside(notebook), channels() as config:
             papermill.execute_notebook(
                 *files, parameters=parameters, stdout_file=screen, stderr_file=sys.stderr, config=config, **options
             )
