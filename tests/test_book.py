@@ -164,7 +164,7 @@ def test_chapters_have_what_a_reader_expects_of_one(name: str) -> None:
     """Objectives, a prediction, runs, what was seen here and in the paper, limits, what to keep, and exercises."""
     cells = json.loads((BOOK / "experiments" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells)
-    trains = "dense_training.run(" if name == "dense" else "experiments.run("
+    trains = "segmentation_training.run(" if name == "dense" else "experiments.run("
     parts = ["After this chapter you can", "**Cost**", "Predict first", trains, "tables.source("]
     own = ["## Paper and here", "## What it costs", "## The data", "paper_numbers.show("]
     parts += own if name in SETS else ["## What we saw", "## What the paper saw", "## Limits"]

@@ -134,6 +134,19 @@ def _papermill() -> Any:
     return papermill
 
 
+@contextlib.contextmanager
+def _beside(notebook: Path) -> Iterator[None]:
+    """Lets a kernel import modules that lie beside its notebook, as one does that Jupyter starts in that folder."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(notebook.parent.absolute()), before]))
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
 def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     papermill = _papermill()
     from nbclient.exceptions import DeadKernelError
@@ -142,7 +155,7 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     options: dict[str, Any] = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
     options |= {"stdout_file": Screen(sys.stdout), "stderr_file": sys.stderr}
     try:
-        with channels() as config:
+        with _beside(notebook), channels() as config:
             papermill.execute_notebook(*files, parameters=parameters, config=config, **options)
     except papermill.PapermillExecutionError as error:
         print(f"The executed notebook, with the traceback: {output}", file=sys.stderr)

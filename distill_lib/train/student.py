@@ -150,7 +150,8 @@ class StudentRun:
         }
         record |= {name: len(images) for name, images in broken.items() if images is not None}
         record |= {name: parts for name in ("parts", "rewinds") if (parts := getattr(self, name))}
-        record = processes.from_first(lambda: self._write(record | records.environment(), variables))
+        made = {"code": self.origin["code"]}
+        record = processes.from_first(lambda: self._write(record | records.environment() | made, variables))
         return Run(record, self.rows, self.directory, reused=False)
 
     def _write(self, record: records.Record, variables: models.Variables) -> records.Record:
@@ -187,7 +188,9 @@ def origin(task: Task, remat: bool = False) -> dict[str, Any]:
     """What the result of a run depends on, to the last bit; JSON-able."""
     teacher = task.teacher.sha256 if task.teacher else None
     made_of = {"recipe": dataclasses.asdict(task.recipe), "teacher": teacher, "start": task.start_sha256}
-    return made_of | {"data": task.data, "remat": remat} | records.circumstances()
+    circumstances = records.circumstances()
+    code = f"{circumstances['code']} {task.code}".strip()
+    return made_of | {"data": task.data, "remat": remat} | circumstances | {"code": code}
 
 
 def take_up(

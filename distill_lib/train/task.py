@@ -41,6 +41,7 @@ class Task:
     eval_sets: dict[str, EvalSet]  # what students are judged by, by split
     fingerprint: str  # of the pictures when they were opened, where they can change; see `datasets.fingerprint`
     data: str  # digest of what the data sets held then; see `datasets.digest`
+    code: str = ""  # digest of files outside of the library that its result depends on
     teacher: teachers.Teacher | None = None  # None for the label baselines
     start: models.Variables | None = None  # the student's first variables, where a checkpoint gives them
     start_sha256: str = ""  # of that checkpoint

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import held_out
 import numpy as np
 import pytest
 
 from distill_lib import recipes
 from distill_lib.datasets import package_images
-from distill_lib.experiments import held_out, stress
+from distill_lib.experiments import stress
 
 
 def test_a_place_is_counted_from_the_likeliest_class() -> None:

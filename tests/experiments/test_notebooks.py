@@ -257,6 +257,23 @@ def test_a_folder_that_cannot_be_learnt_from_is_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("before", [None, "/elsewhere"])
+def test_a_notebook_imports_what_lies_beside_it(
+    before: str | None, results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any working folder, as in Jupyter; what else Python was told to look for comes after it."""
+    (folder := results / "chapter").mkdir()
+    (folder / "of_the_chapter.py").write_text("ANSWER = 42\n")
+    path = written(folder / "a.ipynb", "import os, of_the_chapter", "print(of_the_chapter.ANSWER, os.getcwd())")
+    monkeypatch.chdir(results)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before:
+        monkeypatch.setenv("PYTHONPATH", before)
+    assert cli.main(["run", str(path.relative_to(results))]) == 0
+    assert capsys.readouterr().out == f"42 {results}\n"
+    assert os.environ.get("PYTHONPATH") == before
+
+
 def test_a_failing_cell_is_one_line_and_keeps_its_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(results / "broken.ipynb", "print('so far')", "raise RuntimeError('one\\ntwo')")
     assert cli.main(["run", str(path)]) == 1

@@ -31,7 +31,7 @@ PHOTOGRAPHS = (3, 5)  # in a scene, at least and at most
 BRIGHT = 32  # grey from which on a pixel is part of an item; others are background, the last class
 CLASSES = 11
 SCENES = {"train": 1_020, "validation": 250, "test": 500, "teacher": 8_000}
-TEACHER = Path(__file__).parents[1] / "data" / "teachers" / "scenes.npz"
+TEACHER = Path(__file__).with_name("segmentation.npz")
 POLICIES = {
     "labels": "labels",
     "fix/rs": "fixed teacher",

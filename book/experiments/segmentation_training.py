@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+import segmentation
 from jax.random import fold_in
 from jax.sharding import Mesh
 from PIL import Image
+from segmentation import CANVAS, CLASSES, SCENES, TEACHER, Dense, Scenes
 
 from distill_lib import datasets, models, records, sharding, train, views, weights
 from distill_lib.evaluation import metrics
 from distill_lib.evaluation.eval_sets import EvalSet
-from distill_lib.experiments import dense
-from distill_lib.experiments.dense import CANVAS, CLASSES, SCENES, TEACHER, Dense, Scenes
 from distill_lib.experiments.running import READ_ONLY
 from distill_lib.input_pipeline import sampler
 from distill_lib.input_pipeline.splits import InMemory
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 PICTURED = 4  # test scenes whose segmentation is kept beside a record, in `MAPS`
 MAPS = "maps.png"
+CODE = hashlib.sha256(b"".join(Path(file).read_bytes() for file in (segmentation.__file__, __file__))).hexdigest()[:16]
+"""Digest of the task's own files, which that of the library leaves out."""
 _logits = jax.jit(models.logits, static_argnums=0)
 
 
@@ -79,14 +81,14 @@ class DenseTask(Task):
     @property
     def student(self) -> Dense:
         """The module that is trained."""
-        return dense.network(self.recipe.student)
+        return segmentation.network(self.recipe.student)
 
     def batches(self, start: int, mesh: Mesh) -> Generator[step.Batch, None, None]:
         """Its batches from a step on, endless: views are drawn, and the teacher is asked once for all students."""
         recipe, (images, truth), seed = self.recipe, self.scenes["train"], self.recipe.order_seed
         ask, key = self.teacher.logits if self.teacher else None, jax.random.key(seed)
         fixed = self.output("train") if self.teacher and not self.asks_teacher else None
-        show = jax.jit(lambda number, seen, known: dense.targets(recipe, fold_in(key, number), seen, known, ask))
+        show = jax.jit(lambda number, seen, known: segmentation.targets(recipe, fold_in(key, number), seen, known, ask))
         drawn = sampler.batches(len(images), seed=seed, batch_size=recipe.batch_size, start_step=start)
         for number, indices in enumerate(drawn, start + 1):
             known = None if fixed is None else fixed[indices]
@@ -98,7 +100,7 @@ class DenseTask(Task):
     def output(self, split: str, variables: models.Variables | None = None, kind: str = "logits") -> np.ndarray:
         """Logits (n, height, width, classes) of the scenes of a split, of a student or of the teacher."""
         if variables is None:
-            return self._once(split, (), lambda: self._said(split, jax.jit(dense.teacher().logits)))
+            return self._once(split, (), lambda: self._said(split, jax.jit(segmentation.teacher().logits)))
         return self._said(split, functools.partial(_logits, self.student, variables))
 
     def result(self, variables: models.Variables) -> dict[str, float]:
@@ -107,12 +109,12 @@ class DenseTask(Task):
 
     def evaluate(self, variables: models.Variables, split: str) -> dict[str, float]:
         """Scores on a split, beside the teacher also where a student learns from labels."""
-        beside = dataclasses.replace(self, teacher=dense.teacher())
+        beside = dataclasses.replace(self, teacher=segmentation.teacher())
         expected = None if self.recipe.variant == "teacher" else beside.output(split)
         own = scores(self.output(split, variables), self.scenes[split].truth, expected)
         return {f"{split}_{name}": value for name, value in own.items()}
 
-    def _said(self, split: str, ask: dense.Ask) -> np.ndarray:
+    def _said(self, split: str, ask: segmentation.Ask) -> np.ndarray:
         images = self.scenes[split].images
         parts = sharding.in_parts(images, 50)  # of which the last is filled up
         return np.concatenate([sharding.fetch(ask(views.normalize(part))) for part in parts])[: len(images)]
@@ -122,7 +124,8 @@ def prepare(recipe: Recipe, earlier: Sequence[Task] = (), *, results: weights.Fi
     """Puts a dense student's task together; of those before it, and of results, it wants nothing."""
     kind = recipe.variant if recipe.variant in ("smoke", "teacher") else ""
     task = _of_scenes(recipe.only(("crop_area",), variant=kind))
-    return dataclasses.replace(task, recipe=recipe, teacher=dense.teacher() if recipe.has_teacher else None)
+    teacher = segmentation.teacher() if recipe.has_teacher else None
+    return dataclasses.replace(task, recipe=recipe, code=CODE, teacher=teacher)
 
 
 @functools.cache
@@ -130,13 +133,15 @@ def _of_scenes(recipe: Recipe) -> DenseTask:
     """The task of a recipe that stands for all of equal scenes and crops."""
     mock, first = recipe.variant == "smoke", "teacher" if recipe.variant == "teacher" else "train"
     splits = {"train": first, "validation": "validation", "test": "test"}
-    scenes = {split: dense.scenes(name, 32 if mock else SCENES[name], mock=mock) for split, name in splits.items()}
-    scenes["crops"] = dense.cropped(scenes["test"], recipe)
+    scenes = {
+        split: segmentation.scenes(name, 32 if mock else SCENES[name], mock=mock) for split, name in splits.items()
+    }
+    scenes["crops"] = segmentation.cropped(scenes["test"], recipe)
     sets = {split: EvalSet(InMemory(functools.partial(datasets.Arrays, *each))) for split, each in scenes.items()}
     digest = hashlib.sha256(b"".join(each.images.tobytes() + each.truth.tobytes() for each in scenes.values()))
     card = dataclasses.replace(datasets.get("fashion"), name="scenes", num_classes=CLASSES)
-    about: dict[str, Any] = {"recipe": recipe, "dataset": card, "fingerprint": "", "data": digest.hexdigest()[:16]}
-    return DenseTask(**about, eval_sets=sets, scenes=scenes)
+    about: dict[str, Any] = {"recipe": recipe, "dataset": card, "eval_sets": sets, "fingerprint": ""}
+    return DenseTask(**about, data=digest.hexdigest()[:16], scenes=scenes)
 
 
 def _finished(folder: Path, recipe: Recipe) -> bool:
