@@ -20,9 +20,14 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 PARAMETERS = 'teacher = ""\nseed = 0\nepochs = 3\nseeds = [0]'
 RUN = """
+import psutil
 import tiny
-from distill_lib import train
+from distill_lib import records, train
 tiny.register()
+for process in psutil.Process().parents():  # among them the worker
+    worker = records.find_results() / "workers" / f"{process.pid}"
+    worker.mkdir(parents=True, exist_ok=True)
+    (worker / f"{seed}").touch()
 run = train.fit(tiny.recipe(teacher, seed=seed, epochs=epochs), checkpoint_seconds=0)
 print("resumed", run.record["resumed"])
 """
@@ -67,7 +72,7 @@ def test_four_runs_on_three_workers_of_which_two_are_killed(
 ) -> None:
     """The runs of lost workers go on elsewhere from their checkpoints, and all records are those of runs at home."""
     address, (one, other, _) = workers
-    planned = cluster.jobs(str(notebook), {"teacher": str(teacher), "seed": [*range(4)], "epochs": 10})
+    planned = cluster.jobs(str(notebook), {"teacher": str(teacher), "seed": [*range(4)], "epochs": 30})
     killer = subprocess.Popen([sys.executable, "-c", KILLER, str(tmp_path / "results"), str(one.pid), str(other.pid)])
     table = cluster.sweep(planned, address)
     assert killer.wait(timeout=60) == 0
@@ -76,7 +81,7 @@ def test_four_runs_on_three_workers_of_which_two_are_killed(
     for seed in range(4):
         (folder,) = (tmp_path / "results" / "fashion_smoke").glob(f"*seed{seed}_*")
         record = records.load(folder)
-        at_home = train.fit(tiny.recipe(teacher, seed=seed, epochs=10), tmp_path / "home").record
+        at_home = train.fit(tiny.recipe(teacher, seed=seed, epochs=30), tmp_path / "home").record
         assert record is not None and record["result"] == at_home["result"]
         resumed += record["resumed"]
     assert resumed >= 1
@@ -85,14 +90,15 @@ def test_four_runs_on_three_workers_of_which_two_are_killed(
     assert "reused, finished on" in planned[0].log.read_text()[began:]
 
 
+# Each worker in the middle of a run: one of its runs has a checkpoint, which a finished one has not.
 KILLER = """
 import os, pathlib, signal, sys, time
 results, *workers = sys.argv[1:]
-for number, worker in enumerate(workers):
-    while len(list(pathlib.Path(results).glob("*/*/checkpoint.npz"))) + len(
-        list(pathlib.Path(results).glob("*/*/run.json"))
-    ) <= number:
-        time.sleep(0.02)
+results = pathlib.Path(results)
+for worker in workers:
+    begun = lambda: [seed.name for seed in (results / "workers").glob(f"{worker}/*")]
+    while not any(list(results.glob(f"fashion_smoke/*seed{seed}_*/checkpoint.npz")) for seed in begun()):
+        time.sleep(0.005)
     os.kill(int(worker), signal.SIGKILL)
 """
 
