@@ -34,6 +34,7 @@ SETTINGS = (
     *("jax_numpy_dtype_promotion", "jax_disable_most_optimizations", "jax_optimization_level"),
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+BESIDE = ("../benchmarks/*.py", "../book/experiments/*.py")  # code of the checkout that is no part of the library
 AFTERWARDS = {"figures", "report", "cli.py"}  # what no number of a run depends on
 TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv", "mobilenets.csv", "parameter_names.toml")
 """Of `data`, what it depends on."""
@@ -240,14 +241,14 @@ def code() -> str:
 
 @functools.cache
 def commit() -> tuple[str, bool]:
-    """The commit of the checkout at the first call, and whether the library was changed; or ("unknown", False)."""
+    """The commit of the checkout at the first call, and whether its code was changed; or ("unknown", False)."""
 
     def git(*arguments: str) -> str:
         command, folder = ["git", *arguments], Path(__file__).parent
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", *BESIDE))
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
 
