@@ -34,7 +34,7 @@ SETTINGS = (
     *("jax_numpy_dtype_promotion", "jax_disable_most_optimizations", "jax_optimization_level"),
 )
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-BESIDE = ("../benchmarks/*.py", "../book/experiments/*.py")  # code of the checkout that is no part of the library
+BESIDE = ("../benchmarks", "../book/experiments/*.py", "../book/experiments/*.npz")  # no part of the library
 AFTERWARDS = {"figures", "report", "cli.py"}  # what no number of a run depends on
 TABLES = ("presets.toml", "datasets.toml", "checkpoints.csv", "mobilenets.csv", "parameter_names.toml")
 """Of `data`, what it depends on."""
@@ -231,7 +231,7 @@ def _number(text: str) -> int | float | str:
 
 @functools.cache
 def code() -> str:
-    """Digest of the library's files and tables, without those that only measure, tell and draw."""
+    """Digest of the library's files and tables, without those that only tell and draw."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted([*folder.rglob("*.py"), *(folder / "data" / name for name in TABLES)]):
         if path.relative_to(folder).parts[0] not in AFTERWARDS:

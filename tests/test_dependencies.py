@@ -23,7 +23,7 @@ def normalized(requirement: str) -> str:
 
 
 def imported() -> set[str]:
-    """Distributions of all modules that the library imports; those of benchmarks are in its repository alone."""
+    """Distributions of all modules that the library imports; benchmarks are none, and in its repository alone."""
     modules: set[str] = set()
     for path in LIBRARY.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

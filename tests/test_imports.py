@@ -127,6 +127,12 @@ def test_data_flow_one_way(room: str) -> None:
     assert {path.name: imported_by(path) - allowed for path in files_of(room) if imported_by(path) - allowed} == {}
 
 
+def test_the_command_alone_knows_the_benchmarks() -> None:
+    """They are no part of the package: what imports them does not work where it is installed."""
+    users = [path.name for path in LIBRARY.rglob("*.py") if "from benchmarks" in path.read_text(encoding="utf-8")]
+    assert users == ["cli.py"]
+
+
 def test_only_training_and_experiments_import_training() -> None:
     """A chapter, a figure or a model that pulled in the training loop would make the book depend on it.
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [path for kind in ("md", "ipynb") for path in ROOT.glob(f"book/**/*.{kind}") if "_build" not in path.parts]
 TASKS = ROOT / "book" / "teaching"  # sets times, marks and questions about runs that nobody has made
 PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-CODE = sorted([*ROOT.glob("distill_lib/**/*.py"), *ROOT.glob("book/*/*.py"), ROOT / "noxfile.py"])
+FOLDERS = ("distill_lib/**", "benchmarks/**", "book/*")
+CODE = sorted([*(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.py")), ROOT / "noxfile.py"])
 # Front matter, code in fences and in lines, formulas, targets of links, options of directives, labels of exercises, how
 # long a page takes to read
 NO_PROSE = re.compile(

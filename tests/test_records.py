@@ -350,3 +350,30 @@ def test_the_csv_is_plain(tmp_path: Path) -> None:
     with open(folder / "metrics.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["4", "8"]
     assert b"\r" not in (folder / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "dirty"),
+    [
+        ("distill_lib/views.py", True),
+        ("benchmarks/cases.toml", True),
+        ("book/experiments/beside.py", True),
+        ("book/experiments/opened.ipynb", False),
+        ("README.md", False),
+    ],
+)
+def test_a_record_says_whether_the_code_was_changed(
+    path: str, dirty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the library, and of what a checkout has beside it; a notebook that was opened, or prose, changes no run."""
+    file = tmp_path / path
+    for folder in (file.parent, tmp_path / "distill_lib"):
+        folder.mkdir(parents=True, exist_ok=True)
+    file.write_text("before")
+    for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=A", "-c", "user.email=a@b", "commit", "-qm", "all"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "distill_lib" / "records.py"))
+    commit, clean = records.commit.__wrapped__()
+    assert len(commit) == 40 and not clean
+    file.write_text("after")
+    assert records.commit.__wrapped__() == (commit, dirty)

@@ -56,11 +56,11 @@ def add_guesses(runs: pd.DataFrame, recipe: Recipe, results: weights.File | None
     if os.environ.get(READ_ONLY):
         return runs
     mock, splits = bool(runs["mock"].any()), ("validation", "test")
-    shown = [*(datasets.arrays(recipe.dataset, split, mock=mock).images for split in splits), photographs()]
+    images = [*(datasets.arrays(recipe.dataset, split, mock=mock).images for split in splits), photographs()]
     teacher = stress.load(recipe.teacher, recipe)
-    expected = [stress.logits(teacher, images, recipe) for images in shown]
+    expected = [stress.logits(teacher, each, recipe) for each in images]
     for _, path, student in stress.students(runs, recipe, results):
-        said = [stress.logits(student, images, recipe) for images in shown]
+        said = [stress.logits(student, each, recipe) for each in images]
         *ranks, own_ranks = map(places, said, expected)
         medians = {f"{split}_rank": float(np.median(rank)) for split, rank in zip(splits, ranks, strict=True)}
         added: records.Row = {}

@@ -85,15 +85,22 @@ def parameters_of(notebook: Path) -> dict[str, bool]:
 class Screen:
     """Passes a notebook's output on as it comes; at a terminal a line of progress is written over by the next one."""
 
-    _UNFINISHED = re.compile(r"^(.*: step (\d+)/(?!\2,)\d+, .*)\n", re.MULTILINE)
+    _UNFINISHED = re.compile(r"(.*: step (\d+)/(?!\2,)\d+, .*)\n")
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self.flush = stream, stream.flush
+        self._stream, self.flush, self._end = stream, stream.flush, ""
 
     def write(self, text: str) -> None:
-        """Takes any piece of text; `ESC [ K` clears what is left of the line that it is written over."""
-        over = "\x1b[K" + self._UNFINISHED.sub("\x1b[K\\1\r", text)
-        self._stream.write(over if self._stream.isatty() else text)
+        """Takes any piece of text."""
+        for line in text.splitlines(keepends=True):
+            if self._stream.isatty():  # ESC [ K clears what is left of the line that is written over
+                line = "\x1b[K" + self._UNFINISHED.sub("\\1\r", line)
+            self._stream.write(line)
+            self._end = line[-1]
+
+    def close(self) -> None:
+        """Leaves a line of progress that nothing was written over."""
+        self._stream.write("\n" if self._end == "\r" else "")
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
@@ -153,10 +160,13 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 
     files = [str(path.absolute()) for path in (notebook, output)]
     options: dict[str, Any] = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
-    options |= {"stdout_file": Screen(sys.stdout), "stderr_file": sys.stderr}
+    options |= {"stdout_file": (screen := Screen(sys.stdout)), "stderr_file": Screen(sys.stderr)}
     try:
         with _beside(notebook), channels() as config:
-            papermill.execute_notebook(*files, parameters=parameters, config=config, **options)
+            try:
+                papermill.execute_notebook(*files, parameters=parameters, config=config, **options)
+            finally:
+                screen.close()
     except papermill.PapermillExecutionError as error:
         print(f"The executed notebook, with the traceback: {output}", file=sys.stderr)
         first = next((line for line in error.evalue.splitlines() if line.strip()), "")

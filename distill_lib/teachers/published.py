@@ -11,7 +11,6 @@ import csv
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,11 +140,13 @@ def fetch(url: str, path: Path, accept: Callable[[Path], object], *, by_hand: Pa
     DistillError, which asks for the file in `by_hand` (the path's folder).
     """
     import pooch
+    from tqdm import tqdm
 
     def download(url: str, target: Any, files: pooch.Pooch) -> None:
         # what is packed on the way has another length than it says
         options: dict[str, Any] = {"timeout": TIMEOUT, "chunk_size": 2**16, "headers": {"Accept-Encoding": "identity"}}
-        pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), **options)(url, target, files)
+        with tqdm(total=1, unit="B", unit_scale=True, disable=None) as progress:  # at a terminal; pooch sets the total
+            pooch.HTTPDownloader(progressbar=progress, **options)(url, target, files)
         accept(Path(target))
 
     if path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -344,20 +345,37 @@ class Terminal(io.StringIO):
         return True
 
 
-PIECES = ["start\nmix: step 5/10, 90 images/s\n", "mix: step 7/10, 9 images/s\n", "mix: step 10/10, rest\nend"]
+def on_screen(text: str) -> list[str]:
+    """The lines that a terminal shows."""
+    lines, column = [""], 0
+    for part in re.findall(r"\x1b\[K|\r|\n|[^\x1b\r\n]+", text):
+        if part == "\n":
+            lines.append("")
+        elif part == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        elif part != "\r":
+            lines[-1] = lines[-1][:column] + part + lines[-1][column + len(part) :]
+        column = column + len(part) if part not in ("\r", "\n", "\x1b[K") else column * (part == "\x1b[K")
+    return lines
+
+
+PIECES = ["start\nmix: step 5/10, 90 images/s\nWARN\n", "mix: step 7/10, 90 images/s\n", "mix: step 10/10, rest\n"]
 
 
 def test_progress_stays_in_a_log_and_is_written_over_at_a_terminal() -> None:
-    """But for the last line of a run; what is left of a longer line is cleared."""
+    """By the next line, of which nothing older is left; but for the last line of a run, or before it ends early."""
     log, terminal = io.StringIO(), Terminal()
     for stream in (log, terminal):
         screen = notebooks.Screen(stream)
         for piece in PIECES:
             screen.write(piece)
+        screen.close()
     assert log.getvalue() == "".join(PIECES)
-    lines = terminal.getvalue().replace("\x1b[K", "").split("\n")
-    assert lines == ["start", "mix: step 5/10, 90 images/s\rmix: step 7/10, 9 images/s\rmix: step 10/10, rest", "end"]
-    assert terminal.getvalue().count("\r\x1b[K") == 2
+    assert on_screen(terminal.getvalue()) == ["start", "WARN", "mix: step 10/10, rest", ""]
+    stopped = notebooks.Screen(stream := Terminal())
+    stopped.write(PIECES[1])
+    stopped.close()
+    assert on_screen(stream.getvalue() + "error: no") == [PIECES[1].strip(), "error: no"]
 
 
 @pytest.mark.parametrize(
