@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
-import hashlib
 import http.server
-import io
 import json
 import threading
 import warnings
@@ -17,26 +15,12 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 
-import numpy as np
 import pooch
 import pytest
+from checkpoint_files import CONTENT, DIGEST, FILE, NAME
 
 from distill_lib.errors import DistillError
 from distill_lib.teachers import published
-
-NAME = "R50x1_224"
-FILE = "R50x1_224.npz"
-
-
-def npz(**arrays: object) -> bytes:
-    """An .npz file."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-CONTENT = npz(a=np.arange(5000.0))
-DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,25 +14,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from checkpoint_files import CONTENT, DIGEST, FILE, NAME, npz
 
 from distill_lib import cli, models, weights
 from distill_lib.errors import DistillError
 from distill_lib.models import vit
 from distill_lib.teachers import published
-
-NAME = "R50x1_224"
-FILE = "R50x1_224.npz"
-
-
-def npz(**arrays: object) -> bytes:
-    """An .npz file."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-CONTENT = npz(a=np.arange(5000.0))
-DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture(autouse=True)
