@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import NoReturn
 
@@ -193,12 +194,19 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def smoke(session: nox.Session) -> None:
     """Every experiment notebook, and every data set, on mock data, in minutes; leaves nothing behind."""
-    python = environment(session)
+    python, mock = environment(session), ("-p", "variant", "smoke")
     runs = [(name, *arguments) for name in experiments() for arguments in SMOKE.get(name, [[]])]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, *arguments in runs:
-            run_notebook(session, python, name, "-p", "variant", "smoke", *arguments, results=folder)
-        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/run.json")]
+    with tempfile.TemporaryDirectory() as folder, futures.ThreadPoolExecutor(min(processes(), 2)) as pool:
+        started = [  # each with records of its own, since no two may train the same student at once
+            pool.submit(run_notebook, session, python, name, *mock, *arguments, results=f"{folder}/{number}")
+            for number, (name, *arguments) in enumerate(runs)
+        ]
+        try:
+            for notebook in started:
+                notebook.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+        found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/*/run.json")]
     if not found or not all(record["mock"] for record in found):
         fail(f"{len(found)} records, of which not all are marked as mock.")
     print(f"{len(runs)} notebooks ran on mock data and wrote {len(found)} records.", flush=True)
@@ -211,7 +219,7 @@ def fashion(session: nox.Session) -> None:
 
 
 def processes() -> int:
-    """How many tests run at once: some gigabytes each."""
+    """How many tests or notebooks run at once: some gigabytes each."""
     return min(os.cpu_count() or 1, 4)
 
 
