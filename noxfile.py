@@ -202,10 +202,12 @@ def smoke(session: nox.Session) -> None:
             for number, (name, *arguments) in enumerate(runs)
         ]
         try:
-            for notebook in started:
-                notebook.result()
+            futures.wait(started, return_when=futures.FIRST_EXCEPTION)
         finally:
             pool.shutdown(cancel_futures=True)
+        ended = [(name, run) for (name, *_), run in zip(runs, started, strict=True) if not run.cancelled()]
+        if broken := [name for name, run in ended if run.exception()]:
+            fail(f"{' and '.join(broken)} failed, for the reason above.")
         found = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/*/run.json")]
     if not found or not all(record["mock"] for record in found):
         fail(f"{len(found)} records, of which not all are marked as mock.")
