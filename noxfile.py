@@ -196,7 +196,7 @@ def smoke(session: nox.Session) -> None:
     """Every experiment notebook, and every data set, on mock data, in minutes; leaves nothing behind."""
     python, mock = environment(session), ("-p", "variant", "smoke")
     runs = [(name, *arguments) for name in experiments() for arguments in SMOKE.get(name, [[]])]
-    with tempfile.TemporaryDirectory() as folder, futures.ThreadPoolExecutor(min(processes(), 2)) as pool:
+    with tempfile.TemporaryDirectory() as folder, futures.ThreadPoolExecutor(processes()) as pool:
         started = [  # each with records of its own, since no two may train the same student at once
             pool.submit(run_notebook, session, python, name, *mock, *arguments, results=f"{folder}/{number}")
             for number, (name, *arguments) in enumerate(runs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib import records
-from distill_lib.report.benchmarks import Rows, Timing
+from distill_lib.report.benchmarks import Rows, Timing, path_of
 from distill_lib.weights import write_atomically
 
 
@@ -38,6 +38,6 @@ def summary(rounds: Iterable[float]) -> Timing:
 def write(name: str, rows: Rows, results: Path | None = None) -> Path:
     """Writes a benchmark's rows with the machine they were measured on; a `Timing` becomes its fields."""
     content = records.environment() | {"benchmark": name, "rows": rows}
-    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
+    path = path_of(name, results)
     write_atomically(path, (json.dumps(content, indent=1, default=asdict) + "\n").encode())
     return path

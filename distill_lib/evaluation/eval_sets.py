@@ -53,7 +53,8 @@ class EvalSet:
         return [None if column is None else column[kept[: len(column)]] for column in columns]
 
     def _said(self, network: Network, variables: Any, resolution: int, output: str, count: int) -> np.ndarray:
-        ensemble, variables = _as_ensemble(network, variables)
+        ensemble = network if isinstance(network, Ensemble) else Ensemble((Member(network),))
+        variables = variables if ensemble is network else (variables,)
         answer = _program(ensemble, resolution, self.side, output)
         variables = sharding.on_all_devices(variables)
         parts = self.split.parts(self.side, ensemble.sizes(resolution), AT_ONCE, count=count)
@@ -69,7 +70,3 @@ def _program(ensemble: Ensemble, resolution: int, side: float, output: str) -> C
         return getattr(ensemble, output)(variables, show)
 
     return answer
-
-
-def _as_ensemble(network: Network, variables: Any) -> tuple[Ensemble, Any]:
-    return (network, variables) if isinstance(network, Ensemble) else (Ensemble((Member(network),)), (variables,))

@@ -160,13 +160,10 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 
     files = [str(path.absolute()) for path in (notebook, output)]
     options: dict[str, Any] = {"cwd": str(Path.cwd()), "kernel_name": "python3", "progress_bar": False}
-    options |= {"stdout_file": (screen := Screen(sys.stdout)), "stderr_file": Screen(sys.stderr)}
+    options |= {"parameters": parameters, "stderr_file": Screen(sys.stderr)}
     try:
-        with _beside(notebook), channels() as config:
-            try:
-                papermill.execute_notebook(*files, parameters=parameters, config=config, **options)
-            finally:
-                screen.close()
+        with _beside(notebook), channels() as config, contextlib.closing(Screen(sys.stdout)) as screen:
+            papermill.execute_notebook(*files, config=config, stdout_file=screen, **options)
     except papermill.PapermillExecutionError as error:
         print(f"The executed notebook, with the traceback: {output}", file=sys.stderr)
         first = next((line for line in error.evalue.splitlines() if line.strip()), "")

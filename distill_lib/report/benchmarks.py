@@ -27,10 +27,14 @@ class Timing:
     rounds: int
 
 
+def path_of(name: str, results: Path | None = None) -> Path:
+    """Where a benchmark's record lies in a results folder."""
+    return (results or records.find_results()) / "benchmarks" / f"{name}.json"
+
+
 def read(name: str, results: Path | None = None) -> dict[str, Any] | None:
     """A benchmark's record, its timings as `Timing` again; None if it was never run."""
-    path = (results or records.find_results()) / "benchmarks" / f"{name}.json"
-    if not path.is_file():
+    if not (path := path_of(name, results)).is_file():
         return None
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for row in content["rows"]:

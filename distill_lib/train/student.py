@@ -147,11 +147,11 @@ class StudentRun:
             "students_per_step": students_per_step,
             "resumed": self.resumed,
             "data": self.origin["data"],
+            "code": self.origin["code"],
         }
         record |= {name: len(images) for name, images in broken.items() if images is not None}
         record |= {name: parts for name in ("parts", "rewinds") if (parts := getattr(self, name))}
-        made = {"code": self.origin["code"]}
-        record = processes.from_first(lambda: self._write(record | records.environment() | made, variables))
+        record = processes.from_first(lambda: self._write(records.environment() | record, variables))
         return Run(record, self.rows, self.directory, reused=False)
 
     def _write(self, record: records.Record, variables: models.Variables) -> records.Record:
